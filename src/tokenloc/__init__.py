@@ -1,0 +1,49 @@
+"""Learn to draw boxes from image labels alone, with vision transformers.
+
+The public names are loaded when they are first used, so that ``import tokenloc`` stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokenloc.backbones import list_backbones
+    from tokenloc.boxes import list_protocols
+    from tokenloc.data import list_datasets
+    from tokenloc.inference import Localization, Localizer
+    from tokenloc.methods import create_model, list_methods
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "create_model": "methods",
+    "list_methods": "methods",
+    "list_backbones": "backbones",
+    "list_datasets": "data",
+    "list_protocols": "boxes",
+    "Localizer": "inference",
+    "Localization": "inference",
+}
+
+__all__ = [
+    "Localization",
+    "Localizer",
+    "__version__",
+    "create_model",
+    "list_backbones",
+    "list_datasets",
+    "list_methods",
+    "list_protocols",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tokenloc' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(f"tokenloc.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,78 @@
+"""Named things (methods, datasets, protocols): registering, looking up, listing with wildcards."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from typing import Any, Generic, TypeVar, get_args
+
+T = TypeVar("T")
+
+
+def unknown_name(kind: str, name: object, valid: Iterable[str]) -> ValueError:
+    """Return the error for a name that is not among ``valid``: it lists them and names the nearest.
+
+    >>> str(unknown_name("method", "tscan", ["tscam", "sat"]))
+    "unknown method 'tscan'; did you mean 'tscam'? Valid: sat, tscam"
+    """
+    names = sorted(valid)
+    nearest = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"; did you mean '{nearest[0]}'?" if nearest else "."
+    return ValueError(f"unknown {kind} {name!r}{hint} Valid: {', '.join(names) or 'none'}")
+
+
+def matching(names: Iterable[str], pattern: str | None) -> list[str]:
+    """Return the sorted ``names`` that match the shell wildcard ``pattern`` (None: all).
+
+    >>> matching(["vit_tiny", "deit_tiny", "vit_small"], "vit*")
+    ['vit_small', 'vit_tiny']
+    """
+    return sorted(name for name in names if pattern is None or fnmatchcase(name, pattern))
+
+
+def one_of(option: str, value: T, choices: Any) -> T:
+    """Return ``value`` where it is among those of the Literal type ``choices``; raise ValueError otherwise.
+
+    >>> from typing import Literal
+    >>> one_of("head", "conv3d", Literal["conv1d", "conv2d"])
+    Traceback (most recent call last):
+    ValueError: unknown head 'conv3d'; did you mean 'conv2d'? Valid: conv1d, conv2d
+    """
+    if value not in get_args(choices):
+        raise unknown_name(option, value, get_args(choices))
+    return value
+
+
+class Registry(Generic[T]):
+    """Things of one kind, each under a unique name.
+
+    >>> shapes = Registry[str]("shape")
+    >>> _ = shapes.add("disc", "round")
+    >>> shapes["disc"], shapes.names()
+    ('round', ['disc'])
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._items: dict[str, T] = {}
+
+    def add(self, name: str, item: T) -> T:
+        """Register ``item``; raises ValueError where the name is taken by another."""
+        if self._items.get(name, item) is not item:
+            raise ValueError(f"{self.kind} {name!r} is registered already, by {self._items[name]!r}")
+        self._items[name] = item
+        return item
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Return a decorator that registers what it decorates."""
+        return lambda item: self.add(name, item)
+
+    def names(self, pattern: str | None = None) -> list[str]:
+        """Return the registered names, sorted; ``pattern`` is a shell wildcard."""
+        return matching(self._items, pattern)
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._items:
+            raise unknown_name(self.kind, name, self._items)
+        return self._items[name]

@@ -1,0 +1,156 @@
+"""What every backbone is, and one pass of tokens through its transformer blocks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenloc.backbones.attention import Query, Seen, attend
+from tokenloc.backbones.features import Evidence, Features, SpatialQuery
+
+
+class Backbone(nn.Module, ABC):
+    """A network that turns images into tokens. Subclasses set these attributes and implement ``forward``.
+
+    Attributes:
+        name: for messages.
+        patch_size: (height, width) of a patch in pixels.
+        embed_dim: D, the width of a token.
+        depth: L, the number of transformer blocks.
+        num_heads: H, of each block's attention.
+        num_prefix_tokens: how many tokens stand before the patches: class token, distillation token, registers.
+        conv_dim: width of the pooled features of a convolution branch beside the tokens; None where there is none.
+    """
+
+    name: str
+    patch_size: tuple[int, int]
+    embed_dim: int
+    depth: int
+    num_heads: int
+    num_prefix_tokens: int
+    conv_dim: int | None = None
+
+    @abstractmethod
+    def forward(
+        self, images: Tensor, evidence: Evidence | None = None, spatial: SpatialQuery | None = None
+    ) -> Features:
+        """Run the network.
+
+        Args:
+            images: [B, 3, height, width], normalised as the weights want it; sides are multiples of the patch size.
+            evidence: what to keep of the attention; None for nothing.
+            spatial: a spatial query, where the method has one.
+
+        Returns:
+            tokens after the last norm, and the evidence.
+
+        Raises:
+            ValueError: where the image size does not fit the patches, or a class token is needed that is not there.
+        """
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether the first token is a class token."""
+        return getattr(self, "cls_token", None) is not None
+
+    def require_class_token(self, user: str) -> None:
+        """Raise ValueError where the backbone has no class token; ``user`` names what needs one."""
+        if not self.has_class_token:
+            raise ValueError(
+                f"{self.name} has no class token, which {user} needs; choose a backbone with one, such as "
+                "deit_small_patch16_224, vit_small_patch16_224 or vit_small_patch14_reg4_dinov2"
+            )
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """Return the patch rows and columns of an image of ``height`` x ``width`` pixels.
+
+        Raises:
+            ValueError: where a side is not a positive multiple of the patch size.
+        """
+        rows, row_rest = divmod(height, self.patch_size[0])
+        columns, column_rest = divmod(width, self.patch_size[1])
+        if row_rest or column_rest or not rows or not columns:
+            raise ValueError(
+                f"images of {height} x {width} pixels (height x width) do not divide into the "
+                f"{self.patch_size[0]} x {self.patch_size[1]} patches of {self.name}; use multiples of the patch size"
+            )
+        return rows, columns
+
+
+class Pass:
+    """One pass of tokens through the blocks of ``backbone``, which collects the asked-for evidence on its way.
+
+    Args:
+        backbone: whose blocks are run, in their order, by calling this object with each.
+        evidence: what to keep of the attention; None for nothing.
+        spatial: a spatial query; its token is appended by ``extended``.
+
+    Raises:
+        ValueError: where a class token is needed that is not there.
+    """
+
+    def __init__(self, backbone: Backbone, evidence: Evidence | None, spatial: SpatialQuery | None) -> None:
+        self.backbone = backbone
+        self.evidence = evidence or Evidence()
+        self.spatial = spatial
+        self.seen: list[Seen] = []
+        if self.evidence.class_attention or self.evidence.patch_relation:
+            backbone.require_class_token("class attention")
+        if spatial is not None and spatial.token is None:
+            backbone.require_class_token("a spatial query of the class token")
+
+    def extended(self, tokens: Tensor) -> Tensor:
+        """Return the tokens [B, T, D] with the spatial token, if there is one, behind them."""
+        if self.spatial is None or self.spatial.token is None:
+            return tokens
+        return torch.cat([tokens, self.spatial.token.expand(len(tokens), -1, -1)], dim=1)
+
+    def __call__(self, block: Any, tokens: Tensor, rope: Tensor | None = None) -> Tensor:
+        """Run timm's pre-norm ``block``: attention, then MLP, each with residual, layer scale and drop path."""
+        last = len(self.seen) == self.backbone.depth - 1
+        wanted = replace(self.evidence, keys=self.evidence.keys and last)
+        attended, shown = attend(block.attn, block.norm1(tokens), wanted, self._query(), rope)
+        self.seen.append(shown)
+        tokens = tokens + block.drop_path1(_scaled(block, 1, attended))
+        added: Tensor = block.drop_path2(_scaled(block, 2, block.mlp(block.norm2(tokens))))
+        return tokens + added
+
+    def features(self, tokens: Tensor, grid: tuple[int, int]) -> Features:
+        """Return the result of the pass; ``tokens`` [B, T, D] are those after the last norm."""
+        first = self.backbone.num_prefix_tokens
+        patches = slice(first, first + grid[0] * grid[1])
+        class_rows = [seen.class_row for seen in self.seen] if self.evidence.class_attention else []
+        keys = self.seen[-1].keys
+        return Features(
+            patches=tokens[:, patches],
+            class_token=tokens[:, 0] if self.backbone.has_class_token else None,
+            grid=grid,
+            class_attention=_stacked(class_rows, patches),
+            patch_relation=_stacked([seen.relation for seen in self.seen], patches),
+            keys=None if keys is None else keys[:, patches],
+            spatial_gates=_stacked([seen.gate for seen in self.seen], patches),
+        )
+
+    def _query(self) -> Query | None:
+        """Return the spatial query of the next block: by the appended token, the last, or by the class token."""
+        if self.spatial is None or len(self.seen) not in self.spatial.blocks:
+            return None
+        return Query(index=0 if self.spatial.token is None else -1, gate=self.spatial.gate)
+
+
+def _stacked(rows: list[Tensor | None], patches: slice) -> Tensor | None:
+    """Stack the blocks' rows [B, T] to [B, L, N], patches only; None where no block has one."""
+    there = [row[:, patches] for row in rows if row is not None]
+    return torch.stack(there, dim=1) if there else None
+
+
+def _scaled(block: Any, branch: int, x: Tensor) -> Tensor:
+    """Apply the layer scale of a branch: a module in timm's Block, a parameter (or None) in its EvaBlock."""
+    layer_scale = getattr(block, f"ls{branch}", None)
+    gamma = getattr(block, f"gamma_{branch}", None)
+    scaled: Tensor = x if layer_scale is None else layer_scale(x)
+    return scaled if gamma is None else gamma * scaled

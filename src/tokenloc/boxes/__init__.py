@@ -1,0 +1,40 @@
+"""Boxes: the frame between original and network pixels, IoU, protocols, and boxes out of maps."""
+
+from tokenloc.boxes.comparison import best_iou, compared_boxes, possible_boxes, truth_boxes
+from tokenloc.boxes.extraction import (
+    BoxScan,
+    all_boxes,
+    component_masks,
+    largest_boxes,
+    largest_component,
+    scan_boxes,
+)
+from tokenloc.boxes.frame import Frame, Size
+from tokenloc.boxes.iou import box_faults, box_iou, check_boxes
+from tokenloc.boxes.maps import prepare_map, quantised_map, scaled_map
+from tokenloc.boxes.protocols import Protocol, get_protocol, list_protocols, threshold_grid
+
+__all__ = [
+    "BoxScan",
+    "Frame",
+    "Protocol",
+    "Size",
+    "all_boxes",
+    "best_iou",
+    "box_faults",
+    "box_iou",
+    "check_boxes",
+    "compared_boxes",
+    "component_masks",
+    "get_protocol",
+    "largest_boxes",
+    "largest_component",
+    "list_protocols",
+    "possible_boxes",
+    "prepare_map",
+    "quantised_map",
+    "scaled_map",
+    "scan_boxes",
+    "threshold_grid",
+    "truth_boxes",
+]

@@ -1,0 +1,190 @@
+"""The frame: how a network's pixels lie on the original picture.
+
+Coordinates are continuous pixel edges, origin top left: pixel i covers [i, i + 1], its centre is i + 0.5. Sizes and
+points are (x, y), that is (width, height); arrays are [height, width].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Size = tuple[int, int]
+"""(width, height) in pixels, both at least 1."""
+
+Pixel = TypeVar("Pixel", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The map between original and network pixels: x_network = x_original · scale_x - offset_x, and so for y.
+
+    Made by the transform, carried with the sample, used in both directions; no other code does this arithmetic.
+
+    Args:
+        original_size: (width, height) of the picture, in original pixels.
+        network_size: (width, height) of the network's input, in network pixels.
+        scale: (x, y), network pixels per original pixel; positive.
+        offset: (x, y), left and top of the network's input on the resized picture, in network pixels.
+
+    Raises:
+        ValueError: where a size is not two positive integers, or scale and offset are not two finite numbers.
+
+    >>> frame = Frame.center_cropped((500, 375), resized_size=(256, 256), crop_size=(224, 224))
+    >>> frame.seen_box().round(2).tolist()
+    [31.25, 23.44, 468.75, 351.56]
+    """
+
+    original_size: Size
+    network_size: Size
+    scale: tuple[float, float]
+    offset: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        """Validate, and store plain python numbers, so that equal frames compare and hash equal."""
+        object.__setattr__(self, "original_size", checked_size(self.original_size, "original_size"))
+        object.__setattr__(self, "network_size", checked_size(self.network_size, "network_size"))
+        object.__setattr__(self, "scale", _checked_pair(self.scale, "scale"))
+        object.__setattr__(self, "offset", _checked_pair(self.offset, "offset"))
+        if min(self.scale) <= 0:
+            raise ValueError(f"a frame's scale must be positive in x and y, got {self.scale}")
+
+    @classmethod
+    def identity(cls, size: Size) -> Frame:
+        """Return the frame of a network that sees the picture's own pixels; ``size`` is (width, height)."""
+        return cls.resized(size, size)
+
+    @classmethod
+    def resized(cls, original_size: Size, network_size: Size) -> Frame:
+        """Return the frame of a straight resize, which sees the whole picture; sizes are (width, height)."""
+        original, network = checked_size(original_size, "original_size"), checked_size(network_size, "network_size")
+        return cls(original, network, (network[0] / original[0], network[1] / original[1]))
+
+    @classmethod
+    def center_cropped(cls, original_size: Size, resized_size: Size, crop_size: Size) -> Frame:
+        """Return the frame of a resize to ``resized_size`` and a centre crop of ``crop_size``; sizes (width, height).
+
+        The crop's corner is torchvision's: int(round((resized - crop) / 2)).
+
+        Raises:
+            ValueError: where a size is bad, or the crop does not fit into the resized picture.
+        """
+        resized, crop = checked_size(resized_size, "resized_size"), checked_size(crop_size, "crop_size")
+        if crop[0] > resized[0] or crop[1] > resized[1]:
+            raise ValueError(
+                f"crop_size {crop} does not fit into resized_size {resized} (width, height); "
+                "resize to a larger size or crop a smaller one"
+            )
+        whole = cls.resized(original_size, resized)
+        left, top = (round((side - part) / 2.0) for side, part in zip(resized, crop, strict=True))
+        return cls(whole.original_size, crop, whole.scale, (float(left), float(top)))
+
+    def to_network(self, boxes: ArrayLike) -> NDArray[np.float64]:
+        """Return ``boxes`` [N, 4] xyxy of original pixels in network pixels, float64, not clipped."""
+        return checked_boxes(boxes) * _twice(self.scale) - _twice(self.offset)
+
+    def to_original(self, boxes: ArrayLike, clip: bool = True) -> NDArray[np.float64]:
+        """Return ``boxes`` [N, 4] xyxy of network pixels in original pixels, float64.
+
+        ``clip`` moves corners that lie outside of the picture onto its edge.
+        """
+        original = (checked_boxes(boxes) + _twice(self.offset)) / _twice(self.scale)
+        return np.clip(original, 0.0, _twice(self.original_size)) if clip else original
+
+    def seen_box(self) -> NDArray[np.float64]:
+        """Return the part of the picture that the network saw: [4] float64 xyxy in original pixels."""
+        box: NDArray[np.float64] = self.to_original([[0, 0, *self.network_size]])[0]
+        return box
+
+    def map_to_original(self, map_: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Return a map of the network's frame on the original pixels.
+
+        Args:
+            map_: [h, w] of any resolution, spread evenly over the network's input.
+
+        Returns:
+            [height, width] of the original, float32: bilinear between cell centres, constant beyond the outermost
+            ones, and zero at the pixels whose centre the network did not see.
+
+        Raises:
+            ValueError: where ``map_`` is not two-dimensional or is empty.
+        """
+        cells = np.asarray(map_, dtype=np.float32)
+        if cells.ndim != 2 or cells.size == 0:
+            raise ValueError(f"a map must be [height, width] with at least one cell, got shape {cells.shape}")
+        low_y, high_y, part_y, seen_y = self._samples(1, cells.shape[0])
+        low_x, high_x, part_x, seen_x = self._samples(0, cells.shape[1])
+        rows = cells[low_y] * (1 - part_y)[:, None] + cells[high_y] * part_y[:, None]
+        whole = rows[:, low_x] * (1 - part_x) + rows[:, high_x] * part_x
+        original = whole.astype(np.float32, copy=False)
+        original[~seen_y] = 0
+        original[:, ~seen_x] = 0
+        return original
+
+    def pixels_to_network(self, pixels: NDArray[Pixel]) -> NDArray[Pixel]:
+        """Return a picture of original pixels [height, width] (a mask, say) in the network's frame, nearest pixel.
+
+        The nearest pixel is the one that OpenCV and the referee of Choe et al. take: floor(x_original) of a network
+        pixel's left top corner, not of its centre.
+
+        Raises:
+            ValueError: where ``pixels`` is not of the original size.
+        """
+        width, height = self.original_size
+        if pixels.shape != (height, width):
+            raise ValueError(f"expected original pixels of shape {(height, width)} (height, width), got {pixels.shape}")
+        return pixels[np.ix_(self._nearest(1), self._nearest(0))]
+
+    def _samples(
+        self, axis: int, cells: int
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32], NDArray[np.bool_]]:
+        """Return for each original pixel of an axis (0: x) the cells on both sides, the second's part, and if seen."""
+        centre = (np.arange(self.original_size[axis]) + 0.5) * self.scale[axis] - self.offset[axis]
+        seen = (centre >= 0) & (centre <= self.network_size[axis])
+        cell = np.clip(centre * cells / self.network_size[axis] - 0.5, 0, cells - 1)
+        low = np.floor(cell).astype(np.intp)
+        return low, np.minimum(low + 1, cells - 1), (cell - low).astype(np.float32), seen
+
+    def _nearest(self, axis: int) -> NDArray[np.intp]:
+        corner = (np.arange(self.network_size[axis]) + self.offset[axis]) / self.scale[axis]
+        # Rounding first: an exact integer that float64 puts one ulp too low must not fall to the pixel before.
+        return np.clip(np.floor(np.round(corner, 9)), 0, self.original_size[axis] - 1).astype(np.intp)
+
+
+def checked_size(size: Size, name: str = "size") -> Size:
+    """Return ``size`` as two python integers (width, height); raise ValueError where it is not two integers ≥ 1."""
+    try:
+        width, height = size
+        if int(width) == width >= 1 and int(height) == height >= 1:
+            return int(width), int(height)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"{name} must be (width, height), two integers of at least 1 pixel, got {size!r}")
+
+
+def checked_boxes(boxes: ArrayLike) -> NDArray[np.float64]:
+    """Return ``boxes`` as float64 [N, 4]; no box at all may be [] or [0, 4]. Raise ValueError for another shape."""
+    array = np.asarray(boxes, dtype=np.float64)
+    if array.size == 0:
+        return array.reshape(0, 4)
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise ValueError(f"boxes must be [N, 4] as x0, y0, x1, y1, got shape {array.shape}")
+    return array
+
+
+def _twice(pair: tuple[float, float]) -> NDArray[np.float64]:
+    """Return (x, y) as [x, y, x, y], to act on xyxy."""
+    return np.array([*pair, *pair], dtype=np.float64)
+
+
+def _checked_pair(pair: tuple[float, float], name: str) -> tuple[float, float]:
+    try:
+        x, y = (float(value) for value in pair)
+        if np.isfinite(x) and np.isfinite(y):
+            return x, y
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"a frame's {name} must be two finite numbers (x, y), got {pair!r}")

@@ -1,0 +1,234 @@
+"""Protocols: how a map becomes a box and how a box is judged, each published convention as one frozen value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+
+from tokenloc._names import Registry, unknown_name
+from tokenloc.boxes.frame import Frame, Size
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "input_frame": ("resize", "crop"),
+    "upsampling": ("bilinear", "cubic"),
+    "min_max": ("before", "after"),
+    "threshold_of": ("value", "maximum"),
+    "components": ("pixels", "contours"),
+    "box_end": ("exclusive", "inside"),
+    "truth_frame": ("original", "network"),
+    "truth_truncation": ("none", "scaled", "both"),
+    "threshold_rule": ("calibrated", "fixed", "best"),
+}
+
+_PROTOCOLS: Registry[Protocol] = Registry("protocol")
+
+
+def threshold_grid(step: float) -> tuple[float, ...]:
+    """Return all multiples of ``step`` in [0, 1), as numpy's arange gives them (and so the referee's).
+
+    >>> threshold_grid(0.25)
+    (0.0, 0.25, 0.5, 0.75)
+    """
+    if not 0 < step <= 1:
+        raise ValueError(f"a threshold step must be in (0, 1], got {step!r}")
+    return tuple(np.arange(0, 1, step).tolist())
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One convention of measuring localization; see ``get_protocol`` for the four that are known by name.
+
+    Args:
+        name: Printed with every result. A changed protocol needs another name.
+        summary: One sentence on where it comes from.
+        input_frame: The network sees the picture by a straight "resize", or a centre "crop" of a larger resize.
+        resize_ratio: Size of that larger resize over the crop's (256/224); 1 for "resize".
+        upsampling: Interpolation of the map to the network's input size, half-pixel centres.
+        min_max: The map is scaled to [0, 1] "before" or "after" the upsampling.
+        min_max_epsilon: Added to the range that the map is divided by.
+        quantised: The map becomes uint8, x255 and truncated; a level is then truncated to an integer, too.
+        threshold_of: A threshold t is the level itself ("value"), or a share of the map's "maximum": t · max. Pixels
+            strictly above the level are foreground.
+        components: "pixels": 8-connected components, the largest has most pixels. "contours": OpenCV's contours, those
+            of holes among them, the largest by the area of its polygon. Of equally large ones the first is taken:
+            by pixels in reading order, by contours in OpenCV's.
+        box_end: x1, y1 are "exclusive" (x + w, y + h), or "inside" the map: at most its size - 1.
+        empty_box: The box of a map without foreground, xyxy in network pixels; None for the whole map.
+        truth_frame: Boxes and masks are compared in "original" or in "network" pixels.
+        truth_truncation: Ground truth is truncated to integers: "none"; "scaled", once it is in network pixels; "both",
+            before it is scaled and again after.
+        truth_clipped: Ground truth in network pixels is clipped to 0 … size - 1.
+        inclusive_iou: IoU counts the last row and column (+1).
+        threshold_rule: Who picks the threshold: "fixed" (``threshold``); "calibrated" on a held-out split and then
+            given; "best" on the evaluated set itself, which is an oracle.
+        threshold: The fixed threshold in [0, 1], None for the other rules.
+        thresholds: The ascending grid in [0, 1] on which best (oracle) thresholds are sought.
+        pixel_thresholds: The grid of the pixel metrics' histograms; None for ``thresholds``.
+        strict_top_k: Top-k Loc wants IoU > 0.5; False IoU ≥ 0.5, as GT-known and MaxBoxAcc always do.
+
+    Raises:
+        ValueError: where a choice is unknown, a threshold is out of range, or the name is that of another protocol.
+    """
+
+    name: str
+    summary: str = ""
+    input_frame: Literal["resize", "crop"] = "resize"
+    resize_ratio: float = 1.0
+    upsampling: Literal["bilinear", "cubic"] = "bilinear"
+    min_max: Literal["before", "after"] = "before"
+    min_max_epsilon: float = 0.0
+    quantised: bool = False
+    threshold_of: Literal["value", "maximum"] = "value"
+    components: Literal["pixels", "contours"] = "pixels"
+    box_end: Literal["exclusive", "inside"] = "exclusive"
+    empty_box: tuple[int, int, int, int] | None = (0, 0, 0, 0)
+    truth_frame: Literal["original", "network"] = "original"
+    truth_truncation: Literal["none", "scaled", "both"] = "none"
+    truth_clipped: bool = False
+    inclusive_iou: bool = False
+    threshold_rule: Literal["calibrated", "fixed", "best"] = "calibrated"
+    threshold: float | None = None
+    thresholds: tuple[float, ...] = threshold_grid(0.01)
+    pixel_thresholds: tuple[float, ...] | None = threshold_grid(0.001)
+    strict_top_k: bool = False
+
+    def __post_init__(self) -> None:
+        """Validate; thresholds become tuples, so that protocols compare and hash by value."""
+        for field, choices in _CHOICES.items():
+            if getattr(self, field) not in choices:
+                raise unknown_name(f"{field} of a protocol", getattr(self, field), choices)
+        object.__setattr__(self, "thresholds", _checked_grid(self.thresholds))
+        if self.pixel_thresholds is not None:
+            object.__setattr__(self, "pixel_thresholds", _checked_grid(self.pixel_thresholds))
+        if (self.threshold_rule == "fixed") != (self.threshold is not None):
+            raise ValueError(
+                f"threshold_rule {self.threshold_rule!r} does not go with threshold {self.threshold}: "
+                "the rule 'fixed' has a threshold, the others have none"
+            )
+        if self.threshold is not None:
+            checked_threshold(self.threshold)
+        if self.name in _PROTOCOLS.names() and self != _PROTOCOLS[self.name]:
+            raise ValueError(
+                f"{self.name!r} is the name of a published protocol that differs; give the changed one another name, "
+                f"for example {self.name + '-changed'!r}"
+            )
+
+    def with_thresholds(self, thresholds: Iterable[float]) -> Protocol:
+        """Return this protocol on another grid of thresholds, with a name that says so.
+
+        >>> get_protocol("sat").with_thresholds([0.2, 0.4]).name
+        'sat[2 thresholds, 0.2 to 0.4]'
+        """
+        grid = _checked_grid(thresholds)
+        if grid == self.thresholds:
+            return self
+        name = f"{self.name.split('[')[0]}[{len(grid)} thresholds, {grid[0]:g} to {grid[-1]:g}]"
+        return replace(self, name=name, thresholds=grid)
+
+    def frame(self, original_size: Size, network_size: Size) -> Frame:
+        """Return how this protocol shows a picture to the network; sizes are (width, height)."""
+        if self.input_frame == "resize":
+            return Frame.resized(original_size, network_size)
+        width, height = network_size
+        resized = (round(width * self.resize_ratio), round(height * self.resize_ratio))
+        return Frame.center_cropped(original_size, resized, network_size)
+
+
+def get_protocol(name: str) -> Protocol:
+    """Return the protocol ``standard``, ``wsol-eval``, ``ts-cam`` or ``sat``.
+
+    Raises:
+        ValueError: for another name; it lists the valid ones and the nearest.
+    """
+    return _PROTOCOLS[name]
+
+
+def list_protocols(pattern: str | None = None) -> list[str]:
+    """Return the protocols' names, sorted; ``pattern`` is a shell wildcard.
+
+    >>> list_protocols()
+    ['sat', 'standard', 'ts-cam', 'wsol-eval']
+    """
+    return _PROTOCOLS.names(pattern)
+
+
+def checked_threshold(threshold: float) -> float:
+    """Return ``threshold`` as a float; raise ValueError where it is not in [0, 1]."""
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"a map threshold must be in [0, 1], got {threshold!r}")
+    return float(threshold)
+
+
+def _checked_grid(thresholds: Iterable[float]) -> tuple[float, ...]:
+    grid = tuple(checked_threshold(threshold) for threshold in thresholds)
+    if not grid or any(high <= low for low, high in pairwise(grid)):
+        raise ValueError(f"thresholds must be at least one, in ascending order, got {grid}")
+    return grid
+
+
+_PROTOCOLS.add(
+    "standard",
+    Protocol(
+        name="standard",
+        summary="tokenloc's own: exact original pixels, half-open boxes, true IoU, a threshold calibrated elsewhere.",
+    ),
+)
+_PROTOCOLS.add(
+    "wsol-eval",
+    Protocol(
+        name="wsol-eval",
+        summary="The referee of Choe et al. (CVPR 2020), as released.",
+        upsampling="cubic",
+        min_max="after",
+        quantised=True,
+        threshold_of="maximum",
+        components="contours",
+        box_end="inside",
+        truth_frame="network",
+        truth_truncation="scaled",
+        inclusive_iou=True,
+        threshold_rule="best",
+        thresholds=threshold_grid(0.001),
+        pixel_thresholds=None,
+    ),
+)
+_PROTOCOLS.add(
+    "ts-cam",
+    Protocol(
+        name="ts-cam",
+        summary="The releases of TS-CAM and SCM; the threshold is CUB's, ILSVRC's is 0.12.",
+        min_max="after",
+        quantised=True,
+        threshold_of="maximum",
+        components="contours",
+        empty_box=(0, 0, 1, 1),
+        truth_frame="network",
+        truth_truncation="both",
+        truth_clipped=True,
+        inclusive_iou=True,
+        threshold_rule="fixed",
+        threshold=0.10,
+        strict_top_k=True,
+    ),
+)
+_PROTOCOLS.add(
+    "sat",
+    Protocol(
+        name="sat",
+        summary="The release of SAT, and so of BAS and PSOL.",
+        input_frame="crop",
+        resize_ratio=256 / 224,
+        min_max_epsilon=1e-5,
+        empty_box=None,
+        truth_frame="network",
+        truth_truncation="scaled",
+        truth_clipped=True,
+        inclusive_iou=True,
+        threshold_rule="best",
+        thresholds=(0.30, 0.35, 0.40, 0.45),
+    ),
+)

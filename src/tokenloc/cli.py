@@ -1,0 +1,101 @@
+"""The command line: the public functions that are commands. Flags, YAML keys and help come from their signatures."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, get_args, get_origin, get_type_hints
+
+import docstring_parser
+from jsonargparse import ArgumentParser
+
+from tokenloc.commands.console import IncompleteError, console
+
+Command = Callable[..., Any]
+
+COMMANDS = {
+    # "demo": "demo.demo",
+    "train": "train.train",
+    "evaluate": "evaluate.evaluate",
+    "calibrate": "evaluate.calibrate",
+    "localize": "localize.localize",
+    "list": "catalogue.list_names",
+    "info": "catalogue.info",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit status: 0, 1 where it was not all done, 2 for a mistake in the input.
+
+    Mistakes are told in words, without a traceback.
+    """
+    parser, commands = _make_parser()
+    settings = parser.instantiate(parser.parse_args(arguments))
+    name = settings.subcommand
+    values = {key: value for key, value in vars(settings[name]).items() if key not in ("config", "__default_config__")}
+    try:
+        commands[name](**values)
+    except IncompleteError as error:
+        return _say(str(error), status=1)
+    except (ValueError, OSError) as error:
+        return _say(f"tokenloc {name}: {error}", status=2)
+    except KeyboardInterrupt:
+        return _say(f"tokenloc {name}: interrupted", status=130)
+    return 0
+
+
+def _say(message: str, status: int) -> int:
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
+    return status
+
+
+def _make_parser() -> tuple[ArgumentParser, dict[str, Command]]:
+    parser = ArgumentParser(prog="tokenloc", description="Learn to draw boxes from image labels alone.")
+    subcommands = parser.add_subcommands()
+    commands: dict[str, Command] = {}
+    for name, place in COMMANDS.items():
+        module, function = place.split(".")
+        commands[name] = getattr(import_module(f"tokenloc.commands.{module}"), function)
+        subparser = _command_parser(commands[name])
+        subcommands.add_subcommand(name, subparser, help=docstring_parser.parse(_doc(commands[name])).short_description)
+    return parser, commands
+
+
+def _doc(command: Command) -> str:
+    return inspect.getdoc(command) or ""
+
+
+def _command_parser(command: Command) -> ArgumentParser:
+    """Return a parser of a function's parameters: what may be given by place has no flag, keyword-only ones have."""
+    doc = docstring_parser.parse(_doc(command))
+    described = {entry.arg_name: entry.description for entry in doc.params}
+    hints = get_type_hints(command)
+    parser = ArgumentParser(description=f"{doc.short_description}\n\n{doc.long_description or ''}".strip())
+    parser.add_argument("--config", action="config", help="a YAML file of these options")
+    by_hand: set[str | int] = set()
+    for name, parameter in inspect.signature(command).parameters.items():
+        form = _form(parameter, hints[name])
+        if form is not None:
+            flag = f"--{name}" if parameter.kind is parameter.KEYWORD_ONLY else name
+            parser.add_argument(flag, help=described.get(name), **form)
+            by_hand.add(name)
+    parser.add_function_arguments(command, as_group=False, skip=by_hand)
+    return parser
+
+
+def _form(parameter: inspect.Parameter, hint: Any) -> dict[str, Any] | None:
+    """Return how a parameter is written on the command line where jsonargparse would want it otherwise."""
+    default = {} if parameter.default is parameter.empty else {"default": parameter.default}
+    if get_origin(hint) is list:
+        return {"nargs": "+", "type": get_args(hint)[0], **default}
+    if parameter.kind is not parameter.KEYWORD_ONLY:
+        return {"type": hint, **({"nargs": "?"} if default else {}), **default}
+    if hint is bool and parameter.default is False:
+        return {"action": "store_true"}
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The commands: public functions that ``tokenloc.cli`` puts on the command line."""

@@ -1,0 +1,132 @@
+"""``tokenloc evaluate`` and ``tokenloc calibrate``: how good a model is, and at which threshold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tokenloc._files import write_json
+from tokenloc.boxes import Protocol, get_protocol
+from tokenloc.boxes.protocols import checked_threshold
+from tokenloc.commands.console import IncompleteError, console, progress
+from tokenloc.commands.results import METRICS, print_results, save_figures
+from tokenloc.data import ImageDataset, create_dataset
+from tokenloc.inference import choose_device
+from tokenloc.training.checkpoint import Card, load_checkpoint, store_threshold
+from tokenloc.training.config import DataSource
+from tokenloc.training.evaluation import calibrate_threshold, measure
+
+
+def evaluate(
+    checkpoint: Path,
+    *,
+    data: DataSource,
+    split: str = "test",
+    protocol: str = "standard",
+    threshold: float | None = None,
+    thresholds: list[float] | None = None,
+    out: Path | None = None,
+    batch_size: int = 32,
+    workers: int = 0,
+    device: str = "auto",
+) -> Path:
+    """Measure a checkpoint on a dataset; write metrics.json and figures.
+
+    Under the protocol `standard` the map threshold is the one that `tokenloc calibrate` stored in the checkpoint;
+    where there is none, the best threshold on the evaluated set is used and named as the oracle that it is.
+
+    Args:
+        checkpoint: a checkpoint of `tokenloc train`.
+        data: the dataset; by default the one that the checkpoint was trained on.
+        split: the split of the dataset.
+        protocol: by which boxes are judged; see `tokenloc list protocols`.
+        threshold: a fixed map threshold in [0, 1], in place of the usual one.
+        thresholds: the thresholds among which the best is sought, in place of the protocol's.
+        out: the folder to write to; by default RUN/evaluation/PROTOCOL beside the checkpoint's folder.
+        batch_size: photographs that pass the network together.
+        workers: processes that read pictures.
+        device: auto, cpu, cuda or mps.
+
+    Returns:
+        the path of metrics.json.
+    """
+    judged = get_protocol(protocol)
+    judged = judged.with_thresholds(thresholds) if thresholds else judged
+    model, card = load_checkpoint(checkpoint)
+    dataset = open_dataset(card, data, split)
+    fixed, source = _threshold(card, judged, threshold)
+    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
+    model.to(choose_device(device))
+    measured = measure(model, dataset, card.preprocessing, judged, fixed, **options)
+    print_results(measured, source)
+    folder = out or checkpoint.parent.parent / "evaluation" / protocol
+    write_json(folder / METRICS, {**measured.to_dict(), **({"threshold_source": source} if source else {})})
+    save_figures(model, card, dataset, folder / "figures")
+    console.print(f"metrics and figures in {folder}", highlight=False, markup=False)
+    if measured.unreadable:
+        raise IncompleteError(f"{len(measured.unreadable)} pictures could not be read and are in no number (see above)")
+    return folder / METRICS
+
+
+def calibrate(
+    checkpoint: Path,
+    *,
+    data: DataSource,
+    split: str = "val",
+    protocol: str = "standard",
+    batch_size: int = 32,
+    workers: int = 0,
+    device: str = "auto",
+) -> float:
+    """Choose the map threshold with the best GT-known on a held-out split with boxes, and store it in the checkpoint.
+
+    Args:
+        checkpoint: a checkpoint of `tokenloc train`; it is replaced whole.
+        data: the dataset; by default the one that the checkpoint was trained on.
+        split: the split of the dataset; not the one that is measured later.
+        protocol: by which boxes are judged; see `tokenloc list protocols`.
+        batch_size: photographs that pass the network together.
+        workers: processes that read pictures.
+        device: auto, cpu, cuda or mps.
+
+    Returns:
+        the threshold.
+    """
+    model, card = load_checkpoint(checkpoint)
+    dataset = open_dataset(card, data, split)
+    model.to(choose_device(device))
+    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
+    chosen = calibrate_threshold(model, dataset, card.preprocessing, get_protocol(protocol), **options)
+    store_threshold(checkpoint, chosen)
+    console.print(
+        f"map threshold {chosen.value:g}, {chosen.source}; stored in {checkpoint}", highlight=False, markup=False
+    )
+    return chosen.value
+
+
+def open_dataset(card: Card, data: DataSource, split: str) -> ImageDataset:
+    """Open a split of the named dataset, or of the one the checkpoint was trained on, with its classes.
+
+    Raises:
+        ValueError: where the dataset has other classes than the checkpoint.
+    """
+    trained = card.data or {}
+    name = data.name or trained.get("name") or "folder"
+    root = data.root or trained.get("root")
+    options = data.options if data.options is not None else (trained.get("options") or {} if data.name is None else {})
+    dataset = create_dataset(name, root, split, card.classes, **options)
+    if tuple(dataset.classes) != card.classes:
+        raise ValueError(
+            f"the checkpoint has {len(card.classes)} classes ({', '.join(card.classes[:3])}, …), {name} at {root} has "
+            f"{len(dataset.classes)} ({', '.join(list(dataset.classes)[:3])}, …); use the dataset it was trained on"
+        )
+    return dataset
+
+
+def _threshold(card: Card, protocol: Protocol, given: float | None) -> tuple[float | None, str | None]:
+    """Return the fixed threshold and where it comes from; None for the protocol's own rule."""
+    if given is not None:
+        return checked_threshold(given), "given on the command line"
+    if protocol.threshold_rule == "calibrated" and card.threshold:
+        return card.threshold.value, card.threshold.source
+    return None, None

@@ -1,0 +1,105 @@
+"""``tokenloc localize``: boxes on a person's own photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokenloc._files import write_json
+from tokenloc.commands.console import IncompleteError, console, progress
+from tokenloc.data import Unreadable, find_images, read_image
+from tokenloc.inference import Localization, Localizer
+from tokenloc.inference.localizer import Objects
+from tokenloc.reporting import draw_localization, save_picture
+
+RESULTS = "localizations.json"
+
+
+def localize(
+    checkpoint: Path,
+    inputs: list[Path],
+    *,
+    out: Path,
+    threshold: float | None = None,
+    objects: Objects = "largest",
+    pictures: bool = True,
+    batch_size: int = 16,
+    device: str = "auto",
+) -> Path:
+    """Draw boxes on photographs: files, or folders with all that is below them.
+
+    Writes localizations.json and, for each photograph, its boxes and heatmap beside one another. Photographs that
+    cannot be read are named at the end, and the exit status is then 1.
+
+    Args:
+        checkpoint: a checkpoint of `tokenloc train`, such as RUN/checkpoints/best.ckpt.
+        inputs: photographs, and folders of them.
+        out: the folder to write to; it is created.
+        threshold: on the map scaled to [0, 1]; by default the calibrated one stored in the checkpoint.
+        objects: largest draws one box, around the largest component; all one for each component.
+        pictures: also write the pictures, not only localizations.json.
+        batch_size: photographs that pass the network together.
+        device: auto, cpu, cuda or mps.
+
+    Returns:
+        the path of localizations.json.
+    """
+    files = find_images(inputs)
+    if not files:
+        raise FileNotFoundError(f"no photographs in {', '.join(map(str, inputs))}; give picture files or their folders")
+    localizer = Localizer.from_checkpoint(checkpoint, device=device, threshold=threshold, objects=objects)
+    localized: list[Localization] = []
+    unreadable: list[Unreadable] = []
+    names = picture_names(files, out / "pictures")
+    results = localizer.stream(files, batch_size)
+    for file, result in zip(files, progress(results, "localizing", len(files)), strict=True):
+        if isinstance(result, Unreadable):
+            unreadable.append(result)
+            continue
+        localized.append(result)
+        if pictures:
+            save_picture(draw_localization(read_image(file), result), names[file])
+    return _finish(out, localized, unreadable)
+
+
+def _finish(out: Path, localized: list[Localization], unreadable: list[Unreadable]) -> Path:
+    """Write the results; raise IncompleteError where some photographs could not be read."""
+    results = out / RESULTS
+    content = {
+        "localizations": [result.to_dict() for result in localized],
+        "unreadable": [{"file": item.id, "reason": item.reason} for item in unreadable],
+    }
+    write_json(results, content)
+    console.print(f"{len(localized)} photographs localized; results in {results}", highlight=False, markup=False)
+    if unreadable:
+        lines = "\n".join(f"  {item.reason}" for item in unreadable)
+        raise IncompleteError(
+            f"{len(unreadable)} of {len(localized) + len(unreadable)} files could not be read:\n{lines}"
+        )
+    return results
+
+
+def picture_names(files: list[Path], folder: Path) -> dict[Path, Path]:
+    """Return a name of its own in ``folder`` for the picture of each file, even where two files are called the same.
+
+    >>> names = picture_names([Path("a/x.jpg"), Path("b/x.png"), Path("b/y.png")], Path("out"))
+    >>> [name.name for name in names.values()]
+    ['x.jpg', 'x-2.jpg', 'y.jpg']
+    """
+    taken: set[str] = set()
+    return {file: folder / _free_name(file.stem, taken) for file in files}
+
+
+def _free_name(stem: str, taken: set[str]) -> str:
+    stem = stem.encode()[:200].decode(errors="ignore")  # file names end at 255 bytes
+    name = next(name for name in _candidates(stem) if name.lower() not in taken)
+    taken.add(name.lower())
+    return name
+
+
+def _candidates(stem: str) -> Iterator[str]:
+    yield f"{stem}.jpg"
+    number = 2
+    while True:
+        yield f"{stem}-{number}.jpg"
+        number += 1

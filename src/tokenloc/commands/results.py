@@ -1,0 +1,71 @@
+"""What training, evaluation and the demo show of a measured model: a table and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from tokenloc.commands.console import console
+from tokenloc.data import ImageDataset
+from tokenloc.inference import Localizer
+from tokenloc.methods import Method
+from tokenloc.reporting import draw_localization, save_picture, sheet
+from tokenloc.training.checkpoint import Card
+from tokenloc.training.evaluation import Measured
+
+METRICS = "metrics.json"
+FIGURES = 12
+
+
+def print_results(measured: Measured, threshold_source: str | None = None) -> None:
+    """Print the metrics, beside what boxes that ignore the picture would reach."""
+    evaluation = measured.evaluation
+    table = Table(
+        title=f"protocol {evaluation.protocol}, {evaluation.images} photographs, percent", title_justify="left"
+    )
+    table.add_column("")
+    for column in ("Top-1 Cls", "Top-5 Cls", "Top-1 Loc", "Top-5 Loc", "GT-known", "IoU 0.7", "IoU 0.9"):
+        table.add_column(column, justify="right")
+    shares = (evaluation.box_acc or {}).get(0.7), (evaluation.box_acc or {}).get(0.9)
+    accuracies = (evaluation.top1_cls, evaluation.top5_cls, evaluation.top1_loc, evaluation.top5_loc)
+    table.add_row("model", *map(_number, (*accuracies, evaluation.gt_known, *shares)))
+    if evaluation.oracle is not None and evaluation.threshold != evaluation.oracle.threshold:
+        oracle = evaluation.oracle
+        row = (evaluation.top1_cls, evaluation.top5_cls, oracle.top1_loc, oracle.top5_loc, oracle.gt_known)
+        table.add_row(
+            "  at the best threshold (oracle)", *map(_number, row), *(_number(oracle.box_acc[d]) for d in (0.7, 0.9))
+        )
+    for name, box in measured.constant_boxes.items():
+        table.add_row(name, "", "", "", "", *(_number(box[level]) for level in (0.5, 0.7, 0.9)))
+    console.print(table)
+    if evaluation.threshold is not None:
+        source = threshold_source or evaluation.threshold_source
+        console.print(f"map threshold {evaluation.threshold:g} ({source})", highlight=False)
+    if evaluation.max_box_acc_v2 is not None:
+        v1, v2 = _number(evaluation.max_box_acc_v1), _number(evaluation.max_box_acc_v2)
+        console.print(f"MaxBoxAcc V1 {v1}, V2 {v2} (best thresholds on this set)", highlight=False)
+    if evaluation.pxap is not None:
+        console.print(f"PxAP {_number(evaluation.pxap)}, pIoU {_number(evaluation.piou)}", highlight=False)
+    for item in measured.unreadable:
+        console.print(f"not measured: {item.reason}", highlight=False, markup=False)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def save_figures(model: Method, card: Card, dataset: ImageDataset, folder: Path, title: str = "") -> Path:
+    """Draw what the model finds in pictures spread over a dataset; return the path of the sheet with all of them."""
+    localizer = Localizer(model, card)
+    picked = np.unique(np.linspace(0, len(dataset) - 1, FIGURES).round().astype(int)).tolist()
+    drawn = []
+    for index in picked:
+        image = dataset.image(index)
+        result = localizer(image)
+        drawn.append(draw_localization(image, result, dataset[index].boxes))
+        save_picture(drawn[-1], folder / f"{Path(dataset[index].id).stem}.jpg")
+    path = folder / "summary.png"
+    save_picture(sheet(drawn, columns=3, title=title or "green: true box, red: found box; right: the map"), path)
+    return path

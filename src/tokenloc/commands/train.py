@@ -1,0 +1,157 @@
+"""``tokenloc train``: from a recipe to a run's folder."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tokenloc._files import write_json, write_text
+from tokenloc.boxes import get_protocol
+from tokenloc.commands.console import console, progress
+from tokenloc.commands.results import METRICS, print_results, save_figures
+from tokenloc.data import ImageDataset, Preprocessing, create_dataset
+from tokenloc.methods import Method, create_model
+from tokenloc.training.checkpoint import Card, load_checkpoint, store_threshold, versions
+from tokenloc.training.config import DataConfig, ModelChoice, Optimisation
+from tokenloc.training.evaluation import calibrate_threshold, measure
+from tokenloc.training.fit import CHECKPOINTS, Photographs, fit
+
+
+def train(
+    *,
+    data: DataConfig,
+    model: ModelChoice,
+    optimisation: Optimisation,
+    out: Path = Path("runs/latest"),
+    protocol: str = "standard",
+    seed: int = 0,
+    resume: bool = False,
+    device: str = "auto",
+    precision: str = "32-true",
+    workers: int = 0,
+) -> Path:
+    """Train a method on photographs and their class labels; then calibrate and measure it where boxes are known.
+
+    The run's folder gets config.yaml, environment.json, checkpoints/best.ckpt and last.ckpt, logs, and, where
+    data.test_split is given, metrics.json and figures.
+
+    Args:
+        data: the photographs.
+        model: the method and its backbone.
+        optimisation: epochs, learning rate and so on.
+        out: the run's folder.
+        protocol: by which boxes are judged; see `tokenloc list protocols`.
+        seed: of everything random.
+        resume: go on with the interrupted run in the folder.
+        device: auto, cpu, cuda or mps.
+        precision: 32-true, bf16-mixed or 16-mixed.
+        workers: processes that read pictures.
+
+    Returns:
+        the path of the best checkpoint.
+    """
+    settings = dict(locals())
+    judged = get_protocol(protocol)
+    _check_out(out, resume)
+    photographs = create_dataset(data.name, data.root, "train", data.classes, **data.options)
+    held_out = _split(data, data.val_split, photographs)
+    network = _create(model, data, photographs)
+    card = _card(network, data, photographs)
+    _record(out, settings)
+    console.print(
+        f"{len(photographs)} photographs of {len(photographs.classes)} classes from {data.name}", highlight=False
+    )
+    feed = Photographs(photographs, held_out, card.preprocessing, optimisation.batch_size, workers, seed)
+    run: dict[str, Any] = {"seed": seed, "resume": resume, "device": device, "precision": precision}
+    best = fit(network, feed, card, optimisation, out, **run)
+    _after(best, out, judged.name, data, workers)
+    return best
+
+
+def _after(best: Path, out: Path, protocol: str, data: DataConfig, workers: int) -> None:
+    """Calibrate the best checkpoint and measure it, as far as the configuration asks for it."""
+    judged = get_protocol(protocol)
+    model, card = load_checkpoint(best)
+    options: dict[str, Any] = {"workers": workers, "progress": progress}
+    calibration = _split(data, data.calibration_split, None)
+    if calibration is not None:
+        threshold = calibrate_threshold(model, calibration, card.preprocessing, judged, **options)
+        for name in ("best.ckpt", "last.ckpt"):
+            store_threshold(out / CHECKPOINTS / name, threshold)
+        model, card = load_checkpoint(best)
+    test = _split(data, data.test_split, None)
+    if test is None:
+        return
+    fixed = card.threshold.value if card.threshold and judged.threshold_rule == "calibrated" else None
+    measured = measure(model, test, card.preprocessing, judged, fixed, **options)
+    source = card.threshold.source if fixed is not None and card.threshold else None
+    print_results(measured, source)
+    write_json(out / METRICS, {**measured.to_dict(), **({"threshold_source": source} if source else {})})
+    save_figures(model, card, test, out / "figures")
+
+
+def _split(data: DataConfig, split: str | None, train: ImageDataset | None) -> ImageDataset | None:
+    if split is None:
+        return None
+    classes = data.classes if train is None else train.classes
+    return create_dataset(data.name, data.root, split, classes, **data.options)
+
+
+def _create(model: ModelChoice, data: DataConfig, photographs: ImageDataset) -> Method:
+    return create_model(
+        model.method,
+        model.backbone,
+        num_classes=len(photographs.classes),
+        pretrained=model.pretrained,
+        image_size=data.crop,
+        backbone_options=model.backbone_options,
+        **model.options,
+    )
+
+
+def _card(network: Method, data: DataConfig, photographs: ImageDataset) -> Card:
+    normalisation = network.normalisation
+    size, resize = (data.crop, data.crop), (data.resize, data.resize)
+    preprocessing = Preprocessing(size, resize, normalisation.mean, normalisation.std)
+    source = {"name": data.name, "root": None if data.root is None else str(data.root), "options": data.options}
+    return Card(network.config, tuple(photographs.classes), preprocessing, None, source)
+
+
+def _check_out(out: Path, resume: bool) -> None:
+    """Refuse to write over a run, and to resume one that is not there."""
+    last = out / CHECKPOINTS / "last.ckpt"
+    if resume and not last.is_file():
+        raise FileNotFoundError(f"nothing to resume: no {last}; leave --resume away to start anew")
+    if not resume and last.is_file():
+        raise ValueError(f"{out} holds a run already; continue it with --resume, or give another --out")
+
+
+def _record(out: Path, settings: dict[str, Any]) -> None:
+    """Write the resolved configuration, which can be given to --config again, and what it ran with."""
+    plain = {
+        key: asdict(value) if key in ("data", "model", "optimisation") else value for key, value in settings.items()
+    }
+    plain.pop("resume")
+    write_text(out / "config.yaml", yaml.safe_dump(_plain(plain), sort_keys=False, allow_unicode=True))
+    write_json(out / "environment.json", {**versions(), "commit": _commit()})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _commit() -> str | None:
+    """Return the commit of the source tree that this module is in; None where it is not in one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

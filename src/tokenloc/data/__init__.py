@@ -1,0 +1,36 @@
+"""Datasets of photographs with class labels and, where known, boxes and masks; reading, transforming, loading them."""
+
+from tokenloc.data.base import ImageDataset, Problem, Sample
+from tokenloc.data.images import find_images, read_image
+from tokenloc.data.loading import (
+    LabelledPictures,
+    Located,
+    LocatedPictures,
+    Unreadable,
+    evaluation_loader,
+    training_loader,
+)
+from tokenloc.data.registry import DATASETS, create_dataset, list_datasets
+from tokenloc.data.stratified import stratified_split
+from tokenloc.data.transforms import Preprocessing, test_transform, train_transform
+
+__all__ = [
+    "DATASETS",
+    "ImageDataset",
+    "LabelledPictures",
+    "Located",
+    "LocatedPictures",
+    "Preprocessing",
+    "Problem",
+    "Sample",
+    "Unreadable",
+    "create_dataset",
+    "evaluation_loader",
+    "find_images",
+    "list_datasets",
+    "read_image",
+    "stratified_split",
+    "test_transform",
+    "train_transform",
+    "training_loader",
+]

@@ -1,0 +1,251 @@
+"""What every dataset gives: samples (picture, class, boxes), named splits, masks where there are some."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from tokenloc._names import unknown_name
+from tokenloc.boxes.frame import Size, checked_boxes
+from tokenloc.boxes.iou import box_faults
+from tokenloc.data.images import read_image
+
+
+def as_boxes(boxes: ArrayLike) -> NDArray[np.float64]:
+    """Return boxes as read-only float64 [G, 4]; raises ValueError where they are of another shape."""
+    array: NDArray[np.float64] = checked_boxes(boxes).copy()
+    array.setflags(write=False)
+    return array
+
+
+NO_BOXES = as_boxes(())
+"""No boxes: float64 [0, 4], read-only, shared by all samples without boxes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One picture of a dataset and what is known of it.
+
+    Args:
+        id: unique in the dataset: the picture's path relative to the dataset, with forward slashes.
+        path: the picture's file; None where the picture is generated.
+        label: class index, into the dataset's ``classes``.
+        boxes: [G, 4] xyxy, original pixels, half-open; G is 0 where no box is known. Kept as the files give them,
+            impossible ones included: ``ImageDataset.check`` lists those.
+    """
+
+    id: str
+    path: Path | None
+    label: int
+    boxes: NDArray[np.float64] = field(default_factory=lambda: NO_BOXES)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with one sample, or with an annotation.
+
+    Args:
+        id: the sample's id, or the annotation's own name where it belongs to no sample.
+        path: the file, None where there is none.
+        reason: what is wrong with it, in words.
+
+    >>> print(Problem("cat/1.jpg", Path("pets/cat/1.jpg"), "the file is empty"))
+    pets/cat/1.jpg: the file is empty
+    """
+
+    id: str
+    path: Path | None
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.id if self.path is None else self.path}: {self.reason}"
+
+
+class ImageDataset:
+    """Base of all datasets: a sequence of samples, and their pictures and masks read when asked for.
+
+    A dataset is one file: a subclass with ``splits`` and ``__init__(root, split, classes=None, *, options)``,
+    registered by ``@DATASETS.register(name)``. Listing opens no picture.
+
+    Args:
+        split: the split that this is.
+        classes: class names; a sample's label is an index into them.
+        samples: all samples of the split.
+        sizes: (width, height) by sample id, where the dataset's lists state them; ``check`` compares.
+
+    Raises:
+        ValueError: for an unknown split, for two samples of one id, for a label without a class, for no sample.
+    """
+
+    name: str = "images"
+    splits: tuple[str, ...] = ("train", "val", "test")
+    has_masks: bool = False
+
+    def __init__(
+        self, split: str, classes: Sequence[str], samples: Sequence[Sample], sizes: Mapping[str, Size] | None = None
+    ) -> None:
+        self.require_split(split)
+        self.split = split
+        self.classes = tuple(classes)
+        self.samples = samples
+        self.sizes = {} if sizes is None else sizes
+        self._validate()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples[index]
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class index of every sample, [N] int64."""
+        return np.array([sample.label for sample in self.samples], dtype=np.int64)
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether a box is known for any sample."""
+        return any(len(sample.boxes) for sample in self.samples)
+
+    def image(self, index: int, min_size: Size | None = None) -> Image.Image:
+        """Return a sample's picture, upright RGB; ``min_size`` and what is raised: see ``read_image``."""
+        path = self.samples[index].path
+        if path is None:
+            raise NotImplementedError(f"{type(self).__name__} has samples without a file and must override image()")
+        return read_image(path, min_size=min_size)
+
+    def mask(self, index: int) -> NDArray[np.uint8] | None:
+        """Return a sample's mask [H, W] uint8 of original pixels (0 background, 1 object, 255 ignored), or None."""
+        if self.has_masks:
+            raise NotImplementedError(f"{type(self).__name__} must override mask(), to read that of sample {index}")
+        return None
+
+    def declared_size(self, index: int) -> Size | None:
+        """Return the (width, height) that the dataset's lists state for a picture, None where they state none."""
+        return self.sizes.get(self.samples[index].id)
+
+    def require_split(self, split: str) -> None:
+        """Raise ValueError, naming the valid ones, where the dataset has no such split."""
+        if split not in self.splits:
+            raise unknown_name(f"split of dataset {self.name!r}:", split, self.splits)
+
+    def check(self) -> list[Problem]:
+        """Read every picture of the split, its boxes and mask; return all that is wrong, by file."""
+        return [problem for index in range(len(self)) for problem in self._problems(index)]
+
+    def subset(self, indices: Iterable[int]) -> Subset:
+        """Return the samples at ``indices`` as a dataset of the same split and classes."""
+        return Subset(self, indices)
+
+    def _problems(self, index: int) -> Iterator[Problem]:
+        sample = self.samples[index]
+        try:
+            size = self.image(index).size
+            mask = self.mask(index)
+        except (ValueError, OSError) as error:
+            yield Problem(sample.id, sample.path, str(error).removeprefix(f"{sample.path}: "))
+            return
+        faults = enumerate(box_faults(sample.boxes, size))
+        reasons = [f"box {number} is {fault}" for number, fault in faults if fault]
+        declared = self.declared_size(index)
+        if declared not in (None, size):
+            reasons.append(f"is {_by(size)}, but the dataset's lists say {_by(declared)}: its boxes may be off")
+        if mask is not None and mask.shape != (size[1], size[0]):
+            reasons.append(f"is {_by(size)}, but its mask {_by((mask.shape[1], mask.shape[0]))}")
+        yield from (Problem(sample.id, sample.path, reason) for reason in reasons)
+
+    def _validate(self) -> None:
+        if not len(self.samples):
+            raise ValueError(f"the {self.split} split of {self.name} has no picture of the classes {self.classes}")
+        twice = [name for name, count in Counter(sample.id for sample in self.samples).items() if count > 1]
+        if twice:
+            raise ValueError(f"{self.name} {self.split} lists {len(twice)} pictures twice: {named(twice)}")
+        strays = [sample.id for sample in self.samples if not 0 <= sample.label < len(self.classes)]
+        if strays:
+            raise ValueError(
+                f"{self.name} {self.split} has labels outside its {len(self.classes)} classes: {named(strays)}"
+            )
+
+
+class Subset(ImageDataset):
+    """Some samples of a dataset, in the order given.
+
+    Args:
+        dataset: the dataset.
+        indices: indices into it; each at most once.
+
+    Raises:
+        IndexError: for an index outside of the dataset.
+        ValueError: for no index, or one that is given twice.
+    """
+
+    def __init__(self, dataset: ImageDataset, indices: Iterable[int]) -> None:
+        self.name, self.splits, self.has_masks = dataset.name, dataset.splits, dataset.has_masks
+        self.dataset = dataset
+        self.indices = tuple(int(index) for index in indices)
+        outside = [index for index in self.indices if not 0 <= index < len(dataset)]
+        if outside:
+            raise IndexError(f"{named(outside)} outside the {len(dataset)} samples of {dataset.name} {dataset.split}")
+        samples = [dataset.samples[index] for index in self.indices]
+        super().__init__(dataset.split, dataset.classes, samples, dataset.sizes)
+
+    def image(self, index: int, min_size: Size | None = None) -> Image.Image:
+        """See ``ImageDataset.image``."""
+        return self.dataset.image(self.indices[index], min_size)
+
+    def mask(self, index: int) -> NDArray[np.uint8] | None:
+        """See ``ImageDataset.mask``."""
+        return self.dataset.mask(self.indices[index])
+
+
+def select_classes(available: Sequence[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the ``wanted`` classes (None: all) in the order of ``available``, whatever the order they are named in.
+
+    Raises:
+        ValueError: for a class that is not available (the message lists those that are), none, or one named twice.
+
+    >>> select_classes(["ant", "bee", "cat"], ["cat", "ant"])
+    ('ant', 'cat')
+    """
+    if wanted is None:
+        return tuple(available)
+    if isinstance(wanted, str) or not wanted:
+        raise ValueError(f"classes must be a list of at least one class name, got {wanted!r}")
+    for name in wanted:
+        if name not in available:
+            raise unknown_name("class", name, available)
+    if len(set(wanted)) < len(wanted):
+        raise ValueError(f"classes names one class twice: {', '.join(wanted)}")
+    return tuple(name for name in available if name in set(wanted))
+
+
+def require_root(root: str | Path | None, dataset: str, source: str) -> Path:
+    """Return ``root`` as a path; raise where it is None or no folder, with the ``source`` of the dataset's files."""
+    if root is None:
+        raise ValueError(f"dataset {dataset!r} needs a root folder, got None; give the folder of {source}")
+    if not Path(root).is_dir():
+        raise FileNotFoundError(f"{root}: no such folder; expected {source}")
+    return Path(root)
+
+
+def named(items: Sequence[object], limit: int = 5) -> str:
+    """Return the first ``limit`` items in words, and how many more there are.
+
+    >>> named(["a", "b", "c"], limit=2)
+    'a, b and 1 more'
+    """
+    first = ", ".join(map(str, items[:limit]))
+    return f"{first} and {len(items) - limit} more" if len(items) > limit else first
+
+
+def _by(size: Size | None) -> str:
+    return "unknown" if size is None else f"{size[0]}x{size[1]}"

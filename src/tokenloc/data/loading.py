@@ -1,0 +1,210 @@
+"""Batches for training and evaluation, in which a broken picture never ends a run and is never scored in silence."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from tokenloc.boxes.frame import Frame
+from tokenloc.data.base import ImageDataset
+from tokenloc.data.transforms import FramedTransform, TrainTransform
+
+MAX_UNREADABLE = 50
+"""Unreadable pictures in a row after which training gives up: the disk is gone, not a picture broken."""
+
+_logger = logging.getLogger(__name__)
+
+
+class LabelledPictures(Dataset[tuple[torch.Tensor, int]]):
+    """Pictures and labels for training: (image [3, H, W] float32, class index).
+
+    A picture that cannot be read is replaced by the next readable one, with that one's label; each is logged once as
+    a warning, by file name.
+
+    Args:
+        dataset: the pictures.
+        transform: from an RGB PIL image to [3, H, W].
+        min_size: (width, height) that suffices for the transform, so that large JPEGs are decoded faster and a
+            little differently; see ``read_image``. None decodes them whole.
+
+    Raises:
+        ValueError: on reading, where ``MAX_UNREADABLE`` pictures in a row (or all) cannot be read.
+    """
+
+    def __init__(
+        self, dataset: ImageDataset, transform: TrainTransform, min_size: tuple[int, int] | None = None
+    ) -> None:
+        self.dataset, self.transform, self.min_size = dataset, transform, min_size
+        self._reported: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        tries = min(MAX_UNREADABLE, len(self.dataset))
+        for candidate in range(index, index + tries):
+            position = candidate % len(self.dataset)
+            try:
+                image = self.dataset.image(position, self.min_size)
+            except (ValueError, OSError) as error:
+                self._report(position, error)
+            else:
+                return self.transform(image), self.dataset.samples[position].label
+        sample = self.dataset.samples[index]
+        raise ValueError(
+            f"{tries} pictures in a row cannot be read, from {sample.path or sample.id} on: is the disk still there? "
+            "`tokenloc info --data` lists what is wrong with each"
+        )
+
+    def _report(self, index: int, error: Exception) -> None:
+        if index not in self._reported:
+            self._reported.add(index)
+            _logger.warning("left out of training, the next picture takes its place: %s", error)
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A picture that evaluation could not read, to be named and counted: it is in no score.
+
+    Args:
+        index: of the sample in its dataset.
+        id: the sample's id.
+        reason: why it could not be read; names the file.
+    """
+
+    index: int
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class LocatedPicture:
+    """A picture for evaluation.
+
+    Args:
+        image: [3, H, W] float32.
+        label: class index.
+        index: of the sample in its dataset.
+        frame: between the picture's own pixels and those of ``image``.
+    """
+
+    image: torch.Tensor
+    label: int
+    index: int
+    frame: Frame
+
+
+@dataclass(frozen=True, eq=False)
+class Located:
+    """Pictures for evaluation; moves to a device as a whole, by Lightning too.
+
+    Args:
+        images: [B, 3, H, W] float32; [0, 3, 0, 0] where no picture of the batch could be read.
+        labels: [B] int64 class indices.
+        indices: B indices into the dataset.
+        frames: B frames.
+        unreadable: the batch's pictures that could not be read, apart from those B.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    indices: list[int]
+    frames: list[Frame]
+    unreadable: list[Unreadable]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Located:
+        """Return the batch with images and labels on ``device``."""
+        images = self.images.to(device, non_blocking=non_blocking)
+        return replace(self, images=images, labels=self.labels.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Located:
+        """Return the batch in pinned memory; the DataLoader calls this where it was asked to pin."""
+        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
+
+
+class LocatedPictures(Dataset["LocatedPicture | Unreadable"]):
+    """Pictures for evaluation: a ``LocatedPicture`` each, or an ``Unreadable`` where a picture cannot be read.
+
+    Args:
+        dataset: the pictures.
+        transform: from an RGB PIL image to ([3, H, W], frame).
+    """
+
+    def __init__(self, dataset: ImageDataset, transform: FramedTransform) -> None:
+        self.dataset, self.transform = dataset, transform
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> LocatedPicture | Unreadable:
+        sample = self.dataset.samples[index]
+        try:
+            picture = self.dataset.image(index)
+        except (ValueError, OSError) as error:
+            return Unreadable(index, sample.id, str(error))
+        image, frame = self.transform(picture)
+        return LocatedPicture(image, sample.label, index, frame)
+
+
+def collate_located(items: Sequence[LocatedPicture | Unreadable]) -> Located:
+    """Return items of ``LocatedPictures`` as a batch: images and labels stacked, frames and indices as lists."""
+    located = [item for item in items if isinstance(item, LocatedPicture)]
+    return Located(
+        torch.stack([item.image for item in located]) if located else torch.zeros(0, 3, 0, 0),
+        torch.tensor([item.label for item in located], dtype=torch.int64),
+        [item.index for item in located],
+        [item.frame for item in located],
+        [item for item in items if isinstance(item, Unreadable)],
+    )
+
+
+def training_loader(
+    pictures: LabelledPictures, batch_size: int = 32, *, workers: int = 0, seed: int = 0, drop_last: bool = True
+) -> DataLoader[tuple[torch.Tensor, int]]:
+    """Return shuffled batches: (images [B, 3, H, W] float32, labels [B] int64).
+
+    The order follows from ``seed``, and with workers the random crops do too; without workers these come from torch's
+    global generator, which the caller seeds.
+
+    Args:
+        pictures: what is loaded.
+        batch_size: pictures a batch.
+        workers: worker processes, 0 for none.
+        seed: of order and workers.
+        drop_last: leave out the last batch where it is smaller, unless it is the only one.
+    """
+    drop_last = drop_last and len(pictures) >= batch_size
+    return DataLoader(pictures, shuffle=True, drop_last=drop_last, **_common(batch_size, workers, seed))
+
+
+def evaluation_loader(
+    dataset: ImageDataset, transform: FramedTransform, batch_size: int = 32, *, workers: int = 0, seed: int = 0
+) -> DataLoader[Located]:
+    """Return batches (``Located``) in the dataset's order, every sample once.
+
+    Args:
+        dataset: the pictures.
+        transform: from an RGB PIL image to ([3, H, W], frame), see ``test_transform``.
+        batch_size: pictures a batch, unreadable ones among them.
+        workers: worker processes, 0 for none.
+        seed: of the workers.
+    """
+    pictures: Dataset[Any] = LocatedPictures(dataset, transform)
+    return DataLoader(pictures, collate_fn=collate_located, **_common(batch_size, workers, seed))
+
+
+def _common(batch_size: int, workers: int, seed: int) -> dict[str, Any]:
+    return {
+        "batch_size": batch_size,
+        "num_workers": workers,
+        "generator": torch.Generator().manual_seed(seed),
+        "pin_memory": torch.cuda.is_available(),
+    }

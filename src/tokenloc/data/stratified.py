@@ -1,0 +1,68 @@
+"""Seeded splits that keep every class in every part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokenloc.data.base import ImageDataset, Subset, named
+
+
+def stratified_indices(
+    ids: Sequence[str], names: Sequence[str], fractions: Sequence[float], seed: int = 0
+) -> list[NDArray[np.int64]]:
+    """Deal samples into parts, class by class.
+
+    A class's samples are taken in the order of a hash of seed and id. So a split is the same on every machine, one
+    class more or less changes nothing for the others, and one picture more moves hardly any other. A part takes the
+    nearest whole number of each class, and at least one.
+
+    Args:
+        ids: the samples' ids, [N].
+        names: the samples' class names, [N].
+        fractions: share of each part, above 0; their sum is below 1.
+        seed: picks the split.
+
+    Returns:
+        An array of sorted indices, int64, for every fraction, and last the rest. They are disjoint, cover 0…N-1, and
+        hold every class.
+
+    Raises:
+        ValueError: for fractions out of range, or a class with too few samples to be in every part.
+
+    >>> [part.tolist() for part in stratified_indices(["a", "b", "c", "d", "e"], ["x", "x", "x", "y", "y"], [0.5])]
+    [[0, 2, 4], [1, 3]]
+    """
+    if min(fractions, default=1.0) <= 0 or sum(fractions) >= 1:
+        raise ValueError(f"fractions must be above 0 and sum up to less than 1, got {list(fractions)}")
+    members: dict[str, list[int]] = {}
+    for index in sorted(range(len(ids)), key=lambda index: _draw(ids[index], seed)):
+        members.setdefault(names[index], []).append(index)
+    sizes = {name: [max(1, round(part * len(all_))) for part in fractions] for name, all_ in members.items()}
+    scarce = [f"{name} with {len(members[name])}" for name in members if sum(sizes[name]) >= len(members[name])]
+    if scarce:
+        raise ValueError(
+            f"too few pictures to have every class in all {len(fractions) + 1} parts: {named(sorted(scarce))}; add "
+            f"pictures, or choose other fractions than {list(fractions)}"
+        )
+    dealt = [np.split(np.array(members[name], np.int64), np.cumsum(sizes[name])) for name in members]
+    return [np.sort(np.concatenate(part)) for part in zip(*dealt, strict=True)]
+
+
+def stratified_split(dataset: ImageDataset, fraction: float, seed: int = 0) -> tuple[Subset, Subset]:
+    """Split a dataset in two, disjoint and with every class in both: (the rest, the held-out ``fraction``).
+
+    Raises:
+        ValueError: for a fraction not between 0 and 1, or a class with too few pictures; see ``stratified_indices``.
+    """
+    ids = [sample.id for sample in dataset]
+    names = [dataset.classes[sample.label] for sample in dataset]
+    held_out, rest = stratified_indices(ids, names, [fraction], seed)
+    return dataset.subset(rest), dataset.subset(held_out)
+
+
+def _draw(sample_id: str, seed: int) -> bytes:
+    return blake2b(f"{seed}/{sample_id}".encode(), digest_size=8).digest()

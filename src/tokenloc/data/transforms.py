@@ -1,0 +1,136 @@
+"""From a picture to the network's input: resized, cropped, normalised; for evaluation with its frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, cast
+
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from tokenloc._names import unknown_name
+from tokenloc.boxes.frame import Frame, Size, checked_size
+
+TrainTransform = Callable[[Image.Image], torch.Tensor]
+FramedTransform = Callable[[Image.Image], tuple[torch.Tensor, Frame]]
+
+_INTERPOLATIONS = {
+    "bilinear": v2.InterpolationMode.BILINEAR,
+    "bicubic": v2.InterpolationMode.BICUBIC,
+    "nearest": v2.InterpolationMode.NEAREST_EXACT,
+}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a network wants its pictures; it goes into checkpoints and exports as plain JSON.
+
+    Args:
+        size: (width, height) of the network's input, in pixels.
+        resize: (width, height) to which a picture is resized, whatever its own proportions, before the crop; at
+            least ``size``.
+        mean: of each channel, R, G, B in 0 to 1.
+        std: of each channel, above 0.
+        interpolation: "bilinear", "bicubic" or "nearest", each with antialiasing, as PIL does it.
+
+    Raises:
+        ValueError: for a value out of range.
+
+    >>> Preprocessing(size=(224, 160)).resize
+    (256, 256)
+    """
+
+    size: Size = (224, 224)
+    resize: Size = (256, 256)
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        """Validate; lists, as JSON has them, become tuples."""
+        object.__setattr__(self, "size", checked_size(self.size))
+        object.__setattr__(self, "resize", checked_size(self.resize, "resize"))
+        if self.resize[0] < self.size[0] or self.resize[1] < self.size[1]:
+            raise ValueError(
+                f"resize {self.resize} must be at least size {self.size} (width, height), which is cut from it; "
+                f"{(self.size[0] * 8 // 7, self.size[1] * 8 // 7)} has the usual proportion of 256 to 224"
+            )
+        for name in ("mean", "std"):
+            values = tuple(float(value) for value in getattr(self, name))
+            if len(values) != 3 or (name == "std" and min(values) <= 0):
+                raise ValueError(f"{name} must be three numbers{' above 0' * (name == 'std')}, got {values}")
+            object.__setattr__(self, name, values)
+        if self.interpolation not in _INTERPOLATIONS:
+            raise unknown_name("interpolation", self.interpolation, _INTERPOLATIONS)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """Return what ``to_dict`` gave; raises ValueError for a value unknown."""
+        valid = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in valid:
+                raise unknown_name("preprocessing value", name, valid)
+        return cls(**values)
+
+
+def train_transform(preprocessing: Preprocessing) -> TrainTransform:
+    """Return the training transform of TS-CAM, SCM and SAT: resize whole, random crop, random mirror, normalise.
+
+    It takes an RGB PIL image and returns [3, H, W] float32, and draws from torch's global generator.
+    """
+    width, height = preprocessing.size
+    steps = [_resize(preprocessing, preprocessing.resize), v2.RandomCrop((height, width)), v2.RandomHorizontalFlip()]
+    return cast(TrainTransform, v2.Compose([*steps, *_to_network(preprocessing)]))
+
+
+def test_transform(preprocessing: Preprocessing, frame_kind: Literal["crop", "resize"]) -> FramedTransform:
+    """Return an evaluation transform: from an RGB PIL image to ([3, H, W] float32, its frame).
+
+    Args:
+        preprocessing: what the network wants.
+        frame_kind: "crop" resizes the whole picture to ``preprocessing.resize`` and cuts the centre, as SAT does;
+            "resize" takes the whole picture straight to ``preprocessing.size``, as the referee and TS-CAM do.
+
+    Raises:
+        ValueError: for another frame kind.
+    """
+    if frame_kind not in ("crop", "resize"):
+        raise unknown_name("frame kind", frame_kind, ["crop", "resize"])
+    return FramedPreprocessing(preprocessing, frame_kind == "crop")
+
+
+class FramedPreprocessing:
+    """The transform that ``test_transform`` makes: deterministic, and it can be sent to worker processes."""
+
+    def __init__(self, preprocessing: Preprocessing, cropped: bool) -> None:
+        self.preprocessing, self.cropped = preprocessing, cropped
+        width, height = preprocessing.size
+        steps = [_resize(preprocessing, preprocessing.size)]
+        if cropped:
+            steps = [_resize(preprocessing, preprocessing.resize), v2.CenterCrop((height, width))]
+        self._steps = v2.Compose([*steps, *_to_network(preprocessing)])
+
+    def __call__(self, image: Image.Image) -> tuple[torch.Tensor, Frame]:
+        """Return ([3, H, W] float32 normalised, the frame between the picture's pixels and the network's)."""
+        size = self.preprocessing.size
+        if self.cropped:
+            frame = Frame.center_cropped(image.size, self.preprocessing.resize, size)
+        else:
+            frame = Frame.resized(image.size, size)
+        return cast(torch.Tensor, self._steps(image)), frame
+
+
+def _resize(preprocessing: Preprocessing, size: Size) -> v2.Transform:
+    mode = _INTERPOLATIONS[preprocessing.interpolation]
+    return v2.Resize((size[1], size[0]), mode, antialias=True)
+
+
+def _to_network(preprocessing: Preprocessing) -> list[v2.Transform]:
+    normalise = v2.Normalize(list(preprocessing.mean), list(preprocessing.std))
+    return [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), normalise]

@@ -1,0 +1,88 @@
+"""The one result type between the stations: what a model found in one picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokenloc.boxes import Frame, box_faults
+
+
+@dataclass(frozen=True, eq=False)
+class Localization:
+    """One class in one picture, and where it is. Validated at construction.
+
+    Attributes:
+        source: the picture's path, or what else names it.
+        label: class name.
+        class_index: its index among the checkpoint's classes.
+        score: softmax probability of the class, in [0, 1].
+        boxes: [N, 4] float64 xyxy, original pixels, half-open, origin top left; the largest component's box first.
+        map: [h, w] float32 in [0, 1], min-max scaled, on the network's pixels.
+        mask: [h, w] bool on the network's pixels: where the map exceeds the threshold and a box was drawn.
+        threshold: on the map, in [0, 1].
+        protocol: name of the protocol by which boxes were taken from the map.
+        frame: how the network's pixels lie on the picture.
+
+    Raises:
+        ValueError: where a field contradicts its description.
+    """
+
+    source: str
+    label: str
+    class_index: int
+    score: float
+    boxes: NDArray[np.float64]
+    map: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    threshold: float
+    protocol: str
+    frame: Frame
+
+    def __post_init__(self) -> None:
+        """Check every field once, so that no later station needs to."""
+        boxes = np.asarray(self.boxes, dtype=np.float64).reshape(-1, 4)
+        faults = [fault for fault in box_faults(boxes, self.frame.original_size) if fault]
+        if faults:
+            raise ValueError(f"boxes of {self.source}: {'; '.join(faults)}")
+        boxes.setflags(write=False)
+        object.__setattr__(self, "boxes", boxes)
+        for name in ("score", "threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} of {self.source} must lie in [0, 1]; got {getattr(self, name)}")
+        if self.map.ndim != 2 or self.map.shape != self.mask.shape:
+            raise ValueError(
+                f"map and mask of {self.source} must be [h, w] of one size; got {self.map.shape} and {self.mask.shape}"
+            )
+        if not (np.isfinite(self.map).all() and self.map.min() >= 0 and self.map.max() <= 1):
+            raise ValueError(f"the map of {self.source} must be finite and lie in [0, 1]")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the picture in pixels."""
+        return self.frame.original_size
+
+    def map_on_picture(self) -> NDArray[np.float32]:
+        """Return the map on the picture's own pixels, [height, width] in [0, 1]; 0 where the network did not look."""
+        return self.frame.map_to_original(self.map)
+
+    def mask_on_picture(self) -> NDArray[np.bool_]:
+        """Return the mask on the picture's own pixels, [height, width]."""
+        return self.frame.map_to_original(self.mask.astype(np.float32)) > 0.5
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for ``localizations.json``: all but the arrays on the network's pixels."""
+        return {
+            "file": self.source,
+            "width": self.size[0],
+            "height": self.size[1],
+            "label": self.label,
+            "class_index": self.class_index,
+            "score": round(self.score, 6),
+            "boxes": self.boxes.round(2).tolist(),
+            "threshold": self.threshold,
+            "protocol": self.protocol,
+        }

@@ -1,0 +1,31 @@
+"""Localization methods, one file per paper. A new file in this package is found by itself."""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+
+from tokenloc.methods.base import (
+    METHODS,
+    Method,
+    ModelConfig,
+    Output,
+    create_model,
+    list_methods,
+    method_options,
+    register_method,
+)
+
+__all__ = [
+    "METHODS",
+    "Method",
+    "ModelConfig",
+    "Output",
+    "create_model",
+    "list_methods",
+    "method_options",
+    "register_method",
+]
+
+for _module in pkgutil.iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

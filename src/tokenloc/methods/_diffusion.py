@@ -1,0 +1,206 @@
+"""Activation diffusion on the patch grid, by local stencils: the mathematics of SCM as functions of arrays.
+
+A symmetric matrix over the h x w patches whose only non-zeros lie on the diagonal and between grid neighbours is kept
+as a *stencil* [..., 3, h, w]: at each patch its own entry, the entry to its right neighbour, and the entry to the
+neighbour below. Where there is no such neighbour the entry is 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from tokenloc.methods._scaling import min_max
+
+LOCAL_STEPS = 6
+"""Up to so many Newton-Schulz steps the stencil is cheaper than the matrix: the work doubles with every step."""
+
+MATRIX_FREE_STEPS = 4
+"""The last so many steps of the dense form act on the vector: 2^4 products are cheaper than 4 steps of the matrix."""
+
+NORM_FLOOR = 1e-8
+"""A patch vector of a smaller norm has no direction: it is like no other, nor like itself."""
+
+
+def neighbour_similarity(semantic: Tensor) -> Tensor:
+    """Return the cosine similarity E of neighbouring patches (SCM, Eq. 3) as a stencil.
+
+    Scaling a patch vector by a positive number changes nothing. Gradients flow to ``semantic``.
+
+    Args:
+        semantic: S, a vector over the C channels at each patch, [B, C, h, w].
+
+    Returns:
+        [B, 3, h, w] in [-1, 1]; the first channel is 1 (0 where a patch vector is 0).
+    """
+    squares = semantic.square().sum(dim=1)
+    present = squares > NORM_FLOOR**2
+    scale = torch.where(present, squares, 1.0).rsqrt() * present
+    right = (semantic[..., :-1] * semantic[..., 1:]).sum(dim=1) * scale[..., :-1] * scale[..., 1:]
+    below = (semantic[..., :-1, :] * semantic[..., 1:, :]).sum(dim=1) * scale[:, :-1] * scale[:, 1:]
+    return torch.stack([present.to(squares.dtype), F.pad(right, (0, 1)), F.pad(below, (0, 0, 0, 1))], dim=1)
+
+
+def grid_laplacian(rows: int, columns: int, like: Tensor) -> Tensor:
+    """Return D - A of the 4-neighbour grid as a stencil [3, h, w]: the neighbour counts, and -1 between neighbours.
+
+    >>> grid_laplacian(1, 3, torch.zeros(())).tolist()
+    [[[1.0, 2.0, 1.0]], [[-1.0, -1.0, -0.0]], [[-0.0, -0.0, -0.0]]]
+    """
+    right, below = like.new_ones(rows, columns), like.new_ones(rows, columns)
+    right[:, -1] = 0
+    below[-1] = 0
+    degree = right + below
+    degree[:, 1:] += right[:, :-1]
+    degree[1:] += below[:-1]
+    return torch.stack([degree, -right, -below])
+
+
+def semantic_laplacian(similarity: Tensor, weight: Tensor) -> Tensor:
+    """Return L = (D - A) * (lambda E - 1), element by element (SCM, Eq. 4), as a stencil [B, 3, h, w].
+
+    Args:
+        similarity: E, of :func:`neighbour_similarity`, [B, 3, h, w].
+        weight: lambda, a scalar.
+
+    Raises:
+        ValueError: on a grid of a single patch, where nothing can diffuse.
+    """
+    rows, columns = similarity.shape[-2:]
+    if rows * columns < 2:
+        raise ValueError(f"diffusion needs at least two neighbouring patches; got a grid of {rows} x {columns}")
+    return grid_laplacian(rows, columns, similarity) * (weight * similarity - 1)
+
+
+def diffuse(laplacian: Tensor, activation: Tensor, steps: int, scale: float, start_gradient: bool = False) -> Tensor:
+    """Return X_p f: ``steps`` Newton-Schulz steps towards the inverse of L, applied to f (SCM, Eqs. 5, 6).
+
+    From X_0 = scale L^T and X_{p+1} = X_p (2I - L X_p) follows X_p f = y_n with n = 2^p, y_0 = 0 and
+    y_{k+1} = y_k + X_0 (f - L y_k). So the matrix X_p is never made: L stays a stencil. Above ``LOCAL_STEPS``, where
+    2^p products are more work than p matrix products, the matrix is made after all.
+
+    Args:
+        laplacian: L as a stencil, [B, 3, h, w].
+        activation: f, [B, h, w].
+        steps: p, at least 0.
+        scale: alpha in X_0.
+        start_gradient: whether L also gets a gradient through X_0; the value is the same.
+
+    Returns:
+        [B, h, w].
+    """
+    start = scale * (laplacian if start_gradient else laplacian.detach())
+    if steps > LOCAL_STEPS:
+        return _diffuse_dense(dense(laplacian), dense(start), activation, steps)
+    diffused: Tensor = _Diffusion.apply(laplacian, start, activation, steps)
+    return diffused
+
+
+def soft_filter(diffused: Tensor, threshold: Tensor) -> Tensor:
+    """Return minmax(tanhshrink(F' / threshold)), per image; tanhshrink(x) = x - tanh(x) (SCM, Eq. 7).
+
+    Args:
+        diffused: F', [B, h, w].
+        threshold: below it, activation is depressed; broadcastable to F', not 0.
+
+    Returns:
+        [B, h, w] in [0, 1].
+    """
+    return min_max(tanhshrink(diffused / threshold))
+
+
+def tanhshrink(x: Tensor) -> Tensor:
+    """Return x - tanh(x) to the last digits, also near 0, where the subtraction would leave none.
+
+    Below 1 it is Lambert's continued fraction of tanh. SCM's diffused activation is often that small, and what the
+    subtraction leaves of it in float32 is noise, which the min-max after it blows up.
+
+    >>> x = torch.tensor(1e-3)  # x - tanh(x) is x^3 / 3 there
+    >>> round(3e9 * float(tanhshrink(x)), 5), round(3e9 * float(x - x.tanh()), 5) == 1
+    (1.0, False)
+    """
+    square = x.clamp(-1, 1).square()
+    ratio = square / (3 + square / (5 + square / (7 + square / (9 + square / (11 + square / 13)))))
+    return torch.where(x.abs() < 1, x * ratio / (1 + ratio), x - x.tanh())
+
+
+def dense(stencil: Tensor) -> Tensor:
+    """Return the matrix of a stencil [B, 3, h, w]: [B, N, N], patches row by row."""
+    columns = stencil.shape[-1]
+    own, right, below = stencil.flatten(2).unbind(dim=1)
+    upper = torch.diag_embed(right[:, :-1], 1) + torch.diag_embed(below[:, :-columns], columns)
+    return torch.diag_embed(own) + upper + upper.mT
+
+
+def _diffuse_dense(laplacian: Tensor, start: Tensor, activation: Tensor, steps: int) -> Tensor:
+    """Return X_p f from the matrices L and X_0 [B, N, N]: all but the last steps on X, the last ones on the vector."""
+    inverse = start
+    for _ in range(steps - MATRIX_FREE_STEPS):
+        inverse = torch.baddbmm(inverse, inverse, laplacian @ inverse, beta=2, alpha=-1)
+    vector = activation.flatten(1)[:, :, None]
+    result = inverse @ vector
+    for _ in range(2**MATRIX_FREE_STEPS - 1):
+        result = result + inverse @ (vector - laplacian @ result)
+    return result.reshape(activation.shape)
+
+
+class _Diffusion(torch.autograd.Function):
+    """X_p f from the stencils of L and X_0 [B, 3, h, w] and from f [B, h, w], with its gradients to all three.
+
+    The backward pass runs the same recursion on the gradient. autograd would do so too, at three times the cost.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, laplacian: Tensor, start: Tensor, activation: Tensor, steps: int) -> Tensor:
+        columns, vector = activation.shape[-1], activation.flatten(1)
+        of_laplacian, of_start = _entries(laplacian), _entries(start)
+        results, residuals = [torch.zeros_like(vector)], []
+        for _ in range(2**steps):
+            residuals.append(vector - _product(of_laplacian, results[-1], columns))
+            results.append(results[-1] + _product(of_start, residuals[-1], columns))
+        kept = torch.stack(residuals) if ctx.needs_input_grad[1] else None
+        ctx.save_for_backward(laplacian, start, torch.stack(results[:-1]), kept)
+        return results[-1].reshape(activation.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, Tensor, None]:
+        laplacian, start, results, residuals = ctx.saved_tensors
+        of_laplacian, of_start, columns = _entries(laplacian), _entries(start), gradient.shape[-1]
+        to_results, to_residuals = [gradient.flatten(1)], []
+        for _ in range(len(results)):
+            to_residuals.append(_product(of_start, to_results[-1], columns))
+            to_results.append(to_results[-1] - _product(of_laplacian, to_residuals[-1], columns))
+        pulled = torch.stack(to_residuals[::-1])
+        to_laplacian, to_start = -_outer_products(pulled, results, columns), None
+        if residuals is not None:
+            to_start = _outer_products(torch.stack(to_results[-2::-1]), residuals, columns)
+        return to_laplacian, to_start, pulled.sum(dim=0).reshape(gradient.shape), None
+
+
+def _entries(stencil: Tensor) -> tuple[Tensor, ...]:
+    """Return a stencil's own, right and lower entries, each [B, N]."""
+    return stencil.flatten(2).unbind(dim=1)
+
+
+def _product(entries: tuple[Tensor, ...], vector: Tensor, columns: int) -> Tensor:
+    """Return the product of a stencil, by its entries, with a vector [B, N], patches row by row."""
+    own, right, below = entries
+    product = own * vector
+    for entry, shift in ((right, 1), (below, columns)):
+        product[:, :-shift].addcmul_(entry[:, :-shift], vector[:, shift:])
+        product[:, shift:].addcmul_(entry[:, :-shift], vector[:, :-shift])
+    return product
+
+
+def _outer_products(left: Tensor, right: Tensor, columns: int) -> Tensor:
+    """Return the sum over n of left_n right_n^T + its transpose [n, B, N], as a stencil; its diagonal counts once."""
+    entries = [(left * right).sum(dim=0)]
+    for shift in (1, columns):
+        pairs = left[..., :-shift] * right[..., shift:] + left[..., shift:] * right[..., :-shift]
+        entries.append(F.pad(pairs.sum(dim=0), (0, shift)))
+    return torch.stack(entries, dim=1).reshape(left.shape[1], 3, -1, columns)

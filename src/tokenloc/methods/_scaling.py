@@ -1,0 +1,19 @@
+"""Scaling maps to [0, 1], each by its own range."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def min_max(maps: Tensor) -> Tensor:
+    """Return each of ``maps`` [..., h, w] scaled so that its least value is 0 and its largest 1.
+
+    A constant map says nothing of where, and becomes 0 everywhere.
+
+    >>> min_max(torch.tensor([[1.0, 3.0], [2.0, 5.0]])).tolist()
+    [[0.0, 0.5], [0.25, 1.0]]
+    """
+    low = maps.amin(dim=(-2, -1), keepdim=True)
+    span = maps.amax(dim=(-2, -1), keepdim=True) - low
+    return (maps - low) / torch.where(span > 0, span, 1.0)

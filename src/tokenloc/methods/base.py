@@ -1,0 +1,193 @@
+"""What every method is: a backbone, a head, a loss, and a way to say where."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from tokenloc._names import Registry, unknown_name
+from tokenloc.backbones import Backbone, Normalisation, create_backbone
+
+
+@dataclass(frozen=True)
+class Output:
+    """The result of a training pass over B images.
+
+    Attributes:
+        logits: class scores before the softmax, [B, C].
+        parts: further tensors that the method's loss needs, by name.
+    """
+
+    logits: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Method(nn.Module, ABC):
+    """A localization method on a backbone. Subclasses add their head and options in ``__init__``.
+
+    Args:
+        backbone: the network whose tokens are used.
+        num_classes: C.
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.num_classes = num_classes
+
+    # On maps scaled to [0, 1]; used where a model was never calibrated. Methods override it with their paper's.
+    default_threshold: float = 0.2
+
+    # Set by create_model: how to make this model again, and what its weights expect of pictures.
+    config: ModelConfig
+    normalisation: Normalisation
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Output:
+        """Run the training pass over ``images`` [B, 3, height, width]."""
+
+    def loss(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
+        """Return the named scalar terms of the loss, ``total`` among them; here the cross-entropy.
+
+        Args:
+            output: of ``forward``.
+            labels: class indices, [B] int64.
+        """
+        cross_entropy = nn.functional.cross_entropy(output.logits, labels)
+        return {"cross_entropy": cross_entropy, "total": cross_entropy}
+
+    @abstractmethod
+    def class_maps(self, images: Tensor) -> tuple[Tensor, ClassMaps]:
+        """Return logits [B, C], and a function from classes [B, K] int64 to their maps [B, K, h, w]."""
+
+    def localize(self, images: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Say what is in the images, and where.
+
+        Args:
+            images: [B, 3, height, width], normalised.
+            classes: the classes to map, [B, K] int64 in [0, C); None for the top 1 of each image.
+
+        Returns:
+            logits [B, C] and maps [B, K, h, w] on the patch grid, float, in no fixed range: larger is more object.
+
+        Raises:
+            ValueError: where ``classes`` has another form or holds an index outside [0, C).
+        """
+        logits, maps_of = self.class_maps(images)
+        if classes is None:
+            classes = logits.argmax(dim=1, keepdim=True)
+        self._check_classes(classes, len(images))
+        return logits, maps_of(classes)
+
+    def _check_classes(self, classes: Tensor, batch: int) -> None:
+        if classes.ndim != 2 or len(classes) != batch or classes.dtype != torch.int64:
+            form = f"{list(classes.shape)} {classes.dtype}"
+            raise ValueError(f"classes must be [B, K] int64 with B = {batch}; got {form}")
+        if classes.numel() and not (int(classes.min()) >= 0 and int(classes.max()) < self.num_classes):
+            low, high = int(classes.min()), int(classes.max())
+            raise ValueError(f"class indices must lie in [0, {self.num_classes}); got {low} to {high}")
+
+
+ClassMaps = Callable[[Tensor], Tensor]
+
+
+def pick_classes(maps: Tensor, classes: Tensor) -> Tensor:
+    """Return the maps of ``classes`` [B, K] out of those of all classes [B, C, h, w]: [B, K, h, w]."""
+    return maps.gather(1, classes[:, :, None, None].expand(-1, -1, *maps.shape[-2:]))
+
+
+METHODS: Registry[type[Method]] = Registry("method")
+M = TypeVar("M", bound=type[Method])
+
+
+def register_method(name: str) -> Callable[[M], M]:
+    """Return a class decorator that makes a method known under ``name``."""
+
+    def register(method: M) -> M:
+        METHODS.add(name, method)
+        return method
+
+    return register
+
+
+def list_methods(pattern: str | None = None) -> list[str]:
+    """Return the names of the methods, sorted; ``pattern`` is a shell wildcard."""
+    return METHODS.names(pattern)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """How to make a model: plain values only, so that a checkpoint can carry it.
+
+    Attributes:
+        method: a name of ``list_methods()``.
+        backbone: a name of ``list_backbones()``.
+        num_classes: C.
+        image_size: (height, width) in pixels that position embeddings are laid out for; None: the backbone's own.
+        options: of the method.
+        backbone_options: of the network.
+    """
+
+    method: str
+    backbone: str
+    num_classes: int
+    image_size: tuple[int, int] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    backbone_options: dict[str, Any] = field(default_factory=dict)
+
+
+def method_options(name: str) -> dict[str, Any]:
+    """Return the options of a method with their defaults."""
+    parameters = inspect.signature(METHODS[name].__init__).parameters
+    return {key: p.default for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+
+def create_model(
+    method: str,
+    backbone: str = "deit_small_patch16_224",
+    num_classes: int = 1000,
+    pretrained: bool | str | Path = True,
+    image_size: int | tuple[int, int] | None = None,
+    backbone_options: dict[str, Any] | None = None,
+    **options: Any,
+) -> Method:
+    """Make a model: a localization method on a backbone.
+
+    Args:
+        method: a name of ``list_methods()``.
+        backbone: a name of ``list_backbones()``.
+        num_classes: C, at least 1.
+        pretrained: True for timm's weights, False for random ones, or the path of a safetensors or torch file.
+        image_size: pixels, one side or (height, width), that position embeddings are laid out for; None keeps the
+            backbone's own. Images of other sizes work too.
+        backbone_options: further arguments of the network, such as ``{"drop_path_rate": 0.1}``.
+        options: of the method; see its class.
+
+    Raises:
+        ValueError: an unknown method, backbone or option, or a value that makes no sense.
+        FileNotFoundError: weights that are not there.
+
+    >>> model = create_model("tscam", "vit_tiny_patch16_224", num_classes=3, pretrained=False)
+    >>> logits, maps = model.localize(torch.zeros(2, 3, 224, 224))
+    >>> list(logits.shape), list(maps.shape)
+    ([2, 3], [2, 1, 14, 14])
+    """
+    kind = METHODS[method]
+    for name in options:
+        if name not in method_options(method):
+            raise unknown_name(f"option of {method}", name, method_options(method))
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1; got {num_classes}")
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    trunk, normalisation = create_backbone(backbone, pretrained, size, **(backbone_options or {}))
+    model = kind(trunk, num_classes, **options)
+    model.config = ModelConfig(method, backbone, num_classes, size, options, backbone_options or {})
+    model.normalisation = normalisation
+    return model

@@ -1,0 +1,44 @@
+"""CAM: Class Activation Mapping (Zhou et al., CVPR 2016), on patch tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tokenloc.backbones import Backbone, as_map
+from tokenloc.methods.base import ClassMaps, Method, Output, register_method
+
+
+@register_method("cam")
+class CAM(Method):
+    """Class Activation Mapping.
+
+    The patch tokens, averaged over the grid, go through a fully connected layer; the map of class c is what each
+    patch adds to its score, the product w_c x_n of the layer's weights and the patch (Eq. 2 of the paper, with patch
+    tokens in the place of the last convolution's units). The bias has no place on the grid and stays out of the map:
+    the mean of a map is its logit less the bias.
+
+    Args:
+        backbone: any; a convolution branch beside the tokens (Conformer) plays no part.
+        num_classes: C.
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__(backbone, num_classes)
+        self.head = nn.Linear(backbone.embed_dim, num_classes)
+        nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, images: Tensor) -> Output:
+        """Run the training pass over ``images`` [B, 3, height, width]."""
+        return Output(self.head(self.backbone(images).patches.mean(dim=1)))
+
+    def class_maps(self, images: Tensor) -> tuple[Tensor, ClassMaps]:
+        """Return logits [B, C], and a function from classes [B, K] to their maps [B, K, h, w]."""
+        features = self.backbone(images)
+
+        def maps_of(classes: Tensor) -> Tensor:
+            rows = torch.einsum("bkd,bnd->bkn", self.head.weight[classes], features.patches)
+            return as_map(rows, features.grid)
+
+        return self.head(features.patches.mean(dim=1)), maps_of

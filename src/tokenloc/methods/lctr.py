@@ -1,0 +1,188 @@
+"""LCTR: Local Continuity Transformer (Chen et al., AAAI 2022)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tokenloc._names import one_of
+from tokenloc.backbones import Backbone, Evidence, Features, as_map
+from tokenloc.methods._scaling import min_max
+from tokenloc.methods.base import ClassMaps, Method, Output, pick_classes, register_method
+from tokenloc.methods.tscam import PooledClassifier, semantic_head
+
+Pooling = Literal["separate", "shared", "mean", "max"]
+
+
+@register_method("lctr")
+class LCTR(Method):
+    """Local Continuity Transformer.
+
+    Two parts on TS-CAM. The *relational patch-attention module* (RPAM) has no parameters and acts in testing only: it
+    weights every token's attention to the patches by how much the class token attends to that token, and averages
+    (Eq. 5). The *cue digging module* (CDM) is the head: see :class:`CueDigging`. The map of class c is the product of
+    its map X_CDM,c and the patch relation map (Eq. 3); the logits are the average of X_CDM over the grid.
+
+    No released code is known; this follows the paper. The weighted matrix of RPAM is never built (the backbone computes
+    c^T P / (N + 1)), nor are per-image convolutions looped over: see :class:`CueDigging`.
+
+    Args:
+        backbone: a backbone with a class token.
+        num_classes: C.
+        kernels: G, how many kernels the CDM mixes (Table 6).
+        kernel_size: side of these kernels, 1 or 3 (Table 7).
+        pooling: how the CDM scores them (Table 5): ``separate`` is (GMP-fc) + (GAP-fc), ``shared`` (GMP+GAP)-fc,
+            ``mean`` GAP-fc, ``max`` GMP-fc.
+        relation: whether the map is made with the patch relation map; else with TS-CAM's attention map (Table 8).
+        cue_digging: whether the head is the CDM; else it is TS-CAM's convolution (Table 8).
+
+    Raises:
+        ValueError: a value that is not among those above, or a backbone without a class token.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        kernels: int = 4,
+        kernel_size: int = 3,
+        pooling: Pooling = "separate",
+        relation: bool = True,
+        cue_digging: bool = True,
+    ) -> None:
+        backbone.require_class_token("lctr")
+        super().__init__(backbone, num_classes)
+        self.relation = relation
+        self.head: CueDigging | nn.Conv2d | nn.Conv1d
+        if cue_digging:
+            self.head = CueDigging(backbone.embed_dim, num_classes, kernels, kernel_size, pooling)
+        else:
+            self.head = semantic_head("conv2d", backbone.embed_dim, num_classes)
+        self.pool = PooledClassifier(backbone, num_classes)
+
+    def forward(self, images: Tensor) -> Output:
+        """Run the training pass over ``images`` [B, 3, height, width]."""
+        features = self.backbone(images, Evidence(class_attention=isinstance(self.head, CueDigging)))
+        return Output(self._scored(features)[0])
+
+    def class_maps(self, images: Tensor) -> tuple[Tensor, ClassMaps]:
+        """Return logits [B, C], and a function from classes [B, K] to their maps M_fuse [B, K, h, w] (Eq. 3)."""
+        features = self.backbone(images, Evidence(class_attention=True, patch_relation=self.relation))
+        logits, semantic_of = self._scored(features)
+        attention = patch_relation_map(features) if self.relation else class_attention_map(features)
+        return logits, lambda classes: attention[:, None] * semantic_of(classes)
+
+    def _scored(self, features: Features) -> tuple[Tensor, ClassMaps]:
+        """Return logits [B, C], and a function from classes [B, K] to their maps X_CDM [B, K, h, w]."""
+        tokens = features.patch_map()
+        if not isinstance(self.head, CueDigging):
+            semantic = self.head(tokens)
+            return self.pool(semantic, features), lambda classes: pick_classes(semantic, classes)
+        head, scores = self.head, self.head.scores(tokens, class_attention_map(features))
+        pooled = head.pooled(tokens, scores)[:, :, None, None]
+        return self.pool(pooled, features), lambda classes: head.maps(tokens, scores, classes)
+
+
+class CueDigging(nn.Module):
+    """The cue digging module (CDM): a convolution whose kernel is mixed anew for each image.
+
+    The tokens X_L, with what the class token attends to erased, pass a 3 x 3 convolution, are pooled, and give a score
+    S_g in (0, 1) to each of G kernels W_g. X_CDM is the convolution of X_L with the sum of S_g W_g (Eq. 6), without
+    a bias. "Reversed" attention is taken as 1 - minmax(m) per image, and gradients flow through it.
+
+    A convolution for each image is not needed. Its average over the grid, which is all that training needs, is a
+    product of the kernel with the averages of X_L over the k x k shifts of the grid; and testing needs the maps of a
+    few classes, whose kernels are mixed and multiplied for all images at once.
+
+    Args:
+        width: D.
+        num_classes: C.
+        kernels: G, at least 1.
+        kernel_size: k, 1 or 3.
+        pooling: see :class:`LCTR`.
+
+    Attributes:
+        weight: W, [G, C, D, k, k], initialised Kaiming-uniformly.
+
+    Raises:
+        ValueError: a value that is not among those above.
+    """
+
+    def __init__(self, width: int, num_classes: int, kernels: int, kernel_size: int, pooling: Pooling) -> None:
+        super().__init__()
+        if kernels < 1:
+            raise ValueError(f"kernels, how many the cue digging module mixes (G), must be at least 1; got {kernels}")
+        if kernel_size not in (1, 3):
+            raise ValueError(f"kernel_size must be 1 or 3 (Table 7 of LCTR); got {kernel_size}")
+        self.pooling = one_of("pooling", pooling, Pooling)
+        self.dig = nn.Conv2d(width, width, kernel_size=3, padding=1)
+        self.mean_score = nn.Linear(width, kernels) if pooling != "max" else None
+        self.max_score = nn.Linear(width, kernels) if pooling in ("separate", "max") else None
+        self.weight = nn.Parameter(torch.empty(kernels, num_classes, width, kernel_size, kernel_size))
+        for kernel in self.weight:
+            nn.init.kaiming_uniform_(kernel)
+
+    def scores(self, tokens: Tensor, attention: Tensor) -> Tensor:
+        """Return S [B, G] in (0, 1) from X_L [B, D, h, w] and the class token's attention [B, h, w]."""
+        dug = self.dig(tokens * (1 - min_max(attention))[:, None])
+        mean, largest = dug.mean(dim=(2, 3)), dug.amax(dim=(2, 3))
+        if self.pooling == "shared":
+            mean = mean + largest
+        terms = [
+            layer(pooled) for layer, pooled in ((self.mean_score, mean), (self.max_score, largest)) if layer is not None
+        ]
+        scores: Tensor = torch.stack(terms).sum(dim=0).sigmoid()
+        return scores
+
+    def pooled(self, tokens: Tensor, scores: Tensor) -> Tensor:
+        """Return the average of X_CDM over the grid, [B, C], without making X_CDM."""
+        shifts = shifted_means(tokens, self.weight.shape[-1])
+        responses = F.linear(shifts.flatten(1), self.weight.flatten(0, 1).flatten(1))
+        return (scores[:, :, None] * responses.unflatten(1, (scores.shape[1], -1))).sum(dim=1)
+
+    def maps(self, tokens: Tensor, scores: Tensor, classes: Tensor) -> Tensor:
+        """Return X_CDM of ``classes`` [B, K] int64, [B, K, h, w] (Eq. 6).
+
+        Each weight of the mixed kernels meets all patches in one product; the fold then shifts the k x k results by
+        where their weights stand in the kernel, and adds them up.
+        """
+        side = self.weight.shape[-1]
+        kernels = self.weight.flatten(2)
+        mixed = scores[:, 0, None, None] * kernels[0, classes]
+        for g in range(1, len(kernels)):
+            mixed = mixed + scores[:, g, None, None] * kernels[g, classes]
+        taps = mixed.unflatten(-1, (-1, side * side)).flip(-1).transpose(2, 3).flatten(1, 2)
+        grid = (tokens.shape[-2], tokens.shape[-1])
+        maps: Tensor = F.fold(taps @ tokens.flatten(2), grid, side, padding=side // 2)
+        return maps
+
+
+def shifted_means(tokens: Tensor, side: int) -> Tensor:
+    """Return the averages over the grid of ``tokens`` [B, D, h, w] shifted as each weight of a kernel sees them.
+
+    The average of a convolution (zero padding, ``side`` x ``side``) is the sum of its kernel times these.
+
+    Returns:
+        [B, D, side, side].
+    """
+    margin = side // 2
+    padded = F.pad(tokens, (margin, margin, margin, margin))
+    return F.avg_pool2d(padded, (tokens.shape[-2], tokens.shape[-1]), stride=1)
+
+
+def class_attention_map(features: Features) -> Tensor:
+    """Return the class token's attention to the patches, mean over heads and blocks, [B, h, w]."""
+    if features.class_attention is None:
+        raise ValueError("the features were made without class attention; ask for Evidence(class_attention=True)")
+    return as_map(features.class_attention.mean(dim=1), features.grid)
+
+
+def patch_relation_map(features: Features) -> Tensor:
+    """Return M_*^r, the mean over blocks of the relation vectors, [B, h, w] (Eq. 5)."""
+    if features.patch_relation is None:
+        raise ValueError("the features were made without the patch relation; ask for Evidence(patch_relation=True)")
+    return as_map(features.patch_relation.mean(dim=1), features.grid)

@@ -1,0 +1,240 @@
+"""SAT: Spatial-Aware Token (Wu et al., ICCV 2023)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tokenloc._names import one_of
+from tokenloc.backbones import Backbone, Features, Gate, SpatialQuery, as_map
+from tokenloc.methods.base import ClassMaps, Method, Output, register_method
+from tokenloc.methods.tscam import PooledClassifier, semantic_head
+
+Map = Literal["spatial", "attention"]
+Token = Literal["random", "pretrained", "shared"]
+Dot = Literal["after_softmax", "before_softmax"]
+Area = Literal["batch", "image", "minimal", "none"]
+Certainty = Literal["normalization", "entropy", "none"]
+
+# One axis of the released 3 x 3 filter, which is its outer product with itself. The paper says "standard deviation 6";
+# the released numbers are the square roots of a standard normal's mass in three cells of width 49/9, made to sum to 1.
+GAUSSIAN_TAPS = (0.05126853, 0.89746295, 0.05126853)
+
+
+@register_method("sat")
+class SAT(Method):
+    """Spatial-Aware Token.
+
+    A token of its own learns localization: behind the patches, with its own position embedding, it runs through all
+    blocks. In the spatial blocks its query gives each token a probability to be foreground, m = sigmoid(q_spa K^T)
+    (Eqs. 4, 5), and m scales the columns of that block's attention (Eq. 6), so that the classification teaches it.
+    The map M is the mean of m over these blocks, on the patches; it belongs to the image, not to a class. Two losses on
+    it make up for what labels do not say: the mean area over a batch (Eq. 7) and the certainty of each patch (Eq. 8).
+
+    Following the released code, the product q_spa k_j is divided by sqrt(D / heads) and averaged over the heads
+    before the sigmoid, one gate for all of them; the paper writes sqrt(D) and no average.
+
+    Args:
+        backbone: any; with a class token for ``token`` other than ``random`` and for ``map="attention"``.
+        num_classes: C.
+        spatial_blocks: N in 1…5 of Table 9: the last N blocks; of 12 blocks the 10th for N = 1, the 10th and 11th
+            for N = 2.
+        map: ``spatial`` is the method; ``attention`` is the baseline of Table 5, which has no spatial token: the class
+            token's scores in all blocks, mean over heads, through a sigmoid, as the map, gating nothing.
+        token: how the spatial token starts (Table 11): ``random``, ``pretrained`` (as the class token of the
+            backbone) or ``shared`` (the class token itself asks).
+        dot: where m is multiplied in (Table 10).
+        area: Table 2 and 13: ``batch`` is Eq. 7; ``image`` holds each image's area to the target; ``minimal`` is the
+            mean area without a target, the area loss of methods with a foreground prediction map; or ``none``.
+        area_target: lambda in Eq. 7, share of the patches in (0, 1): 0.25 on CUB, 0.35 on ILSVRC.
+        certainty: Table 2 and 12: ``normalization`` is Eq. 8; ``entropy`` the weighted entropy (see
+            ``weighted_entropy``); or ``none``.
+        gaussian_filter: whether Eq. 8 sees the filtered map (Table 2); the entropy never does.
+
+    Raises:
+        ValueError: a value that is not among those above, options that exclude each other, a backbone without enough
+            blocks, or without a class token where one is needed.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        spatial_blocks: int = 3,
+        map: Map = "spatial",
+        token: Token = "random",
+        dot: Dot = "after_softmax",
+        area: Area = "batch",
+        area_target: float = 0.25,
+        certainty: Certainty = "normalization",
+        gaussian_filter: bool = True,
+    ) -> None:
+        super().__init__(backbone, num_classes)
+        if one_of("map", map, Map) == "attention":
+            _refuse_token_options(spatial_blocks, token, dot)
+        if map == "attention" or one_of("token", token, Token) != "random":
+            backbone.require_class_token(f"sat with map={map!r} and token={token!r}")
+        self.blocks = spatial_block_indices(spatial_blocks, backbone.depth)
+        self.gate: Gate = "values" if one_of("dot", dot, Dot) == "after_softmax" else "keys"
+        if map == "attention":
+            self.blocks, self.gate = tuple(range(backbone.depth)), "none"
+        self.area, self.certainty = one_of("area", area, Area), one_of("certainty", certainty, Certainty)
+        self.area_target = _checked_target(area_target)
+        self.gaussian_filter = gaussian_filter
+        self.head = semantic_head("conv2d", backbone.embed_dim, num_classes)
+        self.pool = PooledClassifier(backbone, num_classes)
+        self.loc_token: nn.Parameter | None = None
+        self.loc_embed: nn.Parameter | None = None
+        if map == "spatial" and token != "shared":
+            self.loc_token = _fresh_token(backbone.embed_dim)
+            self.loc_embed = _fresh_token(backbone.embed_dim)
+        if map == "spatial" and token == "pretrained":
+            self.loc_token = nn.Parameter(backbone.get_parameter("cls_token").detach().clone())
+
+    def forward(self, images: Tensor) -> Output:
+        """Run the training pass over ``images`` [B, 3, height, width]; the part ``map`` is M [B, h, w] in (0, 1)."""
+        logits, location = self._run(images)
+        return Output(logits, {"map": location})
+
+    def class_maps(self, images: Tensor) -> tuple[Tensor, ClassMaps]:
+        """Return logits [B, C], and a function from classes [B, K] to M once for each, [B, K, h, w] in (0, 1)."""
+        logits, location = self._run(images)
+        return logits, lambda classes: location[:, None].expand(-1, classes.shape[1], -1, -1)
+
+    def loss(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
+        """Return the terms of Eq. 9: ``cross_entropy``, those of ``area`` and ``certainty`` in use, and ``total``.
+
+        The terms on the map are means over the batches of all processes: every process has to call this.
+
+        Args:
+            output: of ``forward``.
+            labels: class indices, [B] int64.
+        """
+        location = output.parts["map"]
+        terms = {"cross_entropy": F.cross_entropy(output.logits, labels)}
+        if self.area != "none":
+            terms["area"] = area_loss(location, self.area_target, self.area)
+        if self.certainty == "normalization":
+            terms["normalization"] = normalization_loss(location, self.gaussian_filter)
+        if self.certainty == "entropy":
+            terms["entropy"] = weighted_entropy(location)
+        return {**terms, "total": torch.stack(list(terms.values())).sum()}
+
+    def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits [B, C] and the map M [B, h, w]."""
+        features: Features = self.backbone(images, spatial=self._query())
+        if features.spatial_gates is None:
+            raise ValueError(f"{self.backbone.name} returned no spatial gates, so there is no map")
+        logits = self.pool(self.head(features.patch_map()), features)
+        return logits, as_map(features.spatial_gates.mean(dim=1), features.grid)
+
+    def _query(self) -> SpatialQuery:
+        if self.loc_token is None or self.loc_embed is None:
+            return SpatialQuery(None, self.blocks, self.gate)
+        return SpatialQuery(self.loc_token + self.loc_embed, self.blocks, self.gate)
+
+
+def spatial_block_indices(count: int, depth: int) -> tuple[int, ...]:
+    """Return the indices, counted from 0, of ``count`` spatial blocks in a backbone of ``depth`` (Table 9).
+
+    They are the last ones; fewer than three start where three would. At least one plain block comes before them.
+
+    >>> spatial_block_indices(1, 12), spatial_block_indices(2, 12), spatial_block_indices(4, 12)
+    ((9,), (9, 10), (8, 9, 10, 11))
+
+    Raises:
+        ValueError: where ``count`` is below 1 or no plain block would be left.
+    """
+    if count < 1:
+        raise ValueError(f"spatial_blocks must be at least 1; got {count}")
+    first = depth - max(count, 3)
+    if first < 1:
+        raise ValueError(
+            f"spatial_blocks={count} needs a backbone of at least {max(count, 3) + 1} blocks, a plain one before the "
+            f"spatial ones; got one of {depth}. Use a deeper backbone{_or_fewer(depth)}"
+        )
+    return tuple(range(first, first + count))
+
+
+def area_loss(maps: Tensor, target: float, kind: Area = "batch") -> Tensor:
+    """Return the loss on the area of ``maps`` [B, h, w] in [0, 1], a scalar; an area is a map's mean.
+
+    Args:
+        maps: of this process; the mean is over those of all processes.
+        target: lambda, the wanted area.
+        kind: ``batch``: |mean area - target| (Eq. 7). ``image``: mean of |area - target|. ``minimal``: mean area.
+    """
+    areas = maps.mean(dim=(1, 2))
+    if kind == "batch":
+        return (global_mean(areas) - target).abs()
+    return global_mean((areas - target).abs() if kind == "image" else areas)
+
+
+def normalization_loss(maps: Tensor, gaussian_filter: bool = True) -> Tensor:
+    """Return the mean of M* (1 - M*) (Eq. 8), a scalar in [0, 0.25], over the ``maps`` [B, h, w] of all processes.
+
+    M* is the map itself or, with ``gaussian_filter``, the filtered one; zeros lie around it, as in the released code.
+    """
+    if gaussian_filter:
+        maps = gaussian_filtered(maps)
+    return global_mean((maps * (1 - maps)).mean(dim=(1, 2)))
+
+
+def gaussian_filtered(maps: Tensor) -> Tensor:
+    """Return ``maps`` [B, h, w] filtered with the released 3 x 3 kernel, zeros around them."""
+    taps = maps.new_tensor(GAUSSIAN_TAPS)
+    with torch.autocast(maps.device.type, enabled=False):  # half precision would spoil a loss this small
+        return F.conv2d(maps[:, None], torch.outer(taps, taps)[None, None], padding=1)[:, 0]
+
+
+def weighted_entropy(maps: Tensor) -> Tensor:
+    """Return ORNet's weighted entropy of the ``maps`` [B, h, w] of all processes, a scalar >= 0 in nats (Table 12).
+
+    Each patch's binary entropy counts with a normal weight, 1 at 0.5 and of standard deviation 0.1. SAT's paper gives
+    no formula, only its course: "already close to zero at input values of 0.2 or 0.8" (Fig. 10).
+    """
+    maps = maps.clamp(1e-6, 1 - 1e-6)  # the logarithm's gradient has no end at 0 and 1
+    entropy = torch.special.entr(maps) + torch.special.entr(1 - maps)
+    weight = torch.exp(-((maps - 0.5) ** 2) / (2 * 0.1**2))
+    return global_mean((weight * entropy).mean(dim=(1, 2)))
+
+
+def global_mean(values: Tensor) -> Tensor:
+    """Return the mean of ``values`` [B] over the batches of all processes, with gradient to this process's own.
+
+    Gradients are scaled so that their average over the processes, as DistributedDataParallel takes it, is that of one
+    process with the whole batch, even where batches differ in size.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return values.mean()
+    total = torch.stack([values.detach().sum(), values.new_tensor(len(values))])
+    dist.all_reduce(total)
+    own = values.sum() * dist.get_world_size() / total[1]
+    return total[0] / total[1] + (own - own.detach())
+
+
+def _refuse_token_options(spatial_blocks: int, token: str, dot: str) -> None:
+    if (spatial_blocks, token, dot) != (3, "random", "after_softmax"):
+        raise ValueError(
+            "map='attention' has no spatial token, so spatial_blocks, token and dot do not apply; leave them out "
+            f"(got {spatial_blocks}, {token!r}, {dot!r})"
+        )
+
+
+def _fresh_token(width: int) -> nn.Parameter:
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, width), std=0.02))
+
+
+def _or_fewer(depth: int) -> str:
+    return f", or at most {depth - 1} spatial blocks" if depth > 3 else ""
+
+
+def _checked_target(target: float) -> float:
+    if not 0 < target < 1:
+        raise ValueError(f"area_target is a share of the patches, between 0 and 1; got {target}")
+    return target

@@ -1,0 +1,174 @@
+"""SCM: Spatial Calibration Module (Bai et al., ECCV 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tokenloc.backbones import Backbone, Evidence, Features
+from tokenloc.methods._diffusion import diffuse, neighbour_similarity, semantic_laplacian, soft_filter
+from tokenloc.methods._scaling import min_max
+from tokenloc.methods.base import Output, pick_classes, register_method
+from tokenloc.methods.tscam import TSCAM
+
+RELEASED_FIRST, RELEASED_REST = 16, 4
+"""Newton-Schulz steps of the released code: in the first block, and in the others."""
+
+MOST_STEPS = 24
+"""After 24 Newton-Schulz steps float32 cannot tell the next one: 2^24 has all the digits it keeps."""
+
+
+@register_method("scm")
+class SCM(TSCAM):
+    """Spatial Calibration Module: TS-CAM, trained through blocks that diffuse its attention and are then dropped.
+
+    In training, TS-CAM's semantic maps S^0 (Eq. 2) and its attention map F^0 (Eq. 1), min-max scaled per image, pass
+    through L activation diffusion blocks, and the logits are the average of S^L over the grid. A block diffuses F over
+    the grid, further where neighbouring patches have like semantics (Eqs. 3 to 6), filters the result (Eq. 7) to F~ in
+    [0, 1], and amplifies both: S + S * F~ and F + F~. In testing there are no blocks: the map of class c is F^0 * S^0_c
+    and the logits are the average of S^0. That is TS-CAM's own code, at TS-CAM's own cost.
+
+    Following the released code and not the paper: 16 Newton-Schulz steps in the first block (paper: 4); no gradient
+    through the starting matrix X_0; a threshold of beta times the largest activation of the block's input (Eq. 7: beta
+    itself) before a min-max; residuals in both updates; F^0 min-max scaled.
+
+    A block scales each patch vector of S by a positive number, 1 + F~, and so leaves the cosine similarities of the
+    patches as they are. They are therefore computed once for all blocks, from S^0, and S^L is never made: its average
+    is that of S^0 weighted by the product of all 1 + F~. The blocks run in float32 whatever the precision around them.
+
+    Args:
+        backbone: a backbone with a class token.
+        num_classes: C.
+        blocks: L, the number of activation diffusion blocks (Fig. 7c).
+        steps: p, the Newton-Schulz steps of each block: one number for all, or one for each. None is the released
+            code's: 16 in the first block and 4 in the rest. The paper's text has 4.
+        start_scale: alpha in X_0 = alpha L^T (Eq. 6).
+        x0_gradient: whether lambda and the similarities also get a gradient through X_0. Logits stay the same.
+
+    Attributes:
+        similarity_weight: lambda of each block (Eq. 4), [L], learned, 1 at first. Smaller diffuses wider.
+        threshold: beta of each block (Eq. 7), [L], learned, 0.5 at first.
+
+    Raises:
+        ValueError: no blocks, steps outside 1 to 24 or not one number per block, a scale that is not positive, or a
+            backbone without a class token.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        blocks: int = 4,
+        steps: int | Sequence[int] | None = None,
+        start_scale: float = 0.002,
+        x0_gradient: bool = False,
+    ) -> None:
+        backbone.require_class_token("scm")
+        super().__init__(backbone, num_classes)
+        self.steps = checked_steps(blocks, steps)
+        if not start_scale > 0:
+            raise ValueError(f"start_scale (alpha in X_0 = alpha L^T) must be positive; got {start_scale}")
+        self.start_scale = start_scale
+        self.x0_gradient = x0_gradient
+        self.similarity_weight = nn.Parameter(torch.ones(blocks))
+        self.threshold = nn.Parameter(torch.full((blocks,), 0.5))
+
+    def forward(self, images: Tensor) -> Output:
+        """Run the training pass over ``images`` [B, 3, height, width], through the diffusion blocks."""
+        features = self.backbone(images, Evidence(class_attention=True))
+        semantic = _at_least_float32(self._semantic_maps(features))
+        gain = self._calibrate(semantic, self.attention_map(features))[0][-1]
+        pooled = (semantic * gain[:, None]).mean(dim=(2, 3), keepdim=True)
+        return Output(self.pool(pooled, features))
+
+    def attention_map(self, features: Features) -> Tensor:
+        """Return F^0 [B, h, w] in [0, 1]: TS-CAM's attention map (Eq. 1), min-max scaled per image."""
+        return min_max(super().attention_map(features))
+
+    def diffusion_maps(self, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what goes into each block and what leaves the last one, for pictures (Fig. 6).
+
+        Args:
+            images: [B, 3, height, width], normalised.
+            classes: the classes to map, [B, K] int64 in [0, C).
+
+        Returns:
+            S^l [B, L + 1, K, h, w] and F^l [B, L + 1, h, w] for l = 0…L, float32.
+
+        Raises:
+            ValueError: where ``classes`` has another form or holds an index outside [0, C).
+        """
+        self._check_classes(classes, len(images))
+        features = self.backbone(images, Evidence(class_attention=True))
+        semantic = _at_least_float32(self._semantic_maps(features))
+        gains, attentions = self._calibrate(semantic, self.attention_map(features))
+        chosen = pick_classes(semantic, classes)
+        return torch.stack([chosen * gain[:, None] for gain in gains], dim=1), torch.stack(attentions, dim=1)
+
+    def scalars(self) -> dict[str, float]:
+        """Return lambda and beta of each block by name, for logging (Fig. 7a, b).
+
+        >>> from tokenloc.methods import create_model
+        >>> model = create_model("scm", "vit_tiny_patch16_224", num_classes=3, pretrained=False, blocks=1)
+        >>> model.scalars()
+        {'similarity_weight/block_1': 1.0, 'threshold/block_1': 0.5}
+        """
+        learned = {"similarity_weight": self.similarity_weight, "threshold": self.threshold}
+        return {f"{name}/block_{i}": x for name, v in learned.items() for i, x in enumerate(v.tolist(), start=1)}
+
+    def _calibrate(self, semantic: Tensor, attention: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return g^l and F^l [B, h, w] for l = 0…L, where S^l = g^l * S^0, in the precision of ``semantic``.
+
+        Autocast is off here: it would run the matrix products of the dense form in half precision.
+        """
+        gains, attentions = [torch.ones_like(attention)], [attention.to(semantic.dtype)]
+        with torch.autocast(semantic.device.type, enabled=False):
+            similarity = neighbour_similarity(semantic)
+            for weight, threshold, steps in zip(self.similarity_weight, self.threshold, self.steps, strict=True):
+                laplacian = semantic_laplacian(similarity, weight.to(semantic.dtype))
+                diffused = diffuse(laplacian, attentions[-1], steps, self.start_scale, self.x0_gradient)
+                filtered = soft_filter(diffused, threshold.to(semantic.dtype) * _peak(attentions[-1]))
+                gains.append(gains[-1] * (1 + filtered))
+                attentions.append(attentions[-1] + filtered)
+        return gains, attentions
+
+
+def checked_steps(blocks: int, steps: int | Sequence[int] | None) -> tuple[int, ...]:
+    """Return the Newton-Schulz steps of each of ``blocks`` blocks; see :class:`SCM`.
+
+    Raises:
+        ValueError: no blocks, steps outside 1 to 24, or not one number per block.
+
+    >>> checked_steps(4, None), checked_steps(2, 4), checked_steps(2, [6, 3])
+    ((16, 4, 4, 4), (4, 4), (6, 3))
+    """
+    if blocks < 1:
+        raise ValueError(f"blocks, the number of diffusion blocks, must be at least 1; got {blocks} (none is tscam)")
+    if steps is None:
+        steps = [RELEASED_FIRST] + [RELEASED_REST] * (blocks - 1)
+    per_block = (steps,) * blocks if isinstance(steps, int) else tuple(steps)
+    if len(per_block) != blocks:
+        raise ValueError(
+            f"steps must be one number, or one for each of the {blocks} diffusion blocks; got {list(per_block)}, "
+            f"{len(per_block)} of them (the option blocks sets how many there are)"
+        )
+    for step in per_block:
+        if isinstance(step, bool) or not isinstance(step, int) or not 1 <= step <= MOST_STEPS:
+            raise ValueError(
+                f"steps must be whole numbers from 1 to {MOST_STEPS} (Newton-Schulz steps of a block); got {step!r}"
+            )
+    return per_block
+
+
+def _peak(attention: Tensor) -> Tensor:
+    """Return the largest activation of each image, [B, 1, 1]; 1 where there is none, and nothing to filter."""
+    peak = attention.amax(dim=(-2, -1), keepdim=True)
+    return torch.where(peak > 0, peak, 1.0)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    """Return ``x`` in float32 where it is in half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,137 @@
+"""TS-CAM: Token Semantic Coupled Attention Map (Gao et al., ICCV 2021)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from tokenloc._names import one_of
+from tokenloc.backbones import Backbone, Evidence, Features, as_map
+from tokenloc.methods.base import ClassMaps, Method, Output, pick_classes, register_method
+
+Map = Literal["coupled", "attention", "semantic"]
+Head = Literal["conv2d", "conv1d", "fc"]
+
+
+@register_method("tscam")
+class TSCAM(Method):
+    """Token Semantic Coupled Attention Map.
+
+    The patch tokens of the last block get semantics: a convolution gives a map S_c per class (Eq. 3), whose average
+    over the grid is the logit (Eq. 4). The attention A_* of the class token to the patches, averaged over heads and
+    blocks (Eqs. 5, 6), says where an object is, but not which. The map of class c is their product (Eq. 7).
+
+    Following the released code, S and A are multiplied as they are, before any min-max. The released code sums A over
+    the blocks where the paper (and this class) averages: the maps differ by the factor L, which min-max removes.
+
+    Args:
+        backbone: a backbone with a class token (any backbone for ``map="semantic"``).
+        num_classes: C.
+        map: ``coupled`` is the method; ``attention`` is TransAttention and ``semantic`` TransCAM (Tables 5, 6).
+        head: ``conv2d`` 3 x 3 over the grid is the method; ``conv1d`` of width 3 over the token sequence and ``fc``
+            per token are those of Tables 10, 11.
+        attention_blocks: attention is averaged over the first so many blocks (Tables 12, 13); None for all.
+
+    Raises:
+        ValueError: a value that is not among those above, or a backbone without a class token where one is needed.
+    """
+
+    default_threshold = 0.1  # the paper's on CUB
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        map: Map = "coupled",
+        head: Head = "conv2d",
+        attention_blocks: int | None = None,
+    ) -> None:
+        super().__init__(backbone, num_classes)
+        self.map = one_of("map", map, Map)
+        self.attention_blocks = _checked_blocks(attention_blocks, backbone.depth)
+        self.head: nn.Conv2d | nn.Conv1d = semantic_head(one_of("head", head, Head), backbone.embed_dim, num_classes)
+        self.pool = PooledClassifier(backbone, num_classes)
+        if map != "semantic":
+            backbone.require_class_token("tscam")
+
+    def forward(self, images: Tensor) -> Output:
+        """Run the training pass over ``images`` [B, 3, height, width]; attention plays no part in it."""
+        features = self.backbone(images)
+        return Output(self.pool(self._semantic_maps(features), features))
+
+    def class_maps(self, images: Tensor) -> tuple[Tensor, ClassMaps]:
+        """Return logits [B, C], and a function from classes [B, K] to their maps M_c [B, K, h, w] (Eq. 7)."""
+        features = self.backbone(images, Evidence(class_attention=self.map != "semantic"))
+        semantic = self._semantic_maps(features)
+        logits = self.pool(semantic, features)
+        if self.map == "semantic":
+            return logits, lambda classes: pick_classes(semantic, classes)
+        attention = self.attention_map(features)[:, None]
+        if self.map == "attention":
+            return logits, lambda classes: attention.expand(-1, classes.shape[1], -1, -1)
+        return logits, lambda classes: attention * pick_classes(semantic, classes)
+
+    def attention_map(self, features: Features) -> Tensor:
+        """Return A_* [B, h, w] >= 0, the class token's attention, mean over heads and blocks (Eqs. 5, 6)."""
+        if features.class_attention is None:
+            raise ValueError("the features were made without class attention; ask for Evidence(class_attention=True)")
+        return as_map(features.class_attention[:, : self.attention_blocks].mean(dim=1), features.grid)
+
+    def _semantic_maps(self, features: Features) -> Tensor:
+        """Return S [B, C, h, w] (Eq. 3)."""
+        if isinstance(self.head, nn.Conv2d):
+            semantic: Tensor = self.head(features.patch_map())
+            return semantic
+        return as_map(self.head(features.patches.transpose(1, 2)), features.grid)
+
+
+class PooledClassifier(nn.Module):
+    """From class maps to logits: the average over the grid (Eq. 4).
+
+    Where the backbone has a convolution branch (Conformer), the scores of that branch's own linear classifier are
+    added, as in the released code; elsewhere this module has no parameters.
+
+    Args:
+        backbone: whose features are classified.
+        num_classes: C.
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__()
+        self.conv_head: nn.Linear | None = None
+        if backbone.conv_dim is not None:
+            self.conv_head = nn.Linear(backbone.conv_dim, num_classes)
+            nn.init.trunc_normal_(self.conv_head.weight, std=0.02)
+            nn.init.zeros_(self.conv_head.bias)
+
+    def forward(self, maps: Tensor, features: Features) -> Tensor:
+        """Return logits [B, C] from class maps [B, C, h, w] and the features that they were made of."""
+        logits = maps.mean(dim=(2, 3))
+        return logits if self.conv_head is None else logits + self.conv_head(features.conv_features)
+
+
+def semantic_head(kind: Head, width: int, num_classes: int) -> nn.Conv2d | nn.Conv1d:
+    """Return the layer from patch tokens to class maps, initialised after He et al. with a zero bias.
+
+    ``fc`` is a convolution of width 1 over the token sequence: a linear layer for each token.
+    """
+    layer: nn.Conv2d | nn.Conv1d
+    if kind == "conv2d":
+        layer = nn.Conv2d(width, num_classes, kernel_size=3, padding=1)
+    else:
+        taps = 3 if kind == "conv1d" else 1
+        layer = nn.Conv1d(width, num_classes, kernel_size=taps, padding=taps // 2)
+    nn.init.kaiming_normal_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _checked_blocks(blocks: int | None, depth: int) -> int:
+    if blocks is None:
+        return depth
+    if not 1 <= blocks <= depth:
+        raise ValueError(f"attention_blocks must lie in 1…{depth}, the backbone's depth; got {blocks}")
+    return blocks

@@ -1,0 +1,5 @@
+"""Pictures of what a model found."""
+
+from tokenloc.reporting.pictures import draw_localization, heatmap, save_picture, sheet, with_boxes
+
+__all__ = ["draw_localization", "heatmap", "save_picture", "sheet", "with_boxes"]

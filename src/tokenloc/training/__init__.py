@@ -1,0 +1,1 @@
+"""Training: Lightning module, optimiser, checkpoints, and measuring what came of it."""

@@ -1,0 +1,173 @@
+"""A checkpoint carries all that its weights need: the model's make-up, classes, preprocessing and threshold.
+
+It is a Lightning checkpoint with one more entry, ``tokenloc``, of plain values. It is only ever read with
+``weights_only=True``: code in it is refused, never run.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import timm
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from torch import nn
+
+import tokenloc
+from tokenloc._files import written_whole
+from tokenloc._names import unknown_name
+from tokenloc.backbones import Normalisation
+from tokenloc.backbones.weights import read_torch_file
+from tokenloc.data.transforms import Preprocessing
+from tokenloc.methods import Method, ModelConfig, create_model, list_methods
+
+ENTRY = "tokenloc"
+FORMAT = 1
+MODEL_PREFIX = "model."
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The map threshold that a model is used with.
+
+    Attributes:
+        value: in [0, 1], on maps scaled to [0, 1].
+        source: where it comes from, for people: ``calibrated on train of cub (300 photographs), protocol standard``.
+    """
+
+    value: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a checkpoint says of its weights.
+
+    Attributes:
+        model: how the model is made.
+        classes: class names, in the order of the logits.
+        preprocessing: how a picture becomes the network's input.
+        threshold: None until it is calibrated.
+        data: the dataset that the model was trained on: its name, root and options.
+    """
+
+    model: ModelConfig
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    threshold: Threshold | None = None
+    data: dict[str, Any] | None = None
+
+    def entry(self) -> dict[str, Any]:
+        """Return plain values for the checkpoint's ``tokenloc`` entry."""
+        return {"format": FORMAT, "versions": versions(), **asdict(self)}
+
+    @classmethod
+    def from_entry(cls, entry: dict[str, Any]) -> Card:
+        """Read what ``entry`` wrote."""
+        model, threshold = dict(entry["model"]), entry["threshold"]
+        if model["image_size"] is not None:
+            model["image_size"] = tuple(model["image_size"])
+        return cls(
+            model=ModelConfig(**model),
+            classes=tuple(entry["classes"]),
+            preprocessing=Preprocessing.from_dict(entry["preprocessing"]),
+            threshold=Threshold(**threshold) if threshold else None,
+            data=entry["data"],
+        )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of tokenloc and of what its numbers depend on."""
+    return {
+        "tokenloc": tokenloc.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "timm": str(timm.__version__),
+        "lightning": str(lightning.__version__),
+    }
+
+
+def load_checkpoint(path: str | Path) -> tuple[Method, Card]:
+    """Load a model from a checkpoint of ``tokenloc train``, in evaluation mode, on the CPU.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a truncated file, one that holds code (never run), one of another program, or one whose weights do
+            not fit the model it describes.
+    """
+    content = read_checkpoint(path)
+    card = _read_card(content, path)
+    options = {**card.model.options, "backbone_options": card.model.backbone_options}
+    config = card.model
+    model = create_model(config.method, config.backbone, config.num_classes, False, config.image_size, **options)
+    model.normalisation = Normalisation(card.preprocessing.mean, card.preprocessing.std)
+    weights = {k.removeprefix(MODEL_PREFIX): v for k, v in content["state_dict"].items()}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        first_lines = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"the weights in {path} do not fit {config.method} on {config.backbone}: {first_lines}"
+        ) from None
+    return model.eval(), card
+
+
+def read_card(path: str | Path) -> Card:
+    """Read what a checkpoint says of itself; raises as ``load_checkpoint`` does."""
+    return _read_card(read_checkpoint(path), path)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint's content without running code from it; raises as ``load_checkpoint`` does."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no checkpoint at {path.absolute()}; expected a file such as RUN/checkpoints/best.ckpt"
+        )
+    content = read_torch_file(path)
+    if not isinstance(content, dict) or ENTRY not in content or "state_dict" not in content:
+        raise ValueError(
+            f"{path} is not a checkpoint of `tokenloc train`: it has no {ENTRY!r} entry. "
+            "Weights of other programs can start a training (--model.pretrained), not be evaluated"
+        )
+    return content
+
+
+def _read_card(content: dict[str, Any], path: str | Path) -> Card:
+    entry = content[ENTRY]
+    if entry.get("format") != FORMAT:
+        raise ValueError(f"{path} has checkpoint format {entry.get('format')!r}; this tokenloc reads format {FORMAT}")
+    if entry["model"]["method"] not in list_methods():
+        raise unknown_name(f"method (in {path})", entry["model"]["method"], list_methods())
+    return Card.from_entry(entry)
+
+
+def store_threshold(path: str | Path, threshold: Threshold) -> None:
+    """Write ``threshold`` into a checkpoint, which is replaced whole or stays as it was."""
+    content = read_checkpoint(path)
+    content[ENTRY]["threshold"] = asdict(threshold)
+    with written_whole(path) as temporary:
+        torch.save(content, temporary)
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes Lightning's checkpoints whole or not at all, and reads them without running code."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write beside ``path``, then rename."""
+        del storage_options
+        with written_whole(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        """Read plain data only."""
+        return read_checkpoint(path)
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Return the number of a model's parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,104 @@
+"""What a run is made of: plain values, as in a recipe's YAML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Schedule = Literal["constant", "cosine", "step"]
+
+
+@dataclass
+class DataConfig:
+    """Which photographs to use, and how they are brought to the network's size.
+
+    Attributes:
+        name: a name of ``tokenloc list datasets``.
+        root: the dataset's own folder or the one above it; relative to the working folder.
+        classes: the classes to use, by name; None for all.
+        resize: pixels; the picture is resized to a square of this side before the crop.
+        crop: pixels; side of the network's input.
+        val_split: the split whose labels choose the best epoch; None to keep the last epoch.
+        calibration_split: the split whose boxes choose the map threshold after training; None for no calibration.
+        test_split: the split to measure on after training; None for no measurement.
+        options: of the dataset.
+    """
+
+    name: str = "folder"
+    root: Path | None = None
+    classes: list[str] | None = None
+    resize: int = 256
+    crop: int = 224
+    val_split: str | None = None
+    calibration_split: str | None = None
+    test_split: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class DataSource:
+    """Photographs to measure a finished model on; whatever is None is taken from the checkpoint.
+
+    Attributes:
+        name: a name of ``tokenloc list datasets``.
+        root: the dataset's own folder or the one above it; relative to the working folder.
+        options: of the dataset.
+    """
+
+    name: str | None = None
+    root: Path | None = None
+    options: dict[str, Any] | None = None
+
+
+@dataclass
+class ModelChoice:
+    """Which method on which backbone.
+
+    Attributes:
+        method: a name of ``tokenloc list methods``.
+        backbone: a name of ``tokenloc list backbones``.
+        pretrained: true for timm's weights, false for random ones, or a .safetensors or .pth file.
+        options: of the method.
+        backbone_options: of the timm model.
+    """
+
+    method: str = "tscam"
+    backbone: str = "deit_small_patch16_224"
+    pretrained: bool | Path = True
+    options: dict[str, Any] = field(default_factory=dict)
+    backbone_options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Optimisation:
+    """AdamW and its schedule. The defaults are those of the TS-CAM paper on CUB-200-2011 (its section 4.1).
+
+    Attributes:
+        epochs: passes over the training photographs.
+        batch_size: photographs per step.
+        lr: learning rate at the start.
+        weight_decay: on weight matrices; biases, norms, tokens and position embeddings have none.
+        betas: of AdamW.
+        schedule: ``constant``; ``cosine`` from lr to min_lr, step by step; ``step``: times 0.1 in every epoch that is
+            divisible by step_epochs.
+        min_lr: where the cosine ends.
+        step_epochs: of the step schedule.
+    """
+
+    epochs: int = 60
+    batch_size: int = 128
+    lr: float = 5e-5
+    weight_decay: float = 5e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    schedule: Schedule = "constant"
+    min_lr: float = 0.0
+    step_epochs: int = 30
+
+    def __post_init__(self) -> None:
+        """Refuse values with which nothing could be learned."""
+        for name in ("epochs", "batch_size", "step_epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"optimisation.{name} must be at least 1; got {getattr(self, name)}")
+        if self.lr <= 0:
+            raise ValueError(f"optimisation.lr must be positive; got {self.lr}")

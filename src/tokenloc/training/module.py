@@ -1,0 +1,80 @@
+"""The Lightning side of training: steps, logs, and what goes into a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from tokenloc.data import Located
+from tokenloc.methods import Method
+from tokenloc.training.checkpoint import ENTRY, Card
+from tokenloc.training.config import Optimisation
+from tokenloc.training.optimisation import make_optimiser, make_schedule
+
+Batch = tuple[Tensor, Tensor]
+
+
+class LocalizationTask(L.LightningModule):
+    """Trains a method on class labels alone.
+
+    Args:
+        model: what is trained.
+        optimisation: how.
+        card: what the checkpoints are to say of the weights.
+        seed: every epoch starts from a random state of its own, so that a resumed run repeats an unbroken one.
+    """
+
+    def __init__(self, model: Method, optimisation: Optimisation, card: Card, seed: int = 0) -> None:
+        super().__init__()
+        self.model = model
+        self.optimisation = optimisation
+        self.card = card
+        self.seed = seed
+
+    def on_train_epoch_start(self) -> None:
+        """Seed the epoch's dropout, drop path and augmentation."""
+        torch.manual_seed(epoch_seed(self.seed, self.current_epoch) + self.global_rank)
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Return the loss of a batch (images [B, 3, h, w], labels [B]); log its terms."""
+        del batch_index
+        images, labels = batch
+        output = self.model(images)
+        terms = self.model.loss(output, labels)
+        accuracy = 100 * (output.logits.argmax(dim=1) == labels).float().mean()
+        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()}, batch_size=len(labels))
+        self.log("train/top1_cls", accuracy, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(labels))
+        total = terms["total"]
+        self.log("loss", total.detach(), prog_bar=True, logger=False, batch_size=len(labels))
+        return total
+
+    def validation_step(self, batch: Located, batch_index: int) -> None:
+        """Log the classification accuracy of a batch; boxes play no part in choosing the best epoch."""
+        del batch_index
+        if not len(batch):
+            return
+        labels = batch.labels
+        logits = self.model(batch.images).logits
+        accuracy = 100 * (logits.argmax(dim=1) == labels).float().mean()
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+        self.log("val/top1_cls", accuracy, prog_bar=True, batch_size=len(labels), sync_dist=True)
+        self.log("val/cross_entropy", loss, batch_size=len(labels), sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW and its schedule, which advances with every step."""
+        optimiser = make_optimiser(self.model, self.optimisation)
+        steps = max(1, int(self.trainer.estimated_stepping_batches) // self.optimisation.epochs)
+        schedule = make_schedule(optimiser, self.optimisation, steps)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the weights need to be used."""
+        checkpoint[ENTRY] = self.card.entry()
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Return the random seed of an epoch, the same whether or not the run was interrupted before it."""
+    return (seed * 1_000_003 + epoch * 101) % 2**31

@@ -1,0 +1,57 @@
+"""AdamW as the papers use it: what decays, and how the learning rate falls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from tokenloc.training.config import Optimisation
+
+UNDECAYED = ("token", "pos_embed")
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Split the trainable parameters in two: those that decay, and biases, norms, tokens and position embeddings."""
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            undecayed = parameter.ndim <= 1 or any(part in name.rsplit(".", 1)[-1] for part in UNDECAYED)
+            (kept if undecayed else decayed).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+
+
+def make_optimiser(model: nn.Module, settings: Optimisation) -> torch.optim.AdamW:
+    """Return AdamW over the model's trainable parameters, epsilon 1e-8."""
+    first, second = settings.betas
+    groups = parameter_groups(model, settings.weight_decay)
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=(first, second), eps=1e-8)
+
+
+def lr_factor(settings: Optimisation, steps_per_epoch: int) -> Callable[[int], float]:
+    """Return the factor on the learning rate as a function of the step, counted from 0.
+
+    >>> factor = lr_factor(Optimisation(epochs=2, schedule="cosine"), steps_per_epoch=10)
+    >>> factor(0), round(factor(10), 3), factor(20)
+    (1.0, 0.5, 0.0)
+    """
+    floor = settings.min_lr / settings.lr
+    total = max(1, settings.epochs * steps_per_epoch)
+
+    def factor(step: int) -> float:
+        if settings.schedule == "cosine":
+            return floor + (1 - floor) * (1 + math.cos(math.pi * min(1.0, step / total))) / 2
+        if settings.schedule == "step":
+            return float(0.1 ** (step // (steps_per_epoch * settings.step_epochs)))
+        return 1.0
+
+    return factor
+
+
+def make_schedule(optimiser: torch.optim.Optimizer, settings: Optimisation, steps_per_epoch: int) -> LambdaLR:
+    """Return the schedule, to be stepped after every optimiser step."""
+    return LambdaLR(optimiser, lr_factor(settings, steps_per_epoch))

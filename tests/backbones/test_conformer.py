@@ -1,0 +1,192 @@
+"""The Conformer behind the interface of every backbone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tokenloc.backbones import Backbone, Conformer, Evidence, SpatialQuery, create_backbone, list_backbones
+from tokenloc.methods import create_model
+from tokenloc.methods.tscam import PooledClassifier
+
+TINY = {"channel_ratio": 1, "embed_dim": 24, "num_heads": 2, "depth": 6}
+
+
+@pytest.fixture
+def backbone() -> Conformer:
+    return Conformer("tiny", channel_ratio=1, embed_dim=24, num_heads=2, depth=6).eval()
+
+
+def images(height: int = 48, width: int = 32) -> Tensor:
+    return torch.randn(2, 3, height, width)
+
+
+@pytest.mark.parametrize(("name", "millions"), [("tiny", 23.5), ("small", 37.7), ("base", 83.3)])
+def test_published_sizes(name: str, millions: float) -> None:
+    with torch.device("meta"):
+        backbone, _ = create_backbone(f"conformer_{name}_patch16", pretrained=False)
+    classifiers = 1000 * (backbone.embed_dim + 1) + 1000 * ((backbone.conv_dim or 0) + 1)
+    count = sum(parameter.numel() for parameter in backbone.parameters()) + classifiers
+    assert round(count / 1e6, 1) == millions
+
+
+def test_attributes(backbone: Conformer) -> None:
+    assert isinstance(backbone, Backbone)
+    assert (backbone.embed_dim, backbone.depth, backbone.num_heads, backbone.conv_dim) == (24, 6, 2, 256)
+    assert (backbone.patch_size, backbone.num_prefix_tokens, backbone.has_class_token) == ((16, 16), 1, True)
+    assert backbone.grid_of(48, 32) == (3, 2)
+    backbone.require_class_token("the test")
+
+
+def test_all_blocks_in_their_order(backbone: Conformer) -> None:
+    names = {id(module): name for name, module in backbone.named_modules()}
+    assert [names[id(block)] for block in backbone.blocks] == [
+        "trans_1",
+        *(f"conv_trans_{number}.trans_block" for number in range(2, 7)),
+    ]
+
+
+def test_shapes_on_a_rectangle(backbone: Conformer) -> None:
+    query = SpatialQuery(torch.randn(1, 1, 24), blocks=(4, 5))
+    features = backbone(images(), Evidence(class_attention=True, patch_relation=True, keys=True), query)
+    shapes = {
+        "patches": [2, 6, 24],
+        "class_token": [2, 24],
+        "class_attention": [2, 6, 6],
+        "patch_relation": [2, 6, 6],
+        "keys": [2, 6, 24],
+        "spatial_gates": [2, 2, 6],
+        "conv_features": [2, 256],
+    }
+    assert features.grid == (3, 2)
+    assert {name: list(getattr(features, name).shape) for name in shapes} == shapes
+
+
+def test_nothing_is_kept_that_was_not_asked_for(backbone: Conformer) -> None:
+    features = backbone(images())
+    asked = (features.class_attention, features.patch_relation, features.keys, features.spatial_gates)
+    assert asked == (None, None, None, None)
+
+
+def test_class_attention_leaves_out_the_class_token(backbone: Conformer) -> None:
+    attention = backbone(images(), Evidence(class_attention=True)).class_attention
+    assert bool((attention > 0).all())
+    assert bool((attention.sum(dim=2) < 1).all())
+
+
+def test_asking_changes_nothing(backbone: Conformer) -> None:
+    pictures = images()
+    asked = backbone(pictures, Evidence(class_attention=True, keys=True), SpatialQuery(None, (1, 3), "none"))
+    torch.testing.assert_close(asked.patches, backbone(pictures).patches)
+
+
+def test_rows_of_the_grid_follow_the_picture(backbone: Conformer) -> None:
+    """A change in the lower right corner moves that corner's patch the most."""
+    backbone = backbone.double()
+    pictures = torch.zeros(1, 3, 160, 96, dtype=torch.float64)
+    changed = pictures.clone()
+    changed[..., -8:, -8:] = 1e-6
+    moved = (backbone(changed).patches - backbone(pictures).patches).norm(dim=2)[0].reshape(10, 6)
+    assert divmod(int(moved.argmax()), 6) == (9, 5)
+
+
+def test_a_spatial_token_is_treated_as_the_class_token_is(backbone: Conformer) -> None:
+    """Equal at the start, the two tokens stay equal through all blocks."""
+    seen: list[Tensor] = []
+    backbone.trans_norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    backbone(images(), spatial=SpatialQuery(backbone.cls_token, blocks=(5,)))
+    torch.testing.assert_close(seen[0][:, 0], seen[0][:, -1])
+    assert not torch.allclose(seen[0][:, 0], seen[0][:, 1])
+
+
+def test_a_spatial_token_sees_the_gate_it_makes(backbone: Conformer) -> None:
+    pictures, token = images(), torch.randn(1, 1, 24)
+    gated, looked = (backbone(pictures, spatial=SpatialQuery(token, (5,), gate)) for gate in ("values", "none"))
+    torch.testing.assert_close(gated.spatial_gates, looked.spatial_gates)
+    assert not torch.allclose(gated.patches, looked.patches)
+
+
+def test_gradients_reach_every_parameter(backbone: Conformer) -> None:
+    features = backbone.train()(images(64, 64))
+    (features.patches.square().mean() + features.conv_features.square().mean()).backward()
+    assert [name for name, parameter in backbone.named_parameters() if parameter.grad is None] == []
+
+
+def test_drop_path_grows_to_the_last_block() -> None:
+    backbone = Conformer(channel_ratio=1, embed_dim=24, num_heads=2, depth=6, drop_path_rate=0.5)
+    rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in backbone.blocks]
+    assert rates == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])
+
+
+@pytest.mark.parametrize("method", ["tscam", "sat"])
+def test_methods_add_the_second_classifier_only_for_a_convolution_branch(method: str) -> None:
+    on_conformer = create_model(method, "conformer_small_patch16", 3, False, backbone_options=TINY)
+    on_vit = create_model(method, "vit_tiny_patch16_224", 3, False)
+    assert {name for name in on_conformer.state_dict() if "conv_head" in name} == {
+        "pool.conv_head.weight",
+        "pool.conv_head.bias",
+    }
+    assert not [name for name in on_vit.state_dict() if name.startswith("pool")]
+    logits, maps = on_conformer.eval().localize(images(64, 48), torch.tensor([[0, 2], [1, 1]]))
+    assert (list(logits.shape), list(maps.shape)) == ([2, 3], [2, 2, 4, 3])
+
+
+def test_logits_are_the_sum_of_both_branches(backbone: Conformer) -> None:
+    classifier = PooledClassifier(backbone, 3)
+    features = backbone(images())
+    maps = torch.randn(2, 3, 3, 2)
+    assert classifier.conv_head is not None
+    linear = features.conv_features @ classifier.conv_head.weight.T + classifier.conv_head.bias
+    torch.testing.assert_close(classifier(maps, features), maps.mean(dim=(2, 3)) + linear)
+
+
+def test_listed() -> None:
+    listed = [f"conformer_{size}_patch16" for size in ("base", "small", "tiny")]
+    assert list_backbones("conformer*") == listed
+
+
+def test_a_checkpoint_with_its_classifiers_loads(tmp_path: Path) -> None:
+    written = Conformer(channel_ratio=1, embed_dim=24, num_heads=2, depth=6)
+    classifiers = {"trans_cls_head.weight": torch.zeros(1000, 24), "conv_cls_head.bias": torch.zeros(1000)}
+    torch.save({"model": {**written.state_dict(), **classifiers}}, tmp_path / "weights.pth")
+    read, normalisation = create_backbone("conformer_small_patch16", tmp_path / "weights.pth", **TINY)
+    torch.testing.assert_close(dict(read.state_dict()), dict(written.state_dict()))
+    assert normalisation.mean == (0.485, 0.456, 0.406)
+
+
+def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
+    torch.save(Conformer(channel_ratio=2, embed_dim=24, num_heads=2, depth=6).state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=r"weights\.pth are of another network"):
+        create_backbone("conformer_small_patch16", tmp_path / "weights.pth", **TINY)
+
+
+def test_pretrained_says_where_the_weights_are() -> None:
+    expected = r"no weights of conformer_small_patch16.*github\.com/pengzhiliang/Conformer.*pretrained=PATH"
+    with pytest.raises(FileNotFoundError, match=expected):
+        create_backbone("conformer_small_patch16", pretrained=True)
+
+
+@pytest.mark.parametrize("size", [(40, 32), (32, 0)])
+def test_images_that_do_not_divide(backbone: Conformer, size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=rf"images of {size[0]} x {size[1]} pixels.*16 x 16 patches of tiny"):
+        backbone(torch.zeros(1, 3, *size))
+
+
+def test_an_image_size_that_does_not_divide() -> None:
+    with pytest.raises(ValueError, match="images of 100 x 100 pixels"):
+        create_backbone("conformer_small_patch16", pretrained=False, image_size=100, **TINY)
+
+
+def test_unknown_option() -> None:
+    with pytest.raises(ValueError, match=r"conformer_small_patch16 does not take these options.*colour"):
+        create_backbone("conformer_small_patch16", pretrained=False, colour="red")
+
+
+def test_sizes_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match=r"positive multiple of 3.*got 5"):
+        Conformer(depth=5)
+    with pytest.raises(ValueError, match="num_heads must divide embed_dim; got 5 and 384"):
+        Conformer(num_heads=5)

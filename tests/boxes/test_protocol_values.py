@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tokenloc.boxes import Frame, Protocol, get_protocol, list_protocols, threshold_grid
+
+# The table of the specification, a column of it each; what is not named is as in `standard`.
+TABLE: dict[str, dict[str, Any]] = {
+    "wsol-eval": {
+        "upsampling": "cubic",
+        "min_max": "after",
+        "quantised": True,
+        "threshold_of": "maximum",
+        "components": "contours",
+        "box_end": "inside",
+        "truth_frame": "network",
+        "truth_truncation": "scaled",
+        "inclusive_iou": True,
+        "threshold_rule": "best",
+        "thresholds": tuple(np.arange(0, 1, 0.001).tolist()),
+        "pixel_thresholds": None,
+    },
+    "ts-cam": {
+        "min_max": "after",
+        "quantised": True,
+        "threshold_of": "maximum",
+        "components": "contours",
+        "empty_box": (0, 0, 1, 1),
+        "truth_frame": "network",
+        "truth_truncation": "both",
+        "truth_clipped": True,
+        "inclusive_iou": True,
+        "threshold_rule": "fixed",
+        "threshold": 0.1,
+        "strict_top_k": True,
+    },
+    "sat": {
+        "input_frame": "crop",
+        "resize_ratio": 256 / 224,
+        "min_max_epsilon": 1e-5,
+        "empty_box": None,
+        "truth_frame": "network",
+        "truth_truncation": "scaled",
+        "truth_clipped": True,
+        "inclusive_iou": True,
+        "threshold_rule": "best",
+        "thresholds": (0.3, 0.35, 0.4, 0.45),
+    },
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_published_protocols_are_as_the_table_says(name: str) -> None:
+    protocol, standard = get_protocol(name), get_protocol("standard")
+    for field in fields(Protocol):
+        if field.name not in ("name", "summary"):
+            expected = TABLE[name].get(field.name, getattr(standard, field.name))
+            assert getattr(protocol, field.name) == expected, field.name
+
+
+def test_standard_is_exact() -> None:
+    standard = get_protocol("standard")
+    assert (standard.truth_frame, standard.truth_truncation, standard.inclusive_iou) == ("original", "none", False)
+    assert (standard.components, standard.box_end, standard.quantised) == ("pixels", "exclusive", False)
+    assert (standard.threshold_rule, standard.threshold) == ("calibrated", None)
+    assert standard.input_frame == "resize"
+
+
+def test_protocols_are_listed_by_wildcard() -> None:
+    assert list_protocols("*s*") == ["sat", "standard", "ts-cam", "wsol-eval"]
+    assert list_protocols("ts*") == ["ts-cam"]
+
+
+def test_an_unknown_protocol_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"unknown protocol 'tscam'; did you mean 'ts-cam'\? Valid: sat, standard"):
+        get_protocol("tscam")
+
+
+def test_a_changed_protocol_needs_another_name() -> None:
+    with pytest.raises(ValueError, match="'sat' is the name of a published protocol that differs; give the changed"):
+        replace(get_protocol("sat"), inclusive_iou=False)
+    assert replace(get_protocol("sat"), name="sat, true IoU", inclusive_iou=False).name == "sat, true IoU"
+    assert replace(get_protocol("sat")) == get_protocol("sat")
+
+
+def test_other_thresholds_change_the_name() -> None:
+    protocol = get_protocol("wsol-eval").with_thresholds(threshold_grid(0.01))
+    assert protocol.name == "wsol-eval[100 thresholds, 0 to 0.99]"
+    assert protocol.with_thresholds([0.1, 0.2]).name == "wsol-eval[2 thresholds, 0.1 to 0.2]"
+    assert replace(protocol, name="wsol-eval", thresholds=threshold_grid(0.001)) == get_protocol("wsol-eval")
+    assert get_protocol("sat").with_thresholds([0.3, 0.35, 0.4, 0.45]) is get_protocol("sat")
+
+
+def test_the_grid_is_numpys() -> None:
+    assert threshold_grid(0.01) == tuple(np.arange(0, 1, 0.01).tolist())
+
+
+@pytest.mark.parametrize("step", [0, -0.1, 1.5, float("nan")])
+def test_a_bad_step_is_quoted(step: float) -> None:
+    with pytest.raises(ValueError, match=r"a threshold step must be in \(0, 1\], got"):
+        threshold_grid(step)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"upsampling": "cubik"}, "unknown upsampling of a protocol 'cubik'; did you mean 'cubic'"),
+        ({"thresholds": ()}, "thresholds must be at least one, in ascending order"),
+        ({"thresholds": (0.2, 0.2)}, "thresholds must be at least one, in ascending order"),
+        ({"pixel_thresholds": (0.5, 0.2)}, "thresholds must be at least one, in ascending order"),
+        ({"thresholds": (0.2, 1.2)}, r"a map threshold must be in \[0, 1\], got 1.2"),
+        ({"threshold": 0.2}, "threshold_rule 'calibrated' does not go with threshold 0.2"),
+        ({"threshold_rule": "fixed"}, "threshold_rule 'fixed' does not go with threshold None"),
+        ({"threshold_rule": "fixed", "threshold": -1}, r"a map threshold must be in \[0, 1\], got -1"),
+    ],
+)
+def test_what_cannot_be_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(get_protocol("standard"), name="mine", **change)
+
+
+def test_protocols_are_hashable_values() -> None:
+    mine = Protocol(name="mine", thresholds=[0.1, 0.2])
+    assert mine.thresholds == (0.1, 0.2)
+    assert {mine: 1}[Protocol(name="mine", thresholds=(0.1, 0.2))] == 1
+
+
+def test_frames_are_as_the_table_says() -> None:
+    whole, crop = get_protocol("standard"), get_protocol("sat")
+    assert whole.frame((500, 375), (224, 224)) == Frame.resized((500, 375), (224, 224))
+    assert crop.frame((500, 375), (224, 224)) == Frame.center_cropped((500, 375), (256, 256), (224, 224))
+    assert crop.frame((500, 375), (448, 448)) == Frame.center_cropped((500, 375), (512, 512), (448, 448))

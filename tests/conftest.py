@@ -1,0 +1,38 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def _shared() -> Path:
+    return Path(os.environ.get("TOKENLOC_SHARED", REPOSITORY.parent / "shared"))
+
+
+def _existing(folder: Path, variable: str) -> Path:
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent; set {variable} to the folder to run this test")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The team's real weights and photographs; a test that needs them is skipped where they are absent."""
+    return _existing(_shared(), "TOKENLOC_SHARED")
+
+
+@pytest.fixture(scope="session")
+def parity_dir() -> Path:
+    """Outputs of the authors' released code."""
+    return _existing(Path(os.environ.get("TOKENLOC_PARITY_DIR", _shared() / "parity")), "TOKENLOC_PARITY_DIR")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)

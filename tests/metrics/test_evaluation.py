@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tokenloc._files import write_json
+from tokenloc.boxes import Protocol, get_protocol
+from tokenloc.metrics import IOU_LEVELS, BoxScores, Evaluation, ImageScores, Totals, evaluate, score_image
+
+GRID = Protocol(name="three thresholds", thresholds=(0.2, 0.4, 0.6), pixel_thresholds=(0.0, 0.5))
+STRICT = replace(GRID, name="strict", strict_top_k=True)
+FIXED = replace(GRID, name="fixed", threshold_rule="fixed", threshold=0.3)
+CORRECT, CLASSIFICATION, PART = 0, 1, 3
+
+
+def image(
+    label: int = 0,
+    predicted: tuple[int, ...] = (0, 1, 2, 3, 4),
+    largest: tuple[float, ...] | None = (0.95, 0.5, 0.1),
+    any_: tuple[float, ...] | None = None,
+    error: int = CORRECT,
+    **others: Any,
+) -> ImageScores:
+    """An image whose own map is the true class's, with the given IoU at each threshold."""
+    boxes = None
+    if largest is not None:
+        iou = np.array(largest)
+        right = iou if label in predicted else np.zeros(len(iou))
+        boxes = BoxScores(iou, np.array(any_ or largest), right, np.full(len(iou), error), 0.3)
+    return ImageScores(label, np.array(predicted), boxes, **others)
+
+
+def evaluated(*images: ImageScores, protocol: Protocol = GRID, threshold: float | None = None) -> Evaluation:
+    return evaluate(Totals.of(images, protocol, threshold), protocol, threshold)
+
+
+FOUR = (
+    image(largest=(0.95, 0.5, 0.1)),
+    image(predicted=(1, 0), largest=(0.6, 0.7, 0.2), any_=(0.9, 0.7, 0.75), error=CLASSIFICATION),
+    image(predicted=(1, 2), largest=(0.3, 0.85, 0.4), error=CLASSIFICATION),
+    image(predicted=(1, 2, 3, 4, 5, 0), largest=None),
+)
+
+
+def test_classification_counts_all_images_localization_those_with_boxes() -> None:
+    result = evaluated(*FOUR)
+    assert (result.images, result.images_with_boxes, result.images_with_masks) == (4, 3, 0)
+    assert (result.top1_cls, result.top5_cls) == (25, 50)  # the sixth class is beyond the top five
+    assert result.gt_known == 100
+    assert (result.top1_loc, result.top5_loc) == pytest.approx((100 / 3, 200 / 3))
+
+
+def test_without_a_fixed_threshold_the_best_on_the_set_is_taken_and_called_so() -> None:
+    result = evaluated(*FOUR)
+    assert result.threshold == 0.4
+    assert result.threshold_source == "best on the evaluated set (oracle)"
+    assert result.box_acc == pytest.approx({0.3: 100, 0.5: 100, 0.7: 200 / 3, 0.8: 100 / 3, 0.9: 0})
+    assert result.oracle.threshold == 0.4
+    # Each level's own best: at 0.9 the lowest threshold hits once.
+    assert result.oracle.box_acc == pytest.approx({0.3: 100, 0.5: 100, 0.7: 200 / 3, 0.8: 100 / 3, 0.9: 100 / 3})
+
+
+def test_a_fixed_threshold_is_used_and_the_oracle_stands_beside_it() -> None:
+    fixed = [
+        image(largest=(0.9, 0.6, 0.1, 0.55)),
+        image(predicted=(1, 0), largest=(0.1, 0.6, 0.1, 0.2), error=CLASSIFICATION),
+    ]
+    result = evaluated(*fixed, threshold=0.3)
+    assert (result.threshold, result.threshold_source) == (0.3, "given")
+    assert (result.gt_known, result.top1_loc, result.top5_loc) == (50, 50, 50)
+    assert result.box_acc == {0.3: 50, 0.5: 50, 0.7: 0, 0.8: 0, 0.9: 0}
+    assert (result.oracle.threshold, result.oracle.gt_known) == (0.4, 100)
+    assert (result.oracle.top1_loc, result.oracle.top5_loc) == (50, 100)
+    # The fixed threshold takes no part in what is best on the set.
+    assert result.max_box_acc_v1 == 100
+    assert evaluated(*fixed, protocol=FIXED).threshold_source == "protocol"
+    assert evaluated(*fixed, protocol=FIXED, threshold=0.35).threshold_source == "given"
+    assert len(result.curve["threshold"]) == 3
+
+
+def test_max_box_acc_variants_are_apart() -> None:
+    result = evaluated(*FOUR)
+    assert result.max_box_acc_v1 == 100
+    assert result.max_box_acc_v2 == pytest.approx((100 + 100 + 200 / 3) / 3)
+    assert result.max_box_acc_v2_largest == pytest.approx((100 + 100 + 200 / 3) / 3)
+    two = evaluated(
+        image(largest=(0.3, 0.5, 0.2), any_=(0.3, 0.7, 0.2)),
+        image(largest=(0.3, 0.2, 0.7)),
+    )
+    assert two.max_box_acc_v2 == pytest.approx((100 + 50 + 50) / 3)
+    assert two.max_box_acc_v2_largest == pytest.approx((100 + 50 + 50) / 3)
+    assert two.max_box_acc_v2_one_threshold == pytest.approx((50 + 50 + 50) / 3)
+
+
+def test_any_component_counts_in_v2_only() -> None:
+    result = evaluated(image(largest=(0.1, 0.1, 0.1), any_=(0.1, 0.75, 0.1)))
+    assert (result.max_box_acc_v1, result.max_box_acc_v2, result.max_box_acc_v2_largest) == (0, 100, 0)
+
+
+def test_at_iou_one_half_the_protocol_decides_of_top_k_only() -> None:
+    images = [image(largest=(0.5, 0.4, 0.3))]
+    lenient, strict = evaluated(*images), evaluated(*images, protocol=STRICT)
+    assert (lenient.gt_known, lenient.top1_loc, lenient.max_box_acc_v1) == (100, 100, 100)
+    assert (strict.gt_known, strict.top1_loc, strict.max_box_acc_v1) == (100, 0, 100)
+
+
+def test_errors_are_shares_of_the_images_with_boxes() -> None:
+    result = evaluated(*FOUR, image(error=PART))
+    expected = {"correct": 25, "classification": 50, "multi_instance": 0, "part": 25, "more": 0, "other": 0}
+    assert result.errors == expected
+
+
+def test_the_curve_is_accuracy_against_threshold() -> None:
+    curve = evaluated(*FOUR).curve
+    assert curve["threshold"] == [0.2, 0.4, 0.6]
+    assert curve["0.5"] == pytest.approx([200 / 3, 100, 0])
+    assert list(curve) == ["threshold", *(f"{level:g}" for level in IOU_LEVELS)]
+
+
+def test_pixel_metrics_need_masks_and_box_metrics_boxes() -> None:
+    pixels = np.array([[2, 0, 0, 0], [1, 3, 0, 0]])
+    masks_only = evaluated(image(largest=None, pixels=pixels))
+    assert masks_only.images_with_masks == 1
+    assert masks_only.pxap == pytest.approx(100 * (0.75 + 0.25 * 4 / 6))
+    assert masks_only.piou == 75
+    for name in ("gt_known", "top1_loc", "box_acc", "max_box_acc_v1", "max_box_acc_v2", "errors", "threshold"):
+        assert getattr(masks_only, name) is None, name
+    boxes_only = evaluated(*FOUR)
+    assert (boxes_only.pxap, boxes_only.piou) == (None, None)
+
+
+def test_a_set_without_anything_has_no_numbers() -> None:
+    result = evaluated()
+    assert result.images == 0
+    assert set(result.to_dict()["metrics"].values()) == {None}
+    assert evaluated(protocol=FIXED).threshold == 0.3
+
+
+def test_the_dictionary_is_that_of_metrics_json(tmp_path: Any) -> None:
+    result = evaluated(*FOUR, image(largest=None, dropped_boxes=2, pixels=np.array([[2, 0, 0, 0], [1, 3, 0, 0]])))
+    write_json(tmp_path / "metrics.json", result.to_dict())
+    read = json.loads((tmp_path / "metrics.json").read_text())
+    assert read == result.to_dict()
+    assert list(read)[:2] == ["protocol", "images"]
+    assert (read["protocol"], read["images"], read["dropped_boxes"]) == ("three thresholds", 5, 2)
+    asked = {"top1_cls", "top5_cls", "top1_loc", "top5_loc", "gt_known", "max_box_acc_v1", "max_box_acc_v2"}
+    assert asked | {"box_acc", "pxap", "piou"} <= set(read["metrics"])
+    assert list(read["metrics"]["box_acc"]) == ["0.3", "0.5", "0.7", "0.8", "0.9"]
+    assert read["threshold"] == 0.4
+    assert list(read["oracle"]["box_acc"]) == ["0.3", "0.5", "0.7", "0.8", "0.9"]
+
+
+def test_totals_do_not_depend_on_order_or_batches() -> None:
+    parts = Totals.of(FOUR[2:], GRID) + Totals.of(FOUR[:1], GRID) + Totals.zero(GRID) + Totals.of(FOUR[1:2], GRID)
+    whole = Totals.of(FOUR, GRID)
+    for field in fields(Totals):
+        assert getattr(parts, field.name).dtype == np.int64
+        np.testing.assert_array_equal(getattr(parts, field.name), getattr(whole, field.name))
+
+
+def test_scores_of_other_thresholds_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"largest_hits of an image has shape \(5, 3\), expected \(5, 4\) for protocol"
+    ):
+        Totals.of(FOUR, FIXED)
+    with pytest.raises(ValueError, match=r"pixels of an image has shape \(2, 3\), expected \(2, 4\)"):
+        Totals.of([image(largest=None, pixels=np.zeros((2, 3), dtype=int))], GRID)
+
+
+def test_totals_of_another_protocol_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"not made under protocol 'fixed' with threshold None: their errors have shape"
+    ):
+        evaluate(Totals.of(FOUR, GRID), FIXED)
+    with pytest.raises(ValueError, match="their pixels have shape"):
+        evaluate(Totals.of(FOUR, GRID), replace(GRID, name="fine", pixel_thresholds=(0.1, 0.2)))
+
+
+@pytest.mark.parametrize("name", ["standard", "ts-cam", "sat"])
+def test_a_hit_of_the_predicted_class_is_a_correct_image(name: str) -> None:
+    """Top-1 Loc and the category `correct` are one number, whatever the protocol; so the two ways agree."""
+    protocol, rng = get_protocol(name), np.random.default_rng(1)
+    scores = []
+    for _ in range(12):
+        corners = np.sort(rng.uniform(0, 100, (2, 2)), axis=0).reshape(4)
+        frame = protocol.frame((100, 100), (56, 56))
+        mapped = np.zeros((56, 56))
+        x0, y0, x1, y1 = frame.to_network([corners + rng.normal(0, 4, 4)])[0].round().astype(int).clip(0, 56)
+        mapped[y0:y1, x0:x1] = 1
+        predicted = [int(rng.integers(2)), 2]
+        scores.append(score_image(mapped[None], [0], predicted, 0, frame=frame, protocol=protocol, boxes=[corners]))
+    result = evaluate(Totals.of(scores, protocol), protocol)
+    assert 0 < result.top1_loc < result.gt_known
+    assert result.errors["correct"] == pytest.approx(result.top1_loc)
+    assert sum(result.errors.values()) == pytest.approx(100)

@@ -1,0 +1,47 @@
+"""Outputs of released code, and models on the weights that they were made with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tokenloc.methods import Method, create_model
+
+Arrays = dict[str, Tensor]
+
+
+@pytest.fixture(scope="session")
+def fixture_of(parity_dir: Path) -> Callable[[str], Arrays]:
+    """Read the numbers of ``NAME.npz`` as tensors; texts are left out."""
+
+    def read(name: str) -> Arrays:
+        with np.load(parity_dir / f"{name}.npz") as file:
+            return {key: torch.from_numpy(file[key]) for key in file.files if file[key].dtype.kind in "fiub"}
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def inputs(fixture_of: Callable[[str], Arrays]) -> Arrays:
+    """Images [2, 3, 224, 224], labels [2], and the head's weight and bias."""
+    return fixture_of("inputs")
+
+
+@pytest.fixture
+def released_model(shared_dir: Path, inputs: Arrays) -> Callable[..., Method]:
+    """Make a method on the ViT-Ti weights with the head of the inputs, in evaluation mode: (name, **options)."""
+
+    def make(name: str, **options: Any) -> Method:
+        weights = shared_dir / "data" / "vit_tiny_patch16_224.safetensors"
+        model = create_model(name, "vit_tiny_patch16_224", num_classes=10, pretrained=weights, **options)
+        head = {"head.weight": inputs["head_weight"], "head.bias": inputs["head_bias"]}
+        model.load_state_dict({**model.state_dict(), **head})
+        return model.eval()
+
+    return make

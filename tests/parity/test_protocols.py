@@ -1,0 +1,148 @@
+"""The released evaluators' outputs, reproduced to the pixel and to the count."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tokenloc.boxes import (
+    Frame,
+    Protocol,
+    best_iou,
+    get_protocol,
+    largest_boxes,
+    prepare_map,
+    quantised_map,
+    scan_boxes,
+    threshold_grid,
+)
+from tokenloc.metrics import Totals, error_category, evaluate, score_image
+from tokenloc.metrics.scores import pixel_edges, pixel_histogram
+from tokenloc.metrics.statistics import pxap
+
+Fixture = dict[str, NDArray[np.generic]]
+SIZE = (224, 224)
+
+
+def load(folder: Path, name: str) -> Fixture:
+    path = folder / f"{name}.npz"
+    if not path.is_file():
+        pytest.skip(f"{path} is absent; set TOKENLOC_PARITY_DIR to the folder that holds it")
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def referee(parity_dir: Path) -> Fixture:
+    return load(parity_dir, "wsol_evaluation")
+
+
+@pytest.fixture(scope="module")
+def tscam(parity_dir: Path) -> Fixture:
+    return load(parity_dir, "tscam_protocol")
+
+
+@pytest.fixture(scope="module")
+def sat(parity_dir: Path) -> Fixture:
+    return load(parity_dir, "sat_protocol")
+
+
+def given_boxes(rows: NDArray[np.generic]) -> NDArray[np.float64]:
+    """The rows of a fixture's ground truth that are boxes; -1 marks the absent."""
+    return rows[(rows >= 0).all(axis=1)].astype(np.float64)
+
+
+def referee_protocol(step: str) -> Protocol:
+    return get_protocol("wsol-eval").with_thresholds(threshold_grid({"001": 0.01, "0001": 0.001}[step]))
+
+
+def box_thresholds(fixture: Fixture) -> list[str]:
+    names = sorted(name for name in fixture if name.startswith("box_thr"))
+    assert names, "the fixture has no boxes"
+    return names
+
+
+def test_ts_cam_boxes(tscam: Fixture) -> None:
+    protocol = get_protocol("ts-cam")
+    prepared = [prepare_map(cam, SIZE, protocol) for cam in tscam["cams"]]
+    for name in box_thresholds(tscam):
+        ours = np.concatenate([largest_boxes(map_, [float(name[7:])], protocol) for map_ in prepared])
+        np.testing.assert_array_equal(ours, tscam[name], err_msg=name)
+
+
+def test_sat_boxes(sat: Fixture) -> None:
+    protocol = get_protocol("sat")
+    prepared = [prepare_map(map_, SIZE, protocol) for map_ in sat["maps"]]
+    for name in box_thresholds(sat):
+        ours = np.concatenate([largest_boxes(map_, [float(name[7:])], protocol) for map_ in prepared])
+        np.testing.assert_array_equal(ours, sat[name], err_msg=name)
+
+
+def test_ts_cam_error_categories(tscam: Fixture) -> None:
+    truths = [given_boxes(rows) for rows in tscam["gt_boxes"]]
+    ours = [
+        error_category(row[3:], truths[int(row[0])], predicted=int(row[1]), label=int(row[2]))
+        for row in tscam["error_inputs"]
+    ]
+    assert ours == tscam["error_category"].tolist()
+
+
+def test_referee_boxes_at_100_thresholds(referee: Fixture) -> None:
+    protocol = referee_protocol("001")
+    for index, map_ in enumerate(referee["maps"].astype(np.float32)):
+        ours = largest_boxes(quantised_map(map_), protocol.thresholds, protocol)
+        np.testing.assert_array_equal(ours, referee[f"boxes_{index}"], err_msg=f"image {index}")
+
+
+@pytest.mark.parametrize("step", ["001", "0001"])
+def test_referee_hits(referee: Fixture, step: str) -> None:
+    protocol = referee_protocol(step)
+    largest, best = [], []
+    for map_, rows in zip(referee["maps"].astype(np.float32), referee["gt_boxes"], strict=True):
+        scan = scan_boxes(quantised_map(map_), protocol.thresholds, protocol)
+        truth = given_boxes(rows)
+        largest.append(best_iou(scan.largest(), truth, protocol))
+        best.append(np.array([best_iou(boxes, truth, protocol).max() for boxes in scan.boxes])[scan.entry])
+    for kind, ious in (("single", np.array(largest)), ("multi", np.array(best))):
+        for level in (30, 50, 70):
+            name = f"correct_step{step}_{kind}_iou{level}"
+            np.testing.assert_array_equal((ious >= level / 100).sum(axis=0), referee[name], err_msg=name)
+
+
+@pytest.mark.parametrize("step", ["001", "0001"])
+def test_referee_pixel_average_precision(referee: Fixture, step: str) -> None:
+    edges = pixel_edges(referee_protocol(step))
+    pixels = [
+        pixel_histogram(map_, mask, edges)
+        for map_, mask in zip(referee["maps"].astype(np.float32), referee["masks"], strict=True)
+    ]
+    assert pxap(np.sum(pixels, axis=0)) == pytest.approx(float(referee[f"pxap_step{step}"]), abs=1e-6)
+
+
+def test_referee_metrics_from_scored_images(referee: Fixture) -> None:
+    """The whole way from maps to metrics gives the referee's, too."""
+    protocol, frame = referee_protocol("001"), Frame.identity(SIZE)
+    maps = referee["maps"].astype(np.float32)
+    scores = [
+        score_image(map_[None], [0], [0], 0, frame=frame, protocol=protocol, boxes=given_boxes(rows), mask=mask)
+        for map_, rows, mask in zip(maps, referee["gt_boxes"], referee["masks"], strict=True)
+    ]
+    result = evaluate(Totals.of(scores, protocol), protocol)
+    single = [referee[f"correct_step001_single_iou{level}"].max() for level in (30, 50, 70)]
+    multi = [referee[f"correct_step001_multi_iou{level}"].max() for level in (30, 50, 70)]
+    assert result.max_box_acc_v1 == pytest.approx(100 * single[1] / len(maps))
+    assert result.max_box_acc_v2 == pytest.approx(100 * np.mean(multi) / len(maps))
+    assert result.max_box_acc_v2_largest == pytest.approx(100 * np.mean(single) / len(maps))
+    assert result.pxap == pytest.approx(float(referee["pxap_step001"]), abs=1e-6)
+
+
+def test_the_box_convention_is_what_makes_it_equal(referee: Fixture) -> None:
+    """The boxes above depend on the protocol: with its ends exclusive they are others."""
+    protocol = replace(referee_protocol("001"), name="wsol-eval with exclusive ends", box_end="exclusive")
+    maps = referee["maps"].astype(np.float32)
+    ours = [largest_boxes(quantised_map(map_), protocol.thresholds, protocol) for map_ in maps]
+    assert any((boxes != referee[f"boxes_{index}"]).any() for index, boxes in enumerate(ours))
