@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.runs import tiny_run
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -36,3 +38,11 @@ def parity_dir() -> Path:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished tiny run; tests must not change it."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    tiny_run(folder)
+    return folder

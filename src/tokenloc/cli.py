@@ -16,7 +16,7 @@ from tokenloc.commands.console import IncompleteError, console
 Command = Callable[..., Any]
 
 COMMANDS = {
-    # "demo": "demo.demo",
+    "demo": "demo.demo",
     "train": "train.train",
     "evaluate": "evaluate.evaluate",
     "calibrate": "evaluate.calibrate",
@@ -88,8 +88,9 @@ def _command_parser(command: Command) -> ArgumentParser:
 def _form(parameter: inspect.Parameter, hint: Any) -> dict[str, Any] | None:
     """Return how a parameter is written on the command line where jsonargparse would want it otherwise."""
     default = {} if parameter.default is parameter.empty else {"default": parameter.default}
-    if get_origin(hint) is list:
-        return {"nargs": "+", "type": get_args(hint)[0], **default}
+    lists = [kind for kind in (hint, *get_args(hint)) if get_origin(kind) is list]  # also list[...] | None
+    if lists:
+        return {"nargs": "+", "type": get_args(lists[0])[0], **default}
     if parameter.kind is not parameter.KEYWORD_ONLY:
         return {"type": hint, **({"nargs": "?"} if default else {}), **default}
     if hint is bool and parameter.default is False:

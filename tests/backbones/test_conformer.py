@@ -77,6 +77,18 @@ def test_class_attention_leaves_out_the_class_token(backbone: Conformer) -> None
     assert bool((attention.sum(dim=2) < 1).all())
 
 
+def test_evidence_of_each_block_in_order(backbone: Conformer) -> None:
+    seen: list[Tensor] = []
+    for block in backbone.blocks:
+        block.norm1.register_forward_hook(lambda _, __, output: seen.append(output))
+    features = backbone(images(), Evidence(class_attention=True, keys=True))
+    for index, (block, tokens) in enumerate(zip(backbone.blocks, seen, strict=True)):
+        queries, keys, _ = block.attn.qkv(tokens).reshape(2, 7, 3, 2, 12).permute(2, 0, 3, 1, 4)
+        attention = (queries @ keys.transpose(-2, -1) / 12**0.5).softmax(dim=-1).mean(dim=1)
+        torch.testing.assert_close(features.class_attention[:, index], attention[:, 0, 1:])
+    torch.testing.assert_close(features.keys, keys.transpose(1, 2).flatten(2)[:, 1:])
+
+
 def test_asking_changes_nothing(backbone: Conformer) -> None:
     pictures = images()
     asked = backbone(pictures, Evidence(class_attention=True, keys=True), SpatialQuery(None, (1, 3), "none"))
@@ -140,7 +152,7 @@ def test_logits_are_the_sum_of_both_branches(backbone: Conformer) -> None:
     maps = torch.randn(2, 3, 3, 2)
     assert classifier.conv_head is not None
     linear = features.conv_features @ classifier.conv_head.weight.T + classifier.conv_head.bias
-    torch.testing.assert_close(classifier(maps, features), maps.mean(dim=(2, 3)) + linear)
+    torch.testing.assert_close(classifier(maps, features), maps.mean(dim=(2, 3)) + linear, atol=1e-4, rtol=1e-4)
 
 
 def test_listed() -> None:

@@ -145,7 +145,9 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
 
 
 def test_a_broken_exif_block_does_not_hide_the_picture() -> None:
-    data = _encoded(Image.new("RGB", (8, 4), "red"), "JPEG", exif=b"Exif\x00\x00II*\x00\x08\x00\x00\x00\xff\xff\x12\x01")
+    data = _encoded(
+        Image.new("RGB", (8, 4), "red"), "JPEG", exif=b"Exif\x00\x00II*\x00\x08\x00\x00\x00\xff\xff\x12\x01"
+    )
     assert read_image(data).size == (8, 4)
 
 
@@ -194,9 +196,10 @@ def test_garbled_files_raise_nothing_but_named_value_errors(tmp_path: Path, kind
         path = tmp_path / "garbled"
         path.write_bytes(garbled.tobytes())
         try:
-            assert read_image(path, max_pixels=10**6).mode == "RGB"
+            mode, message = read_image(path, max_pixels=10**6).mode, ""
         except ValueError as error:
-            assert str(error).startswith(f"{path}: ")
+            mode, message = "", str(error)
+        assert mode == "RGB" or message.startswith(f"{path}: ")
 
 
 def test_a_bomb_is_refused_from_its_header(tmp_path: Path) -> None:

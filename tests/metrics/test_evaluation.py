@@ -54,6 +54,11 @@ def test_classification_counts_all_images_localization_those_with_boxes() -> Non
     assert (result.top1_loc, result.top5_loc) == pytest.approx((100 / 3, 200 / 3))
 
 
+def test_the_sixth_class_is_beyond_the_top_five() -> None:
+    result = evaluated(image(predicted=(1, 2, 3, 4, 5, 0)), image(predicted=(1, 2, 3, 4, 0, 5)))
+    assert (result.gt_known, result.top5_cls, result.top5_loc) == (100, 50, 50)
+
+
 def test_without_a_fixed_threshold_the_best_on_the_set_is_taken_and_called_so() -> None:
     result = evaluated(*FOUR)
     assert result.threshold == 0.4

@@ -62,6 +62,17 @@ def test_box_scores_are_those_of_each_threshold_by_itself(name: str) -> None:
     np.testing.assert_array_equal(scores.own, scores.largest)
 
 
+@pytest.mark.parametrize(("strict", "category"), [(False, "correct"), (True, "part")])
+def test_the_category_at_iou_one_half_is_the_protocols(strict: bool, category: str) -> None:
+    protocol = Protocol(name="one", thresholds=(0.5,), strict_top_k=strict)
+    map_ = np.zeros((8, 8), dtype=np.float32)
+    map_[:4] = 1
+    frame = Frame.identity((8, 8))
+    boxes = score(maps=map_[None], frame=frame, protocol=protocol, boxes=[[0, 0, 8, 8]]).boxes
+    assert boxes.largest.tolist() == [0.5]
+    assert ERROR_CATEGORIES[boxes.errors[0]] == category
+
+
 def test_the_fixed_threshold_is_the_given_one_or_the_protocols() -> None:
     ts_cam = get_protocol("ts-cam")
     assert fixed_threshold(ts_cam) == 0.1

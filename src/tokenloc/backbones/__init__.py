@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import timm
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
-from tokenloc._names import matching
+from tokenloc._names import matching, unknown_name
 from tokenloc.backbones.base import Backbone
 from tokenloc.backbones.conformer import CONFORMERS, PUBLISHED_AT, Conformer, create_conformer
 from tokenloc.backbones.features import Evidence, Features, Gate, SpatialQuery, as_map
@@ -33,6 +34,18 @@ __all__ = [
 ]
 
 FAMILIES = ("vision_transformer", "deit", "eva")
+# Members of these families whose blocks compute something else (parallel branches, differential attention, post-norm).
+OTHERWISE = (
+    "*18x2*",
+    "*_rpn_*",
+    "*_xp_*",
+    "*wee_*",
+    "vit_dlittle_*",
+    "*_rope_*",
+    "*_sapiens2",
+    "vit_pe_*",
+    "eva02_enormous_*",
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +64,8 @@ def list_backbones(pattern: str | None = None) -> list[str]:
     >>> list_backbones("deit_small*")
     ['deit_small_distilled_patch16_224', 'deit_small_patch16_224']
     """
-    of_timm = (name for family in FAMILIES for name in timm.list_models(module=family))
+    of_timm = [name for family in FAMILIES for name in timm.list_models(module=family)]
+    of_timm = [name for name in of_timm if not any(fnmatchcase(name, other) for other in OTHERWISE)]
     return matching([*of_timm, *CONFORMERS], pattern)
 
 
@@ -85,6 +99,7 @@ def create_backbone(
             f"unknown backbone {name!r}; {'nearest: ' + ', '.join(near) + '. ' if near else ''}"
             f"`tokenloc list backbones 'deit*'` lists those that fit ({len(known)} in all)"
         )
+    _check_tag(name)
     make = _make_conformer if name in CONFORMERS else _make_vit
     backbone, trunk, normalisation = make(name, pretrained is True, image_size, options)
     if isinstance(pretrained, bool):
@@ -100,6 +115,14 @@ def create_backbone(
 # its weights expect of pictures.
 Made = tuple[Backbone, nn.Module, Normalisation]
 ImageSize = int | tuple[int, int] | None
+
+
+def _check_tag(name: str) -> None:
+    """Refuse a weight tag (behind the point of a name) that timm does not know."""
+    architecture, point, tag = name.partition(".")
+    tags = [tagged.partition(".")[2] for tagged in timm.list_models(f"{architecture}.*", pretrained=True)]
+    if point and tag not in tags:
+        raise unknown_name(f"weights of {architecture}:", tag, tags)
 
 
 def _make_vit(name: str, pretrained: bool, image_size: ImageSize, options: dict[str, Any]) -> Made:

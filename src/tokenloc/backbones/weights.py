@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,9 @@ def read_torch_file(path: Path) -> Any:
         ValueError: where the file is truncated, no torch file, or holds anything but plain data.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice on foreign pickles, which are refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} was refused: it is no torch checkpoint, or it holds Python objects besides tensors and plain data "
@@ -72,7 +75,8 @@ def read_torch_file(path: Path) -> Any:
 def _read_safetensors(path: Path) -> StateDict:
     try:
         with safe_open(path, framework="pt") as file:
-            return StateDict({k: file.get_tensor(k) for k in file.keys()}, dict(file.metadata() or {}))  # noqa: SIM118
+            names = list(file.keys())
+            return StateDict({name: file.get_tensor(name) for name in names}, dict(file.metadata() or {}))
     except (SafetensorError, OSError) as error:
         size = path.stat().st_size
         raise ValueError(f"{path} ({size} bytes) is not a complete safetensors file: {error}") from error

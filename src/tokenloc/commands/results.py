@@ -26,8 +26,8 @@ def print_results(measured: Measured, threshold_source: str | None = None) -> No
         title=f"protocol {evaluation.protocol}, {evaluation.images} photographs, percent", title_justify="left"
     )
     table.add_column("")
-    for column in ("Top-1 Cls", "Top-5 Cls", "Top-1 Loc", "Top-5 Loc", "GT-known", "IoU 0.7", "IoU 0.9"):
-        table.add_column(column, justify="right")
+    for column in ("Cls@1", "Cls@5", "Loc@1", "Loc@5", "GT-kn.", "IoU.7", "IoU.9"):
+        table.add_column(column, justify="right", no_wrap=True)
     shares = (evaluation.box_acc or {}).get(0.7), (evaluation.box_acc or {}).get(0.9)
     accuracies = (evaluation.top1_cls, evaluation.top5_cls, evaluation.top1_loc, evaluation.top5_loc)
     table.add_row("model", *map(_number, (*accuracies, evaluation.gt_known, *shares)))
@@ -35,7 +35,7 @@ def print_results(measured: Measured, threshold_source: str | None = None) -> No
         oracle = evaluation.oracle
         row = (evaluation.top1_cls, evaluation.top5_cls, oracle.top1_loc, oracle.top5_loc, oracle.gt_known)
         table.add_row(
-            "  at the best threshold (oracle)", *map(_number, row), *(_number(oracle.box_acc[d]) for d in (0.7, 0.9))
+            "best threshold (oracle)", *map(_number, row), *(_number(oracle.box_acc[d]) for d in (0.7, 0.9))
         )
     for name, box in measured.constant_boxes.items():
         table.add_row(name, "", "", "", "", *(_number(box[level]) for level in (0.5, 0.7, 0.9)))

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import lightning
 import yaml
 
 from tokenloc._files import write_json, write_text
@@ -55,6 +56,7 @@ def train(
         the path of the best checkpoint.
     """
     settings = dict(locals())
+    lightning.seed_everything(seed, workers=True, verbose=False)  # before the head is drawn
     judged = get_protocol(protocol)
     _check_out(out, resume)
     photographs = create_dataset(data.name, data.root, "train", data.classes, **data.options)

@@ -168,7 +168,7 @@ class ImageDataset:
             raise ValueError(f"the {self.split} split of {self.name} has no picture of the classes {self.classes}")
         twice = [name for name, count in Counter(sample.id for sample in self.samples).items() if count > 1]
         if twice:
-            raise ValueError(f"{self.name} {self.split} lists {len(twice)} pictures twice: {named(twice)}")
+            raise ValueError(f"{self.name} {self.split} lists pictures more than once ({len(twice)}): {named(twice)}")
         strays = [sample.id for sample in self.samples if not 0 <= sample.label < len(self.classes)]
         if strays:
             raise ValueError(

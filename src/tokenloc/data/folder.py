@@ -146,7 +146,7 @@ def _listed(folder: Path) -> _Listing:
             pictures.append(("".join(parts[:depth]), parts[depth], name))
     if strays:
         raise ValueError(
-            f"{folder}: {len(strays)} pictures lie outside of any class's folder: {named(strays)}; expected {LAYOUT}"
+            f"{folder}: pictures outside of any class's folder ({len(strays)}): {named(strays)}; expected {LAYOUT}"
         )
     places = {name: folder / name for name in split_folders} or {"": folder}
     classes = {place: tuple(path.name for path in _visible_folders(within)) for place, within in places.items()}

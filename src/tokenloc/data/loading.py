@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from tokenloc.boxes.frame import Frame
 from tokenloc.data.base import ImageDataset
@@ -91,12 +94,14 @@ class LocatedPicture:
         label: class index.
         index: of the sample in its dataset.
         frame: between the picture's own pixels and those of ``image``.
+        mask: [height, width] uint8 of the picture's own pixels, see ``ImageDataset.mask``; None where there is none.
     """
 
     image: torch.Tensor
     label: int
     index: int
     frame: Frame
+    mask: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +113,7 @@ class Located:
         labels: [B] int64 class indices.
         indices: B indices into the dataset.
         frames: B frames.
+        masks: B masks of original pixels, None where a picture has none.
         unreadable: the batch's pictures that could not be read, apart from those B.
     """
 
@@ -115,6 +121,7 @@ class Located:
     labels: torch.Tensor
     indices: list[int]
     frames: list[Frame]
+    masks: list[NDArray[np.uint8] | None]
     unreadable: list[Unreadable]
 
     def __len__(self) -> int:
@@ -131,7 +138,7 @@ class Located:
 
 
 class LocatedPictures(Dataset["LocatedPicture | Unreadable"]):
-    """Pictures for evaluation: a ``LocatedPicture`` each, or an ``Unreadable`` where a picture cannot be read.
+    """Pictures for evaluation: a ``LocatedPicture`` each, or an ``Unreadable`` where one or its mask cannot be read.
 
     Args:
         dataset: the pictures.
@@ -147,21 +154,22 @@ class LocatedPictures(Dataset["LocatedPicture | Unreadable"]):
     def __getitem__(self, index: int) -> LocatedPicture | Unreadable:
         sample = self.dataset.samples[index]
         try:
-            picture = self.dataset.image(index)
+            picture, mask = self.dataset.image(index), self.dataset.mask(index)
         except (ValueError, OSError) as error:
             return Unreadable(index, sample.id, str(error))
         image, frame = self.transform(picture)
-        return LocatedPicture(image, sample.label, index, frame)
+        return LocatedPicture(image, sample.label, index, frame, mask)
 
 
 def collate_located(items: Sequence[LocatedPicture | Unreadable]) -> Located:
-    """Return items of ``LocatedPictures`` as a batch: images and labels stacked, frames and indices as lists."""
+    """Return items of ``LocatedPictures`` as a batch: images and labels stacked, the rest as lists."""
     located = [item for item in items if isinstance(item, LocatedPicture)]
     return Located(
         torch.stack([item.image for item in located]) if located else torch.zeros(0, 3, 0, 0),
         torch.tensor([item.label for item in located], dtype=torch.int64),
         [item.index for item in located],
         [item.frame for item in located],
+        [item.mask for item in located],
         [item for item in items if isinstance(item, Unreadable)],
     )
 
@@ -182,7 +190,9 @@ def training_loader(
         drop_last: leave out the last batch where it is smaller, unless it is the only one.
     """
     drop_last = drop_last and len(pictures) >= batch_size
-    return DataLoader(pictures, shuffle=True, drop_last=drop_last, **_common(batch_size, workers, seed))
+    # An order of its own: a loader that is asked twice for its batches, as in a resumed run, gives the same ones.
+    order = RandomSampler(pictures, generator=torch.Generator().manual_seed(seed))
+    return DataLoader(pictures, sampler=order, drop_last=drop_last, **_common(batch_size, workers, seed))
 
 
 def evaluation_loader(
@@ -201,10 +211,16 @@ def evaluation_loader(
     return DataLoader(pictures, collate_fn=collate_located, **_common(batch_size, workers, seed))
 
 
+def _seed_worker(seed: int, worker: int) -> None:
+    """Make a worker's random crops follow from ``seed`` alone."""
+    torch.manual_seed(seed + worker)
+
+
 def _common(batch_size: int, workers: int, seed: int) -> dict[str, Any]:
     return {
         "batch_size": batch_size,
         "num_workers": workers,
         "generator": torch.Generator().manual_seed(seed),
+        "worker_init_fn": partial(_seed_worker, seed),
         "pin_memory": torch.cuda.is_available(),
     }

@@ -61,7 +61,7 @@ def read_split_files(folder: str | Path) -> SplitFiles:
     image_ids = tuple(row[0] for _, row in rows(folder / "image_ids.txt", 1))
     wanted = set(image_ids)
     if len(wanted) < len(image_ids):
-        raise ValueError(f"{folder / 'image_ids.txt'} lists {len(image_ids) - len(wanted)} pictures more than once")
+        raise ValueError(f"{folder / 'image_ids.txt'} lists pictures more than once ({len(image_ids) - len(wanted)})")
     labels = {row[0]: index(row[1], place) for place, row in rows(folder / "class_labels.txt", 2, ",")}
     require_lines(image_ids, labels, folder / "class_labels.txt")
     boxes, masks = _localization(folder / "localization.txt", wanted)

@@ -34,9 +34,9 @@ def stratified_indices(
         ValueError: for fractions out of range, or a class with too few samples to be in every part.
 
     >>> [part.tolist() for part in stratified_indices(["a", "b", "c", "d", "e"], ["x", "x", "x", "y", "y"], [0.5])]
-    [[0, 2, 4], [1, 3]]
+    [[0, 2, 3], [1, 4]]
     """
-    if min(fractions, default=1.0) <= 0 or sum(fractions) >= 1:
+    if not all(fraction > 0 for fraction in fractions) or sum(fractions) >= 1:
         raise ValueError(f"fractions must be above 0 and sum up to less than 1, got {list(fractions)}")
     members: dict[str, list[int]] = {}
     for index in sorted(range(len(ids)), key=lambda index: _draw(ids[index], seed)):

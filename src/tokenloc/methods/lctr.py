@@ -142,7 +142,7 @@ class CueDigging(nn.Module):
         """Return the average of X_CDM over the grid, [B, C], without making X_CDM."""
         shifts = shifted_means(tokens, self.weight.shape[-1])
         responses = F.linear(shifts.flatten(1), self.weight.flatten(0, 1).flatten(1))
-        return (scores[:, :, None] * responses.unflatten(1, (scores.shape[1], -1))).sum(dim=1)
+        return (scores[:, :, None] * responses.reshape(*scores.shape, -1)).sum(dim=1)
 
     def maps(self, tokens: Tensor, scores: Tensor, classes: Tensor) -> Tensor:
         """Return X_CDM of ``classes`` [B, K] int64, [B, K, h, w] (Eq. 6).

@@ -23,7 +23,7 @@ from tokenloc.metrics.localization import LocalizationMetrics
 from tokenloc.training.checkpoint import Threshold
 
 Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
-CONSTANT_BOXES = {"centre box (70 %)": 0.7, "whole-image box": 1.0}
+CONSTANT_BOXES = {"centre 70 % box": 0.7, "whole-image box": 1.0}
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def fit(
         card: what the checkpoints are to say of the weights.
         optimisation: epochs, learning rate and so on.
         out: the run's folder.
-        seed: of everything random.
+        seed: of every epoch; the weights that training starts from are the caller's.
         resume: go on from OUT/checkpoints/last.ckpt, as if never interrupted.
         device: auto, cpu, cuda or mps.
         precision: of Lightning: 32-true, bf16-mixed, 16-mixed.
@@ -108,7 +108,6 @@ def fit(
     last = folder / "last.ckpt"
     if resume:
         _check_same_model(last, card)
-    L.seed_everything(seed, workers=True, verbose=False)
     task = LocalizationTask(model, optimisation, card, seed)
     best = ModelCheckpoint(
         folder,

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from tokenloc.training.config import Optimisation
 
-UNDECAYED = ("token", "pos_embed")
+UNDECAYED = ("_token", "_embed")
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -20,7 +20,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
     kept: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            undecayed = parameter.ndim <= 1 or any(part in name.rsplit(".", 1)[-1] for part in UNDECAYED)
+            undecayed = parameter.ndim <= 1 or name.endswith(UNDECAYED)
             (kept if undecayed else decayed).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
 

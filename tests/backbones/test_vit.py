@@ -1,0 +1,185 @@
+"""The ViT interface against timm itself, and its evidence against attention written out in full."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+
+from tokenloc.backbones import Evidence, Features, SpatialQuery, ViT, create_backbone, list_backbones
+from tokenloc.backbones.vit import BLOCK_PARTS
+
+SMALL = {"embed_dim": 48, "depth": 2, "num_heads": 3}
+KINDS = [
+    ("vit_tiny_patch16_224", (224, 224)),
+    ("vit_tiny_patch16_224", (96, 160)),  # rectangular, positions interpolated
+    ("deit_tiny_distilled_patch16_224", (64, 96)),  # two prefix tokens
+    ("deit3_small_patch16_224", (64, 64)),  # layer scale, positions on patches only
+    ("vit_small_patch14_reg4_dinov2", (56, 84)),  # registers
+    ("vit_small_patch16_dinov3", (64, 96)),  # rotary positions, registers
+    ("eva02_tiny_patch14_224", (56, 70)),  # split projections, SwiGLU, norm after pooling
+    ("vit_base_patch16_siglip_224", (64, 64)),  # no class token
+]
+
+
+def pair(name: str) -> tuple[ViT, torch.nn.Module]:
+    """Return our backbone and timm's own model with the same weights."""
+    options = SMALL if name != "eva02_tiny_patch14_224" else {**SMALL, "embed_dim": 48}
+    ours, _ = create_backbone(name, pretrained=False, **options)
+    timms = timm.create_model(name, num_classes=0, dynamic_img_size=True, **options)
+    timms.load_state_dict(ours.state_dict())  # strict: the names are timm's
+    return ours.eval(), timms.eval()
+
+
+@pytest.mark.parametrize(("name", "size"), KINDS)
+def test_tokens_equal_timms(name: str, size: tuple[int, int]) -> None:
+    ours, timms = pair(name)
+    images = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        features = ours(images, Evidence(class_attention=ours.has_class_token))
+        expected = timms.fc_norm(timms.forward_features(images))
+    torch.testing.assert_close(features.patches, expected[:, ours.num_prefix_tokens :], rtol=0, atol=1e-6)
+    assert features.grid == (size[0] // ours.patch_size[0], size[1] // ours.patch_size[1])
+    assert list(ours.state_dict()) == list(timms.state_dict())
+    if ours.has_class_token:
+        assert features.class_token is not None
+        torch.testing.assert_close(features.class_token, expected[:, 0], rtol=0, atol=1e-6)
+
+
+def full_attention(ours: ViT, images: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return each block's attention matrix [B, H, T, T] and keys [B, H, T, d], written out as the papers do."""
+    tokens = ours.norm_pre(ours.embed(images, ours.grid_of(*images.shape[-2:])))
+    seen = []
+    for block in ours.blocks:
+        x = block.norm1(tokens)
+        batch, count, width = x.shape
+        heads = ours.num_heads
+        q, k, v = block.attn.qkv(x).reshape(batch, count, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
+        matrix = (q @ k.transpose(-2, -1) / (width // heads) ** 0.5).softmax(-1)
+        seen.append((matrix, k))
+        mixed = (matrix @ v).transpose(1, 2).reshape(batch, count, width)
+        tokens = tokens + block.ls1(block.attn.proj(mixed))
+        tokens = tokens + block.ls2(block.mlp(block.norm2(tokens)))
+    return seen
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "vit_small_patch14_reg4_dinov2"]
+)
+def test_evidence_equals_the_full_matrix(name: str) -> None:
+    ours, _ = pair(name)
+    images = torch.randn(2, 3, 4 * ours.patch_size[0], 3 * ours.patch_size[1])
+    with torch.no_grad():
+        features = ours(images, Evidence(class_attention=True, patch_relation=True, keys=True))
+        matrices = full_attention(ours, images)
+    first = ours.num_prefix_tokens
+    means = torch.stack([matrix.mean(dim=1) for matrix, _ in matrices], dim=1)  # [B, L, T, T]
+    torch.testing.assert_close(features.class_attention, means[:, :, 0, first:], rtol=1e-5, atol=1e-7)
+    weighted = means[:, :, 0, :, None] * means  # LCTR's weighted matrix, row i by c_i
+    torch.testing.assert_close(features.patch_relation, weighted.mean(dim=2)[:, :, first:], rtol=1e-5, atol=1e-7)
+    keys = matrices[-1][1].transpose(1, 2).flatten(2)[:, first:]
+    torch.testing.assert_close(features.keys, keys, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("gate", ["values", "keys"])
+def test_spatial_gate_equals_gating_the_columns(gate: str) -> None:
+    ours, _ = pair("vit_tiny_patch16_224")
+    block = ours.blocks[1]
+    images, token = torch.randn(2, 3, 48, 32), torch.randn(1, 1, ours.embed_dim)
+    with torch.no_grad():
+        features = ours(images, spatial=SpatialQuery(token, blocks=(1,), gate=gate))
+        tokens = torch.cat([ours.embed(images, (3, 2)), token.expand(2, -1, -1)], dim=1)
+        first = ours.blocks[0]
+        tokens = tokens + first.attn(first.norm1(tokens))
+        tokens = tokens + first.mlp(first.norm2(tokens))
+        x = block.norm1(tokens)
+        q, k, v = block.attn.qkv(x).reshape(2, -1, 3, ours.num_heads, 16).permute(2, 0, 3, 1, 4)
+        scores = q @ k.transpose(-2, -1) / 4
+        m = scores[:, :, -1].mean(dim=1).sigmoid()
+        column = m[:, None, None]
+        matrix = scores.softmax(-1) * column if gate == "values" else (scores * column).softmax(-1)
+        tokens = tokens + block.attn.proj((matrix @ v).transpose(1, 2).flatten(2))
+        tokens = tokens + block.mlp(block.norm2(tokens))
+    torch.testing.assert_close(features.spatial_gates, m[:, None, 1:-1], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(features.patches, ours.norm(tokens)[:, 1:-1], rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_is_computed_that_was_not_asked_for() -> None:
+    ours, _ = pair("vit_tiny_patch16_224")
+    features = ours(torch.randn(1, 3, 32, 32))
+    assert isinstance(features, Features)
+    evidence = (features.class_attention, features.patch_relation, features.keys, features.spatial_gates)
+    assert evidence == (None, None, None, None)
+
+
+def test_no_attention_matrix_is_kept_for_the_backward_pass() -> None:
+    ours, _ = pair("vit_tiny_patch16_224")
+    kept: list[torch.Size] = []
+    images = torch.randn(2, 3, 160, 160)  # T = 101, unlike any width
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.shape), t)[1], lambda t: t):
+        ours(images, Evidence(class_attention=True)).class_attention.sum().backward()
+    assert kept
+    assert not [shape for shape in kept if shape[-2:] == (101, 101)]
+
+
+def test_list_backbones_takes_a_wildcard() -> None:
+    assert "deit_small_patch16_224" in list_backbones()
+    assert list_backbones("deit_small_*") == ["deit_small_distilled_patch16_224", "deit_small_patch16_224"]
+
+
+def test_listed_backbones_are_supported() -> None:
+    """Every family's variants are told apart by name alone; building all of them would take minutes."""
+    with torch.device("meta"):
+        for name in [name for name in list_backbones() if "tiny" in name or "small" in name or "little" in name]:
+            create_backbone(name, pretrained=False)
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_base_patch16_xp_224", "vit_base_patch16_rpn_224", "vit_dlittle_patch16_reg1_gap_256"]
+)
+def test_unsupported_blocks_are_refused_by_name(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name} is not a plain vision transformer: .*tokenloc list backbones"):
+        ViT(timm.create_model(name, num_classes=0, depth=1), name)
+
+
+def test_a_part_that_timm_might_add_is_refused_rather_than_ignored() -> None:
+    trunk = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=1, dynamic_img_size=True)
+    trunk.blocks[0].attn.sink = torch.nn.Parameter(torch.zeros(3))
+    with pytest.raises(ValueError, match="sink is not supported"):
+        ViT(trunk, "vit_tiny_patch16_224")
+    assert "sink" not in BLOCK_PARTS
+
+
+def test_image_sizes_that_do_not_divide_are_refused() -> None:
+    ours, _ = pair("vit_tiny_patch16_224")
+    with pytest.raises(ValueError, match="images of 100 x 224 pixels .* 16 x 16 patches of vit_tiny_patch16_224"):
+        ours(torch.zeros(1, 3, 100, 224))
+
+
+def test_class_attention_without_a_class_token_is_refused() -> None:
+    ours, _ = pair("vit_base_patch16_siglip_224")
+    with pytest.raises(ValueError, match="has no class token, which class attention needs; .*deit_small_patch16_224"):
+        ours(torch.zeros(1, 3, 32, 32), Evidence(class_attention=True))
+
+
+def test_unknown_backbone_names_the_nearest() -> None:
+    with pytest.raises(
+        ValueError, match="unknown backbone 'diet_small_patch16_224'; nearest: .*deit_small_patch16_224"
+    ):
+        create_backbone("diet_small_patch16_224", pretrained=False)
+
+
+def test_unknown_backbone_option_is_named() -> None:
+    with pytest.raises(ValueError, match="vit_tiny_patch16_224 does not take these options: .*dept"):
+        create_backbone("vit_tiny_patch16_224", pretrained=False, dept=3)
+
+
+def test_half_precision_keeps_evidence_finite() -> None:
+    ours, _ = pair("vit_tiny_patch16_224")
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        features = ours(torch.randn(2, 3, 64, 64), Evidence(class_attention=True, patch_relation=True))
+    assert features.class_attention is not None
+    assert features.class_attention.dtype == torch.float32
+    assert features.class_attention.isfinite().all()
+    assert features.patch_relation is not None
+    assert features.patch_relation.isfinite().all()

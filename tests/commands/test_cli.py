@@ -1,0 +1,196 @@
+"""The command line as a person uses it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tokenloc.cli import COMMANDS, main
+from tokenloc.data import create_dataset
+from tokenloc.training.checkpoint import read_card
+
+
+def photographs(folder: Path, count: int = 3) -> Path:
+    scenes = create_dataset("scenes", None, "test", size=(70, 50), length=count)
+    folder.mkdir(parents=True)
+    for index in range(count):
+        scenes.image(index).save(folder / f"{index}.png")
+    return folder
+
+
+@pytest.fixture
+def checkpoint(run: Path, tmp_path: Path) -> Path:
+    shutil.copytree(run, tmp_path / "run")
+    return tmp_path / "run/checkpoints/best.ckpt"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    assert f"tokenloc [options] {command}" in capsys.readouterr().out
+
+
+def test_localize_writes_boxes_and_pictures(checkpoint: Path, tmp_path: Path) -> None:
+    folder = photographs(tmp_path / "mine")
+    assert main(["localize", str(checkpoint), str(folder), "--out", str(tmp_path / "found")]) == 0
+    content = json.loads((tmp_path / "found/localizations.json").read_text())
+    assert [Path(item["file"]).name for item in content["localizations"]] == ["0.png", "1.png", "2.png"]
+    assert content["unreadable"] == []
+    for item in content["localizations"]:
+        assert (item["width"], item["height"]) == (70, 50)
+        for x0, y0, x1, y1 in item["boxes"]:
+            assert 0 <= x0 < x1 <= 70
+            assert 0 <= y0 < y1 <= 50
+    with Image.open(tmp_path / "found/pictures/0.jpg") as drawn:
+        assert drawn.size == (2 * 70 + 4, 50)
+
+
+def test_localize_goes_on_past_unreadable_files(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = photographs(tmp_path / "mine")
+    (folder / "1a.jpg").write_bytes(b"")
+    whole = (folder / "2.png").read_bytes()
+    (folder / "1b.png").write_bytes(whole[: len(whole) // 2])
+    assert main(["localize", str(checkpoint), str(folder), "--out", str(tmp_path / "found")]) == 1
+    content = json.loads((tmp_path / "found/localizations.json").read_text())
+    assert len(content["localizations"]) == 3
+    assert [Path(item["file"]).name for item in content["unreadable"]] == ["1a.jpg", "1b.png"]
+    printed = capsys.readouterr().err
+    assert "2 of 5 files could not be read" in printed
+    assert "1a.jpg" in printed
+    assert "1b.png" in printed
+
+
+def test_localize_without_photographs(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main(["localize", str(checkpoint), str(tmp_path / "empty"), "--out", str(tmp_path / "found")]) == 2
+    assert "no photographs in" in capsys.readouterr().err
+    assert not (tmp_path / "found").exists()
+
+
+def test_evaluate_and_calibrate(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", str(checkpoint), "--protocol", "sat"]) == 0
+    threshold = read_card(checkpoint).threshold
+    assert threshold is not None
+    assert "protocol sat" in threshold.source
+    assert main(["evaluate", str(checkpoint), "--protocol", "ts-cam", "--out", str(tmp_path / "judged")]) == 0
+    content = json.loads((tmp_path / "judged/metrics.json").read_text())
+    assert (content["protocol"], content["threshold"], content["threshold_source"]) == ("ts-cam", 0.1, "protocol")
+    assert (tmp_path / "judged/figures/summary.png").is_file()
+    assert "ts-cam" in capsys.readouterr().err
+
+
+def test_evaluate_at_a_given_threshold_and_among_given_ones(checkpoint: Path, tmp_path: Path) -> None:
+    words = ["evaluate", str(checkpoint), "--protocol", "sat", "--out", str(tmp_path / "judged")]
+    assert main([*words, "--thresholds", "0.2", "0.6", "--threshold", "0.35"]) == 0
+    content = json.loads((tmp_path / "judged/metrics.json").read_text())
+    assert content["protocol"] == "sat[2 thresholds, 0.2 to 0.6]"
+    assert content["threshold"] == 0.35
+    assert content["oracle"]["threshold"] in (0.2, 0.6)
+
+
+def test_evaluate_of_a_folder_with_a_broken_picture_names_it(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenes = create_dataset("scenes", None, "test", size=40, length=12)
+    for index, sample in enumerate(scenes):
+        folder = tmp_path / "data/test" / scenes.classes[sample.label]
+        folder.mkdir(parents=True, exist_ok=True)
+        scenes.image(index).save(folder / f"{index}.png")
+    (tmp_path / "data/test/dots/3.png").write_bytes(b"gone")
+    words = ["evaluate", str(checkpoint), "--data.name", "folder", "--data.root", str(tmp_path / "data")]
+    assert main([*words, "--out", str(tmp_path / "judged")]) == 1
+    content = json.loads((tmp_path / "judged/metrics.json").read_text())
+    assert content["images"] == 11
+    assert [item["id"] for item in content["unreadable"]] == ["test/dots/3.png"]
+    assert content["metrics"]["gt_known"] is None
+    assert "3.png" in capsys.readouterr().err
+
+
+def test_classes_that_are_not_the_checkpoints(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("cat", "dog"):
+        photographs(tmp_path / "data" / name)
+    words = ["evaluate", str(checkpoint), "--data.name", "folder", "--data.root", str(tmp_path / "data")]
+    assert main([*words, "--split", "train"]) == 2
+    assert "stripes" in capsys.readouterr().err
+
+
+def test_train_from_a_recipe_with_a_changed_value(tmp_path: Path, run: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text((run / "config.yaml").read_text())
+    words = ["train", "--config", str(recipe), "--optimisation.epochs", "1", "--out", str(tmp_path / "new")]
+    assert main(words) == 0
+    assert (tmp_path / "new/checkpoints/best.ckpt").is_file()
+    assert main(words) == 2  # a run is not written over
+    assert main([*words, "--optimisation.epochs", "2", "--resume"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "--data.name", "cubs"], "unknown dataset 'cubs'; did you mean 'cub'"),
+        (["train", "--data.name", "scenes", "--model.method", "ts"], "unknown method 'ts'"),
+        (["train", "--data.name", "cub", "--data.root", "/nowhere/cub"], "/nowhere/cub"),
+        (["train", "--protocol", "sats"], "unknown protocol 'sats'; did you mean 'sat'"),
+        (["evaluate", "/nowhere/x.ckpt"], "no checkpoint at /nowhere/x.ckpt"),
+        (["info", "/nowhere/x.ckpt"], "no checkpoint at /nowhere/x.ckpt"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert "Traceback" not in printed
+    assert not list(tmp_path.iterdir())  # nothing half-made is left behind
+
+
+def test_an_unknown_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["train", "--data.rot", "x"])
+    assert end.value.code == 2
+    assert "data.rot" in capsys.readouterr().err
+
+
+def test_list_and_info(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "methods", "ts*"]) == 0
+    assert capsys.readouterr().out == "tscam\n"
+    assert main(["list"]) == 0
+    printed = capsys.readouterr().out
+    assert "protocols: sat, standard, ts-cam, wsol-eval" in printed
+    assert main(["info", str(checkpoint)]) == 0
+    printed = capsys.readouterr().out
+    assert "method: tscam" in printed
+    assert "stripes, columns" in printed
+    assert main(["info"]) == 0
+    assert "torch" in capsys.readouterr().out
+
+
+def test_info_lists_broken_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("cat", "dog"):
+        photographs(tmp_path / "data" / name)
+    words = ["info", "--data.name", "folder", "--data.root", str(tmp_path / "data")]
+    assert main(words) == 0
+    assert "6 pictures of 2 classes" in capsys.readouterr().out
+    (tmp_path / "data/dog/1.png").write_bytes(b"x")
+    assert main(words) == 1
+    assert "dog/1.png" in capsys.readouterr().out
+
+
+def test_import_is_light() -> None:
+    code = "import sys, tokenloc; print(sorted({'torch', 'timm', 'lightning', 'cv2'} & sys.modules.keys()))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

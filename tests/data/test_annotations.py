@@ -1,0 +1,139 @@
+"""COCO JSON and Pascal VOC XML: read as they are meant, refused where they are not what they say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tokenloc.data.annotations import match, read_coco, read_voc
+
+COCO: dict[str, Any] = {
+    "images": [{"id": 7, "file_name": "a\\1.jpg", "width": 30, "height": 20}, {"id": 8, "file_name": "2.jpg"}],
+    "annotations": [
+        {"image_id": 7, "category_id": 3, "bbox": [1.5, 2, 10, 5]},
+        {"image_id": 7, "category_id": 3, "bbox": [0, 0, 30, 20], "iscrowd": 1},
+        {"image_id": 7, "category_id": 4, "bbox": [0, 0, 3, 2]},
+        {"image_id": 8, "category_id": 4, "segmentation": []},
+    ],
+    "categories": [{"id": 3, "name": "cat"}],
+}
+
+
+def test_coco_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps(COCO))
+    first, second = read_coco(path)
+    assert first.file_name == "a/1.jpg"
+    assert first.objects == (("cat", (1.5, 2, 11.5, 7)), ("", (0, 0, 3, 2)))
+    assert first.size == (30, 20)
+    assert (second.file_name, second.objects, second.size) == ("2.jpg", (), None)
+
+
+def test_a_box_counts_for_its_class_or_where_its_name_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps(COCO))
+    first = read_coco(path)[0]
+    assert first.boxes_of("cat", ["cat", "dog"]).tolist() == [[1.5, 2, 11.5, 7], [0, 0, 3, 2]]
+    assert first.boxes_of("dog", ["cat", "dog"]).tolist() == [[0, 0, 3, 2]]
+    assert first.boxes_of("dog", ["cat", "dog", ""]).shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"coco.json: not a JSON file .*export it again"),
+        ("[]", r"coco.json: expected COCO: an object with lists 'images' and 'annotations'"),
+        ('{"images": []}', r"coco.json: expected COCO"),
+        ('{"images": [{"id": 1}], "annotations": []}', r"coco.json: not as COCO has it \(KeyError: 'file_name'\)"),
+        ('{"images": [], "annotations": [{"image_id": 5}]}', r"image_id 5 is not among the images"),
+        ('{"images": 3, "annotations": []}', r"coco.json: not as COCO has it \(TypeError"),
+        (
+            '{"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1, "bbox": [1, 2, 3]}]}',
+            r"coco.json: not as COCO has it \(ValueError",
+        ),
+    ],
+)
+def test_what_is_not_coco_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "coco.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_coco(path)
+
+
+def test_a_missing_annotation_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no.json: no such annotation file; check option annotations"):
+        read_coco(tmp_path / "no.json")
+
+
+def _voc(folder: Path, body: str) -> Path:
+    (folder / "1.xml").write_text(f"<annotation><filename>cat/one.jpg</filename>{body}</annotation>")
+    return folder / "1.xml"
+
+
+BOX = "<bndbox><xmin>1</xmin><ymin>3</ymin><xmax>10</xmax><ymax>20.5</ymax></bndbox>"
+
+
+def test_voc_counts_from_1_and_includes_the_last_pixel(tmp_path: Path) -> None:
+    size = "<size><width>30</width><height>20</height></size>"
+    annotation = read_voc(_voc(tmp_path, f"{size}<object><name> cat </name>{BOX}</object>"))
+    assert annotation.objects == (("cat", (0, 2, 10, 20.5)),)
+    assert annotation.size == (30, 20)
+    assert annotation.file_name == "cat/one.jpg"
+
+
+def test_voc_without_a_size_or_from_0(tmp_path: Path) -> None:
+    size = "<size><width>0</width><height>0</height></size>"
+    assert read_voc(_voc(tmp_path, size)).size is None
+    annotation = read_voc(_voc(tmp_path, f"<object>{BOX.replace('>1<', '>0<')}</object>"))
+    assert annotation.objects == (("", (0, 2, 10, 20.5)),)
+    assert annotation.size is None
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("<object>", r"1.xml: not a Pascal VOC XML file \(mismatched tag.*remove it"),
+        ("<object><name>cat</name></object>", r"1.xml: an object lacks a bndbox with xmin, ymin, xmax, ymax"),
+        (f"<object>{BOX.replace('20.5', 'x')}</object>", r"1.xml: 'x' is not a number"),
+    ],
+)
+def test_what_is_not_voc_is_named(tmp_path: Path, body: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_voc(_voc(tmp_path, body))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_no_entity_is_ever_expanded(tmp_path: Path, encoding: str) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("42")
+    entities = "".join(f'<!ENTITY a{n} "&a{n - 1};&a{n - 1};">' for n in range(1, 60))
+    bombs = [
+        f'<!DOCTYPE annotation [<!ENTITY a0 "x">{entities}]><annotation>&a59;</annotation>',
+        f'<!DOCTYPE annotation [<!ENTITY s SYSTEM "{secret.as_uri()}">]><annotation>&s;</annotation>',
+        '<!DOCTYPE annotation SYSTEM "nowhere.dtd"><annotation/>',
+    ]
+    for bomb in bombs:
+        (tmp_path / "1.xml").write_bytes(f'<?xml version="1.0" encoding="{encoding}"?>{bomb}'.encode(encoding))
+        with pytest.raises(ValueError, match=r"1.xml: not a Pascal VOC XML file \(it has a document type declaration"):
+            read_voc(tmp_path / "1.xml")
+
+
+def test_names_match_folder_by_folder() -> None:
+    ids = {name: name for name in ("train/cat/1.jpg", "train/dog/1.jpg", "train/cat/2.jpg")}
+    names = ["cat/1.jpg", "home/data/train/dog/1.jpg", "2.jpg", "at/2.jpg", "3.jpg"]
+    assert match(names, ids, Path("x")) == {
+        "train/cat/1.jpg": "cat/1.jpg",
+        "train/dog/1.jpg": "home/data/train/dog/1.jpg",
+        "train/cat/2.jpg": "2.jpg",
+    }
+
+
+def test_ambiguous_names_are_refused() -> None:
+    ids = {name: name for name in ("cat/1.jpg", "dog/1.jpg")}
+    with pytest.raises(ValueError, match=r"x: 1.jpg may be any of cat/1.jpg, dog/1.jpg; name its folder too"):
+        match(["1.jpg"], ids, Path("x"))
+    with pytest.raises(ValueError, match=r"x: a/cat/1.jpg and cat/1.jpg both fit cat/1.jpg; keep one"):
+        match(["a/cat/1.jpg", "cat/1.jpg"], ids, Path("x"))

@@ -1,0 +1,154 @@
+"""Samples, the base class, subsets, class selection and the checking of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tokenloc.data.base import NO_BOXES, ImageDataset, Sample, as_boxes, require_root, select_classes
+
+
+def _dataset(paths: list[Path], **options: object) -> ImageDataset:
+    samples = [Sample(path.name, path, number % 2) for number, path in enumerate(paths)]
+    return ImageDataset("train", ["ant", "bee"], samples, **options)
+
+
+class _Masked(ImageDataset):
+    has_masks = True
+
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        return np.zeros((8, 12 + index), np.uint8)
+
+
+def test_boxes_are_read_only_float64() -> None:
+    boxes = as_boxes([[1, 2, 3, 4]])
+    assert boxes.dtype == np.float64
+    with pytest.raises(ValueError, match="read-only"):
+        boxes[0, 0] = 5
+    assert NO_BOXES.shape == (0, 4)
+    with pytest.raises(ValueError, match=r"boxes must be \[N, 4\]"):
+        as_boxes([1, 2, 3, 4])
+
+
+def test_a_dataset_is_a_sequence_of_samples(tmp_path: Path, make_picture: Callable[..., Path]) -> None:
+    dataset = _dataset([make_picture(tmp_path / f"{number}.png", (5, 4)) for number in range(3)])
+    assert len(dataset) == 3
+    assert [sample.id for sample in dataset] == ["0.png", "1.png", "2.png"]
+    assert dataset[1].label == 1
+    assert dataset.labels.tolist() == [0, 1, 0]
+    assert dataset.labels.dtype == np.int64
+    assert dataset.image(2).size == (5, 4)
+    assert dataset.mask(0) is None
+    assert not dataset.has_boxes
+    assert dataset.check() == []
+
+
+def test_a_subset_is_a_dataset(tmp_path: Path, make_picture: Callable[..., Path]) -> None:
+    paths = [make_picture(tmp_path / f"{number}.png", (5 + number, 4)) for number in range(4)]
+    dataset = _Masked("val", ["ant", "bee"], [Sample(path.name, path, 1) for path in paths], {"3.png": (9, 9)})
+    subset = dataset.subset([3, 1]).subset([0])
+    assert [sample.id for sample in subset] == ["3.png"]
+    assert (subset.split, subset.classes, subset.has_masks) == ("val", ("ant", "bee"), True)
+    assert subset.image(0).size == (8, 4)
+    mask = subset.mask(0)
+    assert mask is not None
+    assert mask.shape == (8, 15)
+    assert subset.declared_size(0) == (9, 9)
+
+
+def test_a_subset_refuses_indices_that_cannot_be(tmp_path: Path) -> None:
+    dataset = _dataset([tmp_path / "a.jpg", tmp_path / "b.jpg"])
+    with pytest.raises(IndexError, match="2, -1 outside the 2 samples of images train"):
+        dataset.subset([0, 2, -1])
+    with pytest.raises(ValueError, match=r"images train lists pictures more than once \(1\): a.jpg"):
+        dataset.subset([0, 0])
+    with pytest.raises(ValueError, match="the train split of images has no picture"):
+        dataset.subset([])
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        ([], r"the train split of images has no picture of the classes \('ant',\)"),
+        ([Sample("a", None, 0)] * 2, r"images train lists pictures more than once \(1\): a"),
+        ([Sample("a", None, 0), Sample("b", None, 1)], "images train has labels outside its 1 classes: b"),
+        ([Sample("a", None, -1)], "images train has labels outside its 1 classes: a"),
+    ],
+)
+def test_samples_that_contradict_are_refused(samples: list[Sample], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ImageDataset("train", ["ant"], samples)
+
+
+def test_an_unknown_split_lists_the_valid_ones() -> None:
+    with pytest.raises(ValueError, match=r"unknown split of dataset 'images': 'trian'; did you mean 'train'\? Valid"):
+        ImageDataset("trian", ["ant"], [Sample("a", None, 0)])
+
+
+def test_a_dataset_that_reads_nothing_itself_says_so() -> None:
+    dataset = ImageDataset("train", ["ant"], [Sample("a", None, 0)])
+    with pytest.raises(NotImplementedError, match=r"must override image\(\)"):
+        dataset.image(0)
+    dataset.has_masks = True
+    with pytest.raises(NotImplementedError, match=r"must override mask\(\)"):
+        dataset.mask(0)
+
+
+def test_check_names_every_broken_picture_and_impossible_box(tmp_path: Path, make_picture: Callable[..., Path]) -> None:
+    boxes = {
+        "good.png": [[0, 0, 12, 8], [3, 3, 4, 4]],
+        "empty.png": [[3, 3, 3, 5]],
+        "inverted.png": [[0, 0, 1, 1], [9, 2, 4, 5]],
+        "outside.png": [[4, 4, 30, 7]],
+        "nan.png": [[float("nan"), 0, 5, 5]],
+        "none.png": [],
+    }
+    samples = [Sample(name, make_picture(tmp_path / name), 0, as_boxes(several)) for name, several in boxes.items()]
+    (tmp_path / "broken.png").write_bytes(b"")
+    samples += [Sample(name, tmp_path / name, 0) for name in ("broken.png", "absent.png")]
+    problems = ImageDataset("train", ["ant"], samples).check()
+    reasons = {problem.id: problem.reason for problem in problems}
+    assert list(reasons) == ["empty.png", "inverted.png", "outside.png", "nan.png", "broken.png", "absent.png"]
+    assert len(problems) == len(reasons)
+    assert reasons["empty.png"] == "box 0 is inverted or empty: x0 3, y0 3, x1 3, y1 5"
+    assert reasons["inverted.png"].startswith("box 1 is inverted or empty")
+    assert reasons["outside.png"].startswith("box 0 is outside the picture of 12x8")
+    assert reasons["nan.png"].startswith("box 0 is not finite")
+    assert reasons["broken.png"] == "the file is empty; copy or download it again"
+    assert str(problems[-1]) == f"{tmp_path / 'absent.png'}: no such picture; check the path"
+
+
+def test_check_compares_sizes(tmp_path: Path, make_picture: Callable[..., Path]) -> None:
+    paths = [make_picture(tmp_path / name) for name in ("a.png", "b.png")]
+    samples = [Sample(path.name, path, 0) for path in paths]
+    problems = _Masked("train", ["ant"], samples, {"a.png": (8, 12)}).check()
+    assert [problem.reason for problem in problems] == [
+        "is 12x8, but the dataset's lists say 8x12: its boxes may be off",
+        "is 12x8, but its mask 13x8",
+    ]
+
+
+def test_classes_keep_the_datasets_order() -> None:
+    assert select_classes(["c", "a", "b"], None) == ("c", "a", "b")
+    assert select_classes(["c", "a", "b"], ["b", "c"]) == ("c", "b")
+
+
+def test_bad_class_selections_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"unknown class 'cta'; did you mean 'cat'\? Valid: ant, cat"):
+        select_classes(["ant", "cat"], ["ant", "cta"])
+    with pytest.raises(ValueError, match="classes names one class twice: ant, ant"):
+        select_classes(["ant", "cat"], ["ant", "ant"])
+    for wanted in ("ant", []):
+        with pytest.raises(ValueError, match="classes must be a list of at least one class name, got"):
+            select_classes(["ant", "cat"], wanted)
+
+
+def test_a_root_is_required(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="dataset 'pets' needs a root folder, got None; give the folder of Pets"):
+        require_root(None, "pets", "Pets 1.0")
+    with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder; expected Pets 1.0"):
+        require_root(tmp_path / "nowhere", "pets", "Pets 1.0")

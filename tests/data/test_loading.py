@@ -1,0 +1,179 @@
+"""Loaders: deterministic, complete, and never stopped or fooled by a broken picture."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.fabric.utilities.apply_func import move_data_to_device
+from PIL import Image
+
+from tokenloc.data import (
+    ImageDataset,
+    LabelledPictures,
+    LocatedPictures,
+    Preprocessing,
+    Sample,
+    create_dataset,
+    evaluation_loader,
+    train_transform,
+    training_loader,
+    transforms,
+)
+from tokenloc.data.loading import MAX_UNREADABLE, LocatedPicture, Unreadable
+
+SMALL = Preprocessing((8, 6), (10, 8), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, make_picture: Callable[..., Path]) -> ImageDataset:
+    """Ten pictures of different widths, labels 0 to 9; those at 3 and 4 are broken."""
+    paths = [make_picture(tmp_path / f"{number}.png", (20 + number, 15)) for number in range(10)]
+    paths[3].write_bytes(b"")
+    paths[4].unlink()
+    return ImageDataset("train", list("abcdefghij"), [Sample(p.name, p, n) for n, p in enumerate(paths)])
+
+
+def _labelled(dataset: ImageDataset) -> LabelledPictures:
+    return LabelledPictures(dataset, train_transform(SMALL))
+
+
+def test_training_replaces_broken_pictures_by_the_next(dataset: ImageDataset, caplog: pytest.LogCaptureFixture) -> None:
+    pictures = _labelled(dataset)
+    assert len(pictures) == 10
+    with caplog.at_level(logging.WARNING):
+        assert [pictures[index][1] for index in range(10)] == [0, 1, 2, 5, 5, 5, 6, 7, 8, 9]
+        assert pictures[3][1] == 5
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 2
+    assert "left out of training" in messages[0]
+    assert "3.png: the file is empty" in messages[0]
+    assert "4.png: no such picture" in messages[1]
+
+
+def test_the_last_picture_is_replaced_by_the_first(dataset: ImageDataset) -> None:
+    path = dataset[9].path
+    assert path is not None
+    path.write_bytes(b"")
+    assert _labelled(dataset)[9][1] == 0
+
+
+def test_training_gives_up_where_nothing_can_be_read(tmp_path: Path) -> None:
+    few = ImageDataset("train", ["a"], [Sample(str(n), tmp_path / f"{n}.jpg", 0) for n in range(3)])
+    with pytest.raises(
+        ValueError, match=r"3 pictures in a row cannot be read, from .*1.jpg on: is the disk still there"
+    ):
+        _labelled(few)[1]
+    many = ImageDataset("train", ["a"], [Sample(str(n), tmp_path / f"{n}.jpg", 0) for n in range(80)])
+    with pytest.raises(ValueError, match=rf"{MAX_UNREADABLE} pictures in a row cannot be read.*tokenloc info --data"):
+        _labelled(many)[79]
+
+
+def test_a_sufficient_size_is_passed_on(tmp_path: Path, make_picture: Callable[..., Path]) -> None:
+    path = make_picture(tmp_path / "a.jpg", (160, 160))
+    dataset = ImageDataset("train", ["a"], [Sample("a.jpg", path, 0)])
+    sizes = []
+
+    def transform(image: Image.Image) -> torch.Tensor:
+        sizes.append(image.size)
+        return torch.zeros(3, 1, 1)
+
+    LabelledPictures(dataset, transform)[0]
+    LabelledPictures(dataset, transform, min_size=(40, 40))[0]
+    assert sizes == [(160, 160), (40, 40)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_batches_follow_from_the_seed(dataset: ImageDataset, workers: int) -> None:
+    def run(seed: int) -> list[torch.Tensor]:
+        torch.manual_seed(7)
+        batches = list(training_loader(_labelled(dataset), 4, workers=workers, seed=seed))
+        assert [tuple(images.shape) for images, _ in batches] == [(4, 3, 6, 8)] * 2
+        assert all(labels.dtype == torch.int64 for _, labels in batches)
+        return [tensor for batch in batches for tensor in batch]
+
+    first, again, other = run(0), run(0), run(1)
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert any(not torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_a_last_smaller_batch_is_dropped_unless_it_is_the_only_one(dataset: ImageDataset) -> None:
+    assert [len(labels) for _, labels in training_loader(_labelled(dataset), 4, drop_last=False)] == [4, 4, 2]
+    assert [len(labels) for _, labels in training_loader(_labelled(dataset), 4)] == [4, 4]
+    assert [len(labels) for _, labels in training_loader(_labelled(dataset), 16)] == [10]
+
+
+def test_an_epoch_draws_every_picture_once(tmp_path: Path, make_picture: Callable[..., Path]) -> None:
+    samples = [Sample(str(n), make_picture(tmp_path / f"{n}.png"), n) for n in range(10)]
+    pictures = _labelled(ImageDataset("train", list("abcdefghij"), samples))
+    labels = torch.cat([labels for _, labels in training_loader(pictures, 4, drop_last=False)]).tolist()
+    assert sorted(labels) == list(range(10))
+    assert labels != sorted(labels)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", ["crop", "resize"])
+def test_evaluation_names_what_it_cannot_read(dataset: ImageDataset, workers: int, kind: str) -> None:
+    transform = transforms.test_transform(SMALL, "crop" if kind == "crop" else "resize")
+    batches = list(evaluation_loader(dataset, transform, 4, workers=workers))
+    assert [batch.indices for batch in batches] == [[0, 1, 2], [5, 6, 7], [8, 9]]
+    assert [batch.labels.tolist() for batch in batches] == [[0, 1, 2], [5, 6, 7], [8, 9]]
+    assert [len(batch) for batch in batches] == [3, 3, 2]
+    assert batches[0].images.shape == (3, 3, 6, 8)
+    assert batches[0].labels.dtype == torch.int64
+    unreadable = [record for batch in batches for record in batch.unreadable]
+    assert [(record.index, record.id) for record in unreadable] == [(3, "3.png"), (4, "4.png")]
+    assert "3.png: the file is empty" in unreadable[0].reason
+    for batch in batches:
+        for row, (index, frame) in enumerate(zip(batch.indices, batch.frames, strict=True)):
+            expected, expected_frame = transform(dataset.image(index))
+            torch.testing.assert_close(batch.images[row], expected, rtol=0, atol=0)
+            assert frame == expected_frame
+            assert frame.original_size == (20 + index, 15)
+            assert batch.masks[row] is None
+
+
+def test_a_batch_without_any_readable_picture_is_empty(dataset: ImageDataset) -> None:
+    loader = evaluation_loader(dataset.subset([3, 4]), transforms.test_transform(SMALL, "crop"), 2)
+    (batch,) = list(loader)
+    assert len(batch) == 0
+    assert batch.images.shape == (0, 3, 0, 0)
+    assert batch.labels.shape == (0,)
+    assert [record.id for record in batch.unreadable] == ["3.png", "4.png"]
+
+
+def test_masks_travel_with_their_pictures() -> None:
+    scenes = create_dataset("scenes", None, "test", length=5, size=32)
+    (batch,) = list(evaluation_loader(scenes, transforms.test_transform(SMALL, "crop"), 8))
+    for index, mask in zip(batch.indices, batch.masks, strict=True):
+        np.testing.assert_array_equal(mask, scenes.mask(index))
+
+
+def test_a_picture_whose_mask_cannot_be_read_is_named(tmp_path: Path, make_cub: Callable[..., Path]) -> None:
+    make_cub(tmp_path)
+    (tmp_path / "segmentations").mkdir()
+    cub = create_dataset("cub", tmp_path, "test", ["001.Ant"])
+    (batch,) = list(evaluation_loader(cub, transforms.test_transform(SMALL, "crop"), 8))
+    assert len(batch) == 0
+    assert ["Ant_2.png: no such picture" in record.reason for record in batch.unreadable] == [True, False]
+
+
+def test_single_items(dataset: ImageDataset) -> None:
+    pictures = LocatedPictures(dataset, transforms.test_transform(SMALL, "crop"))
+    assert len(pictures) == 10
+    good, bad = pictures[5], pictures[3]
+    assert isinstance(good, LocatedPicture)
+    assert (good.label, good.index, good.image.dtype) == (5, 5, torch.float32)
+    assert isinstance(bad, Unreadable)
+
+
+def test_lightning_moves_a_batch_to_a_device(dataset: ImageDataset) -> None:
+    batch = next(iter(evaluation_loader(dataset, transforms.test_transform(SMALL, "crop"), 4)))
+    moved = move_data_to_device(batch, torch.device("meta"))
+    assert moved.images.device.type == moved.labels.device.type == "meta"
+    assert (moved.indices, moved.frames, moved.unreadable) == (batch.indices, batch.frames, batch.unreadable)
+    assert batch.images.device.type == "cpu"

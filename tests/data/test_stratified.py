@@ -1,0 +1,69 @@
+"""Seeded splits: disjoint, complete, every class in every part, stable."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenloc.data.base import ImageDataset, Sample
+from tokenloc.data.stratified import stratified_indices, stratified_split
+
+
+def _dataset(counts: dict[str, int]) -> ImageDataset:
+    classes = sorted(counts)
+    samples = [Sample(f"{name}/{n}.jpg", None, classes.index(name)) for name in classes for n in range(counts[name])]
+    return ImageDataset("train", classes, samples)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.integers(3, 40), min_size=1, max_size=6), st.floats(0.01, 0.5), st.floats(0.01, 0.3), st.integers(0, 99)
+)
+def test_parts_are_disjoint_complete_and_hold_every_class(
+    counts: list[int], first: float, second: float, seed: int
+) -> None:
+    names = [f"class {label}" for label, count in enumerate(counts) for _ in range(count)]
+    ids = [str(number) for number in range(len(names))]
+    parts = stratified_indices(ids, names, [first, second], seed)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(ids)))
+    for part, fraction in zip(parts, [first, second, 1 - first - second], strict=True):
+        assert part.tolist() == sorted(part.tolist())
+        for label, count in enumerate(counts):
+            held = sum(names[index] == f"class {label}" for index in part)
+            assert held >= 1
+            assert abs(held - fraction * count) <= 2
+
+
+def test_a_split_holds_exactly_its_share_of_each_class() -> None:
+    rest, held_out = stratified_split(_dataset({"ant": 10, "bee": 20}), 0.3, seed=1)
+    assert np.bincount(held_out.labels).tolist() == [3, 6]
+    assert np.bincount(rest.labels).tolist() == [7, 14]
+    assert not {sample.id for sample in rest} & {sample.id for sample in held_out}
+
+
+def test_a_split_is_the_same_every_time_and_another_for_another_seed() -> None:
+    dataset = _dataset({"ant": 30})
+    splits = [[sample.id for sample in stratified_split(dataset, 0.5, seed)[1]] for seed in (4, 4, 5)]
+    assert splits[0] == splits[1] != splits[2]
+    assert splits[0][:4] == ["ant/2.jpg", "ant/4.jpg", "ant/6.jpg", "ant/8.jpg"]  # on any machine
+
+
+def test_leaving_out_a_class_moves_no_picture_of_another() -> None:
+    both, one = _dataset({"ant": 30, "bee": 30}), _dataset({"bee": 30})
+    held_out = {sample.id for sample in stratified_split(both, 0.4)[1] if sample.id.startswith("bee")}
+    assert held_out == {sample.id for sample in stratified_split(one, 0.4)[1]}
+
+
+@pytest.mark.parametrize("fractions", [[0.0], [-0.1], [1.0], [0.5, 0.5], [float("nan")]])
+def test_fractions_out_of_range_are_refused(fractions: list[float]) -> None:
+    with pytest.raises(ValueError, match="fractions must be above 0 and sum up to less than 1, got"):
+        stratified_indices(["a", "b"], ["x", "x"], fractions)
+
+
+def test_scarce_classes_are_named() -> None:
+    with pytest.raises(ValueError, match=r"every class in all 2 parts: bee with 1; add pictures, or choose .*\[0.2\]"):
+        stratified_split(_dataset({"ant": 5, "bee": 1}), 0.2)
+    with pytest.raises(ValueError, match="every class in all 3 parts: bee with 2"):
+        stratified_indices(list("abcde"), ["ant"] * 3 + ["bee"] * 2, [0.1, 0.1])

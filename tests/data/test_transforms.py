@@ -1,0 +1,124 @@
+"""Transforms: equal to the fixtures', with the frame that they really cut."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tokenloc.boxes.frame import Frame
+from tokenloc.data import Preprocessing, read_image, transforms
+
+HALF = (0.5, 0.5, 0.5)
+
+
+def _picture(size: tuple[int, int] = (50, 37)) -> Image.Image:
+    small = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
+
+
+def test_the_centre_crop_is_that_of_the_fixtures(parity_dir: Path, shared_dir: Path) -> None:
+    inputs = np.load(parity_dir / "inputs.npz")
+    transform = transforms.test_transform(Preprocessing(mean=HALF, std=HALF), "crop")
+    for expected, name in zip(inputs["images"], inputs["files"], strict=True):
+        image = read_image(shared_dir / "data/cub10/CUB_200_2011/images" / str(name))
+        tensor, frame = transform(image)
+        assert tensor.dtype == torch.float32
+        assert np.abs(tensor.numpy() - expected).max() < 1e-6
+        assert frame == Frame.center_cropped(image.size, (256, 256), (224, 224))
+
+
+@pytest.mark.parametrize("kind", ["crop", "resize"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_pixels_are_those_of_pillow(kind: str, interpolation: str) -> None:
+    """The oracle: Pillow's resize, a slice, and arithmetic."""
+    preprocessing = Preprocessing((20, 30), (26, 37), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), interpolation)
+    tensor, frame = transforms.test_transform(preprocessing, "crop" if kind == "crop" else "resize")(_picture())
+    method = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[interpolation]
+    resized = np.asarray(_picture().resize((26, 37) if kind == "crop" else (20, 30), method))
+    if kind == "crop":
+        top, left = round((37 - 30) / 2), round((26 - 20) / 2)
+        resized = resized[top : top + 30, left : left + 20]
+    expected = (resized / 255 - preprocessing.mean) / preprocessing.std
+    assert tensor.shape == (3, 30, 20)
+    np.testing.assert_allclose(tensor.numpy().transpose(1, 2, 0), expected, atol=1e-5)
+    assert frame.network_size == (20, 30)
+    assert frame.original_size == (50, 37)
+
+
+@pytest.mark.parametrize("kind", ["crop", "resize"])
+def test_the_frame_says_where_a_mark_lands(kind: str) -> None:
+    """A white rectangle's box, mapped by the frame, is where the transform put it."""
+    picture = Image.new("RGB", (401, 299))
+    picture.paste((255, 255, 255), (150, 80, 230, 190))
+    preprocessing = Preprocessing((96, 64), (110, 80), HALF, HALF)
+    tensor, frame = transforms.test_transform(preprocessing, "crop" if kind == "crop" else "resize")(picture)
+    rows, columns = np.nonzero(tensor[0].numpy() > 0)
+    found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    np.testing.assert_allclose(frame.to_network([[150, 80, 230, 190]])[0], found, atol=0.6)
+
+
+def test_training_crops_and_mirrors_at_random() -> None:
+    preprocessing = Preprocessing((20, 30), (26, 37), HALF, HALF)
+    transform = transforms.train_transform(preprocessing)
+    torch.manual_seed(3)
+    tensors = [transform(_picture()) for _ in range(64)]
+    assert {tuple(tensor.shape) for tensor in tensors} == {(3, 30, 20)}
+    resized = np.asarray(_picture().resize((26, 37), Image.Resampling.BILINEAR)).transpose(2, 0, 1) / 127.5 - 1
+    seen = set()
+    for tensor in tensors:
+        for mirrored, top, left in np.ndindex(2, 8, 7):
+            window = resized[:, top : top + 30, left : left + 20]
+            if np.abs((window[..., ::-1] if mirrored else window) - tensor.numpy()).max() < 1e-5:
+                seen.add((mirrored, top, left))
+                break
+        else:
+            pytest.fail("a training picture is no crop of the resized picture")
+    assert {mirrored for mirrored, _, _ in seen} == {0, 1}
+    assert len(seen) > 30
+    torch.manual_seed(3)
+    torch.testing.assert_close(transform(_picture()), tensors[0], rtol=0, atol=0)
+
+
+def test_preprocessing_survives_json() -> None:
+    preprocessing = Preprocessing((20, 30), (26, 37), (0.1, 0.2, 0.3), HALF, "bicubic")
+    read = Preprocessing.from_dict(json.loads(json.dumps(preprocessing.to_dict())))
+    assert read == preprocessing
+    assert hash(read) == hash(preprocessing)
+    assert Preprocessing(**json.loads(json.dumps(asdict(preprocessing)))) == preprocessing
+
+
+def test_the_evaluation_transform_can_be_sent_to_workers() -> None:
+    transform = transforms.test_transform(Preprocessing((20, 30), (26, 37)), "crop")
+    tensor, frame = pickle.loads(pickle.dumps(transform))(_picture())
+    torch.testing.assert_close(tensor, transform(_picture())[0], rtol=0, atol=0)
+    assert frame == transform(_picture())[1]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"size": (0, 224)}, r"size must be \(width, height\).*got \(0, 224\)"),
+        ({"size": (448, 224)}, r"resize \(256, 256\) must be at least size \(448, 224\).*\(512, 256\) has the usual"),
+        ({"mean": (0.5, 0.5)}, r"mean must be three numbers, got \(0.5, 0.5\)"),
+        ({"std": (0.5, 0.0, 0.5)}, r"std must be three numbers above 0, got"),
+        ({"interpolation": "bilinar"}, r"unknown interpolation 'bilinar'; did you mean 'bilinear'\?"),
+    ],
+)
+def test_preprocessing_out_of_range_is_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Preprocessing.from_dict(values)
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"unknown preprocessing value 'sizes'; did you mean 'size'\?"):
+        Preprocessing.from_dict({"sizes": (1, 1)})
+    unknown: dict[str, object] = {"frame_kind": "corp"}
+    with pytest.raises(ValueError, match=r"unknown frame kind 'corp'; did you mean 'crop'\? Valid: crop, resize"):
+        transforms.test_transform(Preprocessing(), **unknown)

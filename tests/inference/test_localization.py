@@ -1,0 +1,80 @@
+"""The result type: validated once, at construction."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tokenloc.boxes import Frame
+from tokenloc.inference import Localization
+
+
+@pytest.fixture
+def result() -> Localization:
+    map_ = np.zeros((4, 8), np.float32)
+    map_[1:3, 2:6] = 1
+    return Localization(
+        source="a.jpg",
+        label="bird",
+        class_index=3,
+        score=0.75,
+        boxes=np.array([[20.0, 10.0, 60.0, 30.0]]),
+        map=map_,
+        mask=map_ > 0.5,
+        threshold=0.5,
+        protocol="standard",
+        frame=Frame.resized((80, 40), (8, 4)),
+    )
+
+
+def test_map_and_mask_lie_on_the_pictures_own_pixels(result: Localization) -> None:
+    assert result.size == (80, 40)
+    assert result.map_on_picture().shape == (40, 80)
+    mask = result.mask_on_picture()
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    assert (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) == (20, 10, 60, 30)
+
+
+def test_plain_values(result: Localization) -> None:
+    assert result.to_dict() == {
+        "file": "a.jpg",
+        "width": 80,
+        "height": 40,
+        "label": "bird",
+        "class_index": 3,
+        "score": 0.75,
+        "boxes": [[20.0, 10.0, 60.0, 30.0]],
+        "threshold": 0.5,
+        "protocol": "standard",
+    }
+
+
+def test_boxes_cannot_be_changed_behind_its_back(result: Localization) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        result.boxes[0, 0] = 5
+
+
+def test_no_box_at_all_is_a_result(result: Localization) -> None:
+    assert replace(result, boxes=np.zeros((0, 4)), mask=np.zeros((4, 8), bool)).to_dict()["boxes"] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"boxes": np.array([[60.0, 10.0, 20.0, 30.0]])}, r"boxes of a\.jpg: .*inverted or empty.*x0 60"),
+        ({"boxes": np.array([[20.0, 10.0, 600.0, 30.0]])}, r"boxes of a\.jpg: .*x1 600"),
+        ({"score": 1.5}, r"score of a\.jpg must lie in \[0, 1\]; got 1\.5"),
+        ({"threshold": float("nan")}, r"threshold of a\.jpg must lie in \[0, 1\]; got nan"),
+        ({"map": np.full((4, 8), np.nan, np.float32)}, r"the map of a\.jpg must be finite and lie in \[0, 1\]"),
+        ({"map": np.full((4, 8), 2, np.float32)}, r"the map of a\.jpg must be finite and lie in \[0, 1\]"),
+        (
+            {"mask": np.zeros((3, 8), bool)},
+            r"map and mask of a\.jpg must be \[h, w\] of one size; got \(4, 8\) and \(3, 8\)",
+        ),
+    ],
+)
+def test_contradictions_are_refused(result: Localization, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(result, **changes)

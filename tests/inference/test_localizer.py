@@ -1,0 +1,145 @@
+"""From a checkpoint and pictures in any form to boxes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tokenloc
+from tokenloc.boxes import get_protocol, largest_boxes, prepare_map
+from tokenloc.data import Unreadable, create_dataset, test_transform
+from tokenloc.inference import Localization, Localizer, choose_device
+from tokenloc.training.checkpoint import load_checkpoint
+
+
+@pytest.fixture(scope="module")
+def localizer(run: Path) -> Localizer:
+    return tokenloc.Localizer.from_checkpoint(run / "checkpoints/best.ckpt", device="cpu", threshold=0.4)
+
+
+@pytest.fixture(scope="module")
+def picture() -> Image.Image:
+    return create_dataset("scenes", None, "test", size=(90, 61), length=3).image(1)
+
+
+def same(first: Localization, second: Localization) -> bool:
+    return first.boxes.tolist() == second.boxes.tolist() and np.array_equal(first.map, second.map)
+
+
+def test_the_way_from_picture_to_box_step_by_step(localizer: Localizer, picture: Image.Image, run: Path) -> None:
+    result = localizer(picture)
+    model, card = load_checkpoint(run / "checkpoints/best.ckpt")
+    tensor, frame = test_transform(card.preprocessing, "resize")(picture)
+    with torch.no_grad():
+        logits, maps = model.localize(tensor[None])
+    protocol = get_protocol("standard")
+    prepared = prepare_map(maps[0, 0].numpy(), (32, 32), protocol)
+    box = largest_boxes(prepared, [0.4], protocol)
+    np.testing.assert_allclose(result.boxes, frame.to_original(box), atol=1e-9)
+    assert result.score == pytest.approx(logits.softmax(1).max().item(), abs=1e-6)
+    assert result.label == card.classes[int(logits.argmax())]
+    assert result.size == (90, 61)
+
+
+def test_every_form_of_a_picture_gives_the_same(localizer: Localizer, picture: Image.Image, tmp_path: Path) -> None:
+    picture.save(tmp_path / "x.png")
+    array = np.asarray(picture)
+    tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
+    expected = localizer(picture)
+    for form in (tmp_path / "x.png", str(tmp_path / "x.png"), array, tensor, tensor.float() / 255):
+        assert same(localizer(form), expected)
+
+
+def test_a_list_gives_a_list_in_order(localizer: Localizer, picture: Image.Image) -> None:
+    mirrored = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    results = localizer([picture, mirrored])
+    assert [type(result) for result in results] == [Localization, Localization]
+    # A batch may round differently than one picture alone.
+    np.testing.assert_allclose(results[1].map, localizer(mirrored).map, atol=1e-5)
+    assert localizer([]) == []
+
+
+def test_all_objects_include_the_largest(run: Path, picture: Image.Image) -> None:
+    checkpoint = run / "checkpoints/best.ckpt"
+    largest = Localizer.from_checkpoint(checkpoint, "cpu", threshold=0.5)(picture)
+    every = Localizer.from_checkpoint(checkpoint, "cpu", threshold=0.5, objects="all")(picture)
+    assert every.boxes[0].tolist() == largest.boxes[0].tolist()
+    assert len(every.boxes) >= len(largest.boxes) == 1
+    assert every.mask.sum() == (every.map > 0.5).sum()
+
+
+def test_the_calibrated_threshold_is_the_default(run: Path) -> None:
+    _, card = load_checkpoint(run / "checkpoints/best.ckpt")
+    assert card.threshold is not None
+    assert Localizer.from_checkpoint(run / "checkpoints/best.ckpt").threshold == card.threshold.value
+
+
+def test_a_stream_reports_what_it_cannot_read_and_goes_on(
+    localizer: Localizer, picture: Image.Image, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    pictures = [picture, tmp_path / "broken.jpg", tmp_path / "gone.jpg", picture]
+    results = list(localizer.stream(iter(pictures), batch_size=3))
+    assert [type(result) for result in results] == [Localization, Unreadable, Unreadable, Localization]
+    assert "broken.jpg" in results[1].reason
+    assert "gone.jpg" in results[2].reason
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        (np.zeros((5, 5), np.uint8), r"expected an RGB array \[height, width, 3\] uint8 .*got uint8 of shape \(5, 5\)"),
+        (np.zeros((5, 5, 3)), r"got float64 of shape \(5, 5, 3\)"),
+        (torch.zeros(1, 5, 5), r"expected a tensor \[3, height, width\], got \[1, 5, 5\]"),
+        (torch.full((3, 5, 5), 2.5), r"must hold RGB in \[0, 1\], not normalised; got values 2.5 to 2.5"),
+        (torch.full((3, 5, 5), float("nan")), r"must hold RGB in \[0, 1\]"),
+    ],
+)
+def test_arrays_of_another_form(localizer: Localizer, form: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        localizer(form)
+
+
+def test_missing_file(localizer: Localizer, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.jpg"):
+        localizer(tmp_path / "nowhere.jpg")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threshold": 1.5}, r"threshold must be in \[0, 1\], got 1.5"),
+        ({"objects": "some"}, "unknown objects 'some'.*Valid: all, largest"),
+        ({"device": "tpu"}, "device 'tpu' is not available here; use auto or one of cpu"),
+    ],
+)
+def test_bad_options(run: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Localizer.from_checkpoint(run / "checkpoints/best.ckpt", **options)
+
+
+def test_auto_is_a_device_that_is_there() -> None:
+    torch.zeros(1, device=choose_device("auto"))
+
+
+def test_a_constant_map_draws_no_box(
+    localizer: Localizer, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flat = torch.ones(1, 1, 4, 4)
+    monkeypatch.setattr(localizer.model, "localize", lambda images: (torch.zeros(len(images), 6), flat))
+    result = localizer(picture)
+    assert result.boxes.shape == (0, 4)
+    assert not result.mask.any()
+
+
+def test_a_map_with_nan_is_an_error(
+    localizer: Localizer, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = torch.full((1, 1, 4, 4), float("nan"))
+    monkeypatch.setattr(localizer.model, "localize", lambda images: (torch.zeros(len(images), 6), broken))
+    with pytest.raises(ValueError, match="16 of 16 values that are not finite"):
+        localizer(picture)

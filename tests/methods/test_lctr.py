@@ -1,0 +1,239 @@
+"""LCTR: its head against one convolution for each image, its maps against the paper's equations."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tokenloc.backbones import Evidence, create_backbone
+from tokenloc.methods import create_model
+from tokenloc.methods.lctr import (
+    LCTR,
+    CueDigging,
+    class_attention_map,
+    patch_relation_map,
+    shifted_means,
+)
+
+SMALL = {"embed_dim": 24, "num_heads": 2, "depth": 2}
+IMAGES = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(1))
+EVERY_CLASS = torch.arange(5).repeat(2, 1)
+GRIDS = [(4, 3), (1, 5), (5, 1), (1, 1), (2, 2)]
+
+
+def model(**options: Any) -> LCTR:
+    made = create_model("lctr", "vit_tiny_patch16_224", 5, False, (64, 48), backbone_options=SMALL, **options).eval()
+    assert isinstance(made, LCTR)
+    return made
+
+
+def head(**options: Any) -> CueDigging:
+    settings = {"width": 6, "num_classes": 5, "kernels": 4, "kernel_size": 3, "pooling": "separate", **options}
+    return CueDigging(**settings).double()
+
+
+def plain_maps(module: CueDigging, tokens: Tensor, scores: Tensor) -> Tensor:
+    """Equation 6 as it is written: for each image its own kernel and its own convolution."""
+    maps = []
+    for image, image_scores in zip(tokens, scores, strict=True):
+        kernel = sum(score * weight for score, weight in zip(image_scores, module.weight, strict=True))
+        maps.append(F.conv2d(image[None], kernel, padding=module.weight.shape[-1] // 2)[0])
+    return torch.stack(maps)
+
+
+# ---- the cue digging module ----
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("kernel_size", [1, 3])
+@pytest.mark.parametrize("kernels", [1, 4])
+def test_maps_and_their_average_are_those_of_one_convolution_per_image(
+    grid: tuple[int, int], kernel_size: int, kernels: int
+) -> None:
+    module = head(kernels=kernels, kernel_size=kernel_size)
+    tokens = torch.randn(3, 6, *grid, dtype=torch.float64, requires_grad=True)
+    scores = torch.rand(3, kernels, dtype=torch.float64, requires_grad=True)
+    classes = torch.tensor([[0, 4, 2], [3, 3, 1], [4, 0, 0]])
+    expected = plain_maps(module, tokens, scores)
+    chosen = torch.stack([expected[i, classes[i]] for i in range(3)])
+    pairs = [(module.pooled(tokens, scores), expected.mean(dim=(2, 3))), (module.maps(tokens, scores, classes), chosen)]
+    for mine, theirs in pairs:
+        torch.testing.assert_close(mine, theirs)
+        mixture = torch.linspace(-1, 2, mine.numel(), dtype=torch.float64).view_as(mine)
+        inputs = (tokens, scores, module.weight)
+        mine_slopes, their_slopes = (
+            torch.autograd.grad((x * mixture).sum(), inputs, retain_graph=True) for x in (mine, theirs)
+        )
+        for a, b in zip(mine_slopes, their_slopes, strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_shifted_means_are_averages_over_what_each_weight_sees() -> None:
+    tokens = torch.arange(6.0).reshape(1, 1, 2, 3)  # 0 1 2 / 3 4 5
+    expected = (
+        torch.tensor([[0 + 1, 0 + 1 + 2, 1 + 2], [0 + 1 + 3 + 4, 15, 1 + 2 + 4 + 5], [3 + 4, 3 + 4 + 5, 4 + 5]]) / 6
+    )
+    torch.testing.assert_close(shifted_means(tokens, 3)[0, 0], expected)
+    torch.testing.assert_close(shifted_means(tokens, 1), torch.full((1, 1, 1, 1), 2.5))
+
+
+@pytest.mark.parametrize("pooling", ["separate", "shared", "mean", "max"])
+def test_scores_come_from_what_the_class_token_overlooks(pooling: str) -> None:
+    module = head(pooling=pooling)
+    tokens, attention = torch.randn(2, 6, 3, 4).double(), torch.rand(2, 3, 4).double()
+    expected = []
+    for image, seen in zip(tokens, attention, strict=True):
+        overlooked = 1 - (seen - seen.min()) / (seen.max() - seen.min())
+        dug = F.conv2d((image * overlooked)[None], module.dig.weight, module.dig.bias, padding=1)[0]
+        average, largest = dug.flatten(1).mean(dim=1), dug.flatten(1).max(dim=1).values
+        before = {
+            "separate": lambda a=average, m=largest: module.mean_score(a) + module.max_score(m),
+            "shared": lambda a=average, m=largest: module.mean_score(a + m),
+            "mean": lambda a=average: module.mean_score(a),
+            "max": lambda m=largest: module.max_score(m),
+        }[pooling]()
+        expected.append(1 / (1 + (-before).exp()))
+    torch.testing.assert_close(module.scores(tokens, attention), torch.stack(expected))
+
+
+def test_pooling_has_the_layers_that_it_needs_and_no_others() -> None:
+    layers = {p: {n.split(".")[0] for n, _ in head(pooling=p).named_parameters()} for p in ("separate", "mean", "max")}
+    assert layers["separate"] == {"weight", "dig", "mean_score", "max_score"}
+    assert layers["mean"] == {"weight", "dig", "mean_score"}
+    assert layers["max"] == {"weight", "dig", "max_score"}
+
+
+def test_each_kernel_starts_kaiming_uniform() -> None:
+    weight = head(width=16, num_classes=40).weight
+    bound = math.sqrt(6 / (16 * 9))
+    for kernel in weight:
+        assert 0.98 * bound < float(kernel.detach().abs().max()) <= bound
+        assert abs(float(kernel.detach().std()) - bound / math.sqrt(3)) < 0.02 * bound
+
+
+def test_head_and_model_are_as_large_as_the_paper_says() -> None:
+    with torch.device("meta"):
+        module = CueDigging(384, 1000, kernels=4, kernel_size=3, pooling="separate")
+    count = sum(p.numel() for p in module.parameters())
+    assert count == 384 * 384 * 9 + 384 + 2 * (384 * 4 + 4) + 4 * 1000 * 384 * 9
+    assert 15.1e6 <= count < 15.2e6
+    backbone, _ = create_backbone("deit_small_patch16_224", pretrained=False)
+    total = count + sum(p.numel() for p in backbone.parameters())
+    assert round(total / 1e6, 1) == 36.8
+
+
+# ---- the method ----
+
+
+def test_the_map_is_the_head_s_times_the_patch_relation() -> None:
+    lctr = model()
+    logits, maps = lctr.localize(IMAGES, EVERY_CLASS)
+    features = lctr.backbone(IMAGES, Evidence(class_attention=True, patch_relation=True))
+    tokens, attention = features.patch_map(), features.class_attention.mean(dim=1).reshape(2, 4, 3)
+    semantic = plain_maps(lctr.head, tokens, lctr.head.scores(tokens, attention))
+    relation = features.patch_relation.mean(dim=1).reshape(2, 4, 3)
+    torch.testing.assert_close(logits, semantic.mean(dim=(2, 3)))
+    torch.testing.assert_close(maps, semantic * relation[:, None])
+
+
+def test_the_relation_vector_is_the_mean_of_the_weighted_attention() -> None:
+    """Equation 5 and the text before it, with the weighted matrix that the library never builds."""
+    lctr = model()
+    seen: list[Tensor] = []
+    for block in lctr.backbone.blocks:
+        block.norm1.register_forward_hook(lambda *call: seen.append(call[-1].detach()))
+    features = lctr.backbone(IMAGES, Evidence(patch_relation=True))
+    for level, (block, tokens) in enumerate(zip(lctr.backbone.blocks, seen, strict=True)):
+        query, key, _ = block.attn.qkv(tokens).reshape(2, 13, 3, 2, 12).permute(2, 0, 3, 1, 4)
+        attention = (query @ key.mT / math.sqrt(12)).softmax(dim=-1).mean(dim=1)
+        weighted = attention[:, :, 1:] * attention[:, 0, :, None]
+        torch.testing.assert_close(features.patch_relation[:, level], weighted.mean(dim=1))
+
+
+def test_training_and_testing_agree_on_the_logits() -> None:
+    lctr = model()
+    torch.testing.assert_close(lctr(IMAGES).logits, lctr.localize(IMAGES)[0])
+
+
+def test_the_loss_reaches_every_parameter() -> None:
+    lctr = model()
+    lctr.loss(lctr(IMAGES), torch.tensor([2, 0]))["total"].backward()
+    assert not [name for name, p in lctr.named_parameters() if p.grad is None or not p.grad.any()]
+
+
+def test_without_both_modules_it_is_tscam() -> None:
+    lctr = model(relation=False, cue_digging=False)
+    tscam = create_model("tscam", "vit_tiny_patch16_224", 5, False, (64, 48), backbone_options=SMALL).eval()
+    tscam.load_state_dict(lctr.state_dict())
+    for mine, theirs in zip(lctr.localize(IMAGES, EVERY_CLASS), tscam.localize(IMAGES, EVERY_CLASS), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_relation_changes_the_map_and_not_the_logits() -> None:
+    lctr = model()
+    logits, maps = lctr.localize(IMAGES, EVERY_CLASS)
+    lctr.relation = False
+    logits_without, maps_without = lctr.localize(IMAGES, EVERY_CLASS)
+    features = lctr.backbone(IMAGES, Evidence(class_attention=True, patch_relation=True))
+    ratio = class_attention_map(features) / patch_relation_map(features)
+    assert torch.equal(logits, logits_without)
+    torch.testing.assert_close(maps_without, maps * ratio[:, None])
+
+
+@pytest.mark.parametrize("size", [(16, 96), (96, 16), (16, 16), (48, 80)])
+def test_any_grid(size: tuple[int, int]) -> None:
+    lctr = model()
+    images = torch.randn(2, 3, *size)
+    lctr(images).logits.sum().backward()
+    logits, maps = lctr.localize(images)
+    assert maps.shape == (2, 1, size[0] // 16, size[1] // 16)
+    assert logits.isfinite().all()
+    assert maps.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype: torch.dtype) -> None:
+    lctr = model()
+    exact = [x.detach() for x in lctr.localize(IMAGES, EVERY_CLASS)]
+    with torch.autocast("cpu", dtype):
+        rough = lctr.localize(IMAGES, EVERY_CLASS)
+        lctr(IMAGES).logits.sum().backward()
+    for near, far in zip(exact, rough, strict=True):
+        torch.testing.assert_close(far.detach().float(), near, rtol=0, atol=0.05 * float(near.abs().max()))
+
+
+# ---- bad input ----
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kernels": 0}, r"kernels, how many the cue digging module mixes \(G\), must be at least 1; got 0"),
+        ({"kernel_size": 5}, r"kernel_size must be 1 or 3 \(Table 7 of LCTR\); got 5"),
+        (
+            {"pooling": "separat"},
+            r"unknown pooling 'separat'; did you mean 'separate'\? Valid: max, mean, separate, sh",
+        ),
+    ],
+)
+def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        model(**options)
+
+
+def test_a_backbone_without_class_token_is_refused() -> None:
+    with pytest.raises(ValueError, match="has no class token, which lctr needs; choose a backbone with one"):
+        create_model("lctr", "vit_base_patch16_gap_224", 5, False, backbone_options={"embed_dim": 24, "num_heads": 2})
+
+
+def test_maps_want_the_evidence_that_they_are_made_of() -> None:
+    features = model().backbone(IMAGES)
+    with pytest.raises(ValueError, match=r"without class attention; ask for Evidence\(class_attention=True\)"):
+        class_attention_map(features)
+    with pytest.raises(ValueError, match=r"without the patch relation; ask for Evidence\(patch_relation=True\)"):
+        patch_relation_map(features)

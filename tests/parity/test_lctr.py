@@ -1,0 +1,48 @@
+"""LCTR's patch relation map, against the paper's equations on real weights. No released code is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from tokenloc.backbones import Evidence, Features
+from tokenloc.methods import Method
+from tokenloc.methods.lctr import class_attention_map, patch_relation_map
+
+Arrays = dict[str, Tensor]
+
+
+@pytest.fixture
+def plain(released_model: Callable[..., Method]) -> Method:
+    """LCTR without its cue digging module: the head is the convolution of the inputs."""
+    return released_model("lctr", cue_digging=False)
+
+
+@pytest.fixture
+def features(plain: Method, inputs: Arrays) -> Features:
+    with torch.no_grad():
+        return plain.backbone(inputs["images"], Evidence(class_attention=True, patch_relation=True))
+
+
+def test_the_patch_relation_map(features: Features, fixture_of: Callable[[str], Arrays]) -> None:
+    expected = fixture_of("rpam")["patch_relation_map"]
+    torch.testing.assert_close(patch_relation_map(features), expected, rtol=1e-5, atol=0)
+
+
+def test_the_class_attention_that_is_reversed(features: Features, fixture_of: Callable[[str], Arrays]) -> None:
+    expected = fixture_of("rpam")["class_attention_mean"]
+    torch.testing.assert_close(class_attention_map(features), expected, rtol=1e-5, atol=0)
+
+
+def test_the_map_is_the_semantic_map_times_the_relation_map(
+    plain: Method, inputs: Arrays, fixture_of: Callable[[str], Arrays]
+) -> None:
+    tscam, relation = fixture_of("tscam"), fixture_of("rpam")["patch_relation_map"]
+    with torch.no_grad():
+        logits, maps = plain.localize(inputs["images"], torch.arange(10).repeat(2, 1))
+    semantic = tscam["cams"] / tscam["attention_sum"][:, None]
+    torch.testing.assert_close(logits, tscam["logits"], rtol=1e-5, atol=3e-5)
+    torch.testing.assert_close(maps, semantic * relation[:, None], rtol=1e-4, atol=1e-4 * float(maps.abs().max()))

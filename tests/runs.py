@@ -1,0 +1,37 @@
+"""Small runs that several tests stand on: seconds each, on generated scenes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tokenloc.commands.train import train
+from tokenloc.training.config import DataConfig, ModelChoice, Optimisation
+
+TINY_VIT = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+
+
+def tiny_settings(out: Path, **changes: Any) -> dict[str, Any]:
+    """Return the arguments of a training that takes a second or two."""
+    data = DataConfig(
+        name="scenes",
+        resize=36,
+        crop=32,
+        val_split="val",
+        calibration_split="val",
+        test_split="test",
+        options={"size": 40, "length": 24},
+    )
+    return {
+        "data": data,
+        "model": ModelChoice("tscam", "vit_tiny_patch16_224", False, backbone_options=TINY_VIT),
+        "optimisation": Optimisation(epochs=2, batch_size=8, lr=1e-3, schedule="cosine"),
+        "out": out,
+        "device": "cpu",
+        **changes,
+    }
+
+
+def tiny_run(out: Path, **changes: Any) -> Path:
+    """Train for a moment; return the best checkpoint."""
+    return train(**tiny_settings(out, **changes))

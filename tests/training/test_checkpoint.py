@@ -1,0 +1,102 @@
+"""What a checkpoint carries, and files that are none."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.backbones.test_weights import Trap
+from tokenloc.training.checkpoint import Threshold, load_checkpoint, read_card, read_checkpoint, store_threshold
+
+
+@pytest.fixture
+def copy(run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(run / "checkpoints/best.ckpt", tmp_path / "best.ckpt"))
+
+
+def test_a_checkpoint_carries_all_that_its_weights_need(run: Path) -> None:
+    model, card = load_checkpoint(run / "checkpoints/best.ckpt")
+    assert not model.training
+    assert card.model.method == "tscam"
+    assert card.classes == ("stripes", "columns", "checks", "dots", "grid", "zigzag")
+    assert (card.preprocessing.size, card.preprocessing.resize) == ((32, 32), (36, 36))
+    assert card.preprocessing.mean == (0.5, 0.5, 0.5)
+    assert card.threshold is not None
+    assert card.threshold.source.startswith("calibrated on val of scenes (24 photographs), protocol standard")
+
+
+def test_cards_survive_their_plain_form(run: Path) -> None:
+    card = read_card(run / "checkpoints/best.ckpt")
+    assert type(card).from_entry(card.entry()) == card
+    bare = replace(card, threshold=None, model=replace(card.model, image_size=None))
+    assert type(card).from_entry(bare.entry()) == bare
+
+
+def test_a_stored_threshold_replaces_the_old_one_and_nothing_else(copy: Path) -> None:
+    before = read_checkpoint(copy)
+    store_threshold(copy, Threshold(0.25, "by hand"))
+    after = read_checkpoint(copy)
+    assert read_card(copy).threshold == Threshold(0.25, "by hand")
+    assert all(torch.equal(before["state_dict"][key], after["state_dict"][key]) for key in before["state_dict"])
+    assert before["epoch"] == after["epoch"]
+
+
+def test_missing(tmp_path: Path) -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"no checkpoint at .*gone\.ckpt; expected a file such as RUN/checkpoints"
+    ):
+        load_checkpoint(tmp_path / "gone.ckpt")
+
+
+def test_truncated(copy: Path) -> None:
+    copy.write_bytes(copy.read_bytes()[:5000])
+    with pytest.raises(
+        ValueError, match=r"best\.ckpt \(5000 bytes\) cannot be read as a torch checkpoint; is it complete\?"
+    ):
+        load_checkpoint(copy)
+
+
+def test_code_is_never_run(tmp_path: Path) -> None:
+    path, witness = tmp_path / "evil.ckpt", tmp_path / "it_ran"
+    path.write_bytes(pickle.dumps({"tokenloc": Trap(witness), "state_dict": {}}))
+    with pytest.raises(ValueError, match=r"evil\.ckpt was refused"):
+        load_checkpoint(path)
+    assert not witness.exists()
+
+
+def test_a_checkpoint_of_another_program(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"a": torch.zeros(1)}}, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=r"other\.ckpt is not a checkpoint of `tokenloc train`"):
+        load_checkpoint(tmp_path / "other.ckpt")
+
+
+def changed(copy: Path, **model: object) -> Path:
+    content = read_checkpoint(copy)
+    content["tokenloc"]["model"].update(model)
+    torch.save(content, copy)
+    return copy
+
+
+def test_a_method_that_is_not_here(copy: Path) -> None:
+    with pytest.raises(ValueError, match=r"unknown method \(in .*best\.ckpt\) 'tscan'; did you mean 'tscam'"):
+        load_checkpoint(changed(copy, method="tscan"))
+
+
+def test_a_class_count_that_does_not_fit(copy: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"the weights in .*best\.ckpt do not fit tscam on vit_tiny_patch16_224: .*head"
+    ):
+        load_checkpoint(changed(copy, num_classes=7))
+
+
+def test_a_format_of_the_future(copy: Path) -> None:
+    content = read_checkpoint(copy)
+    content["tokenloc"]["format"] = 99
+    torch.save(content, copy)
+    with pytest.raises(ValueError, match="has checkpoint format 99; this tokenloc reads format 1"):
+        read_card(copy)

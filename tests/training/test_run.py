@@ -1,0 +1,135 @@
+"""A whole run: what it leaves behind, that it repeats, and that it goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tests.runs import tiny_run, tiny_settings
+from tokenloc.boxes import get_protocol
+from tokenloc.data import create_dataset
+from tokenloc.training.checkpoint import load_checkpoint, read_checkpoint
+from tokenloc.training.config import DataConfig, Optimisation
+from tokenloc.training.evaluation import measure
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(checkpoint)["state_dict"]
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_runs_folder(run: Path) -> None:
+    there = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    assert {
+        "config.yaml",
+        "environment.json",
+        "metrics.json",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+    } <= there
+    assert any(name.startswith("logs/") and "tfevents" in name for name in there)
+    assert any(name.startswith("logs/") and name.endswith("metrics.csv") for name in there)
+    assert "figures/summary.png" in there
+    assert not [name for name in there if ".partial" in name]
+    environment = json.loads((run / "environment.json").read_text())
+    assert {"tokenloc", "torch", "timm", "commit"} <= environment.keys()
+
+
+def test_metrics_have_the_designs_form(run: Path) -> None:
+    content = json.loads((run / "metrics.json").read_text())
+    assert {"protocol", "images", "metrics", "threshold"} <= content.keys()
+    names = {"top1_cls", "top5_cls", "top1_loc", "top5_loc", "gt_known", "max_box_acc_v1", "max_box_acc_v2", "box_acc"}
+    assert names | {"pxap", "piou"} <= content["metrics"].keys()
+    assert (content["protocol"], content["images"]) == ("standard", 24)
+    assert list(content["metrics"]["box_acc"]) == ["0.3", "0.5", "0.7", "0.8", "0.9"]
+    assert content["threshold_source"].startswith("calibrated on val of scenes")
+    assert set(content["constant_boxes"]) == {"centre 70 % box", "whole-image box"}
+
+
+def test_metrics_are_those_of_the_checkpoint(run: Path) -> None:
+    model, card = load_checkpoint(run / "checkpoints/best.ckpt")
+    test = create_dataset("scenes", None, "test", card.classes, size=40, length=24)
+    assert card.threshold is not None
+    measured = measure(model, test, card.preprocessing, get_protocol("standard"), card.threshold.value, batch_size=5)
+    stored = json.loads((run / "metrics.json").read_text())
+    assert measured.to_dict()["metrics"] == stored["metrics"]
+
+
+def test_the_resolved_configuration_repeats_the_run(run: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["optimisation"]["betas"] == [0.9, 0.99]
+    assert config["data"]["options"] == {"size": 40, "length": 24}
+    tiny_run(tmp_path / "again")
+    assert same(weights(run / "checkpoints/last.ckpt"), weights(tmp_path / "again/checkpoints/last.ckpt"))
+
+
+def test_another_seed_gives_other_weights(run: Path, tmp_path: Path) -> None:
+    tiny_run(tmp_path / "other", seed=1)
+    assert not same(weights(run / "checkpoints/last.ckpt"), weights(tmp_path / "other/checkpoints/last.ckpt"))
+
+
+class KilledError(Exception):
+    """Stands for a killed process."""
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tokenloc.training.module import LocalizationTask
+
+    step = LocalizationTask.training_step
+
+    def stops(self: LocalizationTask, batch: object, batch_index: int) -> torch.Tensor:
+        if self.current_epoch == 1 and batch_index == 1:
+            raise KilledError
+        return step(self, batch, batch_index)
+
+    monkeypatch.setattr(LocalizationTask, "training_step", stops)
+    with pytest.raises(KilledError):
+        tiny_run(tmp_path / "broken")
+    monkeypatch.undo()
+    tiny_run(tmp_path / "broken", resume=True)
+    assert same(weights(run / "checkpoints/last.ckpt"), weights(tmp_path / "broken/checkpoints/last.ckpt"))
+
+
+def test_a_run_is_not_written_over(run: Path) -> None:
+    with pytest.raises(ValueError, match="holds a run already; continue it with --resume, or give another --out"):
+        tiny_run(run)
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nothing to resume: no .*last\.ckpt"):
+        tiny_run(tmp_path / "none", resume=True)
+
+
+def test_resuming_another_model_shows_the_difference(run: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(run, tmp_path / "copy")
+    settings = tiny_settings(tmp_path / "copy", resume=True)
+    settings["model"].options = {"head": "fc"}
+    with pytest.raises(
+        ValueError, match=r"cannot be resumed with another configuration; what differs: model .*'head': 'fc'"
+    ):
+        tiny_run(tmp_path / "copy", resume=True, model=settings["model"])
+
+
+def test_without_a_held_out_split_the_last_epoch_is_the_best(tmp_path: Path) -> None:
+    data = DataConfig(name="scenes", resize=36, crop=32, options={"size": 40, "length": 16})
+    best = tiny_run(tmp_path / "plain", data=data, optimisation=Optimisation(epochs=1, batch_size=8))
+    assert same(weights(best), weights(best.with_name("last.ckpt")))
+    assert not (tmp_path / "plain/metrics.json").exists()
+    assert load_checkpoint(best)[1].threshold is None
+
+
+def test_best_is_the_epoch_with_the_best_held_out_labels(run: Path) -> None:
+    callbacks = read_checkpoint(run / "checkpoints/best.ckpt")["callbacks"]
+    (state,) = [value for key, value in callbacks.items() if "ModelCheckpoint" in key]
+    assert state["monitor"] == "val/top1_cls"
