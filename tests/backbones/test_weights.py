@@ -115,7 +115,7 @@ def test_file_without_tensors(tmp_path: Path) -> None:
 
 def test_unreachable_hub_is_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     class Unreachable:
-        def head(self, *args: object, **kwargs: object) -> None:
+        def head(self, *_: object, **__: object) -> None:
             raise ConnectionError("Name or service not known")
 
     monkeypatch.setattr(huggingface_hub, "get_session", Unreachable)

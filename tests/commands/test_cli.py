@@ -73,7 +73,7 @@ def test_localize_goes_on_past_unreadable_files(
 def test_localize_without_photographs(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     assert main(["localize", str(checkpoint), str(tmp_path / "empty"), "--out", str(tmp_path / "found")]) == 2
-    assert "no photographs in" in capsys.readouterr().err
+    assert "no pictures in" in capsys.readouterr().err
     assert not (tmp_path / "found").exists()
 
 
@@ -182,7 +182,7 @@ def test_list_and_info(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_info_lists_broken_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("cat", "dog"):
         photographs(tmp_path / "data" / name)
-    words = ["info", "--data.name", "folder", "--data.root", str(tmp_path / "data")]
+    words = ["info", "--data.name", "folder", "--data.root", str(tmp_path / "data"), "--split", "all"]
     assert main(words) == 0
     assert "6 pictures of 2 classes" in capsys.readouterr().out
     (tmp_path / "data/dog/1.png").write_bytes(b"x")

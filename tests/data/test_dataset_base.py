@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tokenloc.data import create_dataset
 from tokenloc.data.base import NO_BOXES, ImageDataset, Sample, as_boxes, require_root, select_classes
 
 
@@ -152,3 +153,17 @@ def test_a_root_is_required(tmp_path: Path) -> None:
         require_root(None, "pets", "Pets 1.0")
     with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder; expected Pets 1.0"):
         require_root(tmp_path / "nowhere", "pets", "Pets 1.0")
+
+
+def test_labels_follow_another_order_of_the_classes() -> None:
+    scenes = create_dataset("scenes", None, "test", length=12)
+    order = tuple(reversed(scenes.classes))
+    turned = scenes.in_class_order(order)
+    assert turned.classes == order
+    for before, after in zip(scenes, turned, strict=True):
+        assert scenes.classes[before.label] == turned.classes[after.label]
+        assert before.id == after.id
+    assert turned.image(3).tobytes() == scenes.image(3).tobytes()
+    assert scenes.in_class_order(scenes.classes) is scenes
+    with pytest.raises(ValueError, match="expected the 1 classes 'dots'; scenes test has the 6 classes"):
+        scenes.in_class_order(["dots"])

@@ -11,7 +11,7 @@ from PIL import Image
 
 import tokenloc
 from tokenloc.boxes import get_protocol, largest_boxes, prepare_map
-from tokenloc.data import Unreadable, create_dataset, test_transform
+from tokenloc.data import Unreadable, create_dataset, transforms
 from tokenloc.inference import Localization, Localizer, choose_device
 from tokenloc.training.checkpoint import load_checkpoint
 
@@ -33,7 +33,7 @@ def same(first: Localization, second: Localization) -> bool:
 def test_the_way_from_picture_to_box_step_by_step(localizer: Localizer, picture: Image.Image, run: Path) -> None:
     result = localizer(picture)
     model, card = load_checkpoint(run / "checkpoints/best.ckpt")
-    tensor, frame = test_transform(card.preprocessing, "resize")(picture)
+    tensor, frame = transforms.test_transform(card.preprocessing, "resize")(picture)
     with torch.no_grad():
         logits, maps = model.localize(tensor[None])
     protocol = get_protocol("standard")

@@ -131,5 +131,5 @@ def test_without_a_held_out_split_the_last_epoch_is_the_best(tmp_path: Path) -> 
 
 def test_best_is_the_epoch_with_the_best_held_out_labels(run: Path) -> None:
     callbacks = read_checkpoint(run / "checkpoints/best.ckpt")["callbacks"]
-    (state,) = [value for key, value in callbacks.items() if "ModelCheckpoint" in key]
-    assert state["monitor"] == "val/top1_cls"
+    assert [value["monitor"] for value in callbacks.values()] == ["val/top1_cls", None]
+    assert read_checkpoint(run / "checkpoints/last.ckpt")["epoch"] == 1

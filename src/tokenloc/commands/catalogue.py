@@ -21,7 +21,7 @@ SHOWN_PROBLEMS = 20
 
 def list_recipes(pattern: str | None = None) -> list[str]:
     """Return the recipes below ./recipes, sorted; ``pattern`` is a shell wildcard."""
-    return matching((path.as_posix() for path in Path("recipes").rglob("*.yaml")), pattern)
+    return matching((path.as_posix() for path in Path("recipes").rglob("[!_]*.yaml")), pattern)
 
 
 LISTS: dict[str, Callable[[str | None], list[str]]] = {

@@ -114,13 +114,7 @@ def open_dataset(card: Card, data: DataSource, split: str) -> ImageDataset:
     name = data.name or trained.get("name") or "folder"
     root = data.root or trained.get("root")
     options = data.options if data.options is not None else (trained.get("options") or {} if data.name is None else {})
-    dataset = create_dataset(name, root, split, card.classes, **options)
-    if tuple(dataset.classes) != card.classes:
-        raise ValueError(
-            f"the checkpoint has {len(card.classes)} classes ({', '.join(card.classes[:3])}, …), {name} at {root} has "
-            f"{len(dataset.classes)} ({', '.join(list(dataset.classes)[:3])}, …); use the dataset it was trained on"
-        )
-    return dataset
+    return create_dataset(name, root, split, card.classes, **options).in_class_order(card.classes)
 
 
 def _threshold(card: Card, protocol: Protocol, given: float | None) -> tuple[float | None, str | None]:

@@ -45,8 +45,6 @@ def localize(
         the path of localizations.json.
     """
     files = find_images(inputs)
-    if not files:
-        raise FileNotFoundError(f"no photographs in {', '.join(map(str, inputs))}; give picture files or their folders")
     localizer = Localizer.from_checkpoint(checkpoint, device=device, threshold=threshold, objects=objects)
     localized: list[Localization] = []
     unreadable: list[Unreadable] = []

@@ -34,9 +34,7 @@ def print_results(measured: Measured, threshold_source: str | None = None) -> No
     if evaluation.oracle is not None and evaluation.threshold != evaluation.oracle.threshold:
         oracle = evaluation.oracle
         row = (evaluation.top1_cls, evaluation.top5_cls, oracle.top1_loc, oracle.top5_loc, oracle.gt_known)
-        table.add_row(
-            "best threshold (oracle)", *map(_number, row), *(_number(oracle.box_acc[d]) for d in (0.7, 0.9))
-        )
+        table.add_row("best threshold (oracle)", *map(_number, row), *(_number(oracle.box_acc[d]) for d in (0.7, 0.9)))
     for name, box in measured.constant_boxes.items():
         table.add_row(name, "", "", "", "", *(_number(box[level]) for level in (0.5, 0.7, 0.9)))
     console.print(table)

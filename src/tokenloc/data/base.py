@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +146,19 @@ class ImageDataset:
         """Return the samples at ``indices`` as a dataset of the same split and classes."""
         return Subset(self, indices)
 
+    def in_class_order(self, classes: Sequence[str]) -> ImageDataset:
+        """Return this dataset with its classes in the order ``classes``, which its labels then follow.
+
+        Raises:
+            ValueError: where ``classes`` are not this dataset's.
+        """
+        if set(classes) != set(self.classes) or len(classes) != len(self.classes):
+            raise ValueError(
+                f"expected the {len(classes)} classes {named(classes)}; {self.name} {self.split} has the "
+                f"{len(self.classes)} classes {named(self.classes)}"
+            )
+        return self if tuple(classes) == self.classes else Subset(self, range(len(self)), classes)
+
     def _problems(self, index: int) -> Iterator[Problem]:
         sample = self.samples[index]
         try:
@@ -182,13 +195,14 @@ class Subset(ImageDataset):
     Args:
         dataset: the dataset.
         indices: indices into it; each at most once.
+        classes: the dataset's classes in another order, which labels then follow; None for the dataset's own.
 
     Raises:
         IndexError: for an index outside of the dataset.
         ValueError: for no index, or one that is given twice.
     """
 
-    def __init__(self, dataset: ImageDataset, indices: Iterable[int]) -> None:
+    def __init__(self, dataset: ImageDataset, indices: Iterable[int], classes: Sequence[str] | None = None) -> None:
         self.name, self.splits, self.has_masks = dataset.name, dataset.splits, dataset.has_masks
         self.dataset = dataset
         self.indices = tuple(int(index) for index in indices)
@@ -196,7 +210,10 @@ class Subset(ImageDataset):
         if outside:
             raise IndexError(f"{named(outside)} outside the {len(dataset)} samples of {dataset.name} {dataset.split}")
         samples = [dataset.samples[index] for index in self.indices]
-        super().__init__(dataset.split, dataset.classes, samples, dataset.sizes)
+        if classes is not None:
+            place = [list(classes).index(name) for name in dataset.classes]
+            samples = [replace(sample, label=place[sample.label]) for sample in samples]
+        super().__init__(dataset.split, classes or dataset.classes, samples, dataset.sizes)
 
     def image(self, index: int, min_size: Size | None = None) -> Image.Image:
         """See ``ImageDataset.image``."""

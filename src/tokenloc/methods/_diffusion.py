@@ -17,10 +17,10 @@ from torch.autograd.function import once_differentiable
 from tokenloc.methods._scaling import min_max
 
 LOCAL_STEPS = 6
-"""Up to so many Newton-Schulz steps the stencil is cheaper than the matrix: the work doubles with every step."""
+"""Up to so many Newton-Schulz steps go by stencils, whose number doubles with every step; matrix products take over."""
 
 MATRIX_FREE_STEPS = 4
-"""The last so many steps of the dense form act on the vector: 2^4 products are cheaper than 4 steps of the matrix."""
+"""The last so many steps of the dense form act on the vector: less work on large grids, and memory for 4 steps less."""
 
 NORM_FLOOR = 1e-8
 """A patch vector of a smaller norm has no direction: it is like no other, nor like itself."""
@@ -81,7 +81,7 @@ def diffuse(laplacian: Tensor, activation: Tensor, steps: int, scale: float, sta
 
     From X_0 = scale L^T and X_{p+1} = X_p (2I - L X_p) follows X_p f = y_n with n = 2^p, y_0 = 0 and
     y_{k+1} = y_k + X_0 (f - L y_k). So the matrix X_p is never made: L stays a stencil. Above ``LOCAL_STEPS``, where
-    2^p products are more work than p matrix products, the matrix is made after all.
+    2^p products are many, the matrix is made after all.
 
     Args:
         laplacian: L as a stencil, [B, 3, h, w].
@@ -131,7 +131,7 @@ def tanhshrink(x: Tensor) -> Tensor:
 def dense(stencil: Tensor) -> Tensor:
     """Return the matrix of a stencil [B, 3, h, w]: [B, N, N], patches row by row."""
     columns = stencil.shape[-1]
-    own, right, below = stencil.flatten(2).unbind(dim=1)
+    own, right, below = _entries(stencil)
     upper = torch.diag_embed(right[:, :-1], 1) + torch.diag_embed(below[:, :-columns], columns)
     return torch.diag_embed(own) + upper + upper.mT
 

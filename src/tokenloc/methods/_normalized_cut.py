@@ -100,16 +100,37 @@ def toward_peak(vectors: Tensor) -> Tensor:
     return torch.where(peaks < 0, -vectors, vectors)
 
 
-def object_masks(maps: Tensor) -> Tensor:
-    """Return TokenCut's object of each map [B, h, w]: what exceeds the mean and is connected to the peak.
+def facing(maps: Tensor, region: Tensor) -> Tensor:
+    """Return ``maps``, each with the sign whose high side ``region`` fills better than the low (LCAR, Eqs. 10, 11).
 
-    The peak (TokenCut's seed) is the patch of the largest absolute value; patches connect over their four sides.
+    Args:
+        maps: [..., h, w]; its high side is what exceeds its mean.
+        region: [..., h, w] bool, where the object is thought to be; broadcasts with ``maps``.
+
+    Returns:
+        maps or -maps, one by one, of the common shape; where both sides are filled alike the sign stays.
+    """
+    high = maps > maps.mean(dim=(-2, -1), keepdim=True)
+    on_high, on_low = (_filled(side, region) for side in (high, ~high))
+    return torch.where(on_high < on_low, -maps, maps)
+
+
+def _filled(side: Tensor, region: Tensor) -> Tensor:
+    """Return the share of ``side`` that ``region`` fills, [..., 1, 1]; 0 of an empty side."""
+    area = side.sum(dim=(-2, -1), keepdim=True).clamp_min(1)
+    return (side & region).sum(dim=(-2, -1), keepdim=True) / area
+
+
+def object_masks(maps: Tensor) -> Tensor:
+    """Return TokenCut's object of each map [B, h, w]: what exceeds the mean and is connected to the largest value.
+
+    Patches connect over their four sides.
 
     Returns:
         [B, h, w] bool; all False where the map is constant.
     """
     above = (maps > maps.mean(dim=(1, 2), keepdim=True)).float()[:, None]
-    seeds = F.one_hot(maps.flatten(1).abs().argmax(dim=1), maps[0].numel()).view_as(above)
+    seeds = F.one_hot(maps.flatten(1).argmax(dim=1), maps[0].numel()).view_as(above)
     grown, reached = seeds * above, torch.zeros_like(above)
     while not torch.equal(grown, reached):
         reached = grown

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tokenloc.backbones import Backbone, as_map
+from tokenloc.backbones import Backbone, Features, as_map
 from tokenloc.methods.base import ClassMaps, Method, Output, register_method
 
 
@@ -36,9 +36,10 @@ class CAM(Method):
     def class_maps(self, images: Tensor) -> tuple[Tensor, ClassMaps]:
         """Return logits [B, C], and a function from classes [B, K] to their maps [B, K, h, w]."""
         features = self.backbone(images)
+        logits: Tensor = self.head(features.patches.mean(dim=1))
+        return logits, lambda classes: self.activation_maps(features, classes)
 
-        def maps_of(classes: Tensor) -> Tensor:
-            rows = torch.einsum("bkd,bnd->bkn", self.head.weight[classes], features.patches)
-            return as_map(rows, features.grid)
-
-        return self.head(features.patches.mean(dim=1)), maps_of
+    def activation_maps(self, features: Features, classes: Tensor) -> Tensor:
+        """Return the maps of ``classes`` [B, K] int64 (Eq. 2): [B, K, h, w]."""
+        rows = torch.einsum("bkd,bnd->bkn", self.head.weight[classes], features.patches)
+        return as_map(rows, features.grid)

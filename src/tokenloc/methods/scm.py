@@ -35,8 +35,8 @@ class SCM(TSCAM):
     itself) before a min-max; residuals in both updates; F^0 min-max scaled.
 
     A block scales each patch vector of S by a positive number, 1 + F~, and so leaves the cosine similarities of the
-    patches as they are. They are therefore computed once for all blocks, from S^0, and S^L is never made: its average
-    is that of S^0 weighted by the product of all 1 + F~. The blocks run in float32 whatever the precision around them.
+    patches as they are. They are therefore computed once for all blocks, from S^0, and no S^l is made but the last:
+    S^0 times the product of all 1 + F~. The blocks run in float32 or better, whatever the precision around them.
 
     Args:
         backbone: a backbone with a class token.

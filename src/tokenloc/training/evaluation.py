@@ -105,8 +105,9 @@ def _score_batch(
         return
     device = next(model.parameters()).device
     logits, maps = model.localize(batch.images.to(device), batch.labels[:, None].to(device))
-    rows = zip(batch.indices, batch.frames, logits.float().cpu().numpy(), maps.float().cpu().numpy(), strict=True)
-    for index, frame, scores, class_maps in rows:
+    predictions = logits.float().cpu().numpy(), maps.float().cpu().numpy()
+    rows = zip(batch.indices, batch.frames, batch.masks, *predictions, strict=True)
+    for index, frame, mask, scores, class_maps in rows:
         sample = dataset[index]
         yield score_image(
             class_maps,
@@ -117,7 +118,7 @@ def _score_batch(
             protocol=protocol,
             threshold=threshold,
             boxes=sample.boxes,
-            mask=dataset.mask(index),
+            mask=mask,
         )
 
 

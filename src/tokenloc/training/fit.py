@@ -109,21 +109,13 @@ def fit(
     if resume:
         _check_same_model(last, card)
     task = LocalizationTask(model, optimisation, card, seed)
-    best = ModelCheckpoint(
-        folder,
-        filename="best",
-        monitor=None if photographs.val is None else "val/top1_cls",
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
-    )
     with _without_advice():
         trainer = L.Trainer(
             accelerator=device,
             devices=1,
             precision=precision,  # type: ignore[arg-type]
             max_epochs=optimisation.epochs,
-            callbacks=[best, RichProgressBar()],
+            callbacks=[*_keepers(folder, photographs.val is not None), RichProgressBar()],
             logger=[TensorBoardLogger(out, name="logs"), CSVLogger(out, name="logs")],
             plugins=[WholeCheckpointIO()],
             reload_dataloaders_every_n_epochs=1,
@@ -133,6 +125,15 @@ def fit(
         )
         trainer.fit(task, photographs, ckpt_path=last if resume else None)
     return folder / "best.ckpt"
+
+
+def _keepers(folder: Path, held_out: bool) -> list[ModelCheckpoint]:
+    """Return what keeps best.ckpt and last.ckpt, after every epoch; without held-out labels they are the same."""
+    common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
+    if not held_out:
+        return [ModelCheckpoint(filename="best", save_last=True, **common)]
+    best = ModelCheckpoint(filename="best", monitor="val/top1_cls", mode="max", **common)
+    return [best, ModelCheckpoint(filename="last", **common)]
 
 
 def _check_same_model(last: Path, card: Card) -> None:
@@ -150,6 +151,7 @@ def _check_same_model(last: Path, card: Card) -> None:
 ADVICE = (
     ".*does not have many workers.*",
     ".*is smaller than the logging interval.*",
+    ".*exists and is not empty.*",
     ".*Total length of `list` across ranks is zero.*",
     ".*isinstance\\(treespec, LeafSpec\\).*",
 )

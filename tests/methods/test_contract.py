@@ -1,0 +1,118 @@
+"""What every registered method keeps, on every kind of backbone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tokenloc.methods import METHODS, Method, create_model
+
+CLASSES = 3
+VIT = {"embed_dim": 48, "depth": 4, "num_heads": 3}
+KINDS = {
+    "plain": ("vit_tiny_patch16_224", VIT),
+    "distilled": ("deit_tiny_distilled_patch16_224", VIT),
+    "registers": ("vit_small_patch14_reg4_dinov2", VIT),
+    "rotary": ("vit_small_patch16_dinov3", VIT),
+    "conformer": (
+        "conformer_small_patch16",
+        {"channel_ratio": 1, "embed_dim": 48, "num_heads": 3, "depth": 12},
+    ),
+}
+every_method = pytest.mark.parametrize("method", METHODS.names())
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def make(method: str, kind: str) -> Method:
+    name, options = KINDS[kind]
+    return create_model(method, name, CLASSES, False, backbone_options=options)
+
+
+def pictures(model: Method, batch: int = 2, rows: int = 3, columns: int = 5) -> torch.Tensor:
+    height, width = model.backbone.patch_size
+    return torch.randn(batch, 3, rows * height, columns * width)
+
+
+@every_method
+@every_kind
+def test_shapes_on_an_odd_rectangular_grid(method: str, kind: str) -> None:
+    model = make(method, kind).eval()
+    images = pictures(model)
+    with torch.no_grad():
+        logits, maps = model.localize(images)
+        again, several = model.localize(images, torch.tensor([[0, 2], [1, 1]]))
+        torch.testing.assert_close(model(images).logits, logits, rtol=1e-4, atol=1e-5)
+    assert logits.shape == (2, CLASSES)
+    assert maps.shape[:2] == (2, 1)
+    assert several.shape == (2, 2, *maps.shape[2:])
+    assert maps.isfinite().all()
+    assert torch.equal(logits, again)  # evaluation is deterministic
+    torch.testing.assert_close(several[1, 0], several[1, 1])
+
+
+@every_method
+@every_kind
+def test_gradients_reach_every_trainable_parameter(method: str, kind: str) -> None:
+    model = make(method, kind).train()
+    terms = model.loss(model(pictures(model)), torch.tensor([0, 2]))
+    assert all(term.ndim == 0 and term.isfinite() for term in terms.values())
+    terms["total"].backward()
+    without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert not without
+
+
+@every_method
+def test_a_batch_of_one_is_as_in_a_batch(method: str) -> None:
+    model = make(method, "plain").eval()
+    images, classes = pictures(model, batch=3), torch.tensor([[0], [1], [2]])
+    with torch.no_grad():
+        logits, maps = model.localize(images, classes)
+        alone = [model.localize(images[i : i + 1], classes[i : i + 1]) for i in range(3)]
+    torch.testing.assert_close(torch.cat([logit for logit, _ in alone]), logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.cat([map_ for _, map_ in alone]), maps, rtol=1e-3, atol=1e-4)
+
+
+@every_method
+@every_kind
+def test_saved_and_loaded_it_is_the_same(method: str, kind: str) -> None:
+    first, second = make(method, kind).eval(), make(method, kind).eval()
+    second.load_state_dict(first.state_dict())
+    images = pictures(first)
+    with torch.no_grad():
+        torch.testing.assert_close(first.localize(images), second.localize(images), rtol=0, atol=0)
+
+
+@every_method
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_finite(method: str, dtype: torch.dtype) -> None:
+    model = make(method, "plain").train()
+    with torch.autocast("cpu", dtype=dtype):
+        terms = model.loss(model(pictures(model)), torch.tensor([0, 2]))
+        model.eval()
+        logits, maps = model.localize(pictures(model))
+    terms["total"].backward()
+    assert terms["total"].isfinite()
+    assert logits.isfinite().all()
+    assert maps.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@every_method
+def test_no_attention_matrix_is_kept_for_the_backward_pass(method: str) -> None:
+    model = make(method, "plain").train()
+    images = pictures(model, rows=11, columns=11)  # 121 patches and a few more tokens, unlike any width
+    kept: list[torch.Size] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.shape), t)[1], lambda t: t):
+        model.loss(model(images), torch.tensor([0, 2]))["total"].backward()
+    assert kept
+    assert not [shape for shape in kept if len(shape) >= 2 and min(shape[-2:]) >= 121 and shape[-1] == shape[-2]]
+
+
+@every_method
+def test_modes_are_as_they_were_after_an_error(method: str) -> None:
+    model = make(method, "plain").train()
+    before = {name: module.training for name, module in model.named_modules()}
+    with pytest.raises(ValueError, match="patches of vit_tiny_patch16_224"):
+        model.localize(torch.zeros(1, 3, 50, 50))
+    assert {name: module.training for name, module in model.named_modules()} == before
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
