@@ -62,6 +62,11 @@ def test_steps_fall_in_epochs_that_divide() -> None:
     assert [round(math.log10(factor(5 * epoch))) for epoch in (0, 29, 30, 59, 60)] == [0, 0, -1, -1, -2]
 
 
+def test_warmup_rises_linearly_to_the_full_rate() -> None:
+    factor = lr_factor(Optimisation(warmup_epochs=1), steps_per_epoch=4)
+    assert [factor(step) for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+
+
 def test_constant_stays() -> None:
     assert lr_factor(Optimisation(), 5)(10_000) == 1.0
 

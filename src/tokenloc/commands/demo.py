@@ -38,7 +38,7 @@ def demo(*, out: Path = Path("runs/demo"), methods: list[str] | None = None, see
 
 def demo_settings(method: str, out: Path, seed: int, epochs: int) -> dict[str, Any]:
     """Return the arguments of ``train`` for one method of the demo."""
-    vit = {"patch_size": 8, "embed_dim": 128, "depth": 6, "num_heads": 4}
+    vit = {"patch_size": 8, "embed_dim": 96, "depth": 4, "num_heads": 3}
     return {
         "data": DataConfig(
             name="scenes",
@@ -50,7 +50,9 @@ def demo_settings(method: str, out: Path, seed: int, epochs: int) -> dict[str, A
             options={"size": SIDE, "seed": seed},
         ),
         "model": ModelChoice(method, "vit_tiny_patch16_224", pretrained=False, backbone_options=vit),
-        "optimisation": Optimisation(epochs=epochs, batch_size=64, lr=1e-3, weight_decay=0.05, schedule="cosine"),
+        "optimisation": Optimisation(
+            epochs=epochs, batch_size=64, lr=1e-3, weight_decay=0.05, schedule="cosine", warmup_epochs=1
+        ),
         "out": out,
         "seed": seed,
     }

@@ -60,7 +60,10 @@ def save_figures(model: Method, card: Card, dataset: ImageDataset, folder: Path,
     picked = np.unique(np.linspace(0, len(dataset) - 1, FIGURES).round().astype(int)).tolist()
     drawn = []
     for index in picked:
-        image = dataset.image(index)
+        try:
+            image = dataset.image(index)
+        except (ValueError, OSError):  # measuring has named it already
+            continue
         result = localizer(image)
         drawn.append(draw_localization(image, result, dataset[index].boxes))
         save_picture(drawn[-1], folder / f"{Path(dataset[index].id).stem}.jpg")

@@ -13,10 +13,10 @@ from tokenloc.backbones import as_map
 Edges = Literal["binary", "cosine"]
 
 WEAK_EDGE = 1e-5
-# Residual of an eigenvector of unit length at which it is taken, and rounding noise of the float32 start.
-TOLERANCE, NOISE = 1e-11, 1e-5
-# Length of the Krylov basis in each round; the images that converged leave after it.
-ROUNDS = (8, 16, 48)
+# An eigenvector of unit length is taken where its residual is below TOLERANCE.
+TOLERANCE = 1e-9
+# Dimension of the Krylov space: in float32, and in each round in float64, after which the images that converged leave.
+START, ROUNDS = 12, (5, 10, 40)
 
 
 def eigenvector_maps(keys: Tensor, grid: tuple[int, int], tau: float = 0.2, edges: Edges = "binary") -> Tensor:
@@ -54,8 +54,8 @@ def patch_graph(keys: Tensor, tau: float, edges: Edges) -> Tensor:
     with torch.autocast(keys.device.type, enabled=False):
         unit = F.normalize(keys.float(), dim=-1)
         cosine = unit @ unit.mT
-    strong = cosine.double() if edges == "cosine" else torch.ones((), dtype=torch.float64, device=keys.device)
-    return torch.where(cosine > tau, strong, WEAK_EDGE)
+    weights = cosine.double() if edges == "cosine" else torch.ones_like(cosine, dtype=torch.float64)
+    return weights.masked_fill_(cosine <= tau, WEAK_EDGE)
 
 
 @torch.no_grad()
@@ -64,7 +64,7 @@ def second_eigenvectors(weights: Tensor) -> Tensor:
 
     With u = D^(1/2) v it is the largest eigenvector of D^(-1/2) W D^(-1/2) beside the known one, D^(1/2) 1. It alone is
     computed: by Rayleigh-Ritz on Krylov bases for all graphs at once, first in float32, then in float64 until
-    the residual is below 1e-11. A graph that takes too long is solved by a full eigendecomposition.
+    the residual is below 1e-9. A graph that takes too long is solved by a full eigendecomposition.
 
     Args:
         weights: W [B, N, N] float64, symmetric, positive.
@@ -75,13 +75,13 @@ def second_eigenvectors(weights: Tensor) -> Tensor:
     """
     roots = weights.sum(dim=-1).sqrt()
     vectors = _start(roots)
-    vectors, _ = _largest(weights.float(), roots.float(), vectors.float(), 2 * ROUNDS[0], NOISE)
+    vectors, _ = _largest(weights.float(), roots.float(), vectors.float(), START)
     vectors, open_ = vectors.double(), torch.arange(len(weights), device=weights.device)
     for steps in ROUNDS:
         now = (
             (weights, roots, vectors) if len(open_) == len(weights) else (weights[open_], roots[open_], vectors[open_])
         )
-        vectors[open_], residuals = _largest(*now, steps, TOLERANCE)
+        vectors[open_], residuals = _largest(*now, steps)
         open_ = open_[residuals > TOLERANCE]
         if not len(open_):
             break
@@ -139,7 +139,7 @@ def object_masks(maps: Tensor) -> Tensor:
     return reached[:, 0] > 0
 
 
-def _largest(weights: Tensor, roots: Tensor, start: Tensor, steps: int, tolerance: float) -> tuple[Tensor, Tensor]:
+def _largest(weights: Tensor, roots: Tensor, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """Return the largest eigenvector u of D^(-1/2) W D^(-1/2) beside D^(1/2) 1 in a Krylov space.
 
     Args:
@@ -147,12 +147,12 @@ def _largest(weights: Tensor, roots: Tensor, start: Tensor, steps: int, toleranc
         roots: D^(1/2) 1, [B, N].
         start: where the space begins, [B, N].
         steps: its dimension.
-        tolerance: what is shorter is rounding noise.
 
     Returns:
         u [B, N] of unit length, and the lengths [B] of what its eigen-equation lacks.
     """
     batch, nodes = roots.shape
+    noise = 100 * torch.finfo(roots.dtype).eps  # what is shorter is of rounding
     basis = roots.new_zeros(batch, steps + 1, nodes)
     images = roots.new_zeros(batch, steps, nodes)
     basis[:, 0] = F.normalize(roots, dim=1)
@@ -162,8 +162,8 @@ def _largest(weights: Tensor, roots: Tensor, start: Tensor, steps: int, toleranc
         for _ in range(2):  # a second pass removes what rounding left
             added = added - (added[:, None] @ known.mT @ known)[:, 0]
         length = added.norm(dim=1, keepdim=True)
-        alive.append(length > tolerance)
-        basis[:, step + 1] = torch.where(alive[-1], added / length.clamp_min(tolerance), 0.0)
+        alive.append(length > noise)
+        basis[:, step + 1] = torch.where(alive[-1], added / length.clamp_min(noise), 0.0)
         images[:, step] = ((basis[:, step + 1] / roots)[:, None] @ weights)[:, 0] / roots
         added = images[:, step]
     return _ritz(basis[:, 1:], images, torch.cat(alive, dim=1))

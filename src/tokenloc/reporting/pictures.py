@@ -73,7 +73,7 @@ def side_by_side(pictures: Sequence[Image.Image], gap: int = 4) -> Image.Image:
     return row
 
 
-def sheet(pictures: Sequence[Image.Image], columns: int, title: str = "", cell_width: int = 320) -> Image.Image:
+def sheet(pictures: Sequence[Image.Image], columns: int, title: str = "", cell_width: int = 480) -> Image.Image:
     """Return pictures in rows of ``columns``, each scaled to ``cell_width`` pixels, under a title."""
     cells = [p.resize((cell_width, max(1, round(p.height * cell_width / p.width)))) for p in pictures]
     rows = [side_by_side(cells[start : start + columns]) for start in range(0, len(cells), columns)]

@@ -83,6 +83,7 @@ class Optimisation:
         schedule: ``constant``; ``cosine`` from lr to min_lr, step by step; ``step``: times 0.1 in every epoch that is
             divisible by step_epochs.
         min_lr: where the cosine ends.
+        warmup_epochs: the learning rate rises linearly over so many epochs; for networks that start from nothing.
         step_epochs: of the step schedule.
     """
 
@@ -93,6 +94,7 @@ class Optimisation:
     betas: tuple[float, float] = (0.9, 0.99)
     schedule: Schedule = "constant"
     min_lr: float = 0.0
+    warmup_epochs: float = 0.0
     step_epochs: int = 30
 
     def __post_init__(self) -> None:

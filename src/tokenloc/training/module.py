@@ -57,7 +57,7 @@ class LocalizationTask(L.LightningModule):
         if not len(batch):
             return
         labels = batch.labels
-        logits = self.model(batch.images).logits
+        logits, _ = self.model.class_maps(batch.images)  # what inference would say; SCM trains in another form
         accuracy = 100 * (logits.argmax(dim=1) == labels).float().mean()
         loss = torch.nn.functional.cross_entropy(logits, labels)
         self.log("val/top1_cls", accuracy, prog_bar=True, batch_size=len(labels), sync_dist=True)

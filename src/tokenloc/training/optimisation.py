@@ -40,9 +40,14 @@ def lr_factor(settings: Optimisation, steps_per_epoch: int) -> Callable[[int], f
     (1.0, 0.5, 0.0)
     """
     floor = settings.min_lr / settings.lr
+    warmup = settings.warmup_epochs * steps_per_epoch
     total = max(1, settings.epochs * steps_per_epoch)
 
     def factor(step: int) -> float:
+        rising = min(1.0, (step + 1) / (warmup + 1))
+        return rising * falling(step)
+
+    def falling(step: int) -> float:
         if settings.schedule == "cosine":
             return floor + (1 - floor) * (1 + math.cos(math.pi * min(1.0, step / total))) / 2
         if settings.schedule == "step":
