@@ -36,7 +36,7 @@ def test_commands_on_the_pages_parse() -> None:
     parser, _ = _make_parser()
     pages = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
     lines = [
-        line.split("#")[0].split("  ")[0].strip()
+        line.split("#")[0].strip()
         for page in pages
         for block in re.findall(r"```bash\n(.*?)```", page.read_text(), flags=re.DOTALL)
         for line in block.replace("\\\n", " ").splitlines()

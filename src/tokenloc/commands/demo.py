@@ -12,7 +12,7 @@ from tokenloc.training.config import DataConfig, ModelChoice, Optimisation
 SIDE = 96  # pixels of a scene
 
 
-def demo(*, out: Path = Path("runs/demo"), methods: list[str] | None = None, seed: int = 0, epochs: int = 10) -> Path:
+def demo(*, out: Path = Path("runs/demo"), methods: list[str] | None = None, seed: int = 0, epochs: int = 8) -> Path:
     """Train on generated scenes from class labels alone, measure against the hidden boxes, and draw what was found.
 
     A small vision transformer learns from nothing, so no weights are downloaded. The table shows, beside the model,
@@ -42,7 +42,7 @@ def demo_settings(method: str, out: Path, seed: int, epochs: int) -> dict[str, A
     return {
         "data": DataConfig(
             name="scenes",
-            resize=SIDE,
+            resize=SIDE + 8,
             crop=SIDE,
             val_split="val",
             calibration_split="val",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ import lightning
 import yaml
 
 from tokenloc._files import write_json, write_text
-from tokenloc.boxes import get_protocol
+from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import console, progress
 from tokenloc.commands.results import METRICS, print_results, save_figures
 from tokenloc.data import ImageDataset, Preprocessing, create_dataset
+from tokenloc.inference import choose_device
 from tokenloc.methods import Method, create_model
 from tokenloc.training.checkpoint import Card, load_checkpoint, store_threshold, versions
 from tokenloc.training.config import DataConfig, ModelChoice, Optimisation
@@ -70,21 +71,21 @@ def train(
     feed = Photographs(photographs, held_out, card.preprocessing, optimisation.batch_size, workers, seed)
     run: dict[str, Any] = {"seed": seed, "resume": resume, "device": device, "precision": precision}
     best = fit(network, feed, card, optimisation, out, **run)
-    _after(best, out, judged.name, data, workers)
+    _after(best, out, judged, data, workers, device)
     return best
 
 
-def _after(best: Path, out: Path, protocol: str, data: DataConfig, workers: int) -> None:
+def _after(best: Path, out: Path, judged: Protocol, data: DataConfig, workers: int, device: str) -> None:
     """Calibrate the best checkpoint and measure it, as far as the configuration asks for it."""
-    judged = get_protocol(protocol)
     model, card = load_checkpoint(best)
+    model.to(choose_device(device))
     options: dict[str, Any] = {"workers": workers, "progress": progress}
     calibration = _split(data, data.calibration_split, None)
     if calibration is not None:
         threshold = calibrate_threshold(model, calibration, card.preprocessing, judged, **options)
         for name in ("best.ckpt", "last.ckpt"):
             store_threshold(out / CHECKPOINTS / name, threshold)
-        model, card = load_checkpoint(best)
+        card = replace(card, threshold=threshold)
     test = _split(data, data.test_split, None)
     if test is None:
         return
