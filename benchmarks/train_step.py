@@ -3,7 +3,7 @@
     python benchmarks/train_step.py [--backbone vit_tiny_patch16_224] [--batch 32] [--classes 10]
 
 Both do the same arithmetic on the same weights; the plain one computes softmax(Q K^T) V in three steps and returns
-every block's attention matrix. Prints images a second, the ratio, and the peak of resident memory over the idle process.
+every block's attention matrix. Prints images a second, the ratio, and the peak of resident memory over the idle one.
 """
 
 from __future__ import annotations

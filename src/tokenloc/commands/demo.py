@@ -51,7 +51,13 @@ def demo_settings(method: str, out: Path, seed: int, epochs: int) -> dict[str, A
         ),
         "model": ModelChoice(method, "vit_tiny_patch16_224", pretrained=False, backbone_options=vit),
         "optimisation": Optimisation(
-            epochs=epochs, batch_size=64, lr=1e-3, weight_decay=0.05, schedule="cosine", warmup_epochs=1
+            epochs=epochs,
+            batch_size=64,
+            lr=1e-3,
+            weight_decay=0.05,
+            schedule="cosine",
+            warmup_epochs=1,
+            gradient_clip=1.0,
         ),
         "out": out,
         "seed": seed,

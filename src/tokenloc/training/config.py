@@ -85,6 +85,7 @@ class Optimisation:
         min_lr: where the cosine ends.
         warmup_epochs: the learning rate rises linearly over so many epochs; for networks that start from nothing.
         step_epochs: of the step schedule.
+        gradient_clip: gradients are scaled down to this norm; None leaves them, as the papers do.
     """
 
     epochs: int = 60
@@ -96,6 +97,7 @@ class Optimisation:
     min_lr: float = 0.0
     warmup_epochs: float = 0.0
     step_epochs: int = 30
+    gradient_clip: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse values with which nothing could be learned."""

@@ -115,6 +115,7 @@ def fit(
             devices=1,
             precision=precision,  # type: ignore[arg-type]
             max_epochs=optimisation.epochs,
+            gradient_clip_val=optimisation.gradient_clip,
             callbacks=[*_keepers(folder, photographs.val is not None), RichProgressBar()],
             logger=[TensorBoardLogger(out, name="logs"), CSVLogger(out, name="logs")],
             plugins=[WholeCheckpointIO()],
