@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,3 +134,31 @@ def test_best_is_the_epoch_with_the_best_held_out_labels(run: Path) -> None:
     callbacks = read_checkpoint(run / "checkpoints/best.ckpt")["callbacks"]
     assert [value["monitor"] for value in callbacks.values()] == ["val/top1_cls", None]
     assert read_checkpoint(run / "checkpoints/last.ckpt")["epoch"] == 1
+
+
+def test_what_a_method_learns_is_logged(tmp_path: Path) -> None:
+    settings = tiny_settings(tmp_path / "scm")
+    data = DataConfig(name="scenes", resize=36, crop=32, options={"size": 40, "length": 16})
+    settings["model"].method = "scm"
+    settings["model"].options = {"blocks": 1}
+    tiny_run(tmp_path / "scm", model=settings["model"], data=data, optimisation=Optimisation(epochs=1, batch_size=8))
+    (log,) = (tmp_path / "scm/logs").rglob("metrics.csv")
+    assert {"learned/similarity_weight/block_1", "learned/threshold/block_1"} <= set(
+        log.read_text().split("\n")[0].split(",")
+    )
+
+
+def test_impossible_boxes_are_counted_and_said(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tokenloc.commands.results import print_results
+    from tokenloc.data.base import Subset
+
+    model, card = load_checkpoint(run / "checkpoints/best.ckpt")
+    test = create_dataset("scenes", None, "test", card.classes, size=40, length=6)
+    broken = Subset(test, range(6))
+    broken.samples = [replace(sample, boxes=sample.boxes[:, [2, 1, 0, 3]]) for sample in list(test)[:2]] + list(test)[
+        2:
+    ]
+    measured = measure(model, broken, card.preprocessing, get_protocol("standard"))
+    assert (measured.evaluation.dropped_boxes, measured.evaluation.images_with_boxes) == (2, 4)
+    print_results(measured)
+    assert "2 true boxes cannot be and are in no number" in capsys.readouterr().err

@@ -46,6 +46,9 @@ def print_results(measured: Measured, threshold_source: str | None = None) -> No
         console.print(f"MaxBoxAcc V1 {v1}, V2 {v2} (best thresholds on this set)", highlight=False)
     if evaluation.pxap is not None:
         console.print(f"PxAP {_number(evaluation.pxap)}, pIoU {_number(evaluation.piou)}", highlight=False)
+    if evaluation.dropped_boxes:
+        cannot = f"{evaluation.dropped_boxes} true boxes cannot be and are in no number; `tokenloc info` lists them"
+        console.print(cannot, highlight=False, markup=False)
     for item in measured.unreadable:
         console.print(f"not measured: {item.reason}", highlight=False, markup=False)
 

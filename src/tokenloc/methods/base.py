@@ -45,9 +45,6 @@ class Method(nn.Module, ABC):
     # On maps scaled to [0, 1]; used where a model was never calibrated. Methods override it with their paper's.
     default_threshold: float = 0.2
 
-    # Steps of tokenloc.refine that belong to the method: whoever draws boxes from its maps takes them first.
-    refinement: tuple[str, ...] = ()
-
     # Set by create_model: how to make this model again, and what its weights expect of pictures.
     config: ModelConfig
     normalisation: Normalisation
@@ -65,6 +62,10 @@ class Method(nn.Module, ABC):
         """
         cross_entropy = nn.functional.cross_entropy(output.logits, labels)
         return {"cross_entropy": cross_entropy, "total": cross_entropy}
+
+    def scalars(self) -> dict[str, float]:
+        """Return what the method wants logged after every epoch, by name; here nothing."""
+        return {}
 
     @abstractmethod
     def class_maps(self, images: Tensor) -> tuple[Tensor, ClassMaps]:

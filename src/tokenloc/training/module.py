@@ -51,6 +51,10 @@ class LocalizationTask(L.LightningModule):
         self.log("loss", total.detach(), prog_bar=True, logger=False, batch_size=len(labels))
         return total
 
+    def on_train_epoch_end(self) -> None:
+        """Log what the method wants to be followed over training, such as SCM's lambda and beta (its Fig. 7)."""
+        self.log_dict({f"learned/{name}": value for name, value in self.model.scalars().items()})
+
     def validation_step(self, batch: Located, batch_index: int) -> None:
         """Log the classification accuracy of a batch; boxes play no part in choosing the best epoch."""
         del batch_index
