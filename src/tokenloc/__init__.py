@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tokenloc.data import list_datasets
     from tokenloc.inference import Localization, Localizer
     from tokenloc.methods import create_model, list_methods
+    from tokenloc.refinement import refine
 
 __version__ = "0.1.0"
 
@@ -25,6 +26,7 @@ _HOMES = {
     "list_protocols": "boxes",
     "Localizer": "inference",
     "Localization": "inference",
+    "refine": "refinement",
 }
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "list_datasets",
     "list_methods",
     "list_protocols",
+    "refine",
 ]
 
 

@@ -67,3 +67,8 @@ def test_scarce_classes_are_named() -> None:
         stratified_split(_dataset({"ant": 5, "bee": 1}), 0.2)
     with pytest.raises(ValueError, match="every class in all 3 parts: bee with 2"):
         stratified_indices(list("abcde"), ["ant"] * 3 + ["bee"] * 2, [0.1, 0.1])
+
+
+def test_rounding_never_takes_the_last_sample_of_the_rest() -> None:
+    parts = stratified_indices(["a", "b", "c"], ["x"] * 3, [0.5, 0.25])
+    assert [len(part) for part in parts] == [1, 1, 1]

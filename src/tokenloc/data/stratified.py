@@ -41,7 +41,7 @@ def stratified_indices(
     members: dict[str, list[int]] = {}
     for index in sorted(range(len(ids)), key=lambda index: _draw(ids[index], seed)):
         members.setdefault(names[index], []).append(index)
-    sizes = {name: [max(1, round(part * len(all_))) for part in fractions] for name, all_ in members.items()}
+    sizes = {name: _sizes(len(all_), fractions) for name, all_ in members.items()}
     scarce = [f"{name} with {len(members[name])}" for name in members if sum(sizes[name]) >= len(members[name])]
     if scarce:
         raise ValueError(
@@ -62,6 +62,14 @@ def stratified_split(dataset: ImageDataset, fraction: float, seed: int = 0) -> t
     names = [dataset.classes[sample.label] for sample in dataset]
     held_out, rest = stratified_indices(ids, names, [fraction], seed)
     return dataset.subset(rest), dataset.subset(held_out)
+
+
+def _sizes(count: int, fractions: Sequence[float]) -> list[int]:
+    """Return how many of ``count`` samples each part takes; where rounding leaves no rest, the largest gives one."""
+    sizes = [max(1, round(fraction * count)) for fraction in fractions]
+    while sum(sizes) >= count and max(sizes) > 1:
+        sizes[sizes.index(max(sizes))] -= 1
+    return sizes
 
 
 def _draw(sample_id: str, seed: int) -> bytes:

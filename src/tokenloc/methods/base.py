@@ -45,6 +45,9 @@ class Method(nn.Module, ABC):
     # On maps scaled to [0, 1]; used where a model was never calibrated. Methods override it with their paper's.
     default_threshold: float = 0.2
 
+    # Steps of tokenloc.refine that belong to the method: whoever draws boxes from its maps takes them first.
+    refinement: tuple[str, ...] = ()
+
     # Set by create_model: how to make this model again, and what its weights expect of pictures.
     config: ModelConfig
     normalisation: Normalisation

@@ -1,0 +1,155 @@
+"""LCAR: Local Consistency Aware Re-prediction (Pan et al., AAAI 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tokenloc._names import one_of
+from tokenloc.backbones import Backbone, Evidence, Features
+from tokenloc.methods._normalized_cut import Edges, facing
+from tokenloc.methods._scaling import min_max
+from tokenloc.methods.base import ClassMaps, Output, register_method
+from tokenloc.methods.tokencut import TokenCut
+
+Teacher = Literal["mlp", "linear"]
+Polarity = Literal["seed", "peak", "border"]
+
+
+@register_method("lcar")
+class LCAR(TokenCut):
+    """Local Consistency Aware Re-prediction.
+
+    TokenCut's eigenvector map finds the outlines of what is salient; a class activation map says which side of the cut
+    is the object (Eqs. 2, 10, 11). Its head, the student, sees patch tokens only; a teacher that sees the class token
+    too hands down what it knows (self-distillation, Eqs. 3 to 6) and gives the class scores.
+
+    The second half of the paper refines that map. It serves any method and is ``tokenloc.refine``; ``refinement`` names
+    the steps, for whoever draws boxes. The paper chooses the side after affinity refinement, on pixels; here it is
+    chosen before, on patches. As the negated map refines to the negated refinement, only the mean that parts the two
+    sides is another.
+
+    Args:
+        backbone: with a class token; the paper's is DINO ViT-S/16. It stays frozen and in evaluation mode.
+        num_classes: C.
+        teacher: ``mlp`` is a hidden layer of twice the tokens' width, GELU, and a linear layer; ``linear`` that layer
+            alone, the paper's choice for ILSVRC.
+        label_weight: alpha in Eq. 6, in [0, 1]: the labels' share in the student's loss; 1 is plain CAM.
+        temperature: T in Eq. 6, positive.
+        seed_threshold: beta in Eq. 2, in [0, 1]: what exceeds it on the activation map, scaled to [0, 1], is the seed.
+        tau: see ``TokenCut``.
+        edges: see ``TokenCut``.
+        polarity: which side of the cut is the object: ``seed`` is the method; ``peak`` and ``border`` are those of
+            ``TokenCut``, LCAR without SD-CAM (Table 1).
+        refinement: the steps of ``tokenloc.refine`` that follow (Table 1): ``affinity`` is ARM, ``reprediction``
+            SGRM; none leaves the eigenvector map.
+
+    Raises:
+        ValueError: a value that is not among those above, or a backbone without a class token.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        teacher: Teacher = "mlp",
+        label_weight: float = 0.3,
+        temperature: float = 3.0,
+        seed_threshold: float = 0.6,
+        tau: float = 0.2,
+        edges: Edges = "binary",
+        polarity: Polarity = "seed",
+        refinement: Sequence[str] = ("affinity", "reprediction"),
+    ) -> None:
+        one_of("polarity", polarity, Polarity)
+        unseeded = "peak" if polarity == "seed" else polarity
+        super().__init__(backbone, num_classes, tau=tau, edges=edges, polarity=unseeded)
+        self.seeded = polarity == "seed"
+        backbone.require_class_token("lcar")
+        self.label_weight = _checked_share("label_weight", label_weight)
+        self.seed_threshold = _checked_share("seed_threshold", seed_threshold)
+        if not temperature > 0:
+            raise ValueError(f"temperature must be positive; got {temperature}")
+        self.temperature = temperature
+        self.refinement = tuple(refinement)
+        self.teacher = teacher_head(one_of("teacher", teacher, Teacher), backbone.embed_dim, num_classes)
+
+    def forward(self, images: Tensor) -> Output:
+        """Run the training pass over ``images`` [B, 3, height, width]; the part ``student`` is its logits [B, C]."""
+        features = self.backbone(images)
+        return Output(self.teacher_logits(features), {"student": self.head(features.patches.mean(dim=1))})
+
+    def loss(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
+        """Return the terms ``teacher`` (Eq. 4), ``student`` and ``distillation`` (Eq. 6), and ``total``.
+
+        Args:
+            output: of ``forward``.
+            labels: class indices, [B] int64.
+        """
+        student = output.parts["student"]
+        terms = {
+            "teacher": F.cross_entropy(output.logits, labels),
+            "student": F.cross_entropy(student, labels),
+            "distillation": distillation(output.logits, student, self.temperature),
+        }
+        taught = self.label_weight * terms["student"] + (1 - self.label_weight) * terms["distillation"]
+        return {**terms, "total": terms["teacher"] + taught}
+
+    def class_maps(self, images: Tensor) -> tuple[Tensor, ClassMaps]:
+        """Return the teacher's logits [B, C], and a function from classes [B, K] to their maps [B, K, h, w].
+
+        The maps of an image differ by their sign only: by which side of the cut the class's seed lies on.
+        """
+        features = self.backbone(images, Evidence(keys=True))
+        location = self.object_map(features)[:, None]
+
+        def maps_of(classes: Tensor) -> Tensor:
+            if not self.seeded:
+                return location.expand(-1, classes.shape[1], -1, -1)
+            return facing(location, self.seeds(features, classes))
+
+        return self.teacher_logits(features), maps_of
+
+    def teacher_logits(self, features: Features) -> Tensor:
+        """Return the teacher's class scores z^t [B, C], from the class token beside the mean patch token (Eq. 3)."""
+        if features.class_token is None:
+            raise ValueError("the features have no class token, which LCAR's teacher needs")
+        logits: Tensor = self.teacher(torch.cat([features.class_token, features.patches.mean(dim=1)], dim=1))
+        return logits
+
+    def seeds(self, features: Features, classes: Tensor) -> Tensor:
+        """Return where each of ``classes`` [B, K] surely is, [B, K, h, w] bool (Eq. 2)."""
+        return min_max(self.activation_maps(features, classes)) > self.seed_threshold
+
+
+def teacher_head(kind: Teacher, width: int, num_classes: int) -> nn.Module:
+    """Return the layers from class token and mean patch token, [B, 2 * width], to class scores [B, num_classes]."""
+    last = nn.Linear(2 * width, num_classes)
+    return last if kind == "linear" else nn.Sequential(nn.Linear(2 * width, 2 * width), nn.GELU(), last)
+
+
+def distillation(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
+    """Return the divergence of the student's class probabilities from the teacher's (Eq. 6), a scalar >= 0.
+
+    Args:
+        teacher: logits [B, C]; gets no gradient.
+        student: logits [B, C].
+        temperature: T: both are divided by it before the softmax.
+
+    >>> same = torch.tensor([[1.0, 2.0]])
+    >>> distillation(same, same, 3.0).item()
+    0.0
+    """
+    target = (teacher.detach() / temperature).log_softmax(dim=1)
+    return F.kl_div((student / temperature).log_softmax(dim=1), target, reduction="batchmean", log_target=True)
+
+
+def _checked_share(name: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must lie in [0, 1]; got {value}")
+    return value

@@ -1,0 +1,137 @@
+"""``tokenloc.refine``: forms, ranges, steps and errors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import tokenloc
+from tokenloc.methods import METHODS, create_model
+from tokenloc.refinement import AffinityRefinement, Reprediction, list_steps, refine
+
+QUICK = [AffinityRefinement(iterations=2), Reprediction(max_steps=2)]
+
+
+def inputs(batch: int = 2, classes: int = 3) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(batch, classes, 4, 6, generator=generator), torch.rand(batch, 3, 32, 48, generator=generator)
+
+
+def test_it_is_a_public_name() -> None:
+    assert tokenloc.refine is refine
+
+
+def test_without_steps_it_scales_maps_to_the_image() -> None:
+    maps, images = inputs()
+    refined = refine(maps, images, steps=[])
+    assert refined.shape == (2, 3, 32, 48)
+    for image in range(2):
+        for place in range(3):
+            large = F.interpolate(maps[image, place][None, None], size=(32, 48), mode="bilinear")[0, 0]
+            torch.testing.assert_close(refined[image, place], (large - large.min()) / (large.max() - large.min()))
+
+
+@pytest.mark.parametrize("name", list_steps())
+def test_every_step_keeps_the_form(name: str) -> None:
+    maps, images = inputs()
+    refined = refine(maps, images, [name])
+    assert refined.shape == (2, 3, 32, 48)
+    assert refined.dtype == torch.float32
+    assert not refined.requires_grad
+    assert refined.min() >= 0
+    assert refined.max() <= 1
+    assert torch.equal(refined[:, 1], refine(maps[:, 1], images, name))  # [B, h, w], and a single name
+
+
+def test_steps_follow_one_another() -> None:
+    maps, images = inputs()
+    first, second = QUICK
+    scaled = refine(maps, images, [])
+    assert torch.equal(refine(maps, images, QUICK), second(first(scaled, images), images))
+    assert torch.equal(refine(maps, images, iter(QUICK)), refine(maps, images, QUICK))
+
+
+def test_the_steps_of_every_method_exist() -> None:
+    for method in METHODS.names():
+        model = create_model(
+            method, "vit_tiny_patch16_224", 2, False, backbone_options={"embed_dim": 48, "num_heads": 3}
+        )
+        assert set(model.refinement) <= set(list_steps())
+
+
+def test_it_works_in_inference_mode_and_under_autocast() -> None:
+    maps, images = inputs()
+    expected = refine(maps, images, QUICK)
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        refined = refine(maps * 1, images * 1, QUICK)
+        assert torch.is_inference_mode_enabled()
+    assert torch.equal(refined, expected)
+
+
+def test_inputs_stay_as_they_are() -> None:
+    maps, images = inputs()
+    kept = maps.clone(), images.clone()
+    refine(maps.requires_grad_(), images, QUICK)
+    assert torch.equal(maps, kept[0])
+    assert torch.equal(images, kept[1])
+
+
+def test_half_precision_maps_are_refined_in_float32() -> None:
+    maps, images = inputs()
+    assert torch.equal(refine(maps.half(), images, QUICK), refine(maps.half().float(), images, QUICK))
+
+
+def test_a_constant_map_becomes_zero_and_harms_no_other() -> None:
+    maps, images = inputs()
+    expected = refine(maps, images, QUICK)
+    maps[0, 1] = 7.0
+    refined = refine(maps, images, QUICK)
+    assert refined[0, 1].eq(0).all()
+    assert (refined[1] != expected[1]).float().mean() < 0.01
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0)])
+def test_no_map_is_no_trouble(shape: tuple[int, int]) -> None:
+    refined = refine(torch.rand(*shape, 4, 6), torch.rand(shape[0], 3, 32, 48), QUICK)
+    assert refined.shape[:2] == shape
+
+
+def test_unknown_steps_list_the_valid_ones() -> None:
+    expected = "unknown refinement step 'afinity'; did you mean 'affinity'. Valid: affinity, affinity_wide, repred"
+    with pytest.raises(ValueError, match=expected):
+        refine(*inputs(), ["reprediction", "afinity"])
+
+
+def test_maps_that_are_not_finite_are_named() -> None:
+    maps, images = inputs(4)
+    maps[1, 0, 2, 2], maps[3, 2, 0, 0] = torch.nan, torch.inf
+    with pytest.raises(ValueError, match=r"maps of images \[1, 3\] of the batch \(of 4\).*not finite.*half precision"):
+        refine(maps, images, QUICK)
+
+
+@pytest.mark.parametrize("change", [lambda x: 2 * x - 1, lambda x: 255 * x, lambda x: x * torch.nan])
+def test_images_that_are_not_in_range_are_refused(change: object) -> None:
+    maps, images = inputs()
+    with pytest.raises(
+        ValueError, match=r"RGB in \[0, 1\]; got values from .* Undo the normalisation .* divide bytes by"
+    ):
+        refine(maps, change(images), QUICK)
+
+
+@pytest.mark.parametrize("images", [torch.zeros(2, 1, 8, 8), torch.zeros(3, 8, 8), torch.zeros(2, 3, 8, 8).byte()])
+def test_images_of_another_form_are_refused(images: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"images must be \[B, 3, H, W\] float, RGB in \[0, 1\]; got \["):
+        refine(torch.rand(2, 4, 4), images)
+
+
+@pytest.mark.parametrize("maps", [torch.rand(3, 4, 4), torch.rand(4, 4), torch.ones(2, 4, 4).long()])
+def test_maps_of_another_form_are_refused(maps: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"maps must be \[B, K, h, w\] or \[B, h, w\] float with B = 2 images; got \["):
+        refine(maps, torch.rand(2, 3, 8, 8))
+
+
+def test_another_device_is_refused() -> None:
+    with pytest.raises(ValueError, match="maps are on meta, images on cpu; move them to one device"):
+        refine(torch.rand(2, 4, 4, device="meta"), torch.rand(2, 3, 8, 8))
