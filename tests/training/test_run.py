@@ -13,9 +13,9 @@ import yaml
 from tests.runs import tiny_run, tiny_settings
 from tokenloc.boxes import get_protocol
 from tokenloc.data import create_dataset
+from tokenloc.inference.evaluation import measure
 from tokenloc.training.checkpoint import load_checkpoint, read_checkpoint
 from tokenloc.training.config import DataConfig, Optimisation
-from tokenloc.training.evaluation import measure
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:

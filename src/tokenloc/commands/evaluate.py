@@ -12,9 +12,9 @@ from tokenloc.commands.console import IncompleteError, console, progress
 from tokenloc.commands.results import METRICS, print_results, save_figures
 from tokenloc.data import ImageDataset, create_dataset
 from tokenloc.inference import choose_device
+from tokenloc.inference.evaluation import calibrate_threshold, measure
 from tokenloc.training.checkpoint import Card, load_checkpoint, store_threshold
 from tokenloc.training.config import DataSource
-from tokenloc.training.evaluation import calibrate_threshold, measure
 
 
 def evaluate(

@@ -10,10 +10,10 @@ from rich.table import Table
 from tokenloc.commands.console import console
 from tokenloc.data import ImageDataset
 from tokenloc.inference import Localizer
+from tokenloc.inference.evaluation import Measured
 from tokenloc.methods import Method
 from tokenloc.reporting import draw_localization, save_picture, sheet
 from tokenloc.training.checkpoint import Card
-from tokenloc.training.evaluation import Measured
 
 METRICS = "metrics.json"
 FIGURES = 12

@@ -16,10 +16,10 @@ from tokenloc.commands.console import console, progress
 from tokenloc.commands.results import METRICS, print_results, save_figures
 from tokenloc.data import ImageDataset, Preprocessing, create_dataset
 from tokenloc.inference import choose_device
+from tokenloc.inference.evaluation import calibrate_threshold, measure
 from tokenloc.methods import Method, create_model
 from tokenloc.training.checkpoint import Card, load_checkpoint, store_threshold, versions
 from tokenloc.training.config import DataConfig, ModelChoice, Optimisation
-from tokenloc.training.evaluation import calibrate_threshold, measure
 from tokenloc.training.fit import CHECKPOINTS, Photographs, fit
 
 
