@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tokenloc.backbones import list_backbones
     from tokenloc.boxes import list_protocols
     from tokenloc.data import list_datasets
-    from tokenloc.inference import Localization, Localizer
+    from tokenloc.inference import Localization, Localizer, Viewing
     from tokenloc.methods import create_model, list_methods
     from tokenloc.refinement import refine
 
@@ -26,12 +26,14 @@ _HOMES = {
     "list_protocols": "boxes",
     "Localizer": "inference",
     "Localization": "inference",
+    "Viewing": "inference",
     "refine": "refinement",
 }
 
 __all__ = [
     "Localization",
     "Localizer",
+    "Viewing",
     "__version__",
     "create_model",
     "list_backbones",

@@ -118,7 +118,7 @@ def test_an_epoch_draws_every_picture_once(tmp_path: Path, make_picture: Callabl
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("kind", ["crop", "resize"])
 def test_evaluation_names_what_it_cannot_read(dataset: ImageDataset, workers: int, kind: str) -> None:
-    transform = transforms.test_transform(SMALL, "crop" if kind == "crop" else "resize")
+    transform = transforms.evaluation_transform(SMALL, "crop" if kind == "crop" else "resize")
     batches = list(evaluation_loader(dataset, transform, 4, workers=workers))
     assert [batch.indices for batch in batches] == [[0, 1, 2], [5, 6, 7], [8, 9]]
     assert [batch.labels.tolist() for batch in batches] == [[0, 1, 2], [5, 6, 7], [8, 9]]
@@ -138,7 +138,7 @@ def test_evaluation_names_what_it_cannot_read(dataset: ImageDataset, workers: in
 
 
 def test_a_batch_without_any_readable_picture_is_empty(dataset: ImageDataset) -> None:
-    loader = evaluation_loader(dataset.subset([3, 4]), transforms.test_transform(SMALL, "crop"), 2)
+    loader = evaluation_loader(dataset.subset([3, 4]), transforms.evaluation_transform(SMALL, "crop"), 2)
     (batch,) = list(loader)
     assert len(batch) == 0
     assert batch.images.shape == (0, 3, 0, 0)
@@ -148,7 +148,7 @@ def test_a_batch_without_any_readable_picture_is_empty(dataset: ImageDataset) ->
 
 def test_masks_travel_with_their_pictures() -> None:
     scenes = create_dataset("scenes", None, "test", length=5, size=32)
-    (batch,) = list(evaluation_loader(scenes, transforms.test_transform(SMALL, "crop"), 8))
+    (batch,) = list(evaluation_loader(scenes, transforms.evaluation_transform(SMALL, "crop"), 8))
     for index, mask in zip(batch.indices, batch.masks, strict=True):
         np.testing.assert_array_equal(mask, scenes.mask(index))
 
@@ -157,13 +157,13 @@ def test_a_picture_whose_mask_cannot_be_read_is_named(tmp_path: Path, make_cub: 
     make_cub(tmp_path)
     (tmp_path / "segmentations").mkdir()
     cub = create_dataset("cub", tmp_path, "test", ["001.Ant"])
-    (batch,) = list(evaluation_loader(cub, transforms.test_transform(SMALL, "crop"), 8))
+    (batch,) = list(evaluation_loader(cub, transforms.evaluation_transform(SMALL, "crop"), 8))
     assert len(batch) == 0
     assert ["Ant_2.png: no such picture" in record.reason for record in batch.unreadable] == [True, False]
 
 
 def test_single_items(dataset: ImageDataset) -> None:
-    pictures = LocatedPictures(dataset, transforms.test_transform(SMALL, "crop"))
+    pictures = LocatedPictures(dataset, transforms.evaluation_transform(SMALL, "crop"))
     assert len(pictures) == 10
     good, bad = pictures[5], pictures[3]
     assert isinstance(good, LocatedPicture)
@@ -172,7 +172,7 @@ def test_single_items(dataset: ImageDataset) -> None:
 
 
 def test_lightning_moves_a_batch_to_a_device(dataset: ImageDataset) -> None:
-    batch = next(iter(evaluation_loader(dataset, transforms.test_transform(SMALL, "crop"), 4)))
+    batch = next(iter(evaluation_loader(dataset, transforms.evaluation_transform(SMALL, "crop"), 4)))
     moved = move_data_to_device(batch, torch.device("meta"))
     assert moved.images.device.type == moved.labels.device.type == "meta"
     assert (moved.indices, moved.frames, moved.unreadable) == (batch.indices, batch.frames, batch.unreadable)

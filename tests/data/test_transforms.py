@@ -25,7 +25,7 @@ def _picture(size: tuple[int, int] = (50, 37)) -> Image.Image:
 
 def test_the_centre_crop_is_that_of_the_fixtures(parity_dir: Path, shared_dir: Path) -> None:
     inputs = np.load(parity_dir / "inputs.npz")
-    transform = transforms.test_transform(Preprocessing(mean=HALF, std=HALF), "crop")
+    transform = transforms.evaluation_transform(Preprocessing(mean=HALF, std=HALF), "crop")
     for expected, name in zip(inputs["images"], inputs["files"], strict=True):
         image = read_image(shared_dir / "data/cub10/CUB_200_2011/images" / str(name))
         tensor, frame = transform(image)
@@ -39,7 +39,7 @@ def test_the_centre_crop_is_that_of_the_fixtures(parity_dir: Path, shared_dir: P
 def test_pixels_are_those_of_pillow(kind: str, interpolation: str) -> None:
     """The oracle: Pillow's resize, a slice, and arithmetic."""
     preprocessing = Preprocessing((20, 30), (26, 37), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), interpolation)
-    tensor, frame = transforms.test_transform(preprocessing, "crop" if kind == "crop" else "resize")(_picture())
+    tensor, frame = transforms.evaluation_transform(preprocessing, "crop" if kind == "crop" else "resize")(_picture())
     method = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[interpolation]
     resized = np.asarray(_picture().resize((26, 37) if kind == "crop" else (20, 30), method))
     if kind == "crop":
@@ -58,7 +58,7 @@ def test_the_frame_says_where_a_mark_lands(kind: str) -> None:
     picture = Image.new("RGB", (401, 299))
     picture.paste((255, 255, 255), (150, 80, 230, 190))
     preprocessing = Preprocessing((96, 64), (110, 80), HALF, HALF)
-    tensor, frame = transforms.test_transform(preprocessing, "crop" if kind == "crop" else "resize")(picture)
+    tensor, frame = transforms.evaluation_transform(preprocessing, "crop" if kind == "crop" else "resize")(picture)
     rows, columns = np.nonzero(tensor[0].numpy() > 0)
     found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     np.testing.assert_allclose(frame.to_network([[150, 80, 230, 190]])[0], found, atol=0.6)
@@ -95,7 +95,7 @@ def test_preprocessing_survives_json() -> None:
 
 
 def test_the_evaluation_transform_can_be_sent_to_workers() -> None:
-    transform = transforms.test_transform(Preprocessing((20, 30), (26, 37)), "crop")
+    transform = transforms.evaluation_transform(Preprocessing((20, 30), (26, 37)), "crop")
     tensor, frame = pickle.loads(pickle.dumps(transform))(_picture())
     torch.testing.assert_close(tensor, transform(_picture())[0], rtol=0, atol=0)
     assert frame == transform(_picture())[1]
@@ -121,4 +121,4 @@ def test_unknown_names_are_refused() -> None:
         Preprocessing.from_dict({"sizes": (1, 1)})
     unknown: dict[str, object] = {"frame_kind": "corp"}
     with pytest.raises(ValueError, match=r"unknown frame kind 'corp'; did you mean 'crop'\? Valid: crop, resize"):
-        transforms.test_transform(Preprocessing(), **unknown)
+        transforms.evaluation_transform(Preprocessing(), **unknown)

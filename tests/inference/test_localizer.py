@@ -33,7 +33,7 @@ def same(first: Localization, second: Localization) -> bool:
 def test_the_way_from_picture_to_box_step_by_step(localizer: Localizer, picture: Image.Image, run: Path) -> None:
     result = localizer(picture)
     model, card = load_checkpoint(run / "checkpoints/best.ckpt")
-    tensor, frame = transforms.test_transform(card.preprocessing, "resize")(picture)
+    tensor, frame = transforms.evaluation_transform(card.preprocessing, "resize")(picture)
     with torch.no_grad():
         logits, maps = model.localize(tensor[None])
     protocol = get_protocol("standard")
@@ -130,7 +130,7 @@ def test_a_constant_map_draws_no_box(
     localizer: Localizer, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flat = torch.ones(1, 1, 4, 4)
-    monkeypatch.setattr(localizer.model, "localize", lambda images: (torch.zeros(len(images), 6), flat))
+    monkeypatch.setattr(localizer.model, "class_maps", lambda images: (torch.zeros(len(images), 6), lambda _: flat))
     result = localizer(picture)
     assert result.boxes.shape == (0, 4)
     assert not result.mask.any()
@@ -140,6 +140,6 @@ def test_a_map_with_nan_is_an_error(
     localizer: Localizer, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = torch.full((1, 1, 4, 4), float("nan"))
-    monkeypatch.setattr(localizer.model, "localize", lambda images: (torch.zeros(len(images), 6), broken))
+    monkeypatch.setattr(localizer.model, "class_maps", lambda images: (torch.zeros(len(images), 6), lambda _: broken))
     with pytest.raises(ValueError, match="16 of 16 values that are not finite"):
         localizer(picture)

@@ -9,9 +9,10 @@ from tokenloc._files import write_json
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.commands.console import IncompleteError, console, progress
+from tokenloc.commands.looking import viewing_note, viewing_of
 from tokenloc.commands.results import METRICS, print_results, save_figures
 from tokenloc.data import ImageDataset, create_dataset
-from tokenloc.inference import choose_device
+from tokenloc.inference import Localizer, Viewing, choose_device
 from tokenloc.inference.evaluation import calibrate_threshold, measure
 from tokenloc.training.checkpoint import Card, load_checkpoint, store_threshold
 from tokenloc.training.config import DataSource
@@ -25,6 +26,10 @@ def evaluate(
     protocol: str = "standard",
     threshold: float | None = None,
     thresholds: list[float] | None = None,
+    scales: list[int] | None = None,
+    flip: bool = False,
+    refine: list[str] | None = None,
+    ten_crop: bool = False,
     out: Path | None = None,
     batch_size: int = 32,
     workers: int = 0,
@@ -42,6 +47,11 @@ def evaluate(
         protocol: by which boxes are judged; see `tokenloc list protocols`.
         threshold: a fixed map threshold in [0, 1], in place of the usual one.
         thresholds: the thresholds among which the best is sought, in place of the protocol's.
+        scales: sides of the network's input in pixels, such as 224 320 448, over which maps and scores are averaged; by
+            default the side that the model was trained with.
+        flip: look at each picture mirrored, too.
+        refine: steps that refine the maps, such as affinity,reprediction, or none; by default those of the method.
+        ten_crop: take the classes from ten crops of a larger resize, as SAT's paper does.
         out: the folder to write to; by default RUN/evaluation/PROTOCOL beside the checkpoint's folder.
         batch_size: photographs that pass the network together.
         workers: processes that read pictures.
@@ -54,14 +64,16 @@ def evaluate(
     judged = judged.with_thresholds(thresholds) if thresholds else judged
     model, card = load_checkpoint(checkpoint)
     dataset = open_dataset(card, data, split)
-    fixed, source = _threshold(card, judged, threshold)
-    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
+    viewing = viewing_of(scales, flip, refine, ten_crop)
+    fixed, source = _threshold(card, judged, threshold, viewing)
+    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress, "viewing": viewing}
     model.to(choose_device(device))
     measured = measure(model, dataset, card.preprocessing, judged, fixed, **options)
     print_results(measured, source)
     folder = out or checkpoint.parent.parent / "evaluation" / protocol
-    write_json(folder / METRICS, {**measured.to_dict(), **({"threshold_source": source} if source else {})})
-    save_figures(model, card, dataset, folder / "figures")
+    described = {"viewing": str(viewing), **({"threshold_source": source} if source else {})}
+    write_json(folder / METRICS, {**measured.to_dict(), **described})
+    save_figures(Localizer(model, card, fixed, viewing=viewing), dataset, folder / "figures")
     console.print(f"metrics and figures in {folder}", highlight=False, markup=False)
     if measured.unreadable:
         raise IncompleteError(f"{len(measured.unreadable)} pictures could not be read and are in no number (see above)")
@@ -74,6 +86,9 @@ def calibrate(
     data: DataSource,
     split: str = "val",
     protocol: str = "standard",
+    scales: list[int] | None = None,
+    flip: bool = False,
+    refine: list[str] | None = None,
     batch_size: int = 32,
     workers: int = 0,
     device: str = "auto",
@@ -85,6 +100,10 @@ def calibrate(
         data: the dataset; by default the one that the checkpoint was trained on.
         split: the split of the dataset; not the one that is measured later.
         protocol: by which boxes are judged; see `tokenloc list protocols`.
+        scales: sides of the network's input in pixels, such as 224 320 448, over which maps and scores are averaged; by
+            default the side that the model was trained with.
+        flip: look at each picture mirrored, too.
+        refine: steps that refine the maps, such as affinity,reprediction, or none; by default those of the method.
         batch_size: photographs that pass the network together.
         workers: processes that read pictures.
         device: auto, cpu, cuda or mps.
@@ -96,6 +115,7 @@ def calibrate(
     dataset = open_dataset(card, data, split)
     model.to(choose_device(device))
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
+    options["viewing"] = viewing_of(scales, flip, refine)
     chosen = calibrate_threshold(model, dataset, card.preprocessing, get_protocol(protocol), **options)
     store_threshold(checkpoint, chosen)
     console.print(
@@ -117,10 +137,12 @@ def open_dataset(card: Card, data: DataSource, split: str) -> ImageDataset:
     return create_dataset(name, root, split, card.classes, **options).in_class_order(card.classes)
 
 
-def _threshold(card: Card, protocol: Protocol, given: float | None) -> tuple[float | None, str | None]:
+def _threshold(
+    card: Card, protocol: Protocol, given: float | None, viewing: Viewing
+) -> tuple[float | None, str | None]:
     """Return the fixed threshold and where it comes from; None for the protocol's own rule."""
     if given is not None:
         return checked_threshold(given), "given on the command line"
     if protocol.threshold_rule == "calibrated" and card.threshold:
-        return card.threshold.value, card.threshold.source
+        return card.threshold.value, card.threshold.source + viewing_note(card, viewing)
     return None, None

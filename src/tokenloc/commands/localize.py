@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tokenloc._files import write_json
 from tokenloc.commands.console import IncompleteError, console, progress
+from tokenloc.commands.looking import viewing_note, viewing_of
 from tokenloc.data import Unreadable, find_images, read_image
 from tokenloc.inference import Localization, Localizer
 from tokenloc.inference.localizer import Objects
@@ -22,6 +23,9 @@ def localize(
     out: Path,
     threshold: float | None = None,
     objects: Objects = "largest",
+    scales: list[int] | None = None,
+    flip: bool = False,
+    refine: list[str] | None = None,
     pictures: bool = True,
     batch_size: int = 16,
     device: str = "auto",
@@ -37,6 +41,10 @@ def localize(
         out: the folder to write to; it is created.
         threshold: on the map scaled to [0, 1]; by default the calibrated one stored in the checkpoint.
         objects: largest draws one box, around the largest component; all one for each component.
+        scales: sides of the network's input in pixels, such as 224 320 448, over which maps and scores are averaged; by
+            default the side that the model was trained with.
+        flip: look at each picture mirrored, too.
+        refine: steps that refine the maps, such as affinity,reprediction, or none; by default those of the method.
         pictures: also write the pictures, not only localizations.json.
         batch_size: photographs that pass the network together.
         device: auto, cpu, cuda or mps.
@@ -45,7 +53,10 @@ def localize(
         the path of localizations.json.
     """
     files = find_images(inputs)
-    localizer = Localizer.from_checkpoint(checkpoint, device=device, threshold=threshold, objects=objects)
+    viewing = viewing_of(scales, flip, refine)
+    localizer = Localizer.from_checkpoint(checkpoint, device, threshold, objects, viewing)
+    if threshold is None and (note := viewing_note(localizer.card, localizer.viewing)):
+        console.print(f"map threshold {localizer.threshold:g}{note}", highlight=False, markup=False)
     localized: list[Localization] = []
     unreadable: list[Unreadable] = []
     names = picture_names(files, out / "pictures")

@@ -11,9 +11,7 @@ from tokenloc.commands.console import console
 from tokenloc.data import ImageDataset
 from tokenloc.inference import Localizer
 from tokenloc.inference.evaluation import Measured
-from tokenloc.methods import Method
 from tokenloc.reporting import draw_localization, save_picture, sheet
-from tokenloc.training.checkpoint import Card
 
 METRICS = "metrics.json"
 FIGURES = 12
@@ -57,9 +55,8 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def save_figures(model: Method, card: Card, dataset: ImageDataset, folder: Path, title: str = "") -> Path:
-    """Draw what the model finds in pictures spread over a dataset; return the path of the sheet with all of them."""
-    localizer = Localizer(model, card)
+def save_figures(localizer: Localizer, dataset: ImageDataset, folder: Path, title: str = "") -> Path:
+    """Draw what is found in pictures spread over a dataset; return the path of the sheet with all of them."""
     picked = np.unique(np.linspace(0, len(dataset) - 1, FIGURES).round().astype(int)).tolist()
     drawn = []
     for index in picked:

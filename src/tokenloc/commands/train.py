@@ -15,7 +15,7 @@ from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import console, progress
 from tokenloc.commands.results import METRICS, print_results, save_figures
 from tokenloc.data import ImageDataset, Preprocessing, create_dataset
-from tokenloc.inference import choose_device
+from tokenloc.inference import Localizer, choose_device
 from tokenloc.inference.evaluation import calibrate_threshold, measure
 from tokenloc.methods import Method, create_model
 from tokenloc.training.checkpoint import Card, load_checkpoint, store_threshold, versions
@@ -94,7 +94,7 @@ def _after(best: Path, out: Path, judged: Protocol, data: DataConfig, workers: i
     source = card.threshold.source if fixed is not None and card.threshold else None
     print_results(measured, source)
     write_json(out / METRICS, {**measured.to_dict(), **({"threshold_source": source} if source else {})})
-    save_figures(model, card, test, out / "figures")
+    save_figures(Localizer(model, card), test, out / "figures")
 
 
 def _split(data: DataConfig, split: str | None, train: ImageDataset | None) -> ImageDataset | None:

@@ -12,7 +12,7 @@ from tokenloc.data.loading import (
 )
 from tokenloc.data.registry import DATASETS, create_dataset, list_datasets
 from tokenloc.data.stratified import stratified_split
-from tokenloc.data.transforms import Preprocessing, test_transform, train_transform
+from tokenloc.data.transforms import Preprocessing, evaluation_transform, train_transform
 
 __all__ = [
     "DATASETS",
@@ -26,11 +26,11 @@ __all__ = [
     "Unreadable",
     "create_dataset",
     "evaluation_loader",
+    "evaluation_transform",
     "find_images",
     "list_datasets",
     "read_image",
     "stratified_split",
-    "test_transform",
     "train_transform",
     "training_loader",
 ]

@@ -202,7 +202,7 @@ def evaluation_loader(
 
     Args:
         dataset: the pictures.
-        transform: from an RGB PIL image to ([3, H, W], frame), see ``test_transform``.
+        transform: from an RGB PIL image to ([3, H, W], frame), see ``evaluation_transform``.
         batch_size: pictures a batch, unreadable ones among them.
         workers: worker processes, 0 for none.
         seed: of the workers.

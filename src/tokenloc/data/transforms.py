@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, cast
 
 import torch
@@ -69,6 +69,17 @@ class Preprocessing:
         """Return plain values that JSON can hold."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
+    def at(self, side: int) -> Preprocessing:
+        """Return this with an input whose shorter side has ``side`` pixels, all else in proportion.
+
+        >>> Preprocessing().at(448)
+        Preprocessing(size=(448, 448), resize=(512, 512), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), \
+interpolation='bilinear')
+        """
+        factor = side / min(self.size)
+        size = (round(self.size[0] * factor), round(self.size[1] * factor))
+        return replace(self, size=size, resize=(round(self.resize[0] * factor), round(self.resize[1] * factor)))
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
         """Return what ``to_dict`` gave; raises ValueError for a value unknown."""
@@ -89,32 +100,41 @@ def train_transform(preprocessing: Preprocessing) -> TrainTransform:
     return cast(TrainTransform, v2.Compose([*steps, *_to_network(preprocessing)]))
 
 
-def test_transform(preprocessing: Preprocessing, frame_kind: Literal["crop", "resize"]) -> FramedTransform:
+def evaluation_transform(
+    preprocessing: Preprocessing, frame_kind: Literal["crop", "resize"], side: int | None = None, margin: bool = False
+) -> FramedTransform:
     """Return an evaluation transform: from an RGB PIL image to ([3, H, W] float32, its frame).
 
     Args:
         preprocessing: what the network wants.
         frame_kind: "crop" resizes the whole picture to ``preprocessing.resize`` and cuts the centre, as SAT does;
             "resize" takes the whole picture straight to ``preprocessing.size``, as the referee and TS-CAM do.
+        side: pixels of the image's shorter side; None for that of ``preprocessing.size``. The frame is not concerned:
+            its network pixels are those of ``preprocessing.size``, so that results of all sides compare.
+        margin: give the whole picture at ``preprocessing.resize`` (in proportion to ``side``), of which the centre is
+            what the frame shows ("crop"), or which is all that the frame shows ("resize"): for ten crops.
 
     Raises:
         ValueError: for another frame kind.
     """
     if frame_kind not in ("crop", "resize"):
         raise unknown_name("frame kind", frame_kind, ["crop", "resize"])
-    return FramedPreprocessing(preprocessing, frame_kind == "crop")
+    return FramedPreprocessing(preprocessing, frame_kind == "crop", side, margin)
 
 
 class FramedPreprocessing:
-    """The transform that ``test_transform`` makes: deterministic, and it can be sent to worker processes."""
+    """The transform that ``evaluation_transform`` makes: deterministic, and it can be sent to worker processes."""
 
-    def __init__(self, preprocessing: Preprocessing, cropped: bool) -> None:
+    def __init__(
+        self, preprocessing: Preprocessing, cropped: bool, side: int | None = None, margin: bool = False
+    ) -> None:
         self.preprocessing, self.cropped = preprocessing, cropped
-        width, height = preprocessing.size
-        steps = [_resize(preprocessing, preprocessing.size)]
-        if cropped:
-            steps = [_resize(preprocessing, preprocessing.resize), v2.CenterCrop((height, width))]
-        self._steps = v2.Compose([*steps, *_to_network(preprocessing)])
+        shown = preprocessing if side is None else preprocessing.at(side)
+        width, height = shown.size
+        steps = [_resize(shown, shown.resize if cropped or margin else shown.size)]
+        if cropped and not margin:
+            steps.append(v2.CenterCrop((height, width)))
+        self._steps = v2.Compose([*steps, *_to_network(shown)])
 
     def __call__(self, image: Image.Image) -> tuple[torch.Tensor, Frame]:
         """Return ([3, H, W] float32 normalised, the frame between the picture's pixels and the network's)."""

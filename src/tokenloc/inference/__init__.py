@@ -2,5 +2,6 @@
 
 from tokenloc.inference.localization import Localization
 from tokenloc.inference.localizer import Localizer, choose_device
+from tokenloc.inference.viewing import Viewing
 
-__all__ = ["Localization", "Localizer", "choose_device"]
+__all__ = ["Localization", "Localizer", "Viewing", "choose_device"]

@@ -16,8 +16,8 @@ from tokenloc.data import (
     Preprocessing,
     Unreadable,
     evaluation_loader,
-    test_transform,
 )
+from tokenloc.inference.viewing import Viewer, Viewing
 from tokenloc.methods import Method
 from tokenloc.metrics import Evaluation, ImageScores, constant_box_accuracy, score_image, top_classes
 from tokenloc.metrics.localization import LocalizationMetrics
@@ -59,6 +59,7 @@ def measure(
     protocol: Protocol,
     threshold: float | None = None,
     *,
+    viewing: Viewing | None = None,
     batch_size: int = 32,
     workers: int = 0,
     progress: Progress | None = None,
@@ -71,6 +72,7 @@ def measure(
         preprocessing: of the model.
         protocol: how pictures are shown, maps become boxes, and boxes are judged.
         threshold: a fixed map threshold in [0, 1]; None for the protocol's own rule.
+        viewing: how the model looks at pictures; None for plainly.
         batch_size: images that pass the network together.
         workers: processes that read pictures.
         progress: wraps the batches, to show how far it is.
@@ -78,8 +80,8 @@ def measure(
     Raises:
         ValueError: where no picture at all could be read, or a map has values that are not finite.
     """
-    transform = test_transform(preprocessing, protocol.input_frame)
-    loader = evaluation_loader(dataset, transform, batch_size, workers=workers)
+    viewer = Viewer(viewing or Viewing(), preprocessing, protocol)
+    loader = evaluation_loader(dataset, viewer.transform, batch_size, workers=workers)
     batches: Iterable[Any] = progress(loader, "measuring", len(loader)) if progress else loader
     scores: list[ImageScores] = []
     truths: list[tuple[Any, Any]] = []
@@ -87,7 +89,7 @@ def measure(
     with evaluating(model):
         for batch in batches:
             unreadable += batch.unreadable
-            scores += _score_batch(model, dataset, batch, protocol, threshold)
+            scores += _score_batch(model, viewer, dataset, batch, protocol, threshold)
             truths += [(dataset[index].boxes, frame) for index, frame in zip(batch.indices, batch.frames, strict=True)]
     if not scores:
         raise ValueError(f"none of the {len(dataset)} pictures could be read; the first: {unreadable[0].reason}")
@@ -99,13 +101,18 @@ def measure(
 
 
 def _score_batch(
-    model: Method, dataset: ImageDataset, batch: Located, protocol: Protocol, threshold: float | None
+    model: Method,
+    viewer: Viewer,
+    dataset: ImageDataset,
+    batch: Located,
+    protocol: Protocol,
+    threshold: float | None,
 ) -> Iterator[ImageScores]:
     """Yield the scores of the pictures of a batch; only the true class's map is judged, which is what metrics need."""
     if not batch.indices:
         return
     device = next(model.parameters()).device
-    logits, maps = model.localize(batch.images.to(device), batch.labels[:, None].to(device))
+    logits, maps = viewer.locate(model, batch.images.to(device), batch.labels[:, None].to(device))
     predictions = logits.float().cpu().numpy(), maps.float().cpu().numpy()
     rows = zip(batch.indices, batch.frames, batch.masks, *predictions, strict=True)
     for index, frame, mask, scores, class_maps in rows:
@@ -124,7 +131,13 @@ def _score_batch(
 
 
 def calibrate_threshold(
-    model: Method, dataset: ImageDataset, preprocessing: Preprocessing, protocol: Protocol, **options: Any
+    model: Method,
+    dataset: ImageDataset,
+    preprocessing: Preprocessing,
+    protocol: Protocol,
+    *,
+    viewing: Viewing | None = None,
+    **options: Any,
 ) -> Threshold:
     """Choose the map threshold with the best GT-known on a dataset with boxes, which should not be the one measured.
 
@@ -133,6 +146,7 @@ def calibrate_threshold(
         dataset: with boxes.
         preprocessing: of the model.
         protocol: of the boxes; its own threshold, where it has one, plays no part.
+        viewing: how the model looks at pictures, for which the threshold is then meant; None for plainly.
         options: of ``measure``.
 
     Raises:
@@ -140,11 +154,13 @@ def calibrate_threshold(
     """
     if not dataset.has_boxes:
         raise ValueError(f"{dataset.name} ({dataset.split}) has no boxes, by which a threshold could be chosen")
-    oracle = measure(model, dataset, preprocessing, protocol, **options).evaluation.oracle
+    viewing = viewing or Viewing()
+    oracle = measure(model, dataset, preprocessing, protocol, viewing=viewing, **options).evaluation.oracle
     if oracle is None:
         raise ValueError(f"no box of {dataset.name} ({dataset.split}) lies inside its picture")
-    source = f"calibrated on {dataset.split} of {dataset.name} ({len(dataset)} photographs), protocol {protocol.name}"
-    return Threshold(oracle.threshold, source)
+    seen = "" if viewing == Viewing() else f", {viewing}"
+    photographs = f"{dataset.split} of {dataset.name} ({len(dataset)} photographs)"
+    return Threshold(oracle.threshold, f"calibrated on {photographs}, protocol {protocol.name}{seen}", str(viewing))
 
 
 @contextmanager

@@ -16,8 +16,9 @@ from torch import Tensor
 from tokenloc._names import one_of
 from tokenloc.boxes import Frame, component_masks, get_protocol, prepare_map
 from tokenloc.boxes.protocols import checked_threshold
-from tokenloc.data import Unreadable, read_image, test_transform
+from tokenloc.data import Unreadable, read_image
 from tokenloc.inference.localization import Localization
+from tokenloc.inference.viewing import Viewer, Viewing
 from tokenloc.methods import Method
 from tokenloc.training.checkpoint import Card, load_checkpoint
 
@@ -35,21 +36,35 @@ class Localizer:
         threshold: on the map scaled to [0, 1]; None takes the calibrated one, or the method's default where there is
             none.
         objects: ``largest`` draws one box, around the largest component above the threshold; ``all`` one for each.
+        viewing: how the model looks at pictures; None for plainly. The threshold should be calibrated for it.
 
     The network sees the whole picture, resized straight to its input size.
     """
 
-    def __init__(self, model: Method, card: Card, threshold: float | None = None, objects: Objects = "largest") -> None:
+    def __init__(
+        self,
+        model: Method,
+        card: Card,
+        threshold: float | None = None,
+        objects: Objects = "largest",
+        viewing: Viewing | None = None,
+    ) -> None:
         self.model = model
         self.card = card
         self.protocol = get_protocol("standard")
         self.threshold = checked_threshold(usual_threshold(model, card) if threshold is None else threshold)
         self.objects = one_of("objects", objects, Objects)
-        self._transform = test_transform(card.preprocessing, self.protocol.input_frame)
+        self.viewing = viewing or Viewing()
+        self._viewer = Viewer(self.viewing, card.preprocessing, self.protocol)
 
     @classmethod
     def from_checkpoint(
-        cls, path: str | Path, device: str = "auto", threshold: float | None = None, objects: Objects = "largest"
+        cls,
+        path: str | Path,
+        device: str = "auto",
+        threshold: float | None = None,
+        objects: Objects = "largest",
+        viewing: Viewing | None = None,
     ) -> Localizer:
         """Load a checkpoint of ``tokenloc train``; see the class for the arguments.
 
@@ -58,13 +73,14 @@ class Localizer:
             device: ``auto`` (a GPU where there is one), or torch's name of a device.
             threshold: see the class.
             objects: see the class.
+            viewing: see the class.
 
         Raises:
             FileNotFoundError: no such file.
             ValueError: not a checkpoint of tokenloc, a damaged one, or a device that is not there.
         """
         model, card = load_checkpoint(path)
-        return cls(model.to(choose_device(device)), card, threshold, objects)
+        return cls(model.to(choose_device(device)), card, threshold, objects, viewing)
 
     @overload
     def __call__(self, pictures: Picture) -> Localization: ...
@@ -103,9 +119,9 @@ class Localizer:
     def _localize(self, pictures: list[tuple[str, Image.Image]]) -> list[Localization]:
         if not pictures:
             return []
-        tensors, frames = zip(*(self._transform(image) for _, image in pictures), strict=True)
+        tensors, frames = zip(*(self._viewer.transform(image) for _, image in pictures), strict=True)
         device = next(self.model.parameters()).device
-        logits, maps = self.model.localize(torch.stack(tensors).to(device))
+        logits, maps = self._viewer.locate(self.model, torch.stack(tensors).to(device))
         scores, classes = logits.float().softmax(dim=1).max(dim=1)
         rows = zip(pictures, frames, scores.tolist(), classes.tolist(), maps[:, 0].float().cpu().numpy(), strict=True)
         return [self._result(name, frame, score, index, map_) for (name, _), frame, score, index, map_ in rows]

@@ -90,10 +90,11 @@ class Method(nn.Module, ABC):
         logits, maps_of = self.class_maps(images)
         if classes is None:
             classes = logits.argmax(dim=1, keepdim=True)
-        self._check_classes(classes, len(images))
+        self.check_classes(classes, len(images))
         return logits, maps_of(classes)
 
-    def _check_classes(self, classes: Tensor, batch: int) -> None:
+    def check_classes(self, classes: Tensor, batch: int) -> None:
+        """Raise ValueError where ``classes`` is not [B, K] int64 in [0, C) with B = ``batch``."""
         if classes.ndim != 2 or len(classes) != batch or classes.dtype != torch.int64:
             form = f"{list(classes.shape)} {classes.dtype}"
             raise ValueError(f"classes must be [B, K] int64 with B = {batch}; got {form}")

@@ -101,7 +101,7 @@ class SCM(TSCAM):
         Raises:
             ValueError: where ``classes`` has another form or holds an index outside [0, C).
         """
-        self._check_classes(classes, len(images))
+        self.check_classes(classes, len(images))
         features = self.backbone(images, Evidence(class_attention=True))
         semantic = _at_least_float32(self._semantic_maps(features))
         gains, attentions = self._calibrate(semantic, self.attention_map(features))

@@ -13,7 +13,7 @@ from tokenloc.methods._scaling import min_max
 from tokenloc.refinement.affinity import AffinityRefinement
 from tokenloc.refinement.reprediction import Reprediction
 
-__all__ = ["STEPS", "AffinityRefinement", "Reprediction", "Step", "list_steps", "refine"]
+__all__ = ["STEPS", "AffinityRefinement", "Reprediction", "Step", "find_steps", "list_steps", "refine"]
 
 Step = Callable[[Tensor, Tensor], Tensor]
 """From maps [B, K, H, W] in [0, 1] and images [B, 3, H, W] (RGB in [0, 1]), float32, to maps of the same form."""
@@ -32,6 +32,11 @@ def list_steps(pattern: str | None = None) -> list[str]:
     ['affinity', 'affinity_wide']
     """
     return STEPS.names(pattern)
+
+
+def find_steps(steps: Iterable[str | Step]) -> list[Step]:
+    """Return the steps themselves where some are given by name; raise ValueError for an unknown name."""
+    return [STEPS[step] if isinstance(step, str) else step for step in steps]
 
 
 def refine(maps: Tensor, images: Tensor, steps: Iterable[str | Step] = ("affinity", "reprediction")) -> Tensor:
@@ -59,7 +64,7 @@ def refine(maps: Tensor, images: Tensor, steps: Iterable[str | Step] = ("affinit
     >>> list(refine(maps, images, steps=["affinity"]).shape)
     [2, 5, 64, 48]
     """
-    chosen = [STEPS[step] if isinstance(step, str) else step for step in ([steps] if isinstance(steps, str) else steps)]
+    chosen = find_steps([steps] if isinstance(steps, str) else steps)
     _check_images(images)
     _check_maps(maps, images)
     # Steps may fit networks: outside of inference mode, in float32, by kernels that give the same on every call.

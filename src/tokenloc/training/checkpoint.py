@@ -37,10 +37,12 @@ class Threshold:
     Attributes:
         value: in [0, 1], on maps scaled to [0, 1].
         source: where it comes from, for people: ``calibrated on train of cub (300 photographs), protocol standard``.
+        viewing: how the model looked at pictures when it was chosen; see ``Viewing``.
     """
 
     value: float
     source: str
+    viewing: str = "plain"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from tokenloc.data import (
     LabelledPictures,
     Preprocessing,
     evaluation_loader,
-    test_transform,
+    evaluation_transform,
     train_transform,
     training_loader,
 )
@@ -68,7 +68,7 @@ class Photographs(L.LightningDataModule):
         """Return the held-out photographs, or nothing."""
         if self.val is None:
             return []
-        transform = test_transform(self.preprocessing, "crop")
+        transform = evaluation_transform(self.preprocessing, "crop")
         return evaluation_loader(self.val, transform, self.batch_size, workers=self.workers)
 
 

@@ -1,0 +1,210 @@
+"""How a trained model looks at pictures: sizes, mirrors, ten crops, refinement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+
+from tests.runs import TINY_VIT
+from tokenloc.boxes import get_protocol
+from tokenloc.commands.evaluate import calibrate, evaluate
+from tokenloc.commands.localize import localize
+from tokenloc.commands.looking import viewing_note
+from tokenloc.data import Preprocessing, create_dataset
+from tokenloc.inference import Localizer, Viewing
+from tokenloc.inference.viewing import Viewer
+from tokenloc.methods import Method, create_model
+from tokenloc.refinement import refine
+from tokenloc.training.checkpoint import load_checkpoint, read_card
+from tokenloc.training.config import DataSource
+
+PREPROCESSING = Preprocessing((32, 32), (36, 36), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def make(method: str = "tscam", **options: object) -> Method:
+    torch.manual_seed(0)
+    return create_model(
+        method, "vit_tiny_patch16_224", 4, False, image_size=32, backbone_options=TINY_VIT, **options
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Image.Image]:
+    scenes = create_dataset("scenes", None, "test", size=(90, 61), length=3)
+    return [scenes.image(index) for index in range(3)]
+
+
+def viewer(protocol: str = "sat", **viewing: Any) -> Viewer:
+    return Viewer(Viewing(**viewing), PREPROCESSING, get_protocol(protocol))
+
+
+def located(model: Method, pictures: list[Image.Image], protocol: str = "sat", **viewing: Any) -> tuple[Tensor, Tensor]:
+    looking = viewer(protocol, **viewing)
+    images = torch.stack([looking.transform(picture)[0] for picture in pictures])
+    return looking.locate(model, images)
+
+
+def seen(picture: Image.Image, resize: int, crop: int) -> Tensor:
+    """A picture as the paper says: resized whole, the centre cut, mean and deviation 0.5."""
+    steps = [v2.Resize((resize, resize), antialias=True), v2.CenterCrop(crop), v2.PILToTensor()]
+    return v2.Compose(steps)(picture).float()[None] / 255 * 2 - 1
+
+
+def scaled(maps: Tensor) -> Tensor:
+    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+    return (maps - low) / (high - low)
+
+
+def test_a_plain_look_is_the_models_own(pictures: list[Image.Image]) -> None:
+    model = make()
+    logits, maps = located(model, pictures)
+    with torch.no_grad():
+        expected = [model.localize(seen(picture, 36, 32)) for picture in pictures]
+    torch.testing.assert_close(logits, torch.cat([one for one, _ in expected]))
+    torch.testing.assert_close(maps, torch.cat([map_ for _, map_ in expected]))
+
+
+def test_another_scale_shows_the_same_part_of_the_picture(pictures: list[Image.Image]) -> None:
+    model = make()
+    logits, maps = located(model, pictures[:1], scales=(64,))
+    with torch.no_grad():
+        expected_logits, expected = model.localize(seen(pictures[0], 72, 64))
+    assert maps.shape == (1, 1, 8, 8)
+    torch.testing.assert_close(logits, expected_logits)
+    torch.testing.assert_close(maps, expected)
+    assert viewer(scales=(64,)).transform(pictures[0])[1] == viewer().transform(pictures[0])[1]
+
+
+def test_scales_and_mirrors_are_averaged(pictures: list[Image.Image]) -> None:
+    model = make()
+    logits, maps = located(model, pictures[:1], "standard", scales=(32, 64), flip=True)
+    large = viewer("standard", scales=(64,)).transform(pictures[0])[0][None]
+    small = F.interpolate(large, (32, 32), mode="bilinear", antialias=True)
+    views = [(small, False), (small.flip(-1), True), (large, False), (large.flip(-1), True)]
+    with torch.no_grad():
+        scores = [model.class_maps(view)[0] for view, _ in views]
+        expected_logits = sum(scores) / 4
+        index = expected_logits.argmax(1, keepdim=True)
+        each = [scaled(model.localize(view, index)[1]) for view, _ in views]
+    turned = [map_.flip(-1) if mirrored else map_ for map_, (_, mirrored) in zip(each, views, strict=True)]
+    expected = sum(F.interpolate(map_, (8, 8), mode="bilinear") for map_ in turned) / 4
+    torch.testing.assert_close(logits, expected_logits)
+    torch.testing.assert_close(maps, expected)
+
+
+def test_with_flip_a_mirrored_picture_gives_the_mirrored_map(pictures: list[Image.Image]) -> None:
+    model, looking = make(), viewer(flip=True)
+    images = torch.stack([looking.transform(picture)[0] for picture in pictures])
+    logits, maps = looking.locate(model, images)
+    mirrored_logits, mirrored = looking.locate(model, images.flip(-1))
+    torch.testing.assert_close(mirrored.flip(-1), maps)
+    torch.testing.assert_close(mirrored_logits, logits)
+
+
+def test_ten_crops_concern_the_classes_alone(pictures: list[Image.Image]) -> None:
+    model = make()
+    plain, plain_maps = located(model, pictures[:1])
+    logits, _ = located(model, pictures[:1], ten_crop=True)
+    whole = seen(pictures[0], 36, 36)
+    corners = [whole[..., y : y + 32, x : x + 32] for y, x in ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2))]
+    with torch.no_grad():
+        crops = [model.class_maps(view)[0] for crop in corners for view in (crop, crop.flip(-1))]
+    torch.testing.assert_close(logits, torch.stack(crops).mean(0))
+    assert not torch.allclose(logits, plain)
+    looking = viewer(ten_crop=True)
+    images = looking.transform(pictures[0])[0][None]
+    _, maps = looking.locate(model, images, plain.argmax(1, keepdim=True))
+    torch.testing.assert_close(maps, plain_maps)
+
+
+def test_ten_crops_where_the_whole_picture_is_shown(pictures: list[Image.Image]) -> None:
+    looking = viewer("standard", ten_crop=True)
+    image, frame = looking.transform(pictures[0])
+    _, maps = looking.locate(make(), image[None])
+    assert image.shape == (3, 36, 36)
+    assert maps.shape == (1, 1, 4, 4)
+    assert frame.network_size == (32, 32)
+
+
+def test_maps_are_refined_by_the_pixels_that_were_shown(pictures: list[Image.Image]) -> None:
+    model = make()
+    _, plain = located(model, pictures)
+    _, refined = located(model, pictures, refine=("affinity",))
+    rgb = torch.cat([seen(picture, 36, 32) for picture in pictures]) / 2 + 0.5
+    torch.testing.assert_close(refined, refine(plain, rgb, ["affinity"]))
+    assert refined.shape == (3, 1, 32, 32)
+
+
+def test_a_methods_own_steps_are_taken_unless_others_are_named(pictures: list[Image.Image]) -> None:
+    model = make("lcar", refinement=["affinity"])
+    assert located(model, pictures)[1].shape[-2:] == (32, 32)
+    assert located(model, pictures, refine=())[1].shape[-2:] == (4, 4)
+    torch.testing.assert_close(located(model, pictures)[1], located(model, pictures, refine=("affinity",))[1])
+
+
+def test_rectangular_inputs_keep_their_proportions(pictures: list[Image.Image]) -> None:
+    looking = Viewer(Viewing((64,)), Preprocessing((48, 32), (54, 36)), get_protocol("standard"))
+    image, _ = looking.transform(pictures[0])
+    assert image.shape == (3, 64, 96)
+    assert looking.locate(make(), image[None])[1].shape == (1, 1, 8, 12)
+
+
+def test_a_scale_that_does_not_fit_the_patches_is_refused_by_name(pictures: list[Image.Image]) -> None:
+    with pytest.raises(ValueError, match="60 x 60 pixels.*do not divide into the 8 x 8 patches"):
+        located(make(), pictures, scales=(60,))
+
+
+@pytest.mark.parametrize("scales", [(0,), (224, 224)])
+def test_scales_that_make_no_sense(scales: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"different sides of at least 1 pixel; got \[(0|224, 224)\]"):
+        Viewing(scales)
+
+
+def test_an_unknown_step_is_refused_before_anything_runs() -> None:
+    with pytest.raises(ValueError, match="unknown refinement step 'afinity'; did you mean 'affinity'"):
+        Viewing(refine=("afinity",))
+
+
+def test_in_python_and_on_the_command_line(run: Path, tmp_path: Path, pictures: list[Image.Image]) -> None:
+    checkpoint = run / "checkpoints/best.ckpt"
+    viewing = Viewing((32, 48), flip=True, refine=("affinity",))
+    result = Localizer.from_checkpoint(checkpoint, "cpu", threshold=0.4, viewing=viewing)(pictures[0])
+    pictures[0].save(tmp_path / "one.png")
+    written = localize(
+        checkpoint,
+        [tmp_path / "one.png"],
+        out=tmp_path / "out",
+        threshold=0.4,
+        scales=[32, 48],
+        flip=True,
+        refine=["affinity"],
+    )
+    assert f'"boxes": {result.boxes.round(2).tolist()}'.replace(" ", "") in "".join(written.read_text().split())
+    assert result.map.shape == (32, 32)
+
+
+def test_a_threshold_remembers_the_look_it_was_chosen_for(run: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoints/copy.ckpt"
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes((run / "checkpoints/best.ckpt").read_bytes())
+    calibrate(checkpoint, data=DataSource(), split="val", scales=[48], device="cpu")
+    threshold = read_card(checkpoint).threshold
+    assert threshold is not None
+    assert threshold.viewing == "scales 48"
+    assert threshold.source.endswith("protocol standard, scales 48")
+    path = evaluate(checkpoint, data=DataSource(), flip=True, device="cpu")
+    assert "but for another viewing (scales 48, not flip)" in path.read_text()
+    assert '"viewing": "flip"' in path.read_text()
+
+
+def test_the_note_on_another_viewing(run: Path) -> None:
+    _, card = load_checkpoint(run / "checkpoints/best.ckpt")
+    assert viewing_note(card, Viewing()) == ""
+    assert "(plain, not flip)" in viewing_note(card, Viewing(flip=True))
