@@ -1,34 +1,56 @@
-"""The demo's settings; the demo itself takes minutes and is run by `make demo`."""
+"""The demo, shrunk; the whole of it takes minutes and is run by `make demo`."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tokenloc.commands import demo as demo_module
-from tokenloc.commands.train import train
+from tokenloc.commands.demo import demo
 from tokenloc.data import create_dataset
-from tokenloc.methods import list_methods
 
 
-@pytest.mark.parametrize("methods", [None, ["tscam", "tscam"]])
-def test_the_demo_trains_and_measures(
-    methods: list[str] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[dict[str, object]] = []
-    monkeypatch.setattr(demo_module, "train", lambda **settings: asked.append(settings))
-    demo_module.demo(out=tmp_path, methods=methods)
-    assert len(asked) == len(methods or ["one"])
+@pytest.fixture
+def shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = demo_module.demo_settings
+
+    def few(*args: Any) -> dict[str, Any]:
+        small = settings(*args)
+        small["data"].options["length"] = 16
+        return small
+
+    monkeypatch.setattr(demo_module, "demo_settings", few)
+    monkeypatch.setattr(demo_module, "LENGTHS", {"val": 6, "test": 8})
 
 
-def test_the_demo_shrunk_runs_through(tmp_path: Path) -> None:
-    settings = demo_module.demo_settings("tscam", tmp_path / "demo", seed=0, epochs=1)
-    settings["data"].options |= {"length": 16}
-    train(**settings, device="cpu")
-    assert json.loads((tmp_path / "demo/metrics.json").read_text())["images"] == 16
+@pytest.mark.usefixtures("shrunk")
+def test_the_demo_compares_methods_and_refined_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    demo(out=tmp_path, methods=["tscam", "tokencut"], epochs=1)
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert list(content["methods"]) == ["tscam", "tokencut"]
+    for method, results in content["methods"].items():
+        assert results["plain"]["images"] == results["refined"]["images"] == 8
+        assert results["plain"]["constant_boxes"]["whole-image box"]["0.5"] < 50
+        run = json.loads((tmp_path / method / "metrics.json").read_text())
+        assert run["metrics"] == results["plain"]["metrics"]
+    with Image.open(tmp_path / "figures/summary.png") as picture:
+        assert picture.width > 3 * 144
+        assert picture.height > 8 * 144
+    printed = capsys.readouterr().err
+    assert "tokencut" in printed
+    assert "centre 70 % box" in printed
+
+
+@pytest.mark.usefixtures("shrunk")
+def test_an_unknown_method_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown method 'tscan'; did you mean 'tscam'"):
+        demo(out=tmp_path, methods=["cam", "tscan"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_scenes_cannot_be_guessed_from_the_pictures_frame() -> None:
@@ -42,4 +64,3 @@ def test_scenes_cannot_be_guessed_from_the_pictures_frame() -> None:
         areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         hits = shared / (areas + (high - low) ** 2 - shared) >= 0.5
         assert hits.mean() < 0.25
-    assert "tscam" in list_methods()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 CONTAINERS = ("state_dict", "model", "teacher", "module")  # where released checkpoints keep their weights
 PREFIXES = ("module.", "backbone.", "encoder.")
+OWN_BACKBONE = "model.backbone."  # where a checkpoint of ``tokenloc train`` keeps it, beside the method's head
 # Parts that localization does not use.
 IGNORED = ("head", "head_dist", "trans_cls_head", "conv_cls_head", "mask_token")
 
@@ -31,6 +32,8 @@ class StateDict:
 
 def read_weights(path: str | Path) -> StateDict:
     """Read named tensors from a ``.safetensors`` file or a torch checkpoint, without running code from it.
+
+    Of a checkpoint of ``tokenloc train`` these are the backbone's.
 
     Raises:
         FileNotFoundError: where there is no such file.
@@ -48,7 +51,8 @@ def read_weights(path: str | Path) -> StateDict:
     tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
     if not tensors:
         raise ValueError(f"{path} holds no named tensors; expected a state dict, or one under {', '.join(CONTAINERS)}")
-    return StateDict({_without_prefix(k): v for k, v in tensors.items()}, {})
+    own = {k.removeprefix(OWN_BACKBONE): v for k, v in tensors.items() if k.startswith(OWN_BACKBONE)}
+    return StateDict(own or {_without_prefix(k): v for k, v in tensors.items()}, {})
 
 
 def read_torch_file(path: Path) -> Any:

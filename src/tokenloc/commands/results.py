@@ -28,22 +28,22 @@ def print_results(measured: Measured, threshold_source: str | None = None) -> No
         table.add_column(column, justify="right", no_wrap=True)
     shares = (evaluation.box_acc or {}).get(0.7), (evaluation.box_acc or {}).get(0.9)
     accuracies = (evaluation.top1_cls, evaluation.top5_cls, evaluation.top1_loc, evaluation.top5_loc)
-    table.add_row("model", *map(_number, (*accuracies, evaluation.gt_known, *shares)))
+    table.add_row("model", *percents(*accuracies, evaluation.gt_known, *shares))
     if evaluation.oracle is not None and evaluation.threshold != evaluation.oracle.threshold:
         oracle = evaluation.oracle
         row = (evaluation.top1_cls, evaluation.top5_cls, oracle.top1_loc, oracle.top5_loc, oracle.gt_known)
-        table.add_row("best threshold (oracle)", *map(_number, row), *(_number(oracle.box_acc[d]) for d in (0.7, 0.9)))
+        table.add_row("best threshold (oracle)", *percents(*row, oracle.box_acc[0.7], oracle.box_acc[0.9]))
     for name, box in measured.constant_boxes.items():
-        table.add_row(name, "", "", "", "", *(_number(box[level]) for level in (0.5, 0.7, 0.9)))
+        table.add_row(name, "", "", "", "", *percents(*(box[level] for level in (0.5, 0.7, 0.9))))
     console.print(table)
     if evaluation.threshold is not None:
         source = threshold_source or evaluation.threshold_source
         console.print(f"map threshold {evaluation.threshold:g} ({source})", highlight=False)
     if evaluation.max_box_acc_v2 is not None:
-        v1, v2 = _number(evaluation.max_box_acc_v1), _number(evaluation.max_box_acc_v2)
+        v1, v2 = percents(evaluation.max_box_acc_v1, evaluation.max_box_acc_v2)
         console.print(f"MaxBoxAcc V1 {v1}, V2 {v2} (best thresholds on this set)", highlight=False)
     if evaluation.pxap is not None:
-        console.print(f"PxAP {_number(evaluation.pxap)}, pIoU {_number(evaluation.piou)}", highlight=False)
+        console.print("PxAP {}, pIoU {}".format(*percents(evaluation.pxap, evaluation.piou)), highlight=False)
     if evaluation.dropped_boxes:
         cannot = f"{evaluation.dropped_boxes} true boxes cannot be and are in no number; `tokenloc info` lists them"
         console.print(cannot, highlight=False, markup=False)
@@ -51,8 +51,9 @@ def print_results(measured: Measured, threshold_source: str | None = None) -> No
         console.print(f"not measured: {item.reason}", highlight=False, markup=False)
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+def percents(*values: float | None) -> list[str]:
+    """Return numbers as a table shows them: one decimal, ``-`` where there is none."""
+    return ["-" if value is None else f"{value:.1f}" for value in values]
 
 
 def save_figures(localizer: Localizer, dataset: ImageDataset, folder: Path, title: str = "") -> Path:

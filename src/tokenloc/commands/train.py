@@ -18,6 +18,7 @@ from tokenloc.data import ImageDataset, Preprocessing, create_dataset
 from tokenloc.inference import Localizer, choose_device
 from tokenloc.inference.evaluation import calibrate_threshold, measure
 from tokenloc.methods import Method, create_model
+from tokenloc.reporting.training import save_training_curves
 from tokenloc.training.checkpoint import Card, load_checkpoint, store_threshold, versions
 from tokenloc.training.config import DataConfig, ModelChoice, Optimisation
 from tokenloc.training.fit import CHECKPOINTS, Photographs, fit
@@ -71,6 +72,7 @@ def train(
     feed = Photographs(photographs, held_out, card.preprocessing, optimisation.batch_size, workers, seed)
     run: dict[str, Any] = {"seed": seed, "resume": resume, "device": device, "precision": precision}
     best = fit(network, feed, card, optimisation, out, **run)
+    save_training_curves(out / "logs", out / "figures" / "training.png")
     _after(best, out, judged, data, workers, device)
     return best
 

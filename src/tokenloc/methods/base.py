@@ -70,6 +70,18 @@ class Method(nn.Module, ABC):
         """Return what the method wants logged after every epoch, by name; here nothing."""
         return {}
 
+    def inner_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        """Return what a map is made of, for pictures: maps [B, h, w] by name, in the order of their making.
+
+        Here there is nothing but the map itself, and so nothing.
+
+        Args:
+            images: [B, 3, height, width], normalised.
+            classes: the class of each image, [B] int64 in [0, C).
+        """
+        del images, classes
+        return {}
+
     @abstractmethod
     def class_maps(self, images: Tensor) -> tuple[Tensor, ClassMaps]:
         """Return logits [B, C], and a function from classes [B, K] int64 to their maps [B, K, h, w]."""

@@ -115,6 +115,13 @@ class LCAR(TokenCut):
 
         return self.teacher_logits(features), maps_of
 
+    def inner_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        """Return activation map, seed and eigenvector for ``classes`` [B]; see ``Method.inner_maps``."""
+        features = self.backbone(images, Evidence(keys=True))
+        activation = self.activation_maps(features, classes[:, None])[:, 0]
+        seed = self.seeds(features, classes[:, None])[:, 0].float()
+        return {"activation map": activation, "seed": seed, "eigenvector": self.eigenvector_map(features)}
+
     def teacher_logits(self, features: Features) -> Tensor:
         """Return the teacher's class scores z^t [B, C], from the class token beside the mean patch token (Eq. 3)."""
         if features.class_token is None:

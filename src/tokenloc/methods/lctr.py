@@ -76,6 +76,13 @@ class LCTR(Method):
         attention = patch_relation_map(features) if self.relation else class_attention_map(features)
         return logits, lambda classes: attention[:, None] * semantic_of(classes)
 
+    def inner_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        """Return attention, patch relation and the semantic map of ``classes`` [B]; see ``Method.inner_maps``."""
+        features = self.backbone(images, Evidence(class_attention=True, patch_relation=True))
+        semantic = self._scored(features)[1](classes[:, None])[:, 0]
+        relation = patch_relation_map(features)
+        return {"attention": class_attention_map(features), "patch relation": relation, "semantic map": semantic}
+
     def _scored(self, features: Features) -> tuple[Tensor, ClassMaps]:
         """Return logits [B, C], and a function from classes [B, K] to their maps X_CDM [B, K, h, w]."""
         tokens = features.patch_map()

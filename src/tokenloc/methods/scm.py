@@ -108,6 +108,14 @@ class SCM(TSCAM):
         chosen = pick_classes(semantic, classes)
         return torch.stack([chosen * gain[:, None] for gain in gains], dim=1), torch.stack(attentions, dim=1)
 
+    def inner_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        """Return F^l and S^l of ``classes`` [B] before and after each block (Fig. 6); see ``Method.inner_maps``."""
+        semantic, attention = self.diffusion_maps(images, classes[:, None])
+        each = zip(attention.unbind(1), semantic[:, :, 0].unbind(1), strict=True)
+        return {
+            f"{name}{level}": map_ for level, pair in enumerate(each) for name, map_ in zip("FS", pair, strict=True)
+        }
+
     def scalars(self) -> dict[str, float]:
         """Return lambda and beta of each block by name, for logging (Fig. 7a, b).
 

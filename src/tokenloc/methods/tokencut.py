@@ -80,6 +80,12 @@ class TokenCut(CAM):
         location = self.object_map(features)[:, None]
         return logits, lambda classes: location.expand(-1, classes.shape[1], -1, -1)
 
+    def inner_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        """Return the eigenvector and the object that it cuts out; see ``Method.inner_maps``."""
+        del classes
+        location = self.eigenvector_map(self.backbone(images, Evidence(keys=True)))
+        return {"eigenvector": location, "object": object_masks(location).float()}
+
     def object_map(self, features: Features) -> Tensor:
         """Return the map of ``features``, made with keys: [B, h, w] float32; 0 everywhere where no cut is best."""
         location = self.eigenvector_map(features)

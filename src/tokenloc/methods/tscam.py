@@ -73,6 +73,13 @@ class TSCAM(Method):
             return logits, lambda classes: attention.expand(-1, classes.shape[1], -1, -1)
         return logits, lambda classes: attention * pick_classes(semantic, classes)
 
+    def inner_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        """Return the attention map and the semantic map of ``classes`` [B]; see ``Method.inner_maps``."""
+        features = self.backbone(images, Evidence(class_attention=self.backbone.has_class_token))
+        semantic = pick_classes(self._semantic_maps(features), classes[:, None])[:, 0]
+        attention = {"attention": self.attention_map(features)} if self.backbone.has_class_token else {}
+        return {**attention, "semantic map": semantic}
+
     def attention_map(self, features: Features) -> Tensor:
         """Return A_* [B, h, w] >= 0, the class token's attention, mean over heads and blocks (Eqs. 5, 6)."""
         if features.class_attention is None:

@@ -89,6 +89,26 @@ def sheet(pictures: Sequence[Image.Image], columns: int, title: str = "", cell_w
     return page
 
 
+def table_of_pictures(
+    columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Image]]], side: int = 144
+) -> Image.Image:
+    """Return pictures as a table, each ``side`` pixels wide; names of columns stand above, of rows before them."""
+    font = ImageFont.load_default(13)
+    margin, head = 84, 22
+    cells = [[p.resize((side, max(1, round(p.height * side / p.width)))) for p in pictures] for _, pictures in rows]
+    heights = [max(cell.height for cell in row) + 4 for row in cells]
+    page = Image.new("RGB", (margin + len(columns) * (side + 4), head + sum(heights)), "white")
+    draw = ImageDraw.Draw(page)
+    for column, name in enumerate(columns):
+        draw.text((margin + column * (side + 4), 3), name, font=font, fill=INK)
+    y = head
+    for (name, _), row, height in zip(rows, cells, heights, strict=True):
+        draw.text((4, y + 4), name, font=font, fill=INK)
+        page.paste(side_by_side(row), (margin, y))
+        y += height
+    return page
+
+
 def save_picture(picture: Image.Image, path: str | Path) -> None:
     """Write a picture, whole or not at all; the suffix chooses the format."""
     with written_whole(path) as temporary:
