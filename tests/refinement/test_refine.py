@@ -9,7 +9,7 @@ from torch import Tensor
 
 import tokenloc
 from tokenloc.methods import METHODS, create_model
-from tokenloc.refinement import AffinityRefinement, Reprediction, list_steps, refine
+from tokenloc.refinement import STEPS, AffinityRefinement, Reprediction, find_steps, list_steps, refine
 
 QUICK = [AffinityRefinement(iterations=2), Reprediction(max_steps=2)]
 
@@ -102,6 +102,24 @@ def test_unknown_steps_list_the_valid_ones() -> None:
     expected = "unknown refinement step 'afinity'; did you mean 'affinity'. Valid: affinity, affinity_wide, repred"
     with pytest.raises(ValueError, match=expected):
         refine(*inputs(), ["reprediction", "afinity"])
+
+
+def test_reprediction_at_a_threshold() -> None:
+    assert find_steps(["affinity", "reprediction@0.1"]) == [STEPS["affinity"], Reprediction.at(0.1)]
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("affinity@0.1", "'affinity' takes no threshold; leave '@0.1' out"),
+        ("reprediction@", "'reprediction@' is not to be understood, such as 'reprediction@0.1' is"),
+        ("reprediction@0.9", r"needs a threshold in \[0, 0.8\]; got 0.9"),
+        ("repredicton@0.1", "unknown refinement step 'repredicton'; did you mean 'reprediction'"),
+    ],
+)
+def test_steps_with_a_threshold_that_makes_no_sense(step: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find_steps([step])
 
 
 def test_maps_that_are_not_finite_are_named() -> None:

@@ -126,7 +126,7 @@ def compare(method: str, start: Path, out: Path, seed: int, epochs: int) -> Comp
 
 def print_comparison(compared: dict[str, Compared]) -> None:
     """Print a row for each method, beside what boxes that ignore the picture would reach."""
-    title = f"generated scenes, protocol standard, percent; * refined; s: training"
+    title = "generated scenes, protocol standard, percent; * refined; s: training"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     for column in ("Cls@1", "Loc@1", "GT-kn.", "IoU.7", "IoU.9", "GT-kn.*", "IoU.7*", "IoU.9*", "s"):

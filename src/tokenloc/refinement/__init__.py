@@ -22,7 +22,6 @@ STEPS: Registry[Step] = Registry("refinement step")
 STEPS.add("affinity", AffinityRefinement())
 STEPS.add("affinity_wide", AffinityRefinement.wide())
 STEPS.add("reprediction", Reprediction())
-STEPS.add("reprediction_strict", Reprediction.strict())
 
 
 def list_steps(pattern: str | None = None) -> list[str]:
@@ -35,8 +34,26 @@ def list_steps(pattern: str | None = None) -> list[str]:
 
 
 def find_steps(steps: Iterable[str | Step]) -> list[Step]:
-    """Return the steps themselves where some are given by name; raise ValueError for an unknown name."""
-    return [STEPS[step] if isinstance(step, str) else step for step in steps]
+    """Return the steps themselves where some are given by name.
+
+    ``reprediction@0.1`` is ``Reprediction.at(0.1)``: for maps that are known to give good boxes at the threshold 0.1.
+
+    Raises:
+        ValueError: an unknown name, or what follows the @ is no threshold.
+    """
+    return [_named(step) if isinstance(step, str) else step for step in steps]
+
+
+def _named(name: str) -> Step:
+    step, at, threshold = name.partition("@")
+    if not at:
+        return STEPS[step]
+    if not isinstance(STEPS[step], Reprediction):
+        raise ValueError(f"the step {step!r} takes no threshold; leave {at + threshold!r} out")
+    try:
+        return Reprediction.at(float(threshold))
+    except ValueError as error:
+        raise ValueError(f"the step {name!r} is not to be understood, such as 'reprediction@0.1' is: {error}") from None
 
 
 def refine(maps: Tensor, images: Tensor, steps: Iterable[str | Step] = ("affinity", "reprediction")) -> Tensor:
@@ -49,8 +66,8 @@ def refine(maps: Tensor, images: Tensor, steps: Iterable[str | Step] = ("affinit
         maps: [B, K, h, w] or [B, h, w] float, larger is more object, in any range; of any method.
         images: [B, 3, H, W] float, RGB in [0, 1], *not* normalised: what the network saw, before mean and standard
             deviation were taken out. On the device of the maps.
-        steps: names of ``list_steps()``, or steps with settings of their own, such as
-            ``Reprediction(object_level=0.5)``; none gives the scaled maps.
+        steps: names of ``list_steps()``; ``reprediction@0.1`` with the threshold that suits the maps; or steps with
+            settings of their own, such as ``Reprediction(object_level=0.5)``; none gives the scaled maps.
 
     Returns:
         [B, K, H, W] or [B, H, W] float32 in [0, 1], without gradient. A constant map, which says nothing of where,

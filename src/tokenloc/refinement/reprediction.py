@@ -85,13 +85,20 @@ class Reprediction:
             raise ValueError(f"max_steps must be at least 0; got {self.max_steps}")
 
     @classmethod
-    def strict(cls, threshold: float = 0.3) -> Reprediction:
-        """Return settings for maps of other backbones than the paper's, with a fit that goes on until 2 % disagree.
+    def at(cls, threshold: float) -> Reprediction:
+        """Return settings for maps that are known to give good boxes at ``threshold``.
+
+        The paper's levels suit the eigenvectors of DINO. Here what lies below the threshold is background, what lies
+        0.2 above it is object, both count alike, and a fit goes on until less than 2 % disagree.
 
         Args:
-            threshold: at which the maps are known to give good boxes, in [0, 0.8]; what lies below is background, what
-                lies 0.2 above is object. 0.3 suits eigenvectors of cosine edges, 0.1 attention maps.
+            threshold: in [0, 0.8]; such as the one that was calibrated for the maps.
+
+        Raises:
+            ValueError: for another threshold.
         """
+        if not 0 <= threshold <= 0.8:
+            raise ValueError(f"re-prediction needs a threshold in [0, 0.8]; got {threshold:g}")
         return cls(
             background_level=threshold,
             object_level=threshold + 0.2,
