@@ -1,105 +1,141 @@
-"""TS-CAM's training step against a plain one that materialises attention in every block, as released code does.
+"""Training steps of every method against plain ones that materialise what released code and papers write out.
 
-    python benchmarks/train_step.py [--backbone vit_tiny_patch16_224] [--batch 32] [--classes 10]
+    python benchmarks/train_step.py [METHOD …] [--backbone vit_tiny_patch16_224] [--batch 32] [--classes 10]
 
-Both do the same arithmetic on the same weights; the plain one computes softmax(Q K^T) V in three steps and returns
-every block's attention matrix. Prints images a second, the ratio, and the peak of resident memory over the idle one.
+Both do the same arithmetic on the same weights, which is checked. The plain one keeps every block's N x N attention
+matrix until the step is over, gates SAT's matrices by columns, runs SCM's blocks by dense matrices, and convolves each
+image with LCTR's mixed kernel. Prints images a second, peak memory over the idle process, and the ratios. The time is
+processor time on the CPU, so that what else runs disturbs it little: leave it at one thread there.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
 import resource
 import time
+from collections.abc import Iterator
+from unittest import mock
 
 import torch
 from _timing import setting
-from torch import Tensor, nn
+from lctr_head import loop_over_images
+from scm_block import dense_block
+from torch import Tensor
 
-from tokenloc.methods import create_model
+from tokenloc.backbones import Evidence
+from tokenloc.backbones.attention import Query, Seen, _project
+from tokenloc.methods import Method, Output, create_model, list_methods
+from tokenloc.methods.lctr import CueDigging
+from tokenloc.methods.scm import SCM
 from tokenloc.training.config import Optimisation
 from tokenloc.training.optimisation import make_optimiser
 
+kept: list[Tensor] = []  # the matrices of a pass, as released code returns them
 
-class PlainAttention(nn.Module):
+
+def plain_attend(
+    attention: torch.nn.Module,
+    tokens: Tensor,
+    evidence: Evidence,
+    query: Query | None = None,
+    *_: object,
+) -> tuple[Tensor, Seen]:
     """timm's attention with the matrix written out and kept."""
-
-    def __init__(self, attention: nn.Module) -> None:
-        super().__init__()
-        self.inner = attention
-
-    def forward(self, x: Tensor, **_: object) -> Tensor:
-        batch, tokens, width = x.shape
-        heads = self.inner.num_heads
-        q, k, v = self.inner.qkv(x).reshape(batch, tokens, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
-        self.matrix = ((q @ k.transpose(-2, -1)) * self.inner.scale).softmax(dim=-1)
-        return self.inner.proj((self.matrix @ v).transpose(1, 2).reshape(batch, tokens, width))
-
-
-class Plain(nn.Module):
-    """TS-CAM as released: all attention matrices come back from every pass."""
-
-    def __init__(self, backbone: str, classes: int) -> None:
-        super().__init__()
-        import timm
-
-        self.trunk = timm.create_model(backbone, num_classes=0)
-        for block in self.trunk.blocks:
-            block.attn = PlainAttention(block.attn)
-        self.head = nn.Conv2d(self.trunk.embed_dim, classes, 3, padding=1)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        tokens = self.trunk.forward_features(images)[:, 1:]
-        side = int(tokens.shape[1] ** 0.5)
-        maps = self.head(tokens.transpose(1, 2).reshape(len(images), -1, side, side))
-        return maps.mean(dim=(2, 3)), [block.attn.matrix for block in self.trunk.blocks]
+    queries, keys, values = _project(attention, tokens)
+    scores = queries @ keys.transpose(-2, -1) * attention.scale
+    matrix, gate = scores.softmax(dim=-1), None
+    if query is not None:
+        gate = scores[:, :, query.index].mean(dim=1).sigmoid()
+        matrix = matrix * gate[:, None, None] if query.gate == "values" else matrix
+    kept.append(matrix)
+    row = matrix.mean(dim=1)[:, 0] if evidence.class_attention else None
+    shown = Seen(row, None, keys.transpose(1, 2).flatten(2) if evidence.keys else None, gate)
+    return attention.proj((matrix @ values).transpose(1, 2).flatten(2)), shown
 
 
-def measure(kind: str, arguments: argparse.Namespace, results: multiprocessing.Queue) -> None:
+def plain_diffusion(self: SCM, images: Tensor) -> Output:
+    """SCM's training pass by dense matrices."""
+    features = self.backbone(images, Evidence(class_attention=True))
+    semantic, activation = self._semantic_maps(features), self.attention_map(features)
+    for weight, ratio, steps in zip(self.similarity_weight, self.threshold, self.steps, strict=True):
+        semantic, activation = dense_block(semantic, activation, weight, ratio, steps)
+    return Output(self.pool(semantic, features))
+
+
+def plain_pooled(self: CueDigging, tokens: Tensor, scores: Tensor) -> Tensor:
+    return loop_over_images(self, tokens, scores).mean(dim=(2, 3))
+
+
+@contextlib.contextmanager
+def plainly() -> Iterator[None]:
+    with (
+        mock.patch("tokenloc.backbones.base.attend", plain_attend),
+        mock.patch.object(SCM, "forward", plain_diffusion),
+        mock.patch.object(CueDigging, "pooled", plain_pooled),
+    ):
+        yield
+
+
+def measure(kind: str, method: str, arguments: argparse.Namespace, results: multiprocessing.Queue) -> None:
     """Time steps in a process of its own, whose peak of memory is then this model's."""
     torch.set_num_threads(arguments.threads)
-    ours = create_model("tscam", arguments.backbone, arguments.classes, pretrained=False)
-    model = ours if kind == "tokenloc" else Plain(arguments.backbone, arguments.classes)
+    torch.manual_seed(0)
+    model = create_model(method, arguments.backbone, arguments.classes, pretrained=False).train()
     optimiser = make_optimiser(model, Optimisation())
-    images = torch.randn(arguments.batch, 3, 224, 224)
+    side = arguments.side
+    images = torch.randn(arguments.batch, 3, side, side)
     labels = torch.randint(arguments.classes, (arguments.batch,))
     idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    times = []
-    for _ in range(arguments.steps + 1):
-        start = time.perf_counter()
-        output = model(images)
-        logits = output.logits if kind == "tokenloc" else output[0]
-        nn.functional.cross_entropy(logits, labels).backward()
-        optimiser.step()
-        optimiser.zero_grad()
-        times.append(time.perf_counter() - start)
+    with plainly() if kind == "plain" else contextlib.nullcontext():
+        times, first = [], 0.0
+        for number in range(arguments.steps + 1):
+            start = time.process_time() if arguments.threads == 1 else time.perf_counter()
+            total = step(model, images, labels, optimiser)
+            end = time.process_time() if arguments.threads == 1 else time.perf_counter()
+            first = total if number == 0 else first
+            times.append(end - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    results.put((arguments.batch / min(times[1:]), (peak - idle) / 1024**2))
+    results.put((arguments.batch / min(times[1:]), (peak - idle) / 1024**2, first))
+
+
+def step(model: Method, images: Tensor, labels: Tensor, optimiser: torch.optim.Optimizer) -> float:
+    total = model.loss(model(images), labels)["total"]
+    total.backward()
+    optimiser.step()
+    optimiser.zero_grad()
+    kept.clear()
+    return float(total.detach())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("methods", nargs="*", default=list_methods())
     parser.add_argument("--backbone", default="vit_tiny_patch16_224")
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
-    print(f"{arguments.backbone}, batch {arguments.batch}, {arguments.classes} classes, {arguments.threads} threads")
     torch.set_num_threads(arguments.threads)
+    print(f"{arguments.backbone}, batch {arguments.batch}, side {arguments.side}, {arguments.classes} classes")
     print(setting())
-    found = {}
-    for kind in ("plain", "tokenloc"):
-        results = context.Queue()
-        process = context.Process(target=measure, args=(kind, arguments, results))
-        process.start()
-        found[kind] = results.get()
-        process.join()
-        print(f"{kind:9} {found[kind][0]:6.1f} images/s, {found[kind][1]:.2f} GiB over idle")
-    speed, memory = (a / b for a, b in zip(found["tokenloc"], found["plain"], strict=True))
-    print(f"tokenloc / plain: speed {speed:.2f}, memory {memory:.2f}")
+    print(f"{'':9} {'plain':>18} {'tokenloc':>18}   speed  memory  (images/s, GiB)")
+    context = multiprocessing.get_context("spawn")
+    for method in arguments.methods:
+        found = []
+        for kind in ("plain", "tokenloc"):
+            results = context.Queue()
+            process = context.Process(target=measure, args=(kind, method, arguments, results))
+            process.start()
+            found.append(results.get())
+            process.join()
+        (slow, large, expected), (fast, small, loss) = found
+        same = "" if abs(loss - expected) < 1e-3 * abs(expected) else f"  LOSSES DIFFER: {expected}, {loss}"
+        row = f"{method:9} {slow:9.1f} {large:8.2f} {fast:9.1f} {small:8.2f}"
+        print(f"{row}   {fast / slow:5.2f}  {small / large:6.2f}{same}", flush=True)
 
 
 if __name__ == "__main__":

@@ -169,6 +169,12 @@ def test_unknown_backbone_names_the_nearest() -> None:
         create_backbone("diet_small_patch16_224", pretrained=False)
 
 
+def test_a_network_without_a_class_token_and_grid_is_told_which_fit() -> None:
+    message = "swin_tiny_patch4_window7_224 has no class token .*nearest: .*vit_tiny_patch16_224.*lists those that fit"
+    with pytest.raises(ValueError, match=message):
+        create_backbone("swin_tiny_patch4_window7_224", False)
+
+
 def test_unknown_backbone_option_is_named() -> None:
     with pytest.raises(ValueError, match="vit_tiny_patch16_224 does not take these options: .*dept"):
         create_backbone("vit_tiny_patch16_224", pretrained=False, dept=3)

@@ -11,8 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.runs import TINY_VIT
 from tokenloc.backbones import create_backbone
 from tokenloc.backbones.weights import read_weights, require_download
+from tokenloc.training.checkpoint import load_checkpoint
 
 NAME, SMALL = "vit_tiny_patch16_224", {"embed_dim": 48, "depth": 2, "num_heads": 3}
 
@@ -143,3 +145,13 @@ def test_unknown_weight_tag_lists_the_known_ones() -> None:
 def test_backbone_without_pretrained_weights_in_timm() -> None:
     with pytest.raises(ValueError, match="timm has no pretrained weights for vit_base_patch32_plus_256"):
         create_backbone("vit_base_patch32_plus_256", pretrained=True)
+
+
+def test_a_checkpoint_of_tokenloc_gives_its_backbone(run: Path) -> None:
+    """One method can go on from what another has learned: its backbone is taken, its head is left."""
+    checkpoint = run / "checkpoints/best.ckpt"
+    backbone, _ = create_backbone("vit_tiny_patch16_224", checkpoint, 32, **TINY_VIT)
+    trained, _ = load_checkpoint(checkpoint)
+    ours, theirs = backbone.state_dict(), trained.backbone.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)

@@ -95,8 +95,13 @@ def create_backbone(
     known = list_backbones()
     if name.split(".")[0] not in known:
         near = difflib.get_close_matches(name.split(".")[0], known, n=5)
+        what = f"unknown backbone {name!r}"
+        if timm.is_model(name):
+            what = (
+                f"{name} has no class token beside one grid of patch tokens, so it is no backbone for localization here"
+            )
         raise ValueError(
-            f"unknown backbone {name!r}; {'nearest: ' + ', '.join(near) + '. ' if near else ''}"
+            f"{what}; {'nearest: ' + ', '.join(near) + '. ' if near else ''}"
             f"`tokenloc list backbones 'deit*'` lists those that fit ({len(known)} in all)"
         )
     _check_tag(name)
