@@ -208,3 +208,13 @@ def test_the_note_on_another_viewing(run: Path) -> None:
     _, card = load_checkpoint(run / "checkpoints/best.ckpt")
     assert viewing_note(card, Viewing()) == ""
     assert "(plain, not flip)" in viewing_note(card, Viewing(flip=True))
+
+
+def test_the_parts_of_a_map_lie_on_the_picture(run: Path, pictures: list[Image.Image]) -> None:
+    localizer = Localizer.from_checkpoint(run / "checkpoints/best.ckpt", "cpu", viewing=Viewing((48,), flip=True))
+    parts = localizer.parts(pictures[0])
+    assert list(parts) == ["attention", "semantic map"]
+    for part in parts.values():
+        assert part.shape == (61, 90)
+        assert (part.min(), part.max()) == (0, pytest.approx(1, abs=0.1))
+    assert (run / "figures/parts.png").is_file()

@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from rich.table import Table
 
 from tokenloc.commands.console import console
 from tokenloc.data import ImageDataset
 from tokenloc.inference import Localizer
 from tokenloc.inference.evaluation import Measured
-from tokenloc.reporting import draw_localization, save_picture, sheet
+from tokenloc.reporting import draw_localization, heatmap, save_picture, sheet, table_of_pictures, with_boxes
+from tokenloc.reporting.pictures import FOUND
 
 METRICS = "metrics.json"
 FIGURES = 12
+PARTS = 4
 
 
 def print_results(measured: Measured, threshold_source: str | None = None) -> None:
@@ -59,15 +62,30 @@ def percents(*values: float | None) -> list[str]:
 def save_figures(localizer: Localizer, dataset: ImageDataset, folder: Path, title: str = "") -> Path:
     """Draw what is found in pictures spread over a dataset; return the path of the sheet with all of them."""
     picked = np.unique(np.linspace(0, len(dataset) - 1, FIGURES).round().astype(int)).tolist()
-    drawn = []
+    drawn, readable = [], []
     for index in picked:
         try:
             image = dataset.image(index)
         except (ValueError, OSError):  # measuring has named it already
             continue
+        readable.append(index)
         result = localizer(image)
         drawn.append(draw_localization(image, result, dataset[index].boxes))
         save_picture(drawn[-1], folder / f"{Path(dataset[index].id).stem}.jpg")
+    save_parts(localizer, [dataset.image(index) for index in readable[:PARTS]], folder / "parts.png")
     path = folder / "summary.png"
     save_picture(sheet(drawn, columns=3, title=title or "green: true box, red: found box; right: the map"), path)
     return path
+
+
+def save_parts(localizer: Localizer, pictures: list[Image.Image], path: Path) -> None:
+    """Draw what the maps of some pictures are made of, such as SCM's maps of each block, where a method tells."""
+    rows, names = [], []
+    for picture in pictures:
+        parts = localizer.parts(picture)
+        names = list(parts)
+        found = localizer(picture)
+        last = with_boxes(heatmap(picture, found.map_on_picture()), found.boxes, FOUND)
+        rows.append((found.label, [picture, *(heatmap(picture, part) for part in parts.values()), last]))
+    if names:
+        save_picture(table_of_pictures(["picture", *names, "map, box"], rows), path)

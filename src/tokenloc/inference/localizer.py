@@ -116,6 +116,25 @@ class Localizer:
                 yield item if isinstance(item, Unreadable) else next(good)
 
     @torch.inference_mode()
+    def parts(self, picture: Picture) -> dict[str, NDArray[np.float32]]:
+        """Return what the map of a picture's most probable class is made of, for looking at it.
+
+        Returns:
+            by name, in the order of their making, [height, width] float32 in [0, 1] on the picture's own pixels, at the
+            model's own input size and unrefined; empty where there is nothing but the map (``Method.inner_maps``).
+        """
+        image = as_image(picture)
+        tensor, frame = Viewer(Viewing(), self.card.preprocessing, self.protocol).transform(image)
+        images = tensor[None].to(next(self.model.parameters()).device)
+        logits, _ = self.model.class_maps(images)
+        parts = self.model.inner_maps(images, logits.argmax(dim=1))
+        prepared = {
+            name: prepare_map(part[0].float().cpu().numpy(), frame.network_size, self.protocol)
+            for name, part in parts.items()
+        }
+        return {name: frame.map_to_original(np.asarray(map_, dtype=np.float32)) for name, map_ in prepared.items()}
+
+    @torch.inference_mode()
     def _localize(self, pictures: list[tuple[str, Image.Image]]) -> list[Localization]:
         if not pictures:
             return []
