@@ -98,6 +98,14 @@ def test_no_map_is_no_trouble(shape: tuple[int, int]) -> None:
     assert refined.shape[:2] == shape
 
 
+def test_what_resizing_adds_beyond_0_and_1_is_cut_off() -> None:
+    images, maps = torch.rand(1, 3, 16, 16), torch.rand(1, 1, 4, 4)
+    images[0, :, 0, 0], images[0, :, 0, 1] = 1.0, 0.0
+    beyond = images.clone()
+    beyond[0, :, 0, 0], beyond[0, :, 0, 1] = 1.0002, -0.0002
+    assert torch.equal(refine(maps, beyond, QUICK), refine(maps, images, QUICK))
+
+
 def test_unknown_steps_list_the_valid_ones() -> None:
     expected = "unknown refinement step 'afinity'; did you mean 'affinity'. Valid: affinity, affinity_wide, repred"
     with pytest.raises(ValueError, match=expected):

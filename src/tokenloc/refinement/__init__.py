@@ -15,6 +15,7 @@ from tokenloc.refinement.reprediction import Reprediction
 
 __all__ = ["STEPS", "AffinityRefinement", "Reprediction", "Step", "find_steps", "list_steps", "refine"]
 
+SLACK = 1e-3  # by which resizing may leave [0, 1]
 Step = Callable[[Tensor, Tensor], Tensor]
 """From maps [B, K, H, W] in [0, 1] and images [B, 3, H, W] (RGB in [0, 1]), float32, to maps of the same form."""
 
@@ -87,7 +88,7 @@ def refine(maps: Tensor, images: Tensor, steps: Iterable[str | Step] = ("affinit
     # Steps may fit networks: outside of inference mode, in float32, by kernels that give the same on every call.
     deterministic = torch.backends.cudnn.flags(deterministic=True, benchmark=False)
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(images.device.type, enabled=False), deterministic:
-        pictures, coarse = images.clone().float(), maps.clone().float()
+        pictures, coarse = images.float().clamp(0, 1), maps.clone().float()
         refined = coarse[:, None] if maps.ndim == 3 else coarse
         if refined.numel():
             # A constant map has to become 0 first: interpolation's rounding would be scaled up to a pattern.
@@ -102,7 +103,7 @@ def _check_images(images: Tensor) -> None:
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         form = f"{list(images.shape)} {images.dtype}"
         raise ValueError(f"images must be [B, 3, H, W] float, RGB in [0, 1]; got {form}")
-    if images.numel() and not (float(images.min()) >= 0 and float(images.max()) <= 1):
+    if images.numel() and not (float(images.min()) >= -SLACK and float(images.max()) <= 1 + SLACK):
         raise ValueError(
             f"images must be RGB in [0, 1]; got values from {float(images.min()):.4g} to {float(images.max()):.4g}. "
             "Undo the normalisation (images * std + mean), or divide bytes by 255"
