@@ -39,6 +39,7 @@ def picture_of(run: Path) -> Image.Image:
 
 
 def main() -> None:
+    """Draw every method's picture."""
     for method in list_methods():
         path = Path(__file__).parent / "methods" / "pictures" / f"{method}.png"
         save_picture(picture_of(Path(sys.argv[1]) / method).quantize(128), path)

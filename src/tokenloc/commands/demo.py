@@ -27,7 +27,7 @@ from tokenloc.training.fit import CHECKPOINTS
 
 SIDE = 96  # pixels of a scene
 VIT = {"patch_size": 8, "embed_dim": 96, "depth": 4, "num_heads": 3}
-LENGTHS = {"train": 3000, "val": 300, "test": 300}
+LENGTHS = {"val": 200, "test": 300}
 STEPS = ("affinity", "reprediction")
 DRAWN = 4  # scenes in the picture
 
@@ -43,11 +43,11 @@ class Compared:
     seconds: float
 
 
-def demo(*, out: Path = Path("runs/demo"), methods: list[str] | None = None, seed: int = 0, epochs: int = 6) -> Path:
+def demo(*, out: Path = Path("runs/demo"), methods: list[str] | None = None, seed: int = 0, epochs: int = 5) -> Path:
     """Compare the methods, and their refined maps, on generated scenes from class labels alone; draw what they find.
 
     A small vision transformer first learns from nothing to tell the classes apart, so no weights are downloaded; each
-    method then goes on from it for a third of the epochs. The table shows, beside the methods, what the box of the
+    method then goes on from it for a fifth of the epochs. The table shows, beside the methods, what the box of the
     whole picture and the box of its centre reach.
 
     Args:
@@ -64,7 +64,7 @@ def demo(*, out: Path = Path("runs/demo"), methods: list[str] | None = None, see
         METHODS[method]  # an unknown name is told before anything is trained
     console.print("a vision transformer learns to tell the classes apart", highlight=False)
     start = train(**demo_settings("tscam", out / "backbone", seed, epochs))
-    compared = {method: compare(method, start, out / method, seed, max(1, epochs // 3)) for method in chosen}
+    compared = {method: compare(method, start, out / method, seed, max(1, epochs // 5)) for method in chosen}
     print_comparison(compared)
     content = {
         method: {"plain": one.plain.to_dict(), "refined": one.refined.to_dict(), "training_seconds": one.seconds}
