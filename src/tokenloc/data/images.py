@@ -84,7 +84,15 @@ def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
 
 
 def files_under(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """Return the sorted visible files below ``folder`` whose lower-case suffix is among ``suffixes``.
+    """Return the files of ``names_under`` as paths."""
+    return [folder / name for name in names_under(folder, suffixes)]
+
+
+def names_under(folder: Path, suffixes: Collection[str]) -> list[str]:
+    """Return the visible files below ``folder`` whose lower-case suffix is among ``suffixes``, sorted.
+
+    Names are relative to ``folder``, with forward slashes. Folders are listed; no file is looked at by itself, so
+    that a million take seconds.
 
     Raises:
         OSError: where a folder cannot be listed.
@@ -93,10 +101,12 @@ def files_under(folder: Path, suffixes: Collection[str]) -> list[Path]:
     found: list[str] = []
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
         folders[:] = [name for name in sorted(folders) if _is_new(parent, name, seen)]
+        below = os.path.relpath(parent, folder).replace(os.sep, "/") + "/"
+        prefix = "" if below == "./" else below
         visible = (name for name in files if not name.startswith("."))
         # Joined as strings, which keeps a million files quick.
-        found.extend(f"{parent}/{name}" for name in visible if "." + name.rpartition(".")[2].lower() in suffixes)
-    return [Path(name) for name in sorted(found)]
+        found.extend(prefix + name for name in visible if "." + name.rpartition(".")[2].lower() in suffixes)
+    return sorted(found)
 
 
 def _is_new(parent: str, name: str, seen: set[str]) -> bool:
