@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tokenloc.data.base import Sample, as_boxes
-from tokenloc.data.listed import ListedDataset, Listing, SampleTable, from_boxes, own_folder
+from tokenloc.data.listed import ListedDataset, Listing, SampleTable, own_folder
 
 MakeTree = Callable[..., Path]
 
@@ -150,10 +150,3 @@ def test_the_own_folder_is_root_or_one_below(tmp_path: Path) -> None:
     (tmp_path / "d/train").mkdir()
     with pytest.raises(ValueError, match=r"the dataset may be in any of .*/c, .*/d; give the folder itself"):
         own_folder(tmp_path, ["train"])
-
-
-def test_corners_become_half_open_boxes() -> None:
-    whole = [[1, 1, 12, 8], [0, 0, 12, 8]]  # of a picture of 12x8, as lists that count from 1 and from 0 have it
-    assert [from_boxes(corners, start) for corners, start in zip(whole, (1, 0), strict=True)] == [(0, 0, 12, 8)] * 2
-    assert from_boxes([3, 4, 3, 4], 1) == (2, 3, 3, 4)  # one pixel
-    assert from_boxes([0, 5, 9, 9], 1) == (0, 4, 9, 9)

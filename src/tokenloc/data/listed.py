@@ -183,21 +183,6 @@ def own_folder(root: Path, markers: Sequence[str], names: Sequence[str] = ()) ->
     return found[0] if found else root
 
 
-def from_boxes(corners: Iterable[float], counted_from: int) -> tuple[float, float, float, float]:
-    """Return a list's corners x0, y0, x1, y1 as a half-open box that counts pixels from 0.
-
-    Args:
-        corners: of the first and the last pixel.
-        counted_from: 1 where the list counts pixels from 1 and includes the last: x0 - 1, y0 - 1, x1, y1. 0 where it
-            counts from 0: its corners are kept as they stand, as every published evaluator takes them.
-
-    >>> from_boxes([1, 1, 12, 8], counted_from=1)
-    (0.0, 0.0, 12.0, 8.0)
-    """
-    x0, y0, x1, y1 = corners
-    return max(0.0, x0 - counted_from), max(0.0, y0 - counted_from), float(x1), float(y1)
-
-
 def _has_any(folder: Path, markers: Iterable[str]) -> bool:
     return any((folder / marker).exists() for marker in markers)
 
