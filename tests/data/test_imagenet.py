@@ -163,10 +163,10 @@ def test_without_boxes_val_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixt
     _val(tmp_path, nested=True)
     with caplog.at_level(logging.WARNING):
         val = ImageNetDataset(tmp_path, "val")
-    assert "no boxes were found for val of imagenet in" in caplog.text
+    assert "imagenet val: boxes were not found in" in caplog.text
     assert "image-net.org" in caplog.text
     assert [problem.id for problem in val.check()] == ["boxes"]
-    with pytest.raises(FileNotFoundError, match=r"no boxes were found for val .*or open it with boxes='none'"):
+    with pytest.raises(FileNotFoundError, match=r"no boxes were found for imagenet val .*or open it with boxes='none'"):
         ImageNetDataset(tmp_path, "val", boxes="all")
     assert ImageNetDataset(tmp_path, "val", boxes="none").check() == []
 
@@ -375,7 +375,7 @@ def test_val2_without_lists_has_classes_alone(tmp_path: Path, caplog: pytest.Log
     build.pictures(tmp_path / "imagenetv2-threshold0.7", ["0/a.jpeg", "10/b.jpeg"])
     second = ImageNetDataset(tmp_path / "ILSVRC", "val2")
     assert _rows(second) == [("val2/0/a.jpeg", TENCH, []), ("val2/10/b.jpeg", all_wnids()[10], [])]
-    assert "no boxes were found for val2" in caplog.text
+    assert "imagenet val2: boxes were not found in" in caplog.text
     build.picture(tmp_path / "imagenetv2-threshold0.7/cats/c.jpeg")
     with pytest.raises(ValueError, match=r"cats/c.jpeg: 'cats' is not a whole number"):
         ImageNetDataset(tmp_path / "ILSVRC", "val2")

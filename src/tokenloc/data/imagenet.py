@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Literal
 
 from tokenloc._names import one_of, unknown_name
 from tokenloc.data import splits as lists
-from tokenloc.data.base import Problem, named, require_root
+from tokenloc.data.base import named, require_root
 from tokenloc.data.imagenet_truth import WNID, Truth, find_truth, read_titles, read_truth, stem_of, wnid_of
 from tokenloc.data.images import PICTURE_SUFFIXES, names_under
 from tokenloc.data.listed import ListedDataset, Listing, own_folder
@@ -24,7 +23,6 @@ WhichBoxes = Literal["all", "first", "none"]
 _SECOND = ("val2", "imagenetv2-threshold0.7", "imagenetv2-threshold0.7-format-val")
 _USUAL = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "ILSVRC", "ILSVRC2012", "ImageNet_ILSVRC2012", "imagenet", "ImageNet")
 _REFEREES_SPLIT = {"train": "train", "val": "test", "val2": "val"}
-_logger = logging.getLogger(__name__)
 
 
 @DATASETS.register("imagenet")
@@ -92,17 +90,13 @@ class ImageNetDataset(ListedDataset):
         titles = {} if classes and all(map(WNID.fullmatch, classes)) else read_titles(places)
         super().__init__(split, _with_boxes(listing, which), _wnids(classes, listing.classes, titles), missing)
         self.classes = tuple(titles.get(wnid, wnid) for wnid in self.classes)
-        self._without_boxes = which != "none" and not self.has_boxes
-        if self._without_boxes:
-            report = f"no boxes were found for {split} of imagenet in {named(places)}; get {self.source}"
+        if which != "none" and not self.has_boxes:
             if boxes is not None:
-                raise FileNotFoundError(f"{report}, or open it with boxes='none'")
-            _logger.warning("%s. Without them only classification is measured", report)
-
-    def check(self) -> list[Problem]:
-        """Return what ``ListedDataset.check`` finds, and whether there is no box at all where there should be."""
-        reason = f"no picture of {self.split} has a box; get {SOURCE}"
-        return super().check() + ([Problem("boxes", None, reason)] if self._without_boxes else [])
+                raise FileNotFoundError(
+                    f"no boxes were found for imagenet {split} in {named(places)}; get {SOURCE}, or open it with "
+                    "boxes='none'"
+                )
+            self.remark("boxes", f"were not found in {named(places)}: only classification is measured; get {SOURCE}")
 
 
 def _sources(split: str, which: str, annotations: str | Path | None, places: Sequence[Path]) -> list[Path]:

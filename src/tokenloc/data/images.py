@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 PICTURE_SUFFIXES = frozenset(
     (".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
@@ -22,6 +22,7 @@ MAX_PIXELS = 178_956_970
 """Width times height up to which a picture is decoded: the number from which Pillow itself refuses, 0.5 GB of RGB."""
 
 _SIXTEEN_BIT = frozenset(["I", "I;16", "I;16B", "I;16L", "I;16N"])
+_ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _FILTERS = threading.Lock()
 
 
@@ -58,6 +59,18 @@ def read_image(
             side = max(min_size)  # a picture on its side by EXIF swaps width and height
             image.draft(image.mode, (side, side))
         return _decoded(image, name)
+
+
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Return the (width, height) that ``read_image`` would give, from a picture's header alone; raises as it does."""
+    with _opened(path, str(path)) as image:
+        width, height = image.size
+        try:
+            with _quiet():
+                turned = image.getexif().get(ExifTags.Base.Orientation) in _ON_ITS_SIDE
+        except Exception:  # as in _upright: a broken EXIF block says nothing
+            turned = False
+    return (height, width) if turned else (width, height)
 
 
 def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:

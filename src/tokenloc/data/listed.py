@@ -111,6 +111,7 @@ class ListedDataset(ImageDataset):
             ids = [picture for picture in ids if picture not in left_out]
         labels = np.fromiter((label_of[listing.class_of[picture]] for picture in ids), np.int64, len(ids))
         super().__init__(split, chosen, SampleTable(ids, labels, folder, listing), listing.sizes)
+        self._remarks: list[Problem] = []
         self.empty_classes = tuple(chosen[label] for label in np.setdiff1d(np.arange(len(chosen)), labels))
         if self.empty_classes:
             report = f"{len(self.empty_classes)} of the {len(chosen)} classes of {self.name} {split} have no picture"
@@ -139,7 +140,12 @@ class ListedDataset(ImageDataset):
             problems += [Problem(sample.id, sample.path, "has no box, while others have") for sample in bare]
         problems += [Problem(name, None, "is absent; left out, as missing='skip' asks") for name in self.skipped]
         reason = f"is a class without a picture in the {self.split} split"
-        return problems + [Problem(name, None, reason) for name in self.empty_classes]
+        return problems + [Problem(name, None, reason) for name in self.empty_classes] + self._remarks
+
+    def remark(self, subject: str, reason: str) -> None:
+        """Note something that is wrong with the split as a whole: as a warning now, and for ``check``."""
+        _logger.warning("%s %s: %s %s", self.name, self.split, subject, reason)
+        self._remarks.append(Problem(subject, None, reason))
 
     def _absent(self, listing: Listing, ids: Sequence[str], split: str, missing: str) -> tuple[Path, tuple[str, ...]]:
         """Return the folder of the pictures, and the ids of those that are not there; raise where they should be."""
