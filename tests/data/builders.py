@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.io import savemat
 
 Corners = Sequence[float]
 
@@ -55,3 +56,24 @@ def split_files(folder: Path, labels: Mapping[str, int], localization: Sequence[
     if localization:
         text(folder / "localization.txt", localization)
     return folder
+
+
+def mat(path: Path, **variables: object) -> Path:
+    """Write a MATLAB file; a list of strings becomes a column of cells, as the Stanford datasets have them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    savemat(path, {name: _cells(value) if isinstance(value, list) else value for name, value in variables.items()})
+    return path
+
+
+def _cells(values: list[str]) -> np.ndarray:
+    column = np.empty((len(values), 1), object)
+    column[:, 0] = values
+    return column
+
+
+def structures(rows: Sequence[Mapping[str, object]]) -> np.ndarray:
+    """Return a 1xN structure array, as MATLAB keeps annotations."""
+    array = np.empty((1, len(rows)), [(name, object) for name in rows[0]])
+    for column, row in enumerate(rows):
+        array[0, column] = tuple(row.values())
+    return array

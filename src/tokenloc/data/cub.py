@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenloc.data import splits as lists
-from tokenloc.data.base import as_boxes, named, require_root
+from tokenloc.data.base import as_boxes, require_root
 from tokenloc.data.images import PICTURE_SUFFIXES, files_under, read_image
 from tokenloc.data.listed import ListedDataset, Listing
 from tokenloc.data.registry import DATASETS
@@ -112,9 +112,7 @@ def _official(folder: Path, split: str) -> Listing:
     lists.require_unique(list(paths.values()), images)
     for table, path in ((train, flags), (class_ids, labels)):
         lists.require_lines(list(paths), table, path)
-    unknown = sorted({class_ids[number] for number in paths} - set(names))
-    if unknown:
-        raise ValueError(f"{labels} uses classes {named(unknown)}, which {classes} does not list; download them again")
+    lists.require_classes({class_ids[number] for number in paths}, names, labels, classes)
     wanted = {number: path for number, path in paths.items() if train[number] == (split == "train")}
     corners = {row[0]: _corners(row[1:], place) for place, row in lists.rows(boxes, 5) if row[0] in wanted}
     lists.require_lines(list(wanted), corners, boxes)

@@ -197,14 +197,14 @@ def _picture_folder(listing: Listing, ids: Sequence[str]) -> tuple[Path, set[str
     """Return the first folder that holds one of the pictures, else the first that is one; and what is in it."""
     files = [listing.file(picture) for picture in ids]
     for folder in listing.folders:
-        present = _present(folder, files)
+        present = present_files(folder, files)
         if not present.isdisjoint(files):
             return folder, present
     folder = next(filter(Path.is_dir, listing.folders), listing.folders[0])
-    return folder, _present(folder, files)
+    return folder, present_files(folder, files)
 
 
-def _present(folder: Path, files: Collection[str]) -> set[str]:
+def present_files(folder: Path, files: Collection[str]) -> set[str]:
     """Return what lies beside the files: one listing for each of their folders, not one call for each file."""
     return {
         f"{parent}/{path.name}" if parent else path.name

@@ -205,6 +205,13 @@ def require(paths: Sequence[Path], source: str) -> None:
         )
 
 
+def require_classes(used: Collection[str], listed: Collection[str], path: Path, class_file: Path) -> None:
+    """Raise ValueError where ``path`` uses classes that ``class_file`` does not list."""
+    unknown = sorted(set(used) - set(listed))
+    if unknown:
+        raise ValueError(f"{path} uses classes {named(unknown)}, which {class_file} does not list; download them again")
+
+
 def require_lines(names: Sequence[str], table: Collection[str], path: Path) -> None:
     """Raise ValueError where ``table``, the first cells of the lines of ``path``, lacks some of ``names``."""
     lacking = [name for name in names if name not in table]
