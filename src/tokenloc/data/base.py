@@ -33,7 +33,8 @@ class Sample:
     """One picture of a dataset and what is known of it.
 
     Args:
-        id: unique in the dataset: the picture's path relative to the dataset, with forward slashes.
+        id: unique in the dataset, with forward slashes: the picture's path as the dataset's lists (the referee's, where
+            it has some) state it, else its path relative to the dataset.
         path: the picture's file; None where the picture is generated.
         label: class index, into the dataset's ``classes``.
         boxes: [G, 4] xyxy, original pixels, half-open; G is 0 where no box is known. Kept as the files give them,

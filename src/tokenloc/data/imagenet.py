@@ -87,9 +87,11 @@ class ImageNetDataset(ListedDataset):
         else:
             sources = _sources(split, which, annotations, places)
             listing = _train(folder, sources) if split == "train" else _val(folder, sources)
-        titles = {} if classes and all(map(WNID.fullmatch, classes)) else read_titles(places)
-        super().__init__(split, _with_boxes(listing, which), _wnids(classes, listing.classes, titles), missing)
-        self.classes = tuple(titles.get(wnid, wnid) for wnid in self.classes)
+        titles = read_titles(places)
+        wanted = _wnids(classes, listing.classes, titles)
+        super().__init__(split, _with_boxes(listing, which), wanted, missing)
+        names = titles if wanted is None or classes is None else dict(zip(wanted, classes, strict=True))
+        self.classes = tuple(names.get(wnid, wnid) for wnid in self.classes)
         if which != "none" and not self.has_boxes:
             if boxes is not None:
                 raise FileNotFoundError(
@@ -256,14 +258,15 @@ def _class_folders(folder: Path) -> tuple[str, ...]:
 
 
 def _wnids(wanted: Sequence[str] | None, available: Sequence[str], titles: Mapping[str, str]) -> Sequence[str] | None:
-    """Return the wanted classes by WordNet id."""
-    if not wanted or isinstance(wanted, str) or not titles:
+    """Return the wanted classes, which are named by WordNet id or in words, by WordNet id."""
+    if not wanted or isinstance(wanted, str):
         return wanted
     by_title = {titles.get(wnid, wnid): wnid for wnid in available}
-    unknown = next((name for name in wanted if name not in by_title), None)
+    by_name = by_title | {wnid: wnid for wnid in available}
+    unknown = next((name for name in wanted if name not in by_name), None)
     if unknown is not None:
         raise unknown_name("class", unknown, by_title)
-    return [by_title[name] for name in wanted]
+    return [by_name[name] for name in wanted]
 
 
 def _refuse(names: Sequence[str], report: str, remedy: str = "correct it, or unpack the dataset again") -> None:
