@@ -140,14 +140,18 @@ def test_boxes_count_from_0_and_are_kept_as_they_stand(tmp_path: Path) -> None:
     assert ImageNetDataset(tmp_path, "val")[0].boxes.tolist() == [[0, 1, 11, 7]]
 
 
-def test_boxes_of_train_are_read_when_asked_for(tmp_path: Path) -> None:
+def test_boxes_of_train_are_read_when_they_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     _train(tmp_path)
-    build.voc(tmp_path / f"Annotations/CLS-LOC/train/{TENCH}/{TENCH}_7.xml", TENCH, [(0, 0, 5, 5)])
-    build.text(tmp_path / f"Annotations/CLS-LOC/train/{SHARK}/{SHARK}_7.xml", ["not read, as no picture is of it"])
-    assert not ImageNetDataset(tmp_path, "train").has_boxes
-    train = ImageNetDataset(tmp_path, "train", [TENCH], boxes="all")
+    xml = tmp_path / "Annotations/CLS-LOC/train"
+    build.voc(xml / f"{TENCH}/{TENCH}_7.xml", TENCH, [(0, 0, 5, 5)])
+    build.text(xml / f"{SHARK}/{SHARK}_7.xml", ["not read, as no picture is of it"])
+    assert not ImageNetDataset(tmp_path, "train", boxes="first").has_boxes
+    assert caplog.text == ""
+    train = ImageNetDataset(tmp_path, "train", [TENCH], annotations=xml)
     assert [sample.boxes.tolist() for sample in train] == [[], [[0, 0, 5, 5]]]
     assert [str(problem.reason) for problem in train.check()] == ["has no box, while others have"]
+    of_val = _released(tmp_path / "val.txt")  # as where options are shared by all splits of a run
+    assert not ImageNetDataset(tmp_path, "train", annotations=of_val).has_boxes
 
 
 def test_an_xml_file_without_an_object_gives_no_box(tmp_path: Path) -> None:
@@ -166,8 +170,6 @@ def test_without_boxes_val_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert "imagenet val: boxes were not found in" in caplog.text
     assert "image-net.org" in caplog.text
     assert [problem.id for problem in val.check()] == ["boxes"]
-    with pytest.raises(FileNotFoundError, match=r"no boxes were found for imagenet val .*or open it with boxes='none'"):
-        ImageNetDataset(tmp_path, "val", boxes="all")
     assert ImageNetDataset(tmp_path, "val", boxes="none").check() == []
 
 

@@ -34,8 +34,8 @@ class ImageNetDataset(ListedDataset):
     to which the referee drew boxes (and which it calls "val"), for choosing thresholds. Ids are the referee's:
     `val/ILSVRC2012_val_00000001.JPEG` wherever that picture lies below `val`.
 
-    Boxes are found in `Annotations/CLS-LOC/SPLIT`, `Annotations/SPLIT` or beside the pictures (the official XML), in
-    Kaggle's `LOC_SPLIT_solution.csv`, or in `ILSVRC2012_list/val_folder_new.txt` (released with TS-CAM), in this
+    Boxes of val are found in `Annotations/CLS-LOC/val`, `Annotations/val` or beside the pictures (the official XML), in
+    Kaggle's `LOC_val_solution.csv`, or in `ILSVRC2012_list/val_folder_new.txt` (released with TS-CAM), in this
     order; they are kept as they stand, see ``read_truth``. The classes of a flat `val` come from there too. Classes
     are called by WordNet id, or in words where the dataset's folder has LOC_synset_mapping.txt, synset_words.txt
     or classes.txt; their order is that of the ids.
@@ -45,15 +45,15 @@ class ImageNetDataset(ListedDataset):
         split: "train", "val" or "val2".
         classes: WordNet ids or names in words, and so they are called then; labels follow the order of the ids.
         boxes: "all" boxes of a picture (80,477 in val), the "first" of its XML file (the list of 50,000 that many
-            papers measured with), or "none". None is "all" for val and val2, and "none" for train, whose 544,546 XML
-            files take minutes to read.
-        annotations: a folder of XML files or a list with the boxes, in place of those that are found.
+            papers measured with), or "none".
+        annotations: a folder of XML files or a list with the boxes of val, in place of those that are found; or of
+            train, whose boxes (544,546 XML files, minutes to read) are left alone where they are not named here.
         metadata: the referee's `metadata/ILSVRC` (or the folder above, or the split's own): its lists then give
             pictures, labels, boxes and sizes. A mapping.txt beside them names ImageNetV2's original files.
         missing: "error", or "skip" pictures that are listed but absent; see ``ListedDataset``.
 
     Raises:
-        FileNotFoundError: where folders or pictures are missing, or boxes that were asked for.
+        FileNotFoundError: where folders or pictures are missing. A val without boxes is a warning.
         ValueError: where lists are damaged or contradict one another, a picture has no class, or an argument has a
             value unknown.
     """
@@ -68,13 +68,13 @@ class ImageNetDataset(ListedDataset):
         split: str,
         classes: Sequence[str] | None = None,
         *,
-        boxes: str | None = None,
+        boxes: str = "all",
         annotations: str | Path | None = None,
         metadata: str | Path | None = None,
         missing: str = "error",
     ) -> None:
         self.require_split(split)
-        which = one_of("value of option boxes:", boxes or ("none" if split == "train" else "all"), WhichBoxes)
+        one_of("value of option boxes:", boxes, WhichBoxes)
         if metadata is not None and annotations is not None:
             raise ValueError("options metadata and annotations both give boxes; give one of them")
         folder = own_folder(require_root(root, self.name, SOURCE), ("train", *_SECOND, "val"), _USUAL)
@@ -85,27 +85,22 @@ class ImageNetDataset(ListedDataset):
         elif split == "val2":
             listing = _second(folder)
         else:
-            sources = _sources(split, which, annotations, places)
+            sources = _sources(split, annotations, places)
             listing = _train(folder, sources) if split == "train" else _val(folder, sources)
         titles = read_titles(places)
         wanted = _wnids(classes, listing.classes, titles)
-        super().__init__(split, _with_boxes(listing, which), wanted, missing)
+        super().__init__(split, _with_boxes(listing, boxes), wanted, missing)
         names = titles if wanted is None or classes is None else dict(zip(wanted, classes, strict=True))
         self.classes = tuple(names.get(wnid, wnid) for wnid in self.classes)
-        if which != "none" and not self.has_boxes:
-            if boxes is not None:
-                raise FileNotFoundError(
-                    f"no boxes were found for imagenet {split} in {named(places)}; get {SOURCE}, or open it with "
-                    "boxes='none'"
-                )
+        if boxes != "none" and split != "train" and not self.has_boxes:
             self.remark("boxes", f"were not found in {named(places)}: only classification is measured; get {SOURCE}")
 
 
-def _sources(split: str, which: str, annotations: str | Path | None, places: Sequence[Path]) -> list[Path]:
+def _sources(split: str, annotations: str | Path | None, places: Sequence[Path]) -> list[Path]:
     """Return where boxes, and the classes of a flat val, may come from; the first is read."""
-    if split == "train" and which == "none":
-        return []
-    return [Path(annotations)] if annotations is not None else find_truth(places, split)
+    if annotations is not None:
+        return [Path(annotations)]
+    return find_truth(places) if split == "val" else []
 
 
 def _train(folder: Path, sources: Sequence[Path]) -> Listing:

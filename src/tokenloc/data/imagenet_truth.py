@@ -20,6 +20,8 @@ from tokenloc.data.splits import index, number, require_unique, rows
 WNID = re.compile(r"n\d{8}")
 """A WordNet id, by which ILSVRC names its classes."""
 
+_LISTS = ("LOC_val_solution.csv", "ILSVRC2012_list/val_folder_new.txt")
+
 TITLE_FILES = ("LOC_synset_mapping.txt", "synset_words.txt", "classes.txt")
 """Files that give WordNet ids a name in words."""
 
@@ -55,10 +57,10 @@ def wnid_of(label: int, place: str) -> str:
     return wnids[label]
 
 
-def find_truth(places: Sequence[Path], split: str) -> list[Path]:
-    """Return the folders of XML files and the lists with the boxes of "train" or "val", the official ones first."""
-    folders = [place / below / split for place in places for below in ("Annotations/CLS-LOC", "Annotations", "")]
-    files = [place / name for place in places for name in (f"LOC_{split}_solution.csv", *_RELEASED.get(split, ()))]
+def find_truth(places: Sequence[Path]) -> list[Path]:
+    """Return the folders of XML files and the lists with the boxes of val, the official ones first."""
+    folders = [place / below for place in places for below in ("Annotations/CLS-LOC/val", "Annotations/val", "val")]
+    files = [place / name for place in places for name in _LISTS]
     found = [folder for folder in folders if next(folder.rglob("*.xml"), None)]
     return found + [file for file in files if file.is_file()]
 
@@ -107,9 +109,6 @@ def read_titles(places: Sequence[Path]) -> dict[str, str]:
         titles[match[1]] = match[2].split(",")[0].strip()
     names = list(titles.values())
     return {wnid: f"{name} ({wnid})" if names.count(name) > 1 else name for wnid, name in titles.items()}
-
-
-_RELEASED = {"val": ("ILSVRC2012_list/val_folder_new.txt", "ILSVRC2012_list/val_folder.txt")}
 
 
 def _from_xml(folder: Path, wanted: Collection[str] | None) -> dict[str, Truth]:
