@@ -8,6 +8,7 @@ import torch
 
 from tests.conftest import REPOSITORY
 from tokenloc.cli import _make_parser
+from tokenloc.data import DATASETS, list_datasets
 from tokenloc.methods import METHODS, create_model
 
 SMALL = {"embed_dim": 48, "depth": 2, "num_heads": 3}
@@ -51,6 +52,13 @@ def test_every_method_has_its_recipe_and_page() -> None:
     for method in METHODS.names():
         assert (REPOSITORY / f"docs/methods/{method}.md").is_file(), method
         assert (REPOSITORY / f"recipes/cub10/{method}.yaml").is_file(), method
+
+
+def test_every_dataset_has_its_section() -> None:
+    page = (REPOSITORY / "docs/datasets.md").read_text()
+    for dataset in list_datasets():
+        assert f"## `{dataset}`" in page, dataset
+        assert f"::: {DATASETS[dataset].__module__}.{DATASETS[dataset].__name__}" in page, dataset
 
 
 def test_recipes_parse() -> None:

@@ -10,8 +10,12 @@ from typing import Any, Generic, TypeVar, get_args
 T = TypeVar("T")
 
 
+MOST_NAMES = 200
+"""Valid names that a message lists; ImageNet alone has a thousand classes."""
+
+
 def unknown_name(kind: str, name: object, valid: Iterable[str]) -> ValueError:
-    """Return the error for a name that is not among ``valid``: it lists them and names the nearest.
+    """Return the error for a name that is not among ``valid``: it lists them (``MOST_NAMES``) and names the nearest.
 
     >>> str(unknown_name("method", "tscan", ["tscam", "sat"]))
     "unknown method 'tscan'; did you mean 'tscam'? Valid: sat, tscam"
@@ -19,7 +23,8 @@ def unknown_name(kind: str, name: object, valid: Iterable[str]) -> ValueError:
     names = sorted(valid)
     nearest = difflib.get_close_matches(str(name), names, n=1)
     hint = f"; did you mean '{nearest[0]}'?" if nearest else "."
-    return ValueError(f"unknown {kind} {name!r}{hint} Valid: {', '.join(names) or 'none'}")
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ValueError(f"unknown {kind} {name!r}{hint} Valid: {', '.join(names[:MOST_NAMES]) or 'none'}{more}")
 
 
 def matching(names: Iterable[str], pattern: str | None) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.data import builders as build
 from tokenloc.cli import COMMANDS, main
 from tokenloc.data import create_dataset
 from tokenloc.training.checkpoint import read_card
@@ -188,6 +189,20 @@ def test_info_lists_broken_files(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / "data/dog/1.png").write_bytes(b"x")
     assert main(words) == 1
     assert "dog/1.png" in capsys.readouterr().out
+
+
+def test_info_of_an_official_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build.pictures(tmp_path / "OpenImages/val/0bt_c3", ["0.jpg", "1.jpg"])
+    words = ["info", "--data.name", "openimages", "--data.root", str(tmp_path), "--split", "val"]
+    assert main(words) == 1
+    assert "masks: were not found in" in capsys.readouterr().out
+    Image.new("1", build.SIZE, 1).save(tmp_path / "OpenImages/val/0bt_c3/0_m0bt_c3_1.png")
+    assert main(words) == 1
+    printed = capsys.readouterr().out
+    assert "openimages, val: 2 pictures of 1 classes, 0 boxes, masks" in printed
+    assert "has no mask, while others have" in printed
+    assert main([*words, "--data.options.missing", "sometimes"]) == 2
+    assert "unknown value of option missing: 'sometimes'" in capsys.readouterr().err
 
 
 def test_import_is_light() -> None:

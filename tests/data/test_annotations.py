@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tokenloc.data.annotations import match, read_coco, read_voc
+from tokenloc.data.annotations import half_open, match, read_coco, read_voc
 
 COCO: dict[str, Any] = {
     "images": [{"id": 7, "file_name": "a\\1.jpg", "width": 30, "height": 20}, {"id": 8, "file_name": "2.jpg"}],
@@ -82,6 +82,8 @@ def test_voc_counts_from_1_and_includes_the_last_pixel(tmp_path: Path) -> None:
     assert annotation.objects == (("cat", (0, 2, 10, 20.5)),)
     assert annotation.size == (30, 20)
     assert annotation.file_name == "cat/one.jpg"
+    from_0 = read_voc(tmp_path / "1.xml", counted_from=0)
+    assert from_0.objects == (("cat", (1, 3, 10, 20.5)),)
 
 
 def test_voc_without_a_size_or_from_0(tmp_path: Path) -> None:
@@ -137,3 +139,11 @@ def test_ambiguous_names_are_refused() -> None:
         match(["1.jpg"], ids, Path("x"))
     with pytest.raises(ValueError, match=r"x: a/cat/1.jpg and cat/1.jpg both fit cat/1.jpg; keep one"):
         match(["a/cat/1.jpg", "cat/1.jpg"], ids, Path("x"))
+
+
+def test_corners_become_half_open_boxes() -> None:
+    whole = [[1, 1, 12, 8], [0, 0, 12, 8]]  # of a picture of 12x8, as lists that count from 1 and from 0 have it
+    assert [half_open(corners, start) for corners, start in zip(whole, (1, 0), strict=True)] == [(0, 0, 12, 8)] * 2
+    assert half_open([3, 4, 3, 4], 1) == (2, 3, 3, 4)  # one pixel
+    assert half_open([0, 5, 9, 9], 1) == (0, 4, 9, 9)
+    assert half_open([-3, -1, 9, 9], 0) == (-3, -1, 9, 9)  # impossible, and for the check to tell

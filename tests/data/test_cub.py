@@ -101,6 +101,7 @@ def test_a_missing_list_is_named(tmp_path: Path, make_cub: MakeCub, name: str) -
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
+        ("images.txt", "1 a/1.jpg\n2 a/2.jpg\n3 a/1.jpg\n", r"images.txt lists pictures more than once \(1\): a/1.jpg"),
         ("train_test_split.txt", "1 1\n", r"train_test_split.txt has no line for 11 listed pictures: 2, 3"),
         ("image_class_labels.txt", "1 1\n", r"image_class_labels.txt has no line for 11 listed pictures"),
         ("bounding_boxes.txt", "1 0 0 5 5\n", r"bounding_boxes.txt has no line for 5 listed pictures: 2, 5, 6, 9"),
@@ -210,7 +211,7 @@ def test_the_referees_lists_of_all_classes_serve_a_subset(tmp_path: Path, make_c
 def test_missing_or_contradicting_referees_lists_are_named(tmp_path: Path, make_cub: MakeCub) -> None:
     folder = make_cub(tmp_path)
     with pytest.raises(
-        FileNotFoundError, match=r"no image_ids.txt for cub test: looked in .*CUB/test, .*wsolevaluation"
+        FileNotFoundError, match=r"no image_ids.txt for CUB test: looked in .*CUB/test, .*wsolevaluation"
     ):
         CubDataset(folder, "test", metadata=tmp_path / "metadata")
     _write_split(tmp_path / "metadata/test", {"001.Ant/Ant_2.jpg": (0, "0,0,1,1"), "002.Bee/Bee_2.jpg": (0, "0,0,1,1")})

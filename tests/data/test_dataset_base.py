@@ -148,6 +148,12 @@ def test_bad_class_selections_are_refused() -> None:
             select_classes(["ant", "cat"], wanted)
 
 
+def test_a_thousand_classes_are_not_all_listed() -> None:
+    with pytest.raises(ValueError, match=r"unknown class 'c0'\. Valid: c1000, c1001, ") as caught:
+        select_classes([f"c{number}" for number in range(1000, 2000)], ["c0"])
+    assert str(caught.value).endswith("c1198, c1199 and 800 more")
+
+
 def test_a_root_is_required(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="dataset 'pets' needs a root folder, got None; give the folder of Pets"):
         require_root(None, "pets", "Pets 1.0")

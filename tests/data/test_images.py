@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tokenloc.data.images import MAX_PIXELS, find_images, read_image
+from tokenloc.data.images import MAX_PIXELS, find_images, read_image, read_size
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -142,6 +142,30 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     image = read_image(data)
     np.testing.assert_array_equal(np.asarray(image)[..., 0], upright)
     np.testing.assert_array_equal(np.asarray(read_image(image)), np.asarray(image))  # it is not turned twice
+
+
+@pytest.mark.parametrize("orientation", range(9))
+def test_the_size_of_the_header_is_that_of_the_upright_picture(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.jpg"
+    path.write_bytes(_encoded(Image.fromarray(RAMP[:10, :16]), "JPEG", exif=exif))
+    assert read_size(path) == read_image(path).size
+    assert read_size(path) == ((10, 16) if orientation > 4 else (16, 10))
+    path.write_bytes(path.read_bytes()[:-40])  # the pixels are not read
+    assert read_size(path) == ((10, 16) if orientation > 4 else (16, 10))
+
+
+def test_the_size_of_no_picture_is_refused_as_it_would_be_read(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"a.jpg: the file is empty"):
+        read_size(tmp_path / "a.jpg")
+    with pytest.raises(FileNotFoundError, match=r"b.jpg: no such picture"):
+        read_size(tmp_path / "b.jpg")
+    broken = tmp_path / "c.jpg"
+    exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\xff\xff\x12\x01"
+    broken.write_bytes(_encoded(Image.new("RGB", (8, 4), "red"), "JPEG", exif=exif))
+    assert read_size(broken) == (8, 4)
 
 
 def test_a_broken_exif_block_does_not_hide_the_picture() -> None:

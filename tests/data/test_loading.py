@@ -162,6 +162,19 @@ def test_a_picture_whose_mask_cannot_be_read_is_named(tmp_path: Path, make_cub: 
     assert ["Ant_2.png: no such picture" in record.reason for record in batch.unreadable] == [True, False]
 
 
+def test_a_mask_of_another_size_than_its_picture_is_named(tmp_path: Path, make_cub: Callable[..., Path]) -> None:
+    make_cub(tmp_path)
+    (tmp_path / "segmentations/001.Ant").mkdir(parents=True)
+    for number, size in ((2, (12, 8)), (3, (8, 12))):
+        Image.new("L", size, 255).save(tmp_path / f"segmentations/001.Ant/Ant_{number}.png")
+    cub = create_dataset("cub", tmp_path, "test", ["001.Ant"])
+    (batch,) = list(evaluation_loader(cub, transforms.test_transform(SMALL, "crop"), 8))
+    assert batch.indices == [0]
+    (record,) = batch.unreadable
+    assert (record.index, record.id) == (1, "001.Ant/Ant_3.jpg")
+    assert record.reason.endswith("Ant_3.jpg is 12x8, but its mask 8x12")
+
+
 def test_single_items(dataset: ImageDataset) -> None:
     pictures = LocatedPictures(dataset, transforms.evaluation_transform(SMALL, "crop"))
     assert len(pictures) == 10

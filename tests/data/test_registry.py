@@ -8,14 +8,16 @@ import pytest
 
 from tokenloc.data import DATASETS, ImageDataset, create_dataset, list_datasets
 
+NAMES = ["cub", "fgvc_aircraft", "folder", "imagenet", "openimages", "scenes", "stanford_cars", "stanford_dogs"]
+
 
 def test_every_dataset_is_found_by_itself() -> None:
-    assert {"cub", "folder", "scenes"} <= set(list_datasets())
+    assert list_datasets() == NAMES
     assert list_datasets("sc*") == ["scenes"]
     assert list_datasets("nothing*") == []
 
 
-@pytest.mark.parametrize("name", ["cub", "folder", "scenes"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_registered_dataset_bears_its_name_and_documents_its_options(name: str) -> None:
     dataset = DATASETS[name]
     assert issubclass(dataset, ImageDataset)
@@ -25,7 +27,7 @@ def test_a_registered_dataset_bears_its_name_and_documents_its_options(name: str
 
 def test_an_unknown_dataset_lists_the_valid_ones() -> None:
     with pytest.raises(
-        ValueError, match=r"unknown dataset 'scene'; did you mean 'scenes'\? Valid: cub, folder, scenes"
+        ValueError, match=r"unknown dataset 'scene'; did you mean 'scenes'\? Valid: cub, fgvc_aircraft, folder,"
     ):
         create_dataset("scene", None, "train")
 

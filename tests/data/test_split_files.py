@@ -64,7 +64,8 @@ def test_windows_lines_blank_lines_and_a_byte_order_mark_do_no_harm(tmp_path: Pa
         ({"localization": "a/1.jpg,1,2,x,4\n"}, r"localization.txt, line 1: 'x' is not a number; correct it"),
         ({"localization": "a/1.jpg,1,2,3,4\nb/2.jpg,1\n"}, r"localization.txt, line 2: expected 5 values, got 'b/2"),
         ({"image_sizes": "a/1.jpg,1.5,2\n"}, r"image_sizes.txt, line 1: '1.5' is not a whole number"),
-        ({"image_ids": "a/1.jpg\na/1.jpg\n"}, r"image_ids.txt lists pictures more than once \(1\)"),
+        ({"image_ids": "a/1.jpg\na/1.jpg\n"}, r"image_ids.txt lists pictures more than once \(1\): a/1.jpg;"),
+        ({"image_ids": "a/1.jpg\n.\\a\\1.jpg\n"}, r"image_ids.txt lists pictures more than once \(1\): a/1.jpg;"),
     ],
 )
 def test_a_damaged_line_is_named(tmp_path: Path, changed: dict[str, str], message: str) -> None:
@@ -101,3 +102,17 @@ def test_numbers_and_lines_are_required(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="here: '1,5' is not a number; correct it, or download"):
         number("1,5", "here")
     require_lines(["a"], {"a": 1}, tmp_path)
+
+
+def test_ids_may_have_backslashes(tmp_path: Path) -> None:
+    folder = _write(tmp_path)
+    expected = read_split_files(folder)
+    for path in folder.iterdir():
+        path.write_text(path.read_text().replace("/", "\\"))
+    found = read_split_files(folder)
+    assert (found.image_ids, found.labels, found.sizes) == (expected.image_ids, expected.labels, expected.sizes)
+    assert {name: boxes.tolist() for name, boxes in found.boxes.items()} == {
+        name: boxes.tolist() for name, boxes in expected.boxes.items()
+    }
+    masks = "a\\1.jpg,m\\1a.png,m\\ignore.png\n"
+    assert read_split_files(_write(tmp_path, localization=masks)).masks == {"a/1.jpg": ("m/1a.png", "m/ignore.png")}

@@ -78,7 +78,8 @@ def _show_checkpoint(path: Path) -> None:
 def _check_dataset(data: DataConfig, split: str) -> None:
     dataset = create_dataset(data.name, data.root, split, data.classes, **data.options)
     boxes = sum(len(sample.boxes) for sample in dataset)
-    print(f"{data.name}, {split}: {len(dataset)} pictures of {len(dataset.classes)} classes, {boxes} boxes")
+    truth = f"{boxes} boxes, masks" if dataset.has_masks else f"{boxes} boxes"
+    print(f"{data.name}, {split}: {len(dataset)} pictures of {len(dataset.classes)} classes, {truth}")
     problems = dataset.check()
     for problem in problems[:SHOWN_PROBLEMS]:
         print(f"  {problem}")

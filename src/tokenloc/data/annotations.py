@@ -85,30 +85,51 @@ def _coco_annotations(content: Mapping[str, Any]) -> list[Annotation]:
     ]
 
 
-def read_voc(path: str | Path) -> Annotation:
+def read_voc(path: str | Path, counted_from: int = 1) -> Annotation:
     """Return what a Pascal VOC XML file says of its picture.
 
     VOC counts pixels from 1 and includes the last: xmin, ymin, xmax, ymax become xmin - 1, ymin - 1, xmax, ymax.
     Tools that count from 0 write 0 there; this stays 0.
+
+    Args:
+        path: the XML file.
+        counted_from: 0 where the files count pixels from 0, which keeps their corners as they stand; see
+            ``half_open``.
 
     Raises:
         ValueError: where the file is not XML or not as VOC has it, or declares entities (none is ever expanded).
     """
     path = Path(path)
     root = _parsed(path)
-    objects = tuple(_voc_object(element, path) for element in root.iter("object"))
+    objects = tuple(_voc_object(element, path, counted_from) for element in root.iter("object"))
     width, height = root.findtext("size/width"), root.findtext("size/height")
     size = (round(number(width, str(path))), round(number(height, str(path)))) if width and height else None
     file_name = (root.findtext("filename") or path.stem).strip().replace("\\", "/")
     return Annotation(file_name, objects, None if size == (0, 0) else size)
 
 
-def _voc_object(element: Element, path: Path) -> tuple[str, Box]:
+def _voc_object(element: Element, path: Path, counted_from: int) -> tuple[str, Box]:
     corners = [element.findtext(f"bndbox/{name}") for name in ("xmin", "ymin", "xmax", "ymax")]
     if None in corners:
         raise ValueError(f"{path}: an object lacks a bndbox with xmin, ymin, xmax, ymax; export it again")
-    x0, y0, x1, y1 = (number(str(corner), str(path)) for corner in corners)
-    return (element.findtext("name") or "").strip(), (max(0.0, x0 - 1), max(0.0, y0 - 1), x1, y1)
+    box = half_open((number(str(corner), str(path)) for corner in corners), counted_from)
+    return (element.findtext("name") or "").strip(), box
+
+
+def half_open(corners: Iterable[float], counted_from: int) -> Box:
+    """Return corners x0, y0, x1, y1 of an annotation file as a half-open box that counts pixels from 0.
+
+    Args:
+        corners: of the first and the last pixel.
+        counted_from: 1 where the file counts pixels from 1 and includes the last: x0 - 1, y0 - 1, x1, y1 (a 0 stays
+            0). 0 where it counts from 0: corners are kept as they stand, as every published evaluator takes them.
+
+    >>> half_open([1, 1, 12, 8], counted_from=1)
+    (0, 0, 12, 8)
+    """
+    x0, y0, x1, y1 = corners
+    left, top = (low - counted_from if low >= counted_from else low for low in (x0, y0))
+    return left, top, x1, y1
 
 
 def _parsed(path: Path) -> Element:

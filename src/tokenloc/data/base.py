@@ -33,7 +33,8 @@ class Sample:
     """One picture of a dataset and what is known of it.
 
     Args:
-        id: unique in the dataset: the picture's path relative to the dataset, with forward slashes.
+        id: unique in the dataset, with forward slashes: the picture's path as the dataset's lists (the referee's, where
+            it has some) state it, else its path relative to the dataset.
         path: the picture's file; None where the picture is generated.
         label: class index, into the dataset's ``classes``.
         boxes: [G, 4] xyxy, original pixels, half-open; G is 0 where no box is known. Kept as the files give them,
@@ -107,6 +108,11 @@ class ImageDataset:
         return iter(self.samples)
 
     @property
+    def ids(self) -> Sequence[str]:
+        """The samples' ids, [N]."""
+        return [sample.id for sample in self.samples]
+
+    @property
     def labels(self) -> NDArray[np.int64]:
         """Class index of every sample, [N] int64."""
         return np.array([sample.label for sample in self.samples], dtype=np.int64)
@@ -172,17 +178,20 @@ class ImageDataset:
         declared = self.declared_size(index)
         if declared not in (None, size):
             reasons.append(f"is {_by(size)}, but the dataset's lists say {_by(declared)}: its boxes may be off")
-        if mask is not None and mask.shape != (size[1], size[0]):
-            reasons.append(f"is {_by(size)}, but its mask {_by((mask.shape[1], mask.shape[0]))}")
+        if mask is None and self.has_masks:
+            reasons.append("has no mask, while others have")
+        if fault := mask_fault(size, mask):
+            reasons.append(fault)
         yield from (Problem(sample.id, sample.path, reason) for reason in reasons)
 
     def _validate(self) -> None:
         if not len(self.samples):
             raise ValueError(f"the {self.split} split of {self.name} has no picture of the classes {self.classes}")
-        twice = [name for name, count in Counter(sample.id for sample in self.samples).items() if count > 1]
+        twice = [name for name, count in Counter(self.ids).items() if count > 1]
         if twice:
             raise ValueError(f"{self.name} {self.split} lists pictures more than once ({len(twice)}): {named(twice)}")
-        strays = [sample.id for sample in self.samples if not 0 <= sample.label < len(self.classes)]
+        labels = self.labels
+        strays = [self.ids[index] for index in np.flatnonzero((labels < 0) | (labels >= len(self.classes))).tolist()]
         if strays:
             raise ValueError(
                 f"{self.name} {self.split} has labels outside its {len(self.classes)} classes: {named(strays)}"
@@ -252,6 +261,13 @@ def require_root(root: str | Path | None, dataset: str, source: str) -> Path:
     if not Path(root).is_dir():
         raise FileNotFoundError(f"{root}: no such folder; expected {source}")
     return Path(root)
+
+
+def mask_fault(size: Size, mask: NDArray[np.uint8] | None) -> str | None:
+    """Say what is wrong where a mask [H, W] is not of its picture's ``size`` (width, height); None is no mask."""
+    if mask is None or mask.shape == (size[1], size[0]):
+        return None
+    return f"is {_by(size)}, but its mask {_by((mask.shape[1], mask.shape[0]))}"
 
 
 def named(items: Sequence[object], limit: int = 5) -> str:

@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenloc._names import unknown_name
 from tokenloc.data import splits as lists
-from tokenloc.data.base import NO_BOXES, ImageDataset, Sample, as_boxes, named, require_root, select_classes
+from tokenloc.data.base import as_boxes, require_root
 from tokenloc.data.images import PICTURE_SUFFIXES, files_under, read_image
+from tokenloc.data.listed import ListedDataset, Listing
 from tokenloc.data.registry import DATASETS
 
 SOURCE = "CUB_200_2011 from vision.caltech.edu/datasets/cub_200_2011"
 """Where a person gets the dataset."""
 
 _LISTS = ("images.txt", "classes.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt")
-_logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Listing:
-    """A split as its lists tell it, before classes are chosen; mappings are by picture id."""
-
-    classes: tuple[str, ...]
-    class_of: dict[str, str]
-    folders: tuple[Path, ...]
-    boxes: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @DATASETS.register("cub")
-class CubDataset(ImageDataset):
+class CubDataset(ListedDataset):
     """CUB-200-2011: 5,994 training and 5,794 test photographs of 200 birds, a box and a mask each.
 
     Boxes are `x, y, x + width, y + height` of bounding_boxes.txt as they stand, which is what released code takes:
@@ -62,6 +48,7 @@ class CubDataset(ImageDataset):
     """
 
     name = "cub"
+    source = SOURCE
 
     def __init__(
         self,
@@ -73,26 +60,10 @@ class CubDataset(ImageDataset):
         missing: str = "error",
     ) -> None:
         self.require_split(split)
-        if missing not in ("error", "skip"):
-            raise unknown_name("value of option missing:", missing, ["error", "skip"])
         folder = _own_folder(require_root(root, self.name, SOURCE))
-        listing = _listing(folder, split, metadata)
-        chosen = select_classes(listing.classes, classes)
-        labels = {name: label for label, name in enumerate(chosen)}
-        ids = [picture for picture, name in listing.class_of.items() if name in labels]
-        pictures = _picture_folder(listing.folders, ids)
-        self.skipped = _absent(pictures, ids)
-        if self.skipped:
-            _report_absent(self.skipped, len(ids), pictures, split, missing)
+        super().__init__(split, _listing(folder, split, metadata), classes, missing)
         self._segmentations = next(filter(Path.is_dir, _beside(folder, "segmentations")), None)
         self.has_masks = self._segmentations is not None and split != "val"
-        left_out = set(self.skipped)
-        samples = [
-            Sample(name, pictures / name, labels[listing.class_of[name]], listing.boxes.get(name, NO_BOXES))
-            for name in ids
-            if name not in left_out
-        ]
-        super().__init__(split, chosen, samples, listing.sizes)
 
     def mask(self, index: int) -> NDArray[np.uint8] | None:
         """Return the bird's mask [H, W] uint8 of original pixels (0 or 1), None without `segmentations/`."""
@@ -113,9 +84,9 @@ def _beside(folder: Path, name: str) -> tuple[Path, Path]:
     return folder / name, folder.parent / name
 
 
-def _listing(folder: Path, split: str, metadata: str | Path | None) -> _Listing:
+def _listing(folder: Path, split: str, metadata: str | Path | None) -> Listing:
     if metadata is not None:
-        return _from_split_files(_metadata_folder(Path(metadata), split), folder, split)
+        return _from_split_files(lists.find_split_files(metadata, "CUB", split), folder, split)
     if split != "val":
         return _official(folder, split)
     candidates = _beside(folder, "CUBV2")
@@ -130,7 +101,7 @@ def _listing(folder: Path, split: str, metadata: str | Path | None) -> _Listing:
     return _from_class_folders(second, folder)
 
 
-def _official(folder: Path, split: str) -> _Listing:
+def _official(folder: Path, split: str) -> Listing:
     """Return train or test of the official lists."""
     images, classes, labels, flags, boxes = (folder / name for name in _LISTS)
     lists.require([images, classes, labels, flags, boxes], SOURCE)
@@ -138,15 +109,14 @@ def _official(folder: Path, split: str) -> _Listing:
     train = {row[0]: lists.index(row[1], place) == 1 for place, row in lists.rows(flags, 2)}
     class_ids = {row[0]: row[1] for _, row in lists.rows(labels, 2)}
     paths = {row[0]: row[1] for _, row in lists.rows(images, 2)}
+    lists.require_unique(list(paths.values()), images)
     for table, path in ((train, flags), (class_ids, labels)):
         lists.require_lines(list(paths), table, path)
-    unknown = sorted({class_ids[number] for number in paths} - set(names))
-    if unknown:
-        raise ValueError(f"{labels} uses classes {named(unknown)}, which {classes} does not list; download them again")
+    lists.require_classes({class_ids[number] for number in paths}, names, labels, classes)
     wanted = {number: path for number, path in paths.items() if train[number] == (split == "train")}
     corners = {row[0]: _corners(row[1:], place) for place, row in lists.rows(boxes, 5) if row[0] in wanted}
     lists.require_lines(list(wanted), corners, boxes)
-    return _Listing(
+    return Listing(
         tuple(names.values()),
         {path: names[class_ids[number]] for number, path in wanted.items()},
         (folder / "images",),
@@ -164,35 +134,20 @@ def _class_names(path: Path) -> dict[str, str]:
     return {row[0]: row[1] for _, row in lists.rows(path, 2)}
 
 
-def _metadata_folder(metadata: Path, split: str) -> Path:
-    candidates = (metadata / "CUB" / split, metadata / split, metadata)
-    found = next(filter(lists.has_split_files, candidates), None)
-    if found is None:
-        raise FileNotFoundError(
-            f"no image_ids.txt for cub {split}: looked in {', '.join(map(str, candidates))}; get {lists.REFEREE}"
-        )
-    return found
-
-
-def _from_split_files(files: Path, folder: Path, split: str) -> _Listing:
+def _from_split_files(files: Path, folder: Path, split: str) -> Listing:
     """Return a split of the referee's files, whose ids are CLASS/FILE."""
     split_files = lists.read_split_files(files)
     class_of = {name: name.split("/")[0] for name in split_files.image_ids}
-    names: dict[int, str] = {}
-    for picture, name in class_of.items():
-        label = split_files.labels[picture]
-        if names.setdefault(label, name) != name:
-            raise ValueError(f"{files / 'class_labels.txt'}: label {label} is both {names[label]} and {name}")
-    classes = [names[label] for label in sorted(names)]
+    classes = lists.classes_by_label(class_of, split_files.labels, files / "class_labels.txt")
     if (folder / "classes.txt").is_file():
         listed = _class_names(folder / "classes.txt").values()
         classes = [name for name in listed if name in set(classes)]
     # CUBV2's archive unpacks into the folder of the other pictures, where the referee expects it.
     first = _beside(folder, "CUBV2") if split == "val" else ()
-    return _Listing(tuple(classes), class_of, (*first, folder / "images", folder), split_files.boxes, split_files.sizes)
+    return Listing(tuple(classes), class_of, (*first, folder / "images", folder), split_files.boxes, split_files.sizes)
 
 
-def _from_class_folders(second: Path, folder: Path) -> _Listing:
+def _from_class_folders(second: Path, folder: Path) -> Listing:
     """Return CUBV2 from its class folders alone; boxes are then unknown."""
     lists.require([folder / "classes.txt"], SOURCE)
     names = _class_names(folder / "classes.txt")
@@ -202,34 +157,4 @@ def _from_class_folders(second: Path, folder: Path) -> _Listing:
         number = picture.split("/")[0].split(".")[0].lstrip("0")
         if number in names:
             class_of[picture] = names[number]
-    return _Listing(tuple(names.values()), class_of, (second,))
-
-
-def _picture_folder(candidates: Sequence[Path], ids: Sequence[str]) -> Path:
-    """Return the first folder that has a class folder with one of the pictures, else the first that is one at all."""
-    for folder in candidates:
-        if len(_absent(folder, ids)) < len(ids):
-            return folder
-    return next(filter(Path.is_dir, candidates), candidates[0])
-
-
-def _absent(folder: Path, ids: Collection[str]) -> tuple[str, ...]:
-    """Return the ids of pictures that are not on disk; one listing for each class folder, not one call a picture."""
-    parents = {name.rpartition("/")[0] for name in ids}
-    present = {
-        f"{parent}/{file.name}" if parent else file.name
-        for parent in parents
-        if (folder / parent).is_dir()
-        for file in (folder / parent).iterdir()
-    }
-    return tuple(name for name in ids if name not in present)
-
-
-def _report_absent(absent: Sequence[str], listed: int, folder: Path, split: str, missing: str) -> None:
-    report = f"{len(absent)} of the {listed} pictures of cub {split} are not in {folder}: {named(absent)}"
-    if missing == "error" or len(absent) == listed:
-        raise FileNotFoundError(
-            f"{report}. Unpack all of {SOURCE}, name the classes that are there (classes=…), or leave out what is "
-            "absent with missing='skip', if any is there"
-        )
-    _logger.warning("%s; left out, as missing='skip' asks", report)
+    return Listing(tuple(names.values()), class_of, (second,))

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 PICTURE_SUFFIXES = frozenset(
     (".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
@@ -22,6 +22,7 @@ MAX_PIXELS = 178_956_970
 """Width times height up to which a picture is decoded: the number from which Pillow itself refuses, 0.5 GB of RGB."""
 
 _SIXTEEN_BIT = frozenset(["I", "I;16", "I;16B", "I;16L", "I;16N"])
+_ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _FILTERS = threading.Lock()
 
 
@@ -60,6 +61,18 @@ def read_image(
         return _decoded(image, name)
 
 
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Return the (width, height) that ``read_image`` would give, from a picture's header alone; raises as it does."""
+    with _opened(path, str(path)) as image:
+        width, height = image.size
+        try:
+            with _quiet():
+                turned = image.getexif().get(ExifTags.Base.Orientation) in _ON_ITS_SIDE
+        except Exception:  # as in _upright: a broken EXIF block says nothing
+            turned = False
+    return (height, width) if turned else (width, height)
+
+
 def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     """Return the pictures among ``paths``, each once: files as they are named, folders with all that lies in them.
 
@@ -84,7 +97,15 @@ def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
 
 
 def files_under(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """Return the sorted visible files below ``folder`` whose lower-case suffix is among ``suffixes``.
+    """Return the files of ``names_under`` as paths."""
+    return [folder / name for name in names_under(folder, suffixes)]
+
+
+def names_under(folder: Path, suffixes: Collection[str]) -> list[str]:
+    """Return the visible files below ``folder`` whose lower-case suffix is among ``suffixes``, sorted.
+
+    Names are relative to ``folder``, with forward slashes. Folders are listed; no file is looked at by itself, so
+    that a million take seconds.
 
     Raises:
         OSError: where a folder cannot be listed.
@@ -93,10 +114,12 @@ def files_under(folder: Path, suffixes: Collection[str]) -> list[Path]:
     found: list[str] = []
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
         folders[:] = [name for name in sorted(folders) if _is_new(parent, name, seen)]
+        below = os.path.relpath(parent, folder).replace(os.sep, "/") + "/"
+        prefix = "" if below == "./" else below
         visible = (name for name in files if not name.startswith("."))
         # Joined as strings, which keeps a million files quick.
-        found.extend(f"{parent}/{name}" for name in visible if "." + name.rpartition(".")[2].lower() in suffixes)
-    return [Path(name) for name in sorted(found)]
+        found.extend(prefix + name for name in visible if "." + name.rpartition(".")[2].lower() in suffixes)
+    return sorted(found)
 
 
 def _is_new(parent: str, name: str, seen: set[str]) -> bool:

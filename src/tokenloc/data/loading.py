@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from tokenloc.boxes.frame import Frame
-from tokenloc.data.base import ImageDataset
+from tokenloc.data.base import ImageDataset, mask_fault
 from tokenloc.data.transforms import FramedTransform, TrainTransform
 
 MAX_UNREADABLE = 50
@@ -138,7 +138,8 @@ class Located:
 
 
 class LocatedPictures(Dataset["LocatedPicture | Unreadable"]):
-    """Pictures for evaluation: a ``LocatedPicture`` each, or an ``Unreadable`` where one or its mask cannot be read.
+    """Pictures for evaluation: a ``LocatedPicture`` each, or an ``Unreadable`` where one or its mask cannot be
+    read, or the mask is of another size.
 
     Args:
         dataset: the pictures.
@@ -157,6 +158,8 @@ class LocatedPictures(Dataset["LocatedPicture | Unreadable"]):
             picture, mask = self.dataset.image(index), self.dataset.mask(index)
         except (ValueError, OSError) as error:
             return Unreadable(index, sample.id, str(error))
+        if fault := mask_fault(picture.size, mask):
+            return Unreadable(index, sample.id, f"{sample.path or sample.id} {fault}")
         image, frame = self.transform(picture)
         return LocatedPicture(image, sample.label, index, frame, mask)
 

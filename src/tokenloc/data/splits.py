@@ -6,7 +6,8 @@ folders hold for every split `image_ids.txt`, `class_labels.txt`, `localization.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +47,41 @@ def has_split_files(folder: Path) -> bool:
     return (folder / "image_ids.txt").is_file()
 
 
+def find_split_files(metadata: str | Path, dataset: str, split: str) -> Path:
+    """Return the folder of a split's files: ``metadata``/``dataset``/``split``, ``metadata``/``split``, or itself.
+
+    Raises:
+        FileNotFoundError: where none of them holds an image_ids.txt.
+    """
+    metadata = Path(metadata)
+    candidates = (metadata / dataset / split, metadata / split, metadata)
+    found = next(filter(has_split_files, candidates), None)
+    if found is None:
+        raise FileNotFoundError(
+            f"no image_ids.txt for {dataset} {split}: looked in {', '.join(map(str, candidates))}; get {REFEREE}"
+        )
+    return found
+
+
+def classes_by_label(class_of: Mapping[str, str], labels: Mapping[str, int], path: Path) -> list[str]:
+    """Return class names in the order of their labels.
+
+    Args:
+        class_of: class name by picture id.
+        labels: label by picture id, at least of the pictures of ``class_of``.
+        path: the file of the labels, for messages.
+
+    Raises:
+        ValueError: where two classes have one label.
+    """
+    names: dict[int, str] = {}
+    for picture, name in class_of.items():
+        label = labels[picture]
+        if names.setdefault(label, name) != name:
+            raise ValueError(f"{path}: label {label} is both {names[label]} and {name}; download it again")
+    return [names[label] for label in sorted(names)]
+
+
 def read_split_files(folder: str | Path) -> SplitFiles:
     """Read a split's files: image_ids.txt and class_labels.txt, and where present localization.txt, image_sizes.txt.
 
@@ -58,17 +94,16 @@ def read_split_files(folder: str | Path) -> SplitFiles:
     """
     folder = Path(folder)
     require([folder / "image_ids.txt", folder / "class_labels.txt"], REFEREE)
-    image_ids = tuple(row[0] for _, row in rows(folder / "image_ids.txt", 1))
+    image_ids = tuple(image_id(row[0]) for _, row in rows(folder / "image_ids.txt", 1))
+    require_unique(image_ids, folder / "image_ids.txt")
     wanted = set(image_ids)
-    if len(wanted) < len(image_ids):
-        raise ValueError(f"{folder / 'image_ids.txt'} lists pictures more than once ({len(image_ids) - len(wanted)})")
-    labels = {row[0]: index(row[1], place) for place, row in rows(folder / "class_labels.txt", 2, ",")}
+    labels = {image_id(row[0]): index(row[1], place) for place, row in rows(folder / "class_labels.txt", 2, ",")}
     require_lines(image_ids, labels, folder / "class_labels.txt")
     boxes, masks = _localization(folder / "localization.txt", wanted)
     sizes = {
-        row[0]: (index(row[1], place), index(row[2], place))
+        image_id(row[0]): (index(row[1], place), index(row[2], place))
         for place, row in rows(folder / "image_sizes.txt", 3, ",", optional=True)
-        if row[0] in wanted
+        if image_id(row[0]) in wanted
     }
     return SplitFiles(folder, image_ids, {name: labels[name] for name in image_ids}, boxes, sizes, masks)
 
@@ -80,19 +115,37 @@ def _localization(path: Path, wanted: set[str]) -> tuple[dict[str, NDArray[np.fl
         return {}, _mask_files(path, wanted)
     boxes: dict[str, list[list[float]]] = {}
     for place, row in rows(path, 5, ",", optional=True):
-        if row[0] in wanted:
-            boxes.setdefault(row[0], []).append([number(value, place) for value in row[1:]])
+        name = image_id(row[0])
+        if name in wanted:
+            boxes.setdefault(name, []).append([number(value, place) for value in row[1:]])
     return {name: as_boxes(several) for name, several in boxes.items()}, {}
 
 
 def _mask_files(path: Path, wanted: set[str]) -> dict[str, tuple[str, ...]]:
     objects: dict[str, list[str]] = {}
     ignored: dict[str, str] = {}
-    for _, (name, mask, ignore) in rows(path, 3, ","):
+    for _, (text, mask, ignore) in rows(path, 3, ","):
+        name = image_id(text)
         if name in wanted:
-            objects.setdefault(name, []).append(mask)
-            ignored[name] = ignored.get(name) or ignore
+            objects.setdefault(name, []).append(image_id(mask))
+            ignored[name] = ignored.get(name) or image_id(ignore)
     return {name: (*masks, ignored[name]) for name, masks in objects.items()}
+
+
+def image_id(text: str) -> str:
+    """Return a picture's path as ids have it: relative, with forward slashes.
+
+    >>> image_id(".\\\\cat\\\\1.jpg")
+    'cat/1.jpg'
+    """
+    return text.replace("\\", "/").removeprefix("./").lstrip("/")
+
+
+def require_unique(names: Sequence[str], path: Path) -> None:
+    """Raise ValueError where ``names``, which ``path`` lists, hold one twice; it counts and names them."""
+    if len(set(names)) < len(names):
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        raise ValueError(f"{path} lists pictures more than once ({len(twice)}): {named(twice)}; keep one line of each")
 
 
 def rows(
@@ -150,6 +203,13 @@ def require(paths: Sequence[Path], source: str) -> None:
             f"missing {named([path.name for path in missing], 9)} in {missing[0].parent} (looked for "
             f"{named([path.name for path in paths], 9)}); unpack the whole dataset there: {source}"
         )
+
+
+def require_classes(used: Collection[str], listed: Collection[str], path: Path, class_file: Path) -> None:
+    """Raise ValueError where ``path`` uses classes that ``class_file`` does not list."""
+    unknown = sorted(set(used) - set(listed))
+    if unknown:
+        raise ValueError(f"{path} uses classes {named(unknown)}, which {class_file} does not list; download them again")
 
 
 def require_lines(names: Sequence[str], table: Collection[str], path: Path) -> None:

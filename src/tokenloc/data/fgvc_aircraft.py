@@ -1,0 +1,102 @@
+"""FGVC-Aircraft, in the official layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+
+from tokenloc._names import one_of
+from tokenloc.boxes.frame import Size
+from tokenloc.data import splits as lists
+from tokenloc.data.annotations import half_open
+from tokenloc.data.base import as_boxes, require_root
+from tokenloc.data.images import read_size
+from tokenloc.data.listed import ListedDataset, Listing, own_folder
+from tokenloc.data.registry import DATASETS
+
+SOURCE = "FGVC-Aircraft (fgvc-aircraft-2013b) from robots.ox.ac.uk/~vgg/data/fgvc-aircraft"
+"""Where a person gets the dataset."""
+
+BANNER = 20
+"""Height in pixels of the banner with the photographer's name, at the bottom of every picture."""
+
+Level = Literal["variant", "family", "manufacturer"]
+
+_CLASS_FILES = {"variant": "variants.txt", "family": "families.txt", "manufacturer": "manufacturers.txt"}
+
+
+@DATASETS.register("fgvc_aircraft")
+class FgvcAircraftDataset(ListedDataset):
+    """FGVC-Aircraft: 3,334 training, 3,333 val and 3,333 test photographs of aircraft, a box each.
+
+    Layout: the folder `data` of the archive, with `images/`, images_box.txt, variants.txt and images_variant_SPLIT.txt,
+    or the same of families and manufacturers. Boxes count pixels from 1 and include the last: xmin, ymin, xmax, ymax
+    become xmin - 1, ymin - 1, xmax, ymax. The banner at the bottom of every picture, which names its photographer,
+    is cut off, as the dataset's authors ask for.
+
+    Args:
+        root: the folder with images_box.txt, the archive's own or the one above that.
+        split: "train", "val", "trainval" (both, as most papers train) or "test".
+        classes: names as in variants.txt (or families.txt, manufacturers.txt); labels follow the selection, in its
+            order.
+        level: what a class is: one of 100 variants ("Boeing 737-700" is "737-700"), 70 families or 30 manufacturers.
+        keep_banner: give pictures as they are in the files.
+        missing: "error", or "skip" pictures that are listed but absent; see ``ListedDataset``.
+
+    Raises:
+        FileNotFoundError: where lists or pictures are missing.
+        ValueError: where lists are damaged or contradict one another, or an argument has a value unknown.
+    """
+
+    name = "fgvc_aircraft"
+    splits = ("train", "val", "trainval", "test")
+    source = SOURCE
+
+    def __init__(
+        self,
+        root: str | Path | None,
+        split: str,
+        classes: Sequence[str] | None = None,
+        *,
+        level: str = "variant",
+        keep_banner: bool = False,
+        missing: str = "error",
+    ) -> None:
+        self.require_split(split)
+        one_of("value of option level:", level, Level)
+        markers = ("images_box.txt", *_CLASS_FILES.values())
+        folder = own_folder(require_root(root, self.name, SOURCE), markers, ("data", "fgvc-aircraft-2013b/data"))
+        super().__init__(split, _listing(folder, split, level), classes, missing)
+        self.keep_banner = keep_banner
+
+    def image(self, index: int, min_size: Size | None = None) -> Image.Image:
+        """Return a sample's picture without its banner; see ``ImageDataset.image``."""
+        picture = super().image(index, min_size)
+        path = self.samples[index].path
+        if self.keep_banner or path is None:
+            return picture
+        width, height = picture.size
+        scale = height / read_size(path)[1]  # below 1 where a smaller picture sufficed
+        return picture.crop((0, 0, width, max(1, height - round(BANNER * scale))))
+
+
+def _listing(folder: Path, split: str, level: str) -> Listing:
+    """Return a split of the lists of a level."""
+    classes, pictures, boxes = (
+        folder / name for name in (_CLASS_FILES[level], f"images_{level}_{split}.txt", "images_box.txt")
+    )
+    lists.require([classes, pictures, boxes], SOURCE)
+    names = [row[0] for _, row in lists.rows(classes, 1)]
+    lines = [(f"{row[0]}.jpg", row[1]) for _, row in lists.rows(pictures, 2)]
+    lists.require_unique([name for name, _ in lines], pictures)
+    class_of = dict(lines)
+    lists.require_classes(class_of.values(), names, pictures, classes)
+    corners = {
+        f"{row[0]}.jpg": as_boxes([half_open([lists.number(cell, place) for cell in row[1:]], counted_from=1)])
+        for place, row in lists.rows(boxes, 5)
+    }
+    lists.require_lines(list(class_of), corners, boxes)
+    return Listing(tuple(names), class_of, (folder / "images",), corners)

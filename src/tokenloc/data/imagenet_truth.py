@@ -1,0 +1,156 @@
+"""The boxes and classes of ILSVRC's pictures, from the official XML, Kaggle's tables or the lists of released code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokenloc.boxes.frame import Size
+from tokenloc.data.annotations import read_voc
+from tokenloc.data.base import NO_BOXES, as_boxes
+from tokenloc.data.images import names_under
+from tokenloc.data.splits import index, number, require_unique, rows
+
+WNID = re.compile(r"n\d{8}")
+"""A WordNet id, by which ILSVRC names its classes."""
+
+_LISTS = ("LOC_val_solution.csv", "ILSVRC2012_list/val_folder_new.txt")
+
+TITLE_FILES = ("LOC_synset_mapping.txt", "synset_words.txt", "classes.txt")
+"""Files that give WordNet ids a name in words."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of a picture.
+
+    Args:
+        wnid: WordNet id of its class; None where a file says nothing of it.
+        boxes: [G, 4] float64 xyxy of original pixels, as the file gives them.
+        size: (width, height) in pixels, None where the file states none.
+    """
+
+    wnid: str | None
+    boxes: NDArray[np.float64]
+    size: Size | None = None
+
+
+@cache
+def all_wnids() -> tuple[str, ...]:
+    """Return the 1000 WordNet ids of ILSVRC 2012 in the order of their labels, which is the alphabet's."""
+    from timm.data import ImageNetInfo  # timm takes seconds to import, and few ways through this file need it
+
+    return tuple(ImageNetInfo("imagenet-1k").label_names())
+
+
+def wnid_of(label: int, place: str) -> str:
+    """Return the WordNet id of a label; raises ValueError, naming the ``place``, where it is not 0 to 999."""
+    wnids = all_wnids()
+    if not 0 <= label < len(wnids):
+        raise ValueError(f"{place}: label {label} is not one of ILSVRC's, 0 to {len(wnids) - 1}; download it again")
+    return wnids[label]
+
+
+def find_truth(places: Sequence[Path]) -> list[Path]:
+    """Return the folders of XML files and the lists with the boxes of val, the official ones first."""
+    folders = [place / below for place in places for below in ("Annotations/CLS-LOC/val", "Annotations/val", "val")]
+    files = [place / name for place in places for name in _LISTS]
+    found = [folder for folder in folders if next(folder.rglob("*.xml"), None)]
+    return found + [file for file in files if file.is_file()]
+
+
+def read_truth(path: Path, wanted: Collection[str] | None = None) -> dict[str, Truth]:
+    """Read a folder of XML files, Kaggle's LOC_*_solution.csv or a list of released code, by the pictures' stems.
+
+    Boxes are kept as they stand. ILSVRC counts pixels from 0 (corners run from 0 to width - 1, in a few files to
+    width), and so do the referee and every released evaluator read them. A list of released code has lines of
+    `[WNID/]FILE LABEL x0 y0 x1 y1 …`, four numbers for each box.
+
+    Args:
+        path: the folder or file.
+        wanted: stems of the pictures to read the XML files of; None for all.
+
+    Raises:
+        FileNotFoundError: where there is no such path.
+        ValueError: for a line or file that is not as it should be, or a picture listed twice.
+    """
+    if path.is_dir():
+        return _from_xml(path, wanted)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file or folder; check option annotations")
+    line: Callable[[str, str], tuple[str, Truth]] = _csv_line if path.suffix.lower() == ".csv" else _released_line
+    entries = [line(row[0], place) for place, row in rows(path, 1) if row[0] != "ImageId,PredictionString"]
+    require_unique([stem for stem, _ in entries], path)
+    return dict(entries)
+
+
+def read_titles(places: Sequence[Path]) -> dict[str, str]:
+    """Return names in words by WordNet id, from the first of ``TITLE_FILES`` that is there; empty where none is.
+
+    A name is the first of its synonyms; one that two classes share (ILSVRC has two cranes) bears its id too.
+
+    Raises:
+        ValueError: for a line without a WordNet id and a name.
+    """
+    path = next((place / name for name in TITLE_FILES for place in places if (place / name).is_file()), None)
+    if path is None:
+        return {}
+    titles: dict[str, str] = {}
+    for place, row in rows(path, 1):
+        match = re.search(r"\b(n\d{8})[\s,]+(\S.*)", row[0])
+        if match is None:
+            raise ValueError(f"{place}: expected a WordNet id and a name, got {row[0]!r}; correct or remove the file")
+        titles[match[1]] = match[2].split(",")[0].strip()
+    names = list(titles.values())
+    return {wnid: f"{name} ({wnid})" if names.count(name) > 1 else name for wnid, name in titles.items()}
+
+
+def _from_xml(folder: Path, wanted: Collection[str] | None) -> dict[str, Truth]:
+    names = names_under(folder, {".xml"})
+    stems = [stem_of(name) for name in names]
+    require_unique(stems, folder)
+    pairs = zip(stems, names, strict=True)
+    return {stem: _from_voc(folder / name) for stem, name in pairs if wanted is None or stem in wanted}
+
+
+def _from_voc(path: Path) -> Truth:
+    """Return the boxes of the class of the first object; in ILSVRC all objects of a file are of one class."""
+    annotation = read_voc(path, counted_from=0)
+    if not annotation.objects:
+        return Truth(None, NO_BOXES, annotation.size)
+    wnid = annotation.objects[0][0]
+    return Truth(wnid, as_boxes([box for name, box in annotation.objects if name == wnid]), annotation.size)
+
+
+def _csv_line(text: str, place: str) -> tuple[str, Truth]:
+    """Read `ID,WNID x0 y0 x1 y1 WNID x0 …`."""
+    stem, _, objects = text.partition(",")
+    cells = objects.split()
+    if not cells or len(cells) % 5:
+        raise ValueError(f"{place}: expected ID,WNID x0 y0 x1 y1 …, got {text!r}; correct it, or download it again")
+    corners = [number(cell, place) for position, cell in enumerate(cells) if position % 5]
+    return stem, Truth(cells[0], as_boxes(np.reshape(corners, (-1, 4))))
+
+
+def _released_line(text: str, place: str) -> tuple[str, Truth]:
+    """Read `[WNID/]FILE LABEL x0 y0 x1 y1 …`."""
+    name, *cells = text.split()
+    if len(cells) % 4 != 1:
+        raise ValueError(f"{place}: expected FILE LABEL x0 y0 x1 y1 …, got {text!r}; correct it, or download it again")
+    wnid = wnid_of(index(cells[0], place), place)
+    folder = name.rpartition("/")[0].rpartition("/")[2]
+    if WNID.fullmatch(folder) and folder != wnid:
+        raise ValueError(f"{place}: the folder says {folder}, but label {cells[0]} is {wnid}; download it again")
+    corners = [number(cell, place) for cell in cells[1:]]
+    return stem_of(name), Truth(wnid, as_boxes(np.reshape(corners, (-1, 4))))
+
+
+def stem_of(name: str) -> str:
+    """Return a file's name without folders and suffix, as ids of ILSVRC are."""
+    return name.rpartition("/")[2].rpartition(".")[0]
