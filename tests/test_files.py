@@ -48,6 +48,8 @@ def test_names_are_free_whatever_was_taken_before() -> None:
         "X-4.jpg",
         "x-5.jpg",
     ]
+    names = FreeNames(".jpg")
+    assert [names.take(stem) for stem in ("x-2", "x", "X")] == ["x-2.jpg", "x.jpg", "X-3.jpg"]
 
 
 @pytest.mark.parametrize("stem", ["x" * 300, "ü" * 200, "🐦" * 100, "caf\udce9" * 90, "a/" + "y" * 251])

@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "evaluate.evaluate",
     "calibrate": "evaluate.calibrate",
     "localize": "localize.localize",
+    "export": "export.export",
     "list": "catalogue.list_names",
     "info": "catalogue.info",
 }

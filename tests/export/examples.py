@@ -13,7 +13,7 @@ from tokenloc.data.annotations import Annotation
 from tokenloc.inference import Localization
 
 CLASSES = ("bird", 'cat, "big" <b>&amp;</b>', "=1+1\nnaïve 🐦", "null")
-HOSTILE = (*CLASSES, "yes", "a: b #c", "'@x", "-3", "]]>", "{x}%s", "\ttab\r", "bell\x07", "1.0", "~", "", "[")
+HOSTILE = (*CLASSES, "yes", "a: b #c", "'@x", "-3", "]]>", "{x}%s", "\ttab\r\n\rend", "bell\x07", "1.0", "~", "", "[")
 
 
 def found(

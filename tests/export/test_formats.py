@@ -91,6 +91,8 @@ def test_classes_in_another_order_are_refused(name: str, tmp_path: Path) -> None
         FORMATS[name].write([found("a.jpg", index=3)], ("a", "b", "c", "dog"), tmp_path)
     with pytest.raises(ValueError, match="but None among the 1 classes given"):
         FORMATS[name].write([found("a.jpg", index=3)], ("null",), tmp_path)
+    with pytest.raises(ValueError, match="class -1 is 'null' there, but None among the 4"):
+        FORMATS[name].write([found("a.jpg", index=-1)], CLASSES, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

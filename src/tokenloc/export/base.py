@@ -133,7 +133,7 @@ def writing(formats: Iterable[str], destination: Destination) -> AbstractContext
 @contextmanager
 def _writing(formats: Sequence[Format], destination: Destination) -> Iterator[Callable[[Result], None]]:
     for name in (name for chosen in formats for name in chosen.outputs):
-        _refuse_existing(destination.folder / name, destination.overwrite)
+        refuse_existing(destination.folder / name, destination.overwrite)
     with ExitStack() as stack:
         writers = [stack.enter_context(chosen.writing(destination)) for chosen in formats]
 
@@ -147,7 +147,8 @@ def _writing(formats: Sequence[Format], destination: Destination) -> Iterator[Ca
         yield add
 
 
-def _refuse_existing(path: Path, overwrite: bool) -> None:
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise FileExistsError where ``path`` exists and is not to be overwritten."""
     if path.exists() and not overwrite:
         what = "with all that is in it " if path.is_dir() else ""
         raise FileExistsError(f"{path} exists already; choose another folder, or replace it {what}with --overwrite")
