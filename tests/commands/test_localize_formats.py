@@ -68,7 +68,7 @@ def test_an_annotation_file_that_exists_is_kept(
     (tmp_path / "coco.json").write_text("a person's work")
     words = ["localize", checkpoint, str(photos), "--out", str(tmp_path), "--format", "csv", "coco"]
     assert main(words) == 2
-    assert "coco.json exists already; choose another folder, or replace it with --overwrite" in capsys.readouterr().err
+    assert "coco.json exists already; choose another place, or replace it with --overwrite" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["coco.json", "my photos"]
     assert (tmp_path / "coco.json").read_text() == "a person's work"
     assert main([*words, "--overwrite"]) == 0

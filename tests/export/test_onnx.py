@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -130,6 +131,23 @@ def test_the_file_is_valid_and_says_what_is_needed(cam: Path) -> None:
 def test_the_comparison_sees_a_difference(cam: Path) -> None:
     other, _ = tiny("cam")
     assert onnx_graph.largest_difference(cam, onnx_graph.Graph(other, SMALL), SMALL) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options"),
+    [
+        ("vit_small_patch14_reg4_dinov2", {"embed_dim": 48, "depth": 2, "num_heads": 3}),
+        ("vit_small_patch16_dinov3", {"embed_dim": 48, "depth": 2, "num_heads": 3}),
+    ],
+)
+def test_registers_and_rotary_positions(
+    backbone: str, options: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    side = 56 if "patch14" in backbone else 64
+    model = create_model("tscam", backbone, 3, False, side, options).eval()
+    card = Card(model.config, CLASSES, Preprocessing(size=(side, side), resize=(side, side)))
+    assert 0 <= export_onnx(model, card, tmp_path / "model.onnx", "all") < 1e-4
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 @pytest.mark.parametrize("method", [name for name in list_methods() if name not in GRAPHS])

@@ -151,7 +151,7 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     """Raise FileExistsError where ``path`` exists and is not to be overwritten."""
     if path.exists() and not overwrite:
         what = "with all that is in it " if path.is_dir() else ""
-        raise FileExistsError(f"{path} exists already; choose another folder, or replace it {what}with --overwrite")
+        raise FileExistsError(f"{path} exists already; choose another place, or replace it {what}with --overwrite")
 
 
 def _check_class(localization: Localization, classes: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,6 +119,7 @@ def metadata(model: Method, card: Card, maps: Maps) -> dict[str, Any]:
 
 def _exported(graph: Graph, preprocessing: Preprocessing) -> Any:
     library("onnxscript", "onnx")
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it warns of every node that it leaves as it is
     pixels = torch.from_numpy(_noise(2, preprocessing))
     shapes = {"pixels": {0: torch.export.Dim("batch")}}
     with torch.no_grad():
