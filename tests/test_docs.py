@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
 from tests.conftest import REPOSITORY
@@ -30,6 +33,16 @@ def test_the_worked_example_of_a_new_method() -> None:
         assert set(model.loss(model(torch.randn(2, 3, 32, 32)), torch.tensor([0, 2]))) == {"cross_entropy", "total"}
     finally:
         METHODS._items.pop("agreement", None)
+
+
+def test_the_snippet_that_writes_annotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("docs/export.md", "python")
+    names: dict[str, Any] = {}
+    exec(compile(code, "export.md", "exec"), names)
+    assert names["annotation"].file_name == "a.jpg"
+    assert names["annotation"].objects == (("bird", (10.25, 5.5, 60.0, 30.0)),)
+    assert sorted(path.name for path in (tmp_path / "found").iterdir()) == ["boxes.csv", "coco.json"]
 
 
 def test_commands_on_the_pages_parse() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,12 +26,67 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp's files are private; ours follow the user's umask
+        temporary.chmod(0o666 & ~_umask())  # mkstemp's files are private; ours follow the user's umask
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_whole(path: str | Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside ``path``; rename it to ``path`` when the block ends without an error.
+
+    An older ``path`` is replaced with all that is in it; after an error it stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as name:
+        new, old = Path(name) / "new", Path(name) / "old"
+        new.mkdir()
+        yield new
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+class FreeNames:
+    """Gives names for files, each once, also where file systems take upper and lower case for the same.
+
+    >>> names = FreeNames(".txt")
+    >>> names.take("a/x"), names.take("a/X"), names.take("b/x")
+    ('a/x.txt', 'a/X-2.txt', 'b/x.txt')
+    """
+
+    def __init__(self, suffix: str, longest: int = 255) -> None:
+        self.suffix = suffix
+        self.longest = longest  # in bytes; 255 is what file systems take
+        self._taken: set[str] = set()
+        self._seen: Counter[str] = Counter()
+
+    def take(self, stem: str) -> str:
+        """Return ``stem`` with the suffix, and before it a number where the name is taken; cut where it is too long.
+
+        ``stem`` may name folders, with forward slashes.
+        """
+        while True:
+            self._seen[stem.lower()] += 1
+            number = self._seen[stem.lower()]
+            name = self._name(stem, "" if number == 1 else f"-{number}")
+            if name.lower() not in self._taken:
+                self._taken.add(name.lower())
+                return name
+
+    def _name(self, stem: str, number: str) -> str:
+        folders, slash, last = stem.rpartition("/")
+        ending = number + self.suffix
+        kept = last.encode("utf-8", "surrogateescape")[: self.longest - len(ending)]
+        return folders + slash + kept.decode("utf-8", "ignore") + ending
 
 
 def write_text(path: str | Path, text: str) -> None:

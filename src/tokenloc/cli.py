@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "evaluate.evaluate",
     "calibrate": "evaluate.calibrate",
     "localize": "localize.localize",
+    "export": "export.export",
     "list": "catalogue.list_names",
     "info": "catalogue.info",
 }
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands[name](**values)
     except IncompleteError as error:
         return _say(str(error), status=1)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         return _say(f"tokenloc {name}: {error}", status=2)
     except KeyboardInterrupt:
         return _say(f"tokenloc {name}: interrupted", status=130)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-from tokenloc._files import write_json
+from tokenloc._files import FreeNames, write_json
 from tokenloc.commands.console import IncompleteError, console, progress
 from tokenloc.commands.looking import viewing_note, viewing_of
 from tokenloc.data import Unreadable, find_images, read_image
+from tokenloc.export import Destination, common_folder, writing
 from tokenloc.inference import Localization, Localizer
 from tokenloc.inference.localizer import Objects
 from tokenloc.reporting import draw_localization, save_picture
@@ -27,6 +27,9 @@ def localize(
     flip: bool = False,
     refine: list[str] | None = None,
     pictures: bool = True,
+    format: list[str] | None = None,
+    image_url: str | None = None,
+    overwrite: bool = False,
     batch_size: int = 16,
     device: str = "auto",
 ) -> Path:
@@ -46,6 +49,9 @@ def localize(
         flip: look at each picture mirrored, too.
         refine: steps that refine the maps, such as affinity,reprediction, or none; by default those of the method.
         pictures: also write the pictures, not only localizations.json.
+        format: annotation files to write, too: coco yolo voc label-studio csv parquet.
+        image_url: for label-studio, what stands before a picture's name; by default the address of its local files.
+        overwrite: replace annotation files that exist already.
         batch_size: photographs that pass the network together.
         device: auto, cpu, cuda or mps.
 
@@ -61,13 +67,17 @@ def localize(
     unreadable: list[Unreadable] = []
     names = picture_names(files, out / "pictures")
     results = localizer.stream(files, batch_size)
-    for file, result in zip(files, progress(results, "localizing", len(files)), strict=True):
-        if isinstance(result, Unreadable):
-            unreadable.append(result)
-            continue
-        localized.append(result)
-        if pictures:
-            save_picture(draw_localization(read_image(file), result), names[file])
+    version = f"tokenloc {localizer.card.model.method}"
+    destination = Destination(out, localizer.card.classes, common_folder(inputs), image_url, version, overwrite)
+    with writing(format or [], destination) as annotate:
+        for file, result in zip(files, progress(results, "localizing", len(files)), strict=True):
+            if isinstance(result, Unreadable):
+                unreadable.append(result)
+                continue
+            localized.append(result)
+            annotate(result)
+            if pictures:
+                save_picture(draw_localization(read_image(file), result), names[file])
     return _finish(out, localized, unreadable)
 
 
@@ -95,20 +105,5 @@ def picture_names(files: list[Path], folder: Path) -> dict[Path, Path]:
     >>> [name.name for name in names.values()]
     ['x.jpg', 'x-2.jpg', 'y.jpg']
     """
-    taken: set[str] = set()
-    return {file: folder / _free_name(file.stem, taken) for file in files}
-
-
-def _free_name(stem: str, taken: set[str]) -> str:
-    stem = stem.encode()[:200].decode(errors="ignore")  # file names end at 255 bytes
-    name = next(name for name in _candidates(stem) if name.lower() not in taken)
-    taken.add(name.lower())
-    return name
-
-
-def _candidates(stem: str) -> Iterator[str]:
-    yield f"{stem}.jpg"
-    number = 2
-    while True:
-        yield f"{stem}-{number}.jpg"
-        number += 1
+    names = FreeNames(".jpg")
+    return {file: folder / names.take(file.stem) for file in files}

@@ -28,11 +28,13 @@ class Annotation:
         file_name: the picture's name as the file has it, maybe with folders.
         objects: (class name, xyxy half-open box in original pixels), as annotated.
         size: (width, height) of the picture, None where the file states none.
+        scores: of the objects, in [0, 1], where the file states them; else none at all.
     """
 
     file_name: str
     objects: tuple[tuple[str, Box], ...]
     size: Size | None = None
+    scores: tuple[float, ...] = ()
 
     def boxes_of(self, name: str, classes: Collection[str]) -> NDArray[np.float64]:
         """Return the boxes [G, 4] of class ``name``: those named so, and those whose name is no class at all.
@@ -68,6 +70,7 @@ def read_coco(path: str | Path) -> list[Annotation]:
 def _coco_annotations(content: Mapping[str, Any]) -> list[Annotation]:
     names = {category["id"]: str(category["name"]) for category in content.get("categories", [])}
     objects: dict[object, list[tuple[str, Box]]] = {image["id"]: [] for image in content["images"]}
+    scores: dict[object, list[float]] = {image["id"]: [] for image in content["images"]}
     for annotation in content["annotations"]:
         if annotation["image_id"] not in objects:
             raise ValueError(f"an annotation's image_id {annotation['image_id']!r} is not among the images")
@@ -75,11 +78,13 @@ def _coco_annotations(content: Mapping[str, Any]) -> list[Annotation]:
             x, y, width, height = map(float, annotation["bbox"])
             name = names.get(annotation.get("category_id"), "")
             objects[annotation["image_id"]].append((name, (x, y, x + width, y + height)))
+            scores[annotation["image_id"]] += [float(annotation["score"])] if "score" in annotation else []
     return [
         Annotation(
             str(image["file_name"]).replace("\\", "/"),
             tuple(objects[image["id"]]),
             (int(image["width"]), int(image["height"])) if "width" in image and "height" in image else None,
+            tuple(scores[image["id"]] if len(scores[image["id"]]) == len(objects[image["id"]]) else ()),
         )
         for image in content["images"]
     ]

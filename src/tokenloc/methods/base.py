@@ -48,6 +48,9 @@ class Method(nn.Module, ABC):
     # Steps of tokenloc.refine that belong to the method: whoever draws boxes from its maps takes them first.
     refinement: tuple[str, ...] = ()
 
+    # Whether class_maps is a graph of tensor operations alone, which ONNX can hold.
+    is_graph: bool = True
+
     # Set by create_model: how to make this model again, and what its weights expect of pictures.
     config: ModelConfig
     normalisation: Normalisation

@@ -49,6 +49,7 @@ class TokenCut(CAM):
 
     # The middle of [0, 1] lies near the mean, by which TokenCut bipartitions; on cub10 0.3 drew the best boxes.
     default_threshold = 0.3
+    is_graph = False  # ONNX has no eigenvalue solver
 
     def __init__(
         self,

@@ -1,0 +1,23 @@
+"""Libraries that only some people need: they belong to extras, and are imported when they are used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+
+def library(module: str, extra: str) -> ModuleType:
+    """Return a module that the extra ``extra`` installs.
+
+    Raises:
+        ImportError: where it is not installed, with the command that installs it.
+
+    >>> library("no_such_module", "parquet")
+    Traceback (most recent call last):
+    ImportError: no_such_module is not installed; install it with: pip install 'tokenloc[parquet]'
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        name = (error.name or module).split(".")[0]
+        raise ImportError(f"{name} is not installed; install it with: pip install 'tokenloc[{extra}]'") from error

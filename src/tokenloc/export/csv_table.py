@@ -1,0 +1,71 @@
+"""CSV (RFC 4180, UTF-8): one row a box."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tokenloc._files import written_whole
+from tokenloc.data.annotations import Annotation
+from tokenloc.export._rows import COLUMNS, annotations_of, rows_of
+from tokenloc.export.base import FORMATS, AddPicture, Destination, Format
+from tokenloc.inference.localization import Localization
+
+TEXTS = ("file", "label")
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+
+
+@contextmanager
+def _writing(destination: Destination) -> Iterator[AddPicture]:
+    labels = [defused(label) for label in destination.labels]
+    with (
+        written_whole(destination.folder / "boxes.csv") as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+
+        def add(name: str, found: Sequence[Localization]) -> None:
+            writer.writerows(rows_of(defused(name), found, labels))
+
+        yield add
+
+
+def defused(text: str) -> str:
+    """Return ``text`` so that no spreadsheet runs it: what begins like a formula gets an apostrophe before it.
+
+    Text that begins with apostrophes and then like a formula gets one more, so that ``restored`` can tell them.
+
+    >>> defused("=1+1"), restored(defused("=1+1")), defused("bird"), defused("'=1")
+    ("'=1+1", '=1+1', 'bird', "''=1")
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def restored(text: str) -> str:
+    """Return what ``defused`` was given."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def _read(path: Path) -> list[Annotation]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets put a byte order mark there
+        reader = csv.DictReader(file, restval="")
+        missing = [column for column in COLUMNS if column not in (reader.fieldnames or [])]
+        if missing:
+            raise ValueError(f"{path}: lacks the columns {', '.join(missing)}; expected {', '.join(COLUMNS)}")
+        try:
+            return annotations_of(map(_restored_row, reader))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}, near line {reader.line_num}: {error}; correct it, or export it again") from error
+
+
+def _restored_row(row: Mapping[str, str]) -> dict[str, str]:
+    return {**row, **{name: restored(row[name]) for name in TEXTS}}
+
+
+CSV = FORMATS.add("csv", Format(("boxes.csv",), _writing, _read))

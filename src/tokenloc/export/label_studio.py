@@ -1,0 +1,147 @@
+"""Label Studio: tasks with predictions as JSON, and the labelling configuration that fits them.
+
+Boxes are x, y, width, height in percent of the picture, https://labelstud.io/guide/predictions. They stand there as
+predictions, which a person accepts or corrects; ``read`` takes the person's annotations where there are some.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+from xml.sax.saxutils import quoteattr
+
+from tokenloc._files import write_text, written_whole
+from tokenloc.data.annotations import Annotation, Box
+from tokenloc.export._json_list import JsonList
+from tokenloc.export.base import FORMATS, SCORE_DIGITS, AddPicture, Destination, Format, absolute, boxes_of
+from tokenloc.inference.localization import Localization
+
+TASKS = "label-studio.json"
+CONFIGURATION = "label-studio.xml"
+LOCAL_FILES = "/data/local-files/?d="
+PERCENT_DIGITS = 6
+
+
+@contextmanager
+def _writing(destination: Destination) -> Iterator[AddPicture]:
+    """Write one task a picture, and the configuration that a project needs to show them."""
+    labels = destination.labels
+    with written_whole(destination.folder / TASKS) as temporary:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write("[")
+            tasks = JsonList(file)
+
+            def add(name: str, found: Sequence[Localization]) -> None:
+                regions = [region for localization in found for region in _regions(localization, labels)]
+                prediction = {
+                    "model_version": destination.model_version,
+                    "score": round(max(localization.score for localization in found), SCORE_DIGITS),
+                    "result": [{"id": f"box-{index + 1}", **region} for index, region in enumerate(regions)],
+                }
+                tasks.add({"data": {"image": image_url(name, destination)}, "predictions": [prediction]})
+
+            yield add
+            file.write("]\n")
+        write_text(destination.folder / CONFIGURATION, configuration(labels))
+
+
+def _regions(localization: Localization, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
+    width, height = localization.size
+    for x0, y0, x1, y1 in boxes_of(localization):
+        shares = {"x": x0 / width, "y": y0 / height, "width": (x1 - x0) / width, "height": (y1 - y0) / height}
+        yield {
+            "type": "rectanglelabels",
+            "from_name": "label",
+            "to_name": "image",
+            "original_width": width,
+            "original_height": height,
+            "image_rotation": 0,
+            "score": round(localization.score, SCORE_DIGITS),
+            "value": {
+                **{key: round(100 * share, PERCENT_DIGITS) for key, share in shares.items()},
+                "rotation": 0,
+                "rectanglelabels": [labels[localization.class_index]],
+            },
+        }
+
+
+def image_url(name: str, destination: Destination) -> str:
+    """Return by which address Label Studio finds a picture.
+
+    By default that is its local files: the path below its document root, which is taken to be the folder above
+    ``destination.root``, since Label Studio wants a folder below that root as a storage. A given ``image_url`` stands
+    before the picture's name, which is percent-encoded where ``image_url`` is of HTTP or holds a query.
+
+    >>> image_url("a b.jpg", Destination(Path("out"), (), root=Path("/my/photos")))
+    '/data/local-files/?d=photos/a%20b.jpg'
+    >>> image_url("a b.jpg", Destination(Path("out"), (), image_url="s3://bucket/"))
+    's3://bucket/a b.jpg'
+    """
+    if destination.image_url is None:
+        folder = "" if destination.root is None else f"{absolute(destination.root).name}/"
+        return LOCAL_FILES + quote(folder + name)
+    encoded = destination.image_url.startswith(("http:", "https:")) or "?" in destination.image_url
+    return destination.image_url + (quote(name) if encoded else name)
+
+
+def configuration(labels: Sequence[str]) -> str:
+    """Return the labelling configuration (XML) of a project with these labels."""
+    lines = "\n".join(f"    <Label value={quoteattr(label)}/>" for label in dict.fromkeys(labels))
+    return (
+        '<View>\n  <Image name="image" value="$image"/>\n  <RectangleLabels name="label" toName="image">\n'
+        f"{lines}\n  </RectangleLabels>\n</View>\n"
+    )
+
+
+def _read(path: Path) -> list[Annotation]:
+    """Return the boxes of tasks as tokenloc writes them or Label Studio exports them (JSON).
+
+    Where a person annotated a task, it is the last annotation that counts, else the last prediction.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file of Label Studio tasks")
+    try:
+        return [_annotation(task) for task in json.loads(path.read_text(encoding="utf-8"))]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path}: not Label Studio tasks with boxes ({reason}); export them again as JSON") from error
+
+
+def _annotation(task: dict[str, Any]) -> Annotation:
+    kept = [one for one in task.get("annotations") or [] if not one.get("was_cancelled")]
+    last = (kept or task.get("predictions") or [{}])[-1]
+    regions = [region for region in last.get("result", []) if region["type"] == "rectanglelabels"]
+    objects = tuple(_object(region) for region in regions)
+    scores = [float(region["score"]) for region in regions if region.get("score") is not None]
+    sizes = [(int(region["original_width"]), int(region["original_height"])) for region in regions]
+    return Annotation(
+        _file_name(task["data"]["image"]),
+        objects,
+        sizes[0] if sizes else None,
+        tuple(scores) if len(scores) == len(objects) else (),
+    )
+
+
+def _object(region: dict[str, Any]) -> tuple[str, Box]:
+    value, width, height = region["value"], region["original_width"], region["original_height"]
+    if value.get("rotation"):
+        raise ValueError(f"a box is rotated by {value['rotation']} degrees; tokenloc's boxes are upright: turn it back")
+    x0, y0 = value["x"] * width / 100, value["y"] * height / 100
+    return value["rectanglelabels"][0], (
+        x0,
+        y0,
+        x0 + value["width"] * width / 100,
+        y0 + value["height"] * height / 100,
+    )
+
+
+def _file_name(url: str) -> str:
+    address, local, name = url.partition(LOCAL_FILES)
+    return unquote(name if local else address)
+
+
+LABEL_STUDIO = FORMATS.add("label-studio", Format((TASKS, CONFIGURATION), _writing, _read))

@@ -1,0 +1,64 @@
+"""COCO as pycocotools reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools import coco
+from pycocotools.cocoeval import COCOeval
+
+from tests.export.examples import CLASSES, found, golden_results
+from tokenloc.data import create_dataset
+from tokenloc.export import COCO
+
+
+def test_pycocotools_reads_it(tmp_path: Path) -> None:
+    results = golden_results("photos")
+    (path,) = COCO.write(results, CLASSES, tmp_path)
+    reader = coco.COCO(path)
+    assert [category["name"] for category in reader.loadCats(reader.getCatIds())] == list(CLASSES)
+    for image_id, result in zip(reader.getImgIds(), results, strict=True):
+        (image,) = reader.loadImgs(image_id)
+        assert (image["file_name"], image["width"], image["height"]) == (result.source, *result.size)
+        entries = reader.loadAnns(reader.getAnnIds(image_id))
+        corners = [[x, y, x + width, y + height] for x, y, width, height in (entry["bbox"] for entry in entries)]
+        np.testing.assert_allclose(np.reshape(corners, (-1, 4)), result.boxes, atol=1e-4)
+        assert all(entry["category_id"] == result.class_index + 1 for entry in entries)
+        assert all(entry["area"] == pytest.approx(entry["bbox"][2] * entry["bbox"][3]) for entry in entries)
+
+
+def test_a_file_judged_by_itself_is_perfect(tmp_path: Path) -> None:
+    """The official evaluation takes it as ground truth and, entry for entry, as detections with scores."""
+    (path,) = COCO.write(golden_results("photos"), CLASSES, tmp_path)
+    truth = coco.COCO(path)
+    judge = COCOeval(truth, truth.loadRes(json.loads(path.read_text())["annotations"]), "bbox")
+    judge.evaluate()
+    judge.accumulate()
+    judge.summarize()
+    assert judge.stats[0] == pytest.approx(1.0)
+
+
+def test_ids_are_unique_and_count_from_1(tmp_path: Path) -> None:
+    boxes = [[0, 0, 5, 5], [1, 1, 8, 8]]
+    (path,) = COCO.write([found("a.jpg", boxes), found("b.jpg", []), found("c.jpg", boxes)], CLASSES, tmp_path)
+    content = json.loads(path.read_text())
+    assert [image["id"] for image in content["images"]] == [1, 2, 3]
+    assert [(entry["id"], entry["image_id"]) for entry in content["annotations"]] == [(1, 1), (2, 1), (3, 3), (4, 3)]
+
+
+def test_the_folder_dataset_reads_it_back(tmp_path: Path) -> None:
+    """What was localized, and corrected maybe, can be what a model is measured by."""
+    scenes = create_dataset("scenes", None, "test", size=40, length=2)
+    for name in ("bird", "cat"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        scenes.image(0).save(tmp_path / "photos" / name / "1.png")
+    result = found(str(tmp_path / "photos/cat/1.png"), [[1, 2, 30.5, 40]], 1, classes=("bird", "cat"), size=(40, 40))
+    (path,) = COCO.write([result], ("bird", "cat"), tmp_path, root=tmp_path / "photos")
+    dataset = create_dataset("folder", tmp_path / "photos", "all", annotations=path)
+    assert {sample.id: sample.boxes.tolist() for sample in dataset} == {
+        "bird/1.png": [],
+        "cat/1.png": [[1.0, 2.0, 30.5, 40.0]],
+    }

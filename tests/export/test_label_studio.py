@@ -1,0 +1,139 @@
+"""Label Studio's tasks, held against its published task format, and read back as a person corrected them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlparse
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.export.examples import CLASSES, HOSTILE, found, golden_results
+from tokenloc.export import LABEL_STUDIO, Destination
+from tokenloc.export.label_studio import image_url
+
+PERCENT = ("x", "y", "width", "height")
+
+
+def written(folder: Path, classes: tuple[str, ...] = CLASSES, **options: Any) -> tuple[list[Any], ElementTree.Element]:
+    results = golden_results("photos") if classes is CLASSES else [found("a.jpg", index=3, classes=classes)]
+    tasks, configuration = LABEL_STUDIO.write(results, classes, folder, root=Path("photos"), **options)
+    return json.loads(tasks.read_text(encoding="utf-8")), ElementTree.parse(configuration).getroot()
+
+
+def check_region(region: dict[str, Any], configuration: ElementTree.Element) -> None:
+    """As https://labelstud.io/guide/predictions says of rectanglelabels, against the project's configuration."""
+    labels = {label.get("value") for label in configuration.iter("Label")}
+    (control,), (picture,) = configuration.iter("RectangleLabels"), configuration.iter("Image")
+    assert region["type"] == "rectanglelabels"
+    assert region["from_name"] == control.get("name")
+    assert region["to_name"] == control.get("toName") == picture.get("name")
+    assert region["image_rotation"] == 0
+    assert type(region["original_width"]) is type(region["original_height"]) is int
+    value = region["value"]
+    assert set(value) == {*PERCENT, "rotation", "rectanglelabels"}
+    assert all(0 <= value[key] <= 100 for key in PERCENT)
+    assert value["x"] + value["width"] <= 100.00001
+    assert value["y"] + value["height"] <= 100.00001
+    assert len(value["rectanglelabels"]) == 1
+    assert set(value["rectanglelabels"]) <= labels
+    assert 0 <= region["score"] <= 1
+
+
+def test_tasks_are_as_published_and_fit_the_configuration(tmp_path: Path) -> None:
+    tasks, configuration = written(tmp_path, model_version="tokenloc sat")
+    assert [len(task["predictions"][0]["result"]) for task in tasks] == [2, 0, 1]
+    (picture,) = configuration.iter("Image")
+    for task in tasks:
+        assert set(task) == {"data", "predictions"}
+        assert picture.get("value") == "$" + next(iter(task["data"]))
+        (prediction,) = task["predictions"]
+        assert prediction["model_version"] == "tokenloc sat"
+        assert 0 <= prediction["score"] <= 1
+        assert len({region["id"] for region in prediction["result"]}) == len(prediction["result"])
+        for region in prediction["result"]:
+            check_region(region, configuration)
+
+
+def test_percent_of_the_picture(tmp_path: Path) -> None:
+    tasks, _ = written(tmp_path)
+    value = tasks[0]["predictions"][0]["result"][0]["value"]
+    assert [value[key] for key in PERCENT] == [12.8125, 13.75, 62.1875, 61.5625]
+
+
+def test_a_pictures_score_is_that_of_its_surest_class(tmp_path: Path) -> None:
+    both = [found("a.jpg", score=0.25), found("a.jpg", index=3, score=0.75)]
+    path, _ = LABEL_STUDIO.write([both], CLASSES, tmp_path)
+    (task,) = json.loads(path.read_text())
+    assert task["predictions"][0]["score"] == 0.75
+    assert [region["score"] for region in task["predictions"][0]["result"]] == [0.25, 0.75]
+
+
+def test_labels_of_any_kind_are_in_the_configuration(tmp_path: Path) -> None:
+    tasks, configuration = written(tmp_path, HOSTILE)
+    labels = [label.get("value") for label in configuration.iter("Label")]
+    assert labels == [name.replace("\x07", "\ufffd") for name in HOSTILE]
+    check_region(tasks[0]["predictions"][0]["result"][0], configuration)
+
+
+def test_classes_of_one_name_are_one_label(tmp_path: Path) -> None:
+    """ImageNet has two cranes; Label Studio refuses a label that stands there twice."""
+    _, path = LABEL_STUDIO.write([], ("crane", "bird", "crane"), tmp_path)
+    assert path.read_text().count("crane") == 1
+
+
+def test_local_files_are_found_below_the_document_root() -> None:
+    url = urlparse(image_url("a/b c&d=%41+é#.jpg", Destination(Path("o"), (), root=Path("/my/photos"))))
+    assert url.path == "/data/local-files/"
+    assert parse_qs(url.query) == {"d": ["photos/a/b c&d=%41+é#.jpg"]}
+    assert url.fragment == ""
+
+
+@pytest.mark.parametrize(
+    ("prefix", "url"),
+    [
+        ("https://host/x/", "https://host/x/a%20b.jpg"),
+        ("/proxy?file=", "/proxy?file=a%20b.jpg"),
+        ("s3://bucket/", "s3://bucket/a b.jpg"),
+        ("", "a b.jpg"),
+    ],
+)
+def test_other_addresses(prefix: str, url: str) -> None:
+    assert image_url("a b.jpg", Destination(Path("o"), (), image_url=prefix)) == url
+
+
+def corrected(**changes: Any) -> dict[str, Any]:
+    value = {"x": 25.0, "y": 50.0, "width": 50.0, "height": 25.0, "rotation": 0, "rectanglelabels": ["cat"]}
+    region = {"type": "rectanglelabels", "original_width": 80, "original_height": 40, "value": {**value, **changes}}
+    other = {"type": "choices", "value": {"choices": ["fine"]}}
+    return {
+        "data": {"image": "/data/local-files/?d=photos/a%20b.jpg"},
+        "annotations": [{"result": []}, {"result": [region, other]}, {"result": [], "was_cancelled": True}],
+        "predictions": [{"result": [{**region, "score": 0.5}]}],
+    }
+
+
+def test_a_persons_annotation_counts_before_a_prediction(tmp_path: Path) -> None:
+    (tmp_path / "export.json").write_text(json.dumps([corrected()]))
+    (read,) = LABEL_STUDIO.read(tmp_path / "export.json")
+    assert read.file_name == "photos/a b.jpg"
+    assert read.objects == (("cat", (20.0, 20.0, 60.0, 30.0)),)
+    assert read.size == (80, 40)
+    assert read.scores == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", r"tasks\.json: not Label Studio tasks with boxes \(JSONDecodeError"),
+        ('[{"data": {}}]', r"not Label Studio tasks with boxes \(KeyError: 'image'\)"),
+        ("[3]", "not Label Studio tasks with boxes"),
+        (json.dumps([corrected(rotation=30)]), "a box is rotated by 30 degrees; .*turn it back"),
+    ],
+)
+def test_what_is_no_task_is_named(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "tasks.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        LABEL_STUDIO.read(tmp_path / "tasks.json")

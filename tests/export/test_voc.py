@@ -1,0 +1,74 @@
+"""Pascal VOC as torchvision reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.datasets import VOCDetection
+
+from tests.export.examples import CLASSES, HOSTILE, found
+from tokenloc.export import VOC
+from tokenloc.export.voc import voc_box
+
+
+def test_torchvision_reads_it(tmp_path: Path) -> None:
+    boxes = [[0, 0, 1, 1], [10.25, 5.5, 80, 40]]
+    VOC.write([found("a.jpg", boxes, 1), found("b.jpg", [])], CLASSES, tmp_path)
+    devkit = tmp_path / "VOCdevkit/VOC2012"
+    for folder in ("JPEGImages", "ImageSets/Main"):
+        (devkit / folder).mkdir(parents=True)
+    (tmp_path / "voc/Annotations").rename(devkit / "Annotations")
+    (devkit / "ImageSets/Main/train.txt").write_text("a\nb\n")
+    for name in "ab":
+        Image.new("RGB", (80, 40)).save(devkit / f"JPEGImages/{name}.jpg")
+    (_, first), (_, second) = VOCDetection(tmp_path, "2012", "train")
+    corners = [{key: int(value) for key, value in one["bndbox"].items()} for one in first["annotation"]["object"]]
+    assert corners == [
+        {"xmin": 1, "ymin": 1, "xmax": 1, "ymax": 1},
+        {"xmin": 11, "ymin": 7, "xmax": 80, "ymax": 40},
+    ]
+    assert [one["name"] for one in first["annotation"]["object"]] == [CLASSES[1]] * 2
+    assert first["annotation"]["filename"] == "a.jpg"
+    assert first["annotation"]["size"] == {"width": "80", "height": "40", "depth": "3"}
+    assert "object" not in second["annotation"] or second["annotation"]["object"] == []
+
+
+@given(st.integers(1, 3000).flatmap(lambda side: st.tuples(st.just(side), st.floats(0, side), st.floats(0, side))))
+def test_pixels_lie_in_the_picture_and_within_one_of_the_box(case: tuple[int, float, float]) -> None:
+    side, start, end = case[0], *sorted(case[1:])
+    if end - start < 1e-9:
+        return
+    xmin, ymin, xmax, ymax = voc_box((start, start, end, end))
+    assert (xmin, xmax) == (ymin, ymax)
+    assert 1 <= xmin <= xmax <= side
+    assert abs(xmin - 1 - start) < 1
+    assert abs(xmax - end) < 1
+    if end - start >= 1:
+        assert max(abs(xmin - 1 - start), abs(xmax - end)) <= 0.5
+
+
+def test_every_file_is_xml_with_one_object_only(tmp_path: Path) -> None:
+    results = [found(f"<{index}> & ]]>.jpg", index=index, classes=HOSTILE) for index in range(len(HOSTILE))]
+    VOC.write(results, HOSTILE, tmp_path)
+    files = list((tmp_path / "voc").rglob("*.xml"))
+    assert len(files) == len(HOSTILE)
+    for path in files:
+        assert len(list(ElementTree.parse(path).getroot().iter("object"))) == 1
+
+
+@pytest.mark.parametrize("source", ["../../out.jpg", "/out.jpg", "a/../../../out.jpg", ".."])
+def test_no_file_lies_outside(source: str, tmp_path: Path) -> None:
+    VOC.write([found(source)], CLASSES, tmp_path / "in/here")
+    (path,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    assert path.is_relative_to(tmp_path / "in/here/voc/Annotations")
+
+
+def test_pictures_that_differ_in_suffix_or_case_have_files_of_their_own(tmp_path: Path) -> None:
+    VOC.write([found(name) for name in ("a/x.jpg", "a/x.png", "a/X.jpg", "b/x.jpg")], CLASSES, tmp_path)
+    files = sorted(path.relative_to(tmp_path / "voc/Annotations").as_posix() for path in tmp_path.rglob("*.xml"))
+    assert files == ["a/X-3.xml", "a/x-2.xml", "a/x.xml", "b/x.xml"]

@@ -1,0 +1,67 @@
+"""Artifacts are written whole or not at all, under names of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tokenloc._files import FreeNames, folder_written_whole
+
+
+def test_a_folder_appears_whole_and_replaces_the_old_one(tmp_path: Path) -> None:
+    for content in ("old", "new"):
+        with folder_written_whole(tmp_path / "a/b") as folder:
+            (folder / content).write_text(content)
+            assert not (tmp_path / "a/b" / content).exists()
+        assert [path.name for path in (tmp_path / "a/b").iterdir()] == [content]
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+
+
+def half_write(path: Path) -> None:
+    with folder_written_whole(path) as folder:
+        (folder / "new").touch()
+        raise OSError("full")
+
+
+def test_after_an_error_the_old_folder_stays(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/old").touch()
+    with pytest.raises(OSError, match="full"):
+        half_write(tmp_path / "b")
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["b", "b/old"]
+
+
+def test_the_folder_is_as_open_as_others(tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    with folder_written_whole(tmp_path / "whole"):
+        pass
+    assert (tmp_path / "whole").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_names_are_free_whatever_was_taken_before() -> None:
+    names = FreeNames(".jpg")
+    assert [names.take(stem) for stem in ("x", "x-2", "x", "X", "x")] == [
+        "x.jpg",
+        "x-2.jpg",
+        "x-3.jpg",
+        "X-4.jpg",
+        "x-5.jpg",
+    ]
+    names = FreeNames(".jpg")
+    assert [names.take(stem) for stem in ("x-2", "x", "X")] == ["x-2.jpg", "x.jpg", "X-3.jpg"]
+
+
+@pytest.mark.parametrize("stem", ["x" * 300, "ü" * 200, "🐦" * 100, "caf\udce9" * 90, "a/" + "y" * 251])
+def test_names_are_cut_to_what_file_systems_take(stem: str) -> None:
+    names = FreeNames(".jpg")
+    taken = [names.take(stem) for _ in range(3)]
+    assert len(set(taken)) == 3
+    for name in taken:
+        last = name.rpartition("/")[2]
+        assert 190 < len(last.encode()) <= 255
+        assert last.endswith(".jpg")
+
+
+def test_names_that_fit_are_not_cut() -> None:
+    assert FreeNames(".jpg").take("z" * 251) == "z" * 251 + ".jpg"
