@@ -1,7 +1,7 @@
 """Draw the pictures of the methods' pages from a finished demo, whose scenes are free of anyone's rights.
 
-    tokenloc demo --out runs/demo
-    python docs/pictures.py runs/demo
+tokenloc demo --out runs/demo
+python docs/pictures.py runs/demo
 """
 
 from __future__ import annotations

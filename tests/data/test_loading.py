@@ -168,7 +168,7 @@ def test_a_mask_of_another_size_than_its_picture_is_named(tmp_path: Path, make_c
     for number, size in ((2, (12, 8)), (3, (8, 12))):
         Image.new("L", size, 255).save(tmp_path / f"segmentations/001.Ant/Ant_{number}.png")
     cub = create_dataset("cub", tmp_path, "test", ["001.Ant"])
-    (batch,) = list(evaluation_loader(cub, transforms.test_transform(SMALL, "crop"), 8))
+    (batch,) = list(evaluation_loader(cub, transforms.evaluation_transform(SMALL, "crop"), 8))
     assert batch.indices == [0]
     (record,) = batch.unreadable
     assert (record.index, record.id) == (1, "001.Ant/Ant_3.jpg")

@@ -170,7 +170,7 @@ def test_a_mask_of_another_shape_is_named_and_never_scored(tree: Path) -> None:
     assert "c_m0bt_c3_3.png: the file is empty" in reasons[1]
     assert len(reasons) == 2
     scaling = transforms.Preprocessing((8, 8), (8, 8), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    (batch,) = list(evaluation_loader(val, transforms.test_transform(scaling, "crop"), 8))
+    (batch,) = list(evaluation_loader(val, transforms.evaluation_transform(scaling, "crop"), 8))
     assert (batch.indices, [record.index for record in batch.unreadable]) == ([1], [0, 2])
 
 

@@ -67,7 +67,7 @@ def test_which_methods_are_graphs() -> None:
 
 def assert_as_torch(path: Path, model: Method, preprocessing: Preprocessing, pictures: list[Image.Image]) -> None:
     """From pictures on: torch's way goes through tokenloc's own preprocessing, the file's does not."""
-    transform = transforms.test_transform(preprocessing, "resize")
+    transform = transforms.evaluation_transform(preprocessing, "resize")
     with torch.no_grad():
         images = torch.stack([transform(picture)[0] for picture in pictures])
         logits, maps = model.localize(images, torch.arange(model.num_classes).expand(len(pictures), -1))
