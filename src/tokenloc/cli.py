@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "train.train",
     "evaluate": "evaluate.evaluate",
     "calibrate": "evaluate.calibrate",
+    "compare": "compare.compare_runs",
     "localize": "localize.localize",
     "list": "catalogue.list_names",
     "info": "catalogue.info",

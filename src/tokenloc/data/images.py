@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 PICTURE_SUFFIXES = frozenset(
     (".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
@@ -58,6 +58,23 @@ def read_image(
             side = max(min_size)  # a picture on its side by EXIF swaps width and height
             image.draft(image.mode, (side, side))
         return _decoded(image, name)
+
+
+def picture_size(path: str | Path) -> tuple[int, int]:
+    """Return (width, height) of a picture file as :func:`read_image` gives it, upright, from its header alone.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where the file is empty or not a picture; the message names it.
+    """
+    with _opened(path, str(path)) as image:
+        width, height = image.size
+        try:
+            with _quiet():
+                turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        except Exception:  # as in _upright
+            turned = False
+    return (height, width) if turned else (width, height)
 
 
 def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
