@@ -11,15 +11,21 @@ from tokenloc._files import FreeNames, folder_written_whole
 
 def test_a_folder_appears_whole_and_replaces_the_old_one(tmp_path: Path) -> None:
     for content in ("old", "new"):
-        with folder_written_whole(tmp_path / "a/b") as folder:
+        with folder_written_whole(tmp_path / "a/b", replace=True) as folder:
             (folder / content).write_text(content)
             assert not (tmp_path / "a/b" / content).exists()
         assert [path.name for path in (tmp_path / "a/b").iterdir()] == [content]
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
 
 
+def test_a_folder_that_is_there_is_replaced_on_demand_alone(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    with pytest.raises(FileExistsError, match="old exists already; remove it"), folder_written_whole(tmp_path / "old"):
+        raise AssertionError("nothing is to be written")
+
+
 def half_write(path: Path) -> None:
-    with folder_written_whole(path) as folder:
+    with folder_written_whole(path, replace=True) as folder:
         (folder / "new").touch()
         raise OSError("full")
 

@@ -33,12 +33,18 @@ def written_whole(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def folder_written_whole(path: str | Path) -> Iterator[Path]:
+def folder_written_whole(path: str | Path, replace: bool = False) -> Iterator[Path]:
     """Yield an empty temporary folder beside ``path``; rename it to ``path`` when the block ends without an error.
 
-    An older ``path`` is replaced with all that is in it; after an error it stays as it was.
+    After an error nothing is left of it. With ``replace`` an older ``path`` goes, with all that is in it, once the new
+    one is whole.
+
+    Raises:
+        FileExistsError: where ``path`` exists already and is not to be replaced.
     """
     path = Path(path)
+    if path.exists() and not replace:
+        raise FileExistsError(f"{path} exists already; remove it, or give another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as name:
         new, old = Path(name) / "new", Path(name) / "old"

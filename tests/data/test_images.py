@@ -296,3 +296,22 @@ def test_a_missing_path_and_a_folder_without_pictures_are_named(tmp_path: Path) 
         find_images(tmp_path)
     with pytest.raises(FileNotFoundError, match="no pictures in an empty list of paths"):
         find_images([])
+
+
+@pytest.mark.parametrize("orientation", [None, *range(1, 9)])
+def test_the_size_from_the_header_is_that_of_the_picture(tmp_path: Path, orientation: int | None) -> None:
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    path = tmp_path / "turned.jpg"
+    Image.new("RGB", (31, 17)).save(path, exif=exif)
+    assert read_size(path) == read_image(path).size
+    assert read_size(path) == ((17, 31) if (orientation or 1) > 4 else (31, 17))
+
+
+def test_the_size_of_what_is_no_picture_is_told(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"x\.png: the file is empty"):
+        read_size(tmp_path / "x.png")
+    with pytest.raises(FileNotFoundError, match="no such picture"):
+        read_size(tmp_path / "gone.png")

@@ -11,11 +11,12 @@ from rich.table import Table
 from tokenloc.commands.console import console
 from tokenloc.data import ImageDataset
 from tokenloc.inference import Localizer
-from tokenloc.inference.evaluation import Measured
+from tokenloc.inference.tally import Measured
 from tokenloc.reporting import draw_localization, heatmap, save_picture, sheet, table_of_pictures, with_boxes
 from tokenloc.reporting.pictures import FOUND
 
 METRICS = "metrics.json"
+IMAGES = "images.csv"
 FIGURES = 12
 PARTS = 4
 
@@ -51,7 +52,7 @@ def print_results(measured: Measured, threshold_source: str | None = None) -> No
         cannot = f"{evaluation.dropped_boxes} true boxes cannot be and are in no number; `tokenloc info` lists them"
         console.print(cannot, highlight=False, markup=False)
     for item in measured.unreadable:
-        console.print(f"not measured: {item.reason}", highlight=False, markup=False)
+        console.print(f"not measured: {item.reason}", highlight=False, markup=False, soft_wrap=True)
 
 
 def percents(*values: float | None) -> list[str]:

@@ -42,7 +42,7 @@ _OBJECT = """\
 def _writing(destination: Destination) -> Iterator[AddPicture]:
     """Files lie in ``Annotations`` as the pictures do below the root; ``filename`` is the name below the root."""
     labels, names = destination.labels, FreeNames(".xml")
-    with folder_written_whole(destination.folder / "voc") as folder:
+    with folder_written_whole(destination.folder / "voc", replace=True) as folder:
         annotations = folder / "Annotations"
         annotations.mkdir()
 

@@ -31,7 +31,7 @@ def _writing(destination: Destination) -> Iterator[AddPicture]:
     Names lie flat, since Ultralytics takes the last folder called images in a path for its own.
     """
     names = FreeNames(".txt", longest=250)  # a picture's suffix may be longer
-    with folder_written_whole(destination.folder / "yolo") as folder:
+    with folder_written_whole(destination.folder / "yolo", replace=True) as folder:
         images, labels = folder / "images" / PART, folder / "labels" / PART
         images.mkdir(parents=True)
         labels.mkdir(parents=True)
