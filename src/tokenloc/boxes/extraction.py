@@ -8,30 +8,101 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tokenloc.boxes.component_tree import (
+    Nodes,
+    all_outlines,
+    fill_holes,
+    largest_outlines,
+    pixel_components,
+    rank_pixels,
+)
 from tokenloc.boxes.maps import PreparedMap
 from tokenloc.boxes.protocols import Protocol
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BoxScan:
-    """The boxes of one map at many thresholds; thresholds that give the same foreground share an entry.
+    """The boxes of one map at many thresholds; made by :func:`scan_boxes`.
+
+    Thresholds that give the same foreground share one of the K entries. What is not asked for is not computed.
 
     Args:
-        boxes: For each distinct foreground [K, 4] int64 xyxy, the largest component first; at least one box.
-        entry: [T] int64: the entry of ``boxes`` for each threshold.
+        ranks: [H, W] uint16: how many of the K foregrounds, the widest first, each pixel is in.
+        entry: [T] int64: the foreground of each threshold, in 0 … K - 1.
+        protocol: Says what a component is, and how its box is written.
     """
 
-    boxes: list[NDArray[np.int64]]
+    ranks: NDArray[np.uint16]
     entry: NDArray[np.int64]
+    protocol: Protocol
 
     def largest(self) -> NDArray[np.int64]:
         """Return the box of the largest component at each threshold, [T, 4] int64."""
-        return np.stack([boxes[0] for boxes in self.boxes])[self.entry]
+        return self._largest[self.entry]
+
+    @cached_property
+    def nodes(self) -> Nodes:
+        """The boxes of all components, each once for all the foregrounds at which it is the same."""
+        if self.protocol.components == "contours":
+            nodes = all_outlines(self.ranks, self._filled, self._entries)
+        else:
+            nodes = self._pixel_components[0]
+        empty = self._empty_entries
+        boxes = [_written(nodes.boxes, self.ranks.shape, self.protocol), self._empty_boxes(len(empty))]
+        low, high = (np.concatenate([levels, empty]) for levels in nodes[1:])
+        return Nodes(np.concatenate(boxes), low, high)
+
+    def greatest(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the greatest of what ``values`` [N] ≥ 0 says of the ``nodes`` at each threshold: [T] float64."""
+        return self.nodes.greatest(values, self._entries)[self.entry]
+
+    @property
+    def boxes(self) -> list[NDArray[np.int64]]:
+        """For each foreground the boxes of all components, [·, 4] int64: the largest first, the others in any order."""
+        found = []
+        for entry, largest in enumerate(self._largest):
+            boxes = self.nodes.boxes[(self.nodes.low <= entry) & (entry <= self.nodes.high)]
+            first = int((boxes == largest).all(axis=1).argmax())
+            found.append(np.concatenate([boxes[[first]], np.delete(boxes, first, axis=0)]))
+        return found
+
+    @property
+    def _entries(self) -> int:
+        return int(self.entry.max(initial=-1)) + 1
+
+    @property
+    def _empty_entries(self) -> NDArray[np.int64]:
+        """The entry without foreground, where there is one; it is the last."""
+        return np.arange(int(self.ranks.max()), self._entries)
+
+    def _empty_boxes(self, count: int) -> NDArray[np.int64]:
+        return np.repeat(_empty_box(self.ranks.shape, self.protocol), count, axis=0)
+
+    @cached_property
+    def _filled(self) -> NDArray[np.uint16]:
+        return fill_holes(self.ranks, self._entries)
+
+    @cached_property
+    def _pixel_components(self) -> tuple[Nodes, NDArray[np.int64]]:
+        return pixel_components(self.ranks, self._entries)
+
+    @cached_property
+    def _largest(self) -> NDArray[np.int64]:
+        """The box of the largest component at each entry, [K, 4]."""
+        if self.protocol.components == "contours":
+            largest = largest_outlines(self._filled, self._entries)
+        else:
+            largest = self._pixel_components[1]
+        boxes = _written(largest, self.ranks.shape, self.protocol)
+        boxes[self._empty_entries] = self._empty_boxes(len(self._empty_entries))
+        return boxes
 
 
 def scan_boxes(prepared: PreparedMap, thresholds: ArrayLike, protocol: Protocol) -> BoxScan:
@@ -39,18 +110,17 @@ def scan_boxes(prepared: PreparedMap, thresholds: ArrayLike, protocol: Protocol)
 
     Args:
         prepared: [H, W] from ``prepare_map`` under the same protocol.
-        thresholds: [T] in [0, 1], in any order.
+        thresholds: [T] in [0, 1], in any order; at most 65535 that differ.
         protocol: Says what exceeds a threshold, what a component is, and how its box is written.
 
     Raises:
-        ValueError: where ``prepared`` is not as the protocol prepares maps.
+        ValueError: where ``prepared`` is not as the protocol prepares maps, or there are too many thresholds.
     """
-    levels = _levels(prepared, thresholds, protocol)
-    # Level sets are nested: as many pixels above means the very same pixels above.
-    above = prepared.size - np.searchsorted(np.sort(prepared, axis=None), levels, side="right")
-    _, first, entry = np.unique(above, return_index=True, return_inverse=True)
-    boxes = [_component_boxes(_foreground(prepared, level), protocol) for level in levels[first]]
-    return BoxScan(boxes, entry.astype(np.int64).reshape(-1))
+    levels, level_of = np.unique(_levels(prepared, thresholds, protocol), return_inverse=True)
+    if len(levels) > np.iinfo(np.uint16).max:
+        raise ValueError(f"at most 65535 thresholds that differ can be scanned, got {len(levels)}")
+    ranks, foregrounds = _ranked(prepared, levels)
+    return BoxScan(ranks, foregrounds[level_of.reshape(-1)], protocol)
 
 
 def largest_boxes(prepared: PreparedMap, thresholds: ArrayLike, protocol: Protocol) -> NDArray[np.int64]:
@@ -66,8 +136,8 @@ def largest_boxes(prepared: PreparedMap, thresholds: ArrayLike, protocol: Protoc
 
 
 def all_boxes(prepared: PreparedMap, threshold: float, protocol: Protocol) -> NDArray[np.int64]:
-    """Return the boxes of all components at one threshold, largest first: [K, 4] int64, K ≥ 1; see ``scan_boxes``."""
-    return scan_boxes(prepared, [threshold], protocol).boxes[0]
+    """Return the boxes of all components at one threshold, largest first: [K, 4] int64, K ≥ 1."""
+    return _component_boxes(_foreground(prepared, _levels(prepared, [threshold], protocol)[0]), protocol)
 
 
 def component_masks(prepared: PreparedMap, threshold: float, protocol: Protocol) -> NDArray[np.bool_]:
@@ -109,15 +179,34 @@ def _foreground(prepared: PreparedMap, level: np.generic) -> NDArray[np.uint8]:
     return np.asarray(prepared > level, dtype=np.uint8)
 
 
+def _ranked(prepared: PreparedMap, levels: NDArray[Any]) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
+    """Return :func:`rank_pixels`; of bytes the few values that occur are ranked, then looked up."""
+    if prepared.dtype != np.uint8:
+        return rank_pixels(prepared, levels)
+    values = np.flatnonzero(cv2.calcHist([prepared], [0], None, [256], [0, 256])).astype(np.uint8)
+    ranks, foregrounds = rank_pixels(values[None], levels)
+    table = np.zeros(256, dtype=np.uint16)
+    table[values] = ranks
+    return np.asarray(cv2.LUT(prepared, table), dtype=np.uint16), foregrounds
+
+
 def _component_boxes(foreground: NDArray[np.uint8], protocol: Protocol) -> NDArray[np.int64]:
     """Return the boxes [K, 4] of a foreground's components, largest first, or the protocol's empty box."""
-    height, width = foreground.shape
     corners, _ = _components(foreground, protocol)
-    if not len(corners):
-        return np.array([protocol.empty_box or (0, 0, width, height)], dtype=np.int64)
-    if protocol.box_end == "inside":
-        corners[:, 2:] = np.minimum(corners[:, 2:], [width - 1, height - 1])
-    return corners
+    return _written(corners, foreground.shape, protocol) if len(corners) else _empty_box(foreground.shape, protocol)
+
+
+def _written(boxes: NDArray[np.int64], shape: tuple[int, ...], protocol: Protocol) -> NDArray[np.int64]:
+    """Return exclusive ``boxes`` [N, 4] of a map of ``shape`` with their ends as the protocol has them."""
+    height, width = shape
+    last = (width - 1, height - 1) if protocol.box_end == "inside" else (width, height)
+    return np.minimum(boxes, [width, height, *last])
+
+
+def _empty_box(shape: tuple[int, ...], protocol: Protocol) -> NDArray[np.int64]:
+    """Return the protocol's box of a map of ``shape`` without foreground, [1, 4]."""
+    height, width = shape
+    return np.array([protocol.empty_box or (0, 0, width, height)], dtype=np.int64)
 
 
 def _components(

@@ -232,9 +232,11 @@ def _scan_iou(
     scan: BoxScan, truth: NDArray[np.float64], frame: Frame, protocol: Protocol
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the IoU of the largest component, and the best of all, at each threshold: two of [T]."""
-    iou = best_iou(compared_boxes(np.concatenate(scan.boxes), frame, protocol), truth, protocol)
-    starts = np.cumsum([0, *(len(boxes) for boxes in scan.boxes[:-1])])
-    return iou[starts][scan.entry], np.maximum.reduceat(iou, starts)[scan.entry]
+    largest, every = (
+        best_iou(compared_boxes(boxes, frame, protocol), truth, protocol)
+        for boxes in (scan.largest(), scan.nodes.boxes)
+    )
+    return largest, scan.greatest(every)
 
 
 def _pixel_histogram(

@@ -1,0 +1,166 @@
+"""All level sets at once against a search at each level, as the released evaluators do it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from tokenloc.boxes import Protocol, all_boxes, get_protocol, list_protocols, prepare_map, scan_boxes, threshold_grid
+from tokenloc.boxes._sweep import _compiled, fill_holes
+
+Map = NDArray[np.float32]
+PROTOCOLS = [get_protocol(name) for name in list_protocols()]
+REFEREE = get_protocol("wsol-eval")
+sides = st.integers(1, 12)
+
+
+def maps_of(*values: float) -> st.SearchStrategy[Map]:
+    return arrays(np.float32, st.tuples(sides, sides), elements=st.sampled_from(values))
+
+
+def prepared_map(map_: Map, protocol: Protocol) -> Map | NDArray[np.uint8]:
+    return (map_ * 255).astype(np.uint8) if protocol.quantised else map_
+
+
+def contour_boxes(map_: NDArray[np.uint8], level: int) -> list[list[int]]:
+    """The referee's boxes at a level, by ``findContours``: that of the largest contour first."""
+    contours = cv2.findContours((map_ > level).astype(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[-2]
+    largest = max(contours, key=cv2.contourArea) if len(contours) else None
+    rectangles = [cv2.boundingRect(contour) for contour in contours if contour is not largest]
+    first = [] if largest is None else [cv2.boundingRect(largest)]
+    last = map_.shape[1] - 1, map_.shape[0] - 1
+    return [[x, y, min(x + w, last[0]), min(y + h, last[1])] for x, y, w, h in [*first, *rectangles]] or [[0] * 4]
+
+
+def check(prepared: Map | NDArray[np.uint8], thresholds: list[float], protocol: Protocol) -> None:
+    """Compare the scan with a search at each threshold."""
+    scan = scan_boxes(prepared, thresholds, protocol)
+    boxes, largest = scan.boxes, scan.largest()
+    places = np.arange(len(scan.nodes.boxes), dtype=np.float64)
+    greatest = scan.greatest(places)
+    for index, threshold in enumerate(thresholds):
+        alone = all_boxes(prepared, threshold, protocol).tolist()
+        found = boxes[scan.entry[index]].tolist()
+        assert largest[index].tolist() == found[0] == alone[0]
+        assert sorted(found) == sorted(alone)
+        here = (scan.nodes.low <= scan.entry[index]) & (scan.entry[index] <= scan.nodes.high)
+        assert sorted(scan.nodes.boxes[here].tolist()) == sorted(alone)
+        assert greatest[index] == places[here].max()
+
+
+LEVELS = [0.0, 0.05, 0.15, 0.25, 0.4, 0.55, 0.6, 0.75, 0.9, 1.0]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
+@settings(max_examples=250)
+@given(map_=st.one_of(maps_of(0.0, 1.0), maps_of(0.0, 0.25, 0.5, 1.0), maps_of(*np.linspace(0, 1, 9).tolist())))
+def test_small_maps(map_: Map, protocol: Protocol) -> None:
+    check(prepared_map(map_, protocol), LEVELS, protocol)
+
+
+@settings(max_examples=400)
+@given(maps_of(0.0, 0.25, 0.5, 0.75, 1.0))
+def test_contours_are_opencvs(map_: Map) -> None:
+    quantised = prepared_map(map_, REFEREE)
+    scan = scan_boxes(quantised, LEVELS, REFEREE)
+    for index, threshold in enumerate(LEVELS):
+        expected = contour_boxes(quantised, int(threshold * quantised.max()))
+        found = scan.boxes[scan.entry[index]].tolist()
+        assert found[0] == expected[0]
+        assert sorted(found) == sorted(expected)
+
+
+def nested_rings(side: int) -> Map:
+    y, x = np.mgrid[:side, :side]
+    ring = np.maximum(abs(y - side // 2), abs(x - side // 2))
+    return (np.where(ring % 2, 0.1, 1.0) * (1 - ring / side)).astype(np.float32)
+
+
+def board(side: int) -> Map:
+    y, x = np.mgrid[:side, :side]
+    return (((y + x) % 2) * (1 + x + y) / (2 * side)).astype(np.float32)
+
+
+def smooth(side: int, cells: int, seed: int) -> Map:
+    values = np.random.default_rng(seed).random((cells, cells)).astype(np.float32)
+    return np.clip(cv2.resize(values, (side, side + 5), interpolation=cv2.INTER_CUBIC), 0, 1)
+
+
+def noise(side: int) -> Map:
+    return np.random.default_rng(0).random((side, side + 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
+@pytest.mark.parametrize(
+    "map_",
+    [nested_rings(21), board(16), smooth(64, 5, 0), smooth(90, 14, 1), noise(24)],
+    ids=["rings", "board", "five cells", "fourteen cells", "noise"],
+)
+def test_larger_maps(map_: Map, protocol: Protocol) -> None:
+    check(prepared_map(map_, protocol), list(threshold_grid(0.02)), protocol)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
+def test_a_patch_grids_map_at_full_size(protocol: Protocol) -> None:
+    cells = np.random.default_rng(3).random((14, 14)).cumsum(axis=0)
+    check(prepare_map(cells, (224, 224), protocol), list(threshold_grid(0.01)), protocol)
+
+
+def test_a_thousand_thresholds_of_the_referees_maps(parity_dir: Path) -> None:
+    with np.load(parity_dir / "wsol_evaluation.npz") as file:
+        maps = file["maps"][:3].astype(np.float32)
+    for map_ in maps:
+        quantised = prepared_map(map_, REFEREE)
+        scan = scan_boxes(quantised, REFEREE.thresholds, REFEREE)
+        boxes = scan.boxes
+        for threshold in REFEREE.thresholds[::29]:
+            expected = contour_boxes(quantised, int(threshold * quantised.max()))
+            found = boxes[scan.entry[REFEREE.thresholds.index(threshold)]].tolist()
+            assert found[0] == expected[0]
+            assert sorted(found) == sorted(expected)
+
+
+@settings(max_examples=200)
+@given(arrays(np.uint16, st.tuples(sides, sides), elements=st.integers(0, 5)))
+def test_filled_is_what_cannot_reach_the_edge(ranks: NDArray[np.uint16]) -> None:
+    filled = fill_holes(ranks, 5)
+    for level in range(5):
+        outside = np.pad(ranks <= level, 1, constant_values=True).astype(np.uint8)
+        components = cv2.connectedComponents(outside, connectivity=4)[1]
+        np.testing.assert_array_equal(filled > level, (components != components[0, 0])[1:-1, 1:-1])
+
+
+def test_thresholds_of_one_foreground_share_an_entry() -> None:
+    map_ = np.array([[0.0, 0.3, 0.7]], dtype=np.float32)
+    scan = scan_boxes(map_, [0.9, 0.1, 0.2, 0.5, 0.8], get_protocol("standard"))
+    assert scan.entry.tolist() == [2, 0, 0, 1, 2]
+    assert [boxes.tolist() for boxes in scan.boxes] == [[[1, 0, 3, 1]], [[2, 0, 3, 1]], [[0, 0, 0, 0]]]
+
+
+def test_too_many_thresholds_are_told() -> None:
+    with pytest.raises(ValueError, match="at most 65535 thresholds that differ can be scanned, got 70000"):
+        scan_boxes(np.zeros((2, 2), np.float32), np.linspace(0, 1, 70000), get_protocol("standard"))
+
+
+def test_where_compiled_code_cannot_be_kept_it_is_compiled_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = numba.njit
+
+    def without_a_place(**options: bool) -> object:
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return plain(**options)
+
+    monkeypatch.setattr(numba, "njit", without_a_place)
+
+    def double(value: int) -> int:
+        return 2 * value
+
+    assert _compiled(double)(4) == 8
