@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "train.train",
     "evaluate": "evaluate.evaluate",
     "calibrate": "evaluate.calibrate",
+    "compare": "compare.compare_runs",
     "localize": "localize.localize",
     "export": "export.export",
     "list": "catalogue.list_names",

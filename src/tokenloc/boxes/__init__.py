@@ -11,7 +11,7 @@ from tokenloc.boxes.extraction import (
 )
 from tokenloc.boxes.frame import Frame, Size
 from tokenloc.boxes.iou import box_faults, box_iou, check_boxes
-from tokenloc.boxes.maps import prepare_map, quantised_map, scaled_map
+from tokenloc.boxes.maps import prepare_map, quantised_map, ready_map, scaled_map
 from tokenloc.boxes.protocols import Protocol, get_protocol, list_protocols, threshold_grid
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "possible_boxes",
     "prepare_map",
     "quantised_map",
+    "ready_map",
     "scaled_map",
     "scan_boxes",
     "threshold_grid",

@@ -42,6 +42,29 @@ def scaled_map(map_: NDArray[np.floating], size: Size, protocol: Protocol) -> ND
     return _min_max(_upsampled(map_, size, protocol), protocol.min_max_epsilon)
 
 
+def ready_map(map_: NDArray[np.floating], size: Size, protocol: Protocol) -> NDArray[np.floating]:
+    """Return a map that is scaled and of the network's size already, as the referee's stored ones are: itself.
+
+    Its dtype is kept, too: where the evaluator that it was made for quantises, it does so from there.
+
+    Raises:
+        ValueError: where the map is not [height, width] of ``size`` (width, height), or has values that are not finite
+            or outside of [0, 1].
+    """
+    width, height = checked_size(size)
+    if map_.shape != (height, width):
+        raise ValueError(
+            f"the map has shape {map_.shape}, expected {(height, width)} (height, width), the network's input under "
+            f"protocol {protocol.name!r}"
+        )
+    if not np.isfinite(map_).all():
+        _checked_map(map_)
+    low, high = float(map_.min()), float(map_.max())
+    if low < 0 or high > 1:
+        raise ValueError(f"the map has values from {low:g} to {high:g}, expected [0, 1]: scale it first")
+    return map_
+
+
 def quantised_map(scaled: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Return a map of [0, 1] as uint8: x255, truncated (not rounded), as the released evaluators do."""
     return np.asarray(scaled * np.float32(255)).astype(np.uint8)

@@ -17,7 +17,8 @@ from tokenloc.commands.results import METRICS, percents
 from tokenloc.commands.train import train
 from tokenloc.data import ImageDataset, create_dataset
 from tokenloc.inference import Localizer, Viewing
-from tokenloc.inference.evaluation import Measured, calibrate_threshold, measure
+from tokenloc.inference.evaluation import calibrate_threshold, measure
+from tokenloc.inference.tally import Measured
 from tokenloc.methods.base import METHODS, list_methods
 from tokenloc.reporting import save_picture, table_of_pictures
 from tokenloc.reporting.pictures import FOUND, TRUTH, heatmap, with_boxes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +12,25 @@ from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.commands.console import IncompleteError, console, progress
 from tokenloc.commands.looking import viewing_note, viewing_of
-from tokenloc.commands.results import METRICS, print_results, save_figures
+from tokenloc.commands.results import IMAGES, METRICS, print_results, save_figures
 from tokenloc.data import ImageDataset, create_dataset
+from tokenloc.data.base import named
 from tokenloc.inference import Localizer, Viewing, choose_device
 from tokenloc.inference.evaluation import calibrate_threshold, measure
+from tokenloc.inference.measured_maps import measure_maps
+from tokenloc.metrics.stored_maps import StoredMaps, open_maps, writing_maps
 from tokenloc.training.checkpoint import Card, load_checkpoint, store_threshold
 from tokenloc.training.config import DataSource
 
 
 def evaluate(
-    checkpoint: Path,
+    checkpoint: Path | None = None,
     *,
     data: DataSource,
     split: str = "test",
     protocol: str = "standard",
+    maps: Path | None = None,
+    save_maps: Path | None = None,
     threshold: float | None = None,
     thresholds: list[float] | None = None,
     scales: list[int] | None = None,
@@ -35,16 +42,19 @@ def evaluate(
     workers: int = 0,
     device: str = "auto",
 ) -> Path:
-    """Measure a checkpoint on a dataset; write metrics.json and figures.
+    """Measure a checkpoint, or maps that any code made, on a dataset; write metrics.json, images.csv and figures.
 
     Under the protocol `standard` the map threshold is the one that `tokenloc calibrate` stored in the checkpoint;
     where there is none, the best threshold on the evaluated set is used and named as the oracle that it is.
 
     Args:
-        checkpoint: a checkpoint of `tokenloc train`.
+        checkpoint: a checkpoint of `tokenloc train`; none where maps are given.
         data: the dataset; by default the one that the checkpoint was trained on.
         split: the split of the dataset.
         protocol: by which boxes are judged; see `tokenloc list protocols`.
+        maps: a folder of maps to measure in place of a checkpoint: of `--save-maps`, or an ID.npy for each image, in
+            [0, 1], 224x224.
+        save_maps: a new folder to keep the maps and predicted classes in.
         threshold: a fixed map threshold in [0, 1], in place of the usual one.
         thresholds: the thresholds among which the best is sought, in place of the protocol's.
         scales: sides of the network's input in pixels, such as 224 320 448, over which maps and scores are averaged; by
@@ -52,9 +62,9 @@ def evaluate(
         flip: look at each picture mirrored, too.
         refine: steps that refine the maps, such as affinity,reprediction, or none; by default those of the method.
         ten_crop: take the classes from ten crops of a larger resize, as SAT's paper does.
-        out: the folder to write to; by default RUN/evaluation/PROTOCOL beside the checkpoint's folder.
+        out: the folder to write to; by default evaluation/PROTOCOL in the run's folder, or beside that of the maps.
         batch_size: photographs that pass the network together.
-        workers: processes that read pictures.
+        workers: processes that read pictures, or maps.
         device: auto, cpu, cuda or mps.
 
     Returns:
@@ -62,21 +72,61 @@ def evaluate(
     """
     judged = get_protocol(protocol)
     judged = judged.with_thresholds(thresholds) if thresholds else judged
+    if (checkpoint is None) == (maps is None) or (save_maps is not None and checkpoint is None):
+        raise ValueError("give either CHECKPOINT, with or without --save-maps, or --maps")
+    if checkpoint is None:
+        folder = out or Path(str(maps).rstrip("/")).parent / "evaluation" / protocol
+        return _evaluate_maps(open_maps(str(maps)), data, split, judged, threshold, folder, workers)
     model, card = load_checkpoint(checkpoint)
     dataset = open_dataset(card, data, split)
     viewing = viewing_of(scales, flip, refine, ten_crop)
     fixed, source = _threshold(card, judged, threshold, viewing)
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress, "viewing": viewing}
     model.to(choose_device(device))
-    measured = measure(model, dataset, card.preprocessing, judged, fixed, **options)
+    about: dict[str, Any] = {"input_frame": judged.input_frame, "viewing": str(viewing), "classes": card.classes}
+    about |= {"model": asdict(card.model), "threshold": fixed, "threshold_source": source}
+    with writing_maps(save_maps, about) if save_maps else nullcontext() as save:
+        measured = measure(model, dataset, card.preprocessing, judged, fixed, save=save, **options)
     print_results(measured, source)
     folder = out or checkpoint.parent.parent / "evaluation" / protocol
     described = {"viewing": str(viewing), **({"threshold_source": source} if source else {})}
     write_json(folder / METRICS, {**measured.to_dict(), **described})
+    measured.save_images(folder / IMAGES)
     save_figures(Localizer(model, card, fixed, viewing=viewing), dataset, folder / "figures")
     console.print(f"metrics and figures in {folder}", highlight=False, markup=False)
     if measured.unreadable:
         raise IncompleteError(f"{len(measured.unreadable)} pictures could not be read and are in no number (see above)")
+    return folder / METRICS
+
+
+def _evaluate_maps(
+    maps: StoredMaps,
+    data: DataSource,
+    split: str,
+    protocol: Protocol,
+    given: float | None,
+    folder: Path,
+    workers: int,
+) -> Path:
+    """Measure maps on disk; write metrics.json and images.csv to ``folder``."""
+    classes = maps.about.get("classes")
+    dataset = create_dataset(data.name or "folder", data.root, split, classes, **(data.options or {}))
+    dataset = dataset if classes is None else dataset.in_class_order(classes)
+    threshold, source = given, None if given is None else "given on the command line"
+    if given is None and protocol.threshold_rule == "calibrated" and maps.about.get("threshold") is not None:
+        threshold, source = maps.about["threshold"], maps.about["threshold_source"]
+    measured, matched = measure_maps(maps, dataset, protocol, threshold, workers=workers, progress=progress)
+    print_results(measured, source)
+    for what, ids in (("match by all but extension or slashes", matched.differing), ("have no image", matched.surplus)):
+        if ids:
+            console.print(f"{len(ids)} maps {what}: {named(ids)}", highlight=False, markup=False)
+    described = {"maps": {"folder": str(maps.folder), "differing": matched.differing, "surplus": matched.surplus}}
+    source_entry = {"threshold_source": source} if source else {}
+    write_json(folder / METRICS, {**measured.to_dict(), **described, **source_entry})
+    measured.save_images(folder / IMAGES)
+    console.print(f"metrics in {folder}", highlight=False, markup=False)
+    if measured.unreadable:
+        raise IncompleteError(f"{len(measured.unreadable)} maps are missing or broken and in no number (see above)")
     return folder / METRICS
 
 

@@ -11,11 +11,12 @@ from rich.table import Table
 from tokenloc.commands.console import console
 from tokenloc.data import ImageDataset
 from tokenloc.inference import Localizer
-from tokenloc.inference.evaluation import Measured
+from tokenloc.inference.tally import Measured
 from tokenloc.reporting import draw_localization, heatmap, save_picture, sheet, table_of_pictures, with_boxes
 from tokenloc.reporting.pictures import FOUND
 
 METRICS = "metrics.json"
+IMAGES = "images.csv"
 FIGURES = 12
 PARTS = 4
 

@@ -3,53 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from tempfile import TemporaryFile
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from tokenloc.boxes import Protocol
+from tokenloc.boxes import Frame, Protocol
 from tokenloc.data import (
     ImageDataset,
     Located,
     Preprocessing,
+    Sample,
     Unreadable,
     evaluation_loader,
 )
+from tokenloc.inference.tally import Measured, Tally
 from tokenloc.inference.viewing import Viewer, Viewing
 from tokenloc.methods import Method
-from tokenloc.metrics import Evaluation, ImageScores, constant_box_accuracy, score_image, top_classes
-from tokenloc.metrics.localization import LocalizationMetrics
+from tokenloc.metrics import ImageScores, score_image, top_classes
+from tokenloc.metrics.stored_maps import MapWriter
 from tokenloc.training.checkpoint import Threshold
 
 Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
-CONSTANT_BOXES = {"centre 70 % box": 0.7, "whole-image box": 1.0}
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What ``measure`` found.
-
-    Attributes:
-        evaluation: all metrics.
-        scores: of each image that could be read, in the order of the dataset.
-        constant_boxes: GT(δ) in percent of boxes that ignore the picture, by their name; empty without true boxes.
-        unreadable: the pictures that could not be read: they are in no number.
-    """
-
-    evaluation: Evaluation
-    scores: list[ImageScores]
-    constant_boxes: dict[str, dict[float, float]] = field(default_factory=dict)
-    unreadable: list[Unreadable] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the form of ``metrics.json``."""
-        constant = {
-            name: {f"{level:g}": value for level, value in box.items()} for name, box in self.constant_boxes.items()
-        }
-        unreadable = [{"id": item.id, "reason": item.reason} for item in self.unreadable]
-        return {**self.evaluation.to_dict(), "constant_boxes": constant, "unreadable": unreadable}
 
 
 def measure(
@@ -63,6 +43,7 @@ def measure(
     batch_size: int = 32,
     workers: int = 0,
     progress: Progress | None = None,
+    save: MapWriter | None = None,
 ) -> Measured:
     """Measure a model on a dataset under a protocol.
 
@@ -76,6 +57,7 @@ def measure(
         batch_size: images that pass the network together.
         workers: processes that read pictures.
         progress: wraps the batches, to show how far it is.
+        save: keeps the maps and predictions that are measured.
 
     Raises:
         ValueError: where no picture at all could be read, or a map has values that are not finite.
@@ -83,32 +65,32 @@ def measure(
     viewer = Viewer(viewing or Viewing(), preprocessing, protocol)
     loader = evaluation_loader(dataset, viewer.transform, batch_size, workers=workers)
     batches: Iterable[Any] = progress(loader, "measuring", len(loader)) if progress else loader
-    scores: list[ImageScores] = []
-    truths: list[tuple[Any, Any]] = []
     unreadable: list[Unreadable] = []
-    with evaluating(model):
+    with evaluating(model), TemporaryFile() as scratch, ThreadPoolExecutor() as threads:
+        tally = Tally(protocol, threshold, scratch)
         for batch in batches:
             unreadable += batch.unreadable
-            scores += _score_batch(model, viewer, dataset, batch, protocol, threshold)
-            truths += [(dataset[index].boxes, frame) for index, frame in zip(batch.indices, batch.frames, strict=True)]
-    if not scores:
-        raise ValueError(f"none of the {len(dataset)} pictures could be read; the first: {unreadable[0].reason}")
-    metrics = LocalizationMetrics(protocol, threshold)
-    metrics.update(scores)
-    constant = {name: constant_box_accuracy(truths, protocol, share) for name, share in CONSTANT_BOXES.items()}
-    known = {name: accuracy for name, accuracy in constant.items() if accuracy is not None}
-    return Measured(metrics.compute(), scores, known, unreadable)
+            located = list(_located(model, viewer, dataset, batch))
+            for picture, scores in zip(
+                located, threads.map(partial(_score, protocol, threshold), located), strict=True
+            ):
+                tally.add(picture.sample, picture.frame, scores)
+                if save is not None:
+                    save.add(picture.sample.id, picture.map_, picture.predicted, picture.frame)
+        return tally.measured(dataset.classes, unreadable)
 
 
-def _score_batch(
-    model: Method,
-    viewer: Viewer,
-    dataset: ImageDataset,
-    batch: Located,
-    protocol: Protocol,
-    threshold: float | None,
-) -> Iterator[ImageScores]:
-    """Yield the scores of the pictures of a batch; only the true class's map is judged, which is what metrics need."""
+class _LocatedSample(NamedTuple):
+    """A picture's map [h, w] of the true class, which is the one that metrics need, and its first predicted classes."""
+
+    sample: Sample
+    frame: Frame
+    mask: NDArray[np.uint8] | None
+    map_: NDArray[np.float32]
+    predicted: NDArray[np.int64]
+
+
+def _located(model: Method, viewer: Viewer, dataset: ImageDataset, batch: Located) -> Iterator[_LocatedSample]:
     if not batch.indices:
         return
     device = next(model.parameters()).device
@@ -116,18 +98,14 @@ def _score_batch(
     predictions = logits.float().cpu().numpy(), maps.float().cpu().numpy()
     rows = zip(batch.indices, batch.frames, batch.masks, *predictions, strict=True)
     for index, frame, mask, scores, class_maps in rows:
-        sample = dataset[index]
-        yield score_image(
-            class_maps,
-            [sample.label],
-            top_classes(scores),
-            sample.label,
-            frame=frame,
-            protocol=protocol,
-            threshold=threshold,
-            boxes=sample.boxes,
-            mask=mask,
-        )
+        yield _LocatedSample(dataset[index], frame, mask, class_maps[0], top_classes(scores))
+
+
+def _score(protocol: Protocol, threshold: float | None, picture: _LocatedSample) -> ImageScores:
+    sample = picture.sample
+    known: dict[str, Any] = {"frame": picture.frame, "boxes": sample.boxes, "mask": picture.mask}
+    judged: dict[str, Any] = {"protocol": protocol, "threshold": threshold}
+    return score_image(picture.map_[None], [sample.label], picture.predicted, sample.label, **known, **judged)
 
 
 def calibrate_threshold(

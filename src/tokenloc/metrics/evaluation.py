@@ -39,14 +39,14 @@ class Oracle:
 
     threshold: float
     gt_known: float
-    top1_loc: float
-    top5_loc: float
+    top1_loc: float | None
+    top5_loc: float | None
     box_acc: dict[float, float]
 
 
 @dataclass
 class Evaluation:
-    """All metrics of a set of images, in percent; None where the set has no boxes, or no masks.
+    """All metrics of a set of images, in percent; None where the set has no boxes, no masks, or no predicted classes.
 
     Args:
         protocol: Name of the protocol.
@@ -66,7 +66,7 @@ class Evaluation:
         max_box_acc_v2_one_threshold: The same of the largest component, one threshold for all δ (SAT, Table 3).
         pxap: Pixel average precision.
         piou: Pixel IoU at its best threshold.
-        errors: Images in each of ``ERROR_CATEGORIES``, at ``threshold``.
+        errors: Images in each of ``ERROR_CATEGORIES``, at ``threshold``; without predicted classes as if right.
         threshold: The map threshold of all metrics that say so.
         threshold_source: "given", "protocol", or "best on the evaluated set (oracle)".
         oracle: The same with the best threshold.
@@ -134,8 +134,8 @@ def evaluate(totals: Totals, protocol: Protocol, threshold: float | None = None)
         images_with_boxes=int(totals.boxed),
         images_with_masks=int(totals.masked),
         dropped_boxes=int(totals.dropped_boxes),
-        top1_cls=percent(totals.top1_cls, totals.images),
-        top5_cls=percent(totals.top5_cls, totals.images),
+        top1_cls=percent(totals.top1_cls, totals.images) if totals.classified else None,
+        top5_cls=percent(totals.top5_cls, totals.images) if totals.classified else None,
         pxap=pxap(totals.pixels),
         piou=piou(totals.pixels),
         threshold=fixed,
@@ -173,14 +173,15 @@ def _with_box_metrics(evaluation: Evaluation, totals: Totals, protocol: Protocol
 
 class _Accuracies(NamedTuple):
     gt_known: float
-    top1_loc: float
-    top5_loc: float
+    top1_loc: float | None
+    top5_loc: float | None
 
 
 def _accuracies(totals: Totals, column: int) -> _Accuracies:
     """Return the accuracies at one threshold, in percent."""
     hits = np.array([totals.largest_hits[V1_LEVEL], totals.top1_hits, totals.top5_hits])[:, column]
-    return _Accuracies(*_percents(hits, totals.boxed))
+    gt_known, top1_loc, top5_loc = _percents(hits, totals.boxed)
+    return _Accuracies(gt_known, top1_loc, top5_loc) if totals.classified else _Accuracies(gt_known, None, None)
 
 
 def _percents(counts: Counts, images: Counts) -> list[float]:

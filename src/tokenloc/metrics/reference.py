@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,7 +34,12 @@ def constant_box_accuracy(
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must be in (0, 1] of the network's input, got {share!r}")
-    ious = [_iou(boxes, frame, protocol, share) for boxes, frame in truths if len(possible_boxes(boxes, frame))]
+    found = [constant_box_iou(boxes, frame, protocol, share) for boxes, frame in truths]
+    return level_accuracies([iou for iou in found if iou is not None])
+
+
+def level_accuracies(ious: Sequence[float]) -> dict[float, float] | None:
+    """Return for each IoU level δ the share of ``ious`` that are at least δ, in percent; None where there is none."""
     if not ious:
         return None
     return {level: 100.0 * float(np.mean(np.array(ious) >= level)) for level in IOU_LEVELS}
@@ -47,7 +52,11 @@ def center_box(frame: Frame, share: float) -> NDArray[np.float64]:
     return np.array([low * width, low * height, high * width, high * height])
 
 
-def _iou(boxes: ArrayLike, frame: Frame, protocol: Protocol, share: float) -> float:
-    truth = truth_boxes(possible_boxes(boxes, frame), frame, protocol)
+def constant_box_iou(boxes: ArrayLike, frame: Frame, protocol: Protocol, share: float) -> float | None:
+    """Return the IoU of one image's :func:`center_box`, None where no ground-truth box of ``boxes`` [G, 4] can be."""
+    possible = possible_boxes(boxes, frame)
+    if not len(possible):
+        return None
+    truth = truth_boxes(possible, frame, protocol)
     constant = compared_boxes([center_box(frame, share)], frame, protocol)
     return float(best_iou(constant, truth, protocol)[0])

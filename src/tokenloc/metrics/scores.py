@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,12 +15,13 @@ from tokenloc.boxes import (
     best_iou,
     compared_boxes,
     possible_boxes,
-    prepare_map,
+    quantised_map,
+    ready_map,
     scaled_map,
     scan_boxes,
     truth_boxes,
 )
-from tokenloc.boxes.frame import checked_boxes
+from tokenloc.boxes.frame import Size, checked_boxes
 from tokenloc.boxes.iou import box_areas
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.metrics.errors import error_categories
@@ -54,7 +56,7 @@ class ImageScores:
 
     Args:
         label: The true class.
-        predicted: [P] int64, the predicted classes, best first.
+        predicted: [P] int64, the predicted classes, best first; empty where nothing was predicted.
         boxes: None where the image has no (possible) ground-truth box.
         pixels: [2, bins] int64: pixels of background (row 0) and object (row 1) by their map value, in the bins of
             :func:`pixel_edges`. None where the image has no mask.
@@ -75,7 +77,7 @@ class ImageScores:
 def score_image(
     maps: NDArray[np.floating],
     map_classes: ArrayLike,
-    predicted: ArrayLike,
+    predicted: ArrayLike | None,
     label: int,
     *,
     frame: Frame,
@@ -83,6 +85,7 @@ def score_image(
     threshold: float | None = None,
     boxes: ArrayLike | None = None,
     mask: NDArray[np.generic] | None = None,
+    ready: bool = False,
 ) -> ImageScores:
     """Measure one image.
 
@@ -90,7 +93,8 @@ def score_image(
         maps: [K, h, w] float, any range, spread evenly over the network's input: the true class's map first, then
             those of predicted classes. A right prediction is judged by its own map, where that is here, too.
         map_classes: [K] int, the classes of ``maps``; the first is ``label``.
-        predicted: [P] int, P ≥ 1, the predicted classes, best first (see :func:`top_classes`).
+        predicted: [P] int, P ≥ 1, the predicted classes, best first (see :func:`top_classes`). None where only maps are
+            known: the scores of predicted classes are then those of a right prediction, and not to be reported.
         label: The true class.
         frame: Between the picture and the network's input.
         protocol: How maps become boxes and boxes are judged.
@@ -98,21 +102,24 @@ def score_image(
         boxes: [G, 4] ground truth xyxy, half-open, in original pixels; None or empty where there is none. Boxes that
             cannot be are left out and counted.
         mask: [H, W] in original pixels: 0 background, 1 object, 255 ignored; None where there is none.
+        ready: The maps are in [0, 1] and of the network's size, as the referee stores them: they are taken as they
+            are, neither scaled nor upsampled again.
 
     Raises:
         ValueError: where shapes, classes, the threshold or mask values do not fit, or a map is not finite.
     """
     own = _own_map(maps, map_classes, label)
-    top = np.asarray(predicted, dtype=np.int64)
-    if top.ndim != 1 or not top.size:
+    top = np.array([] if predicted is None else predicted, dtype=np.int64)
+    if predicted is not None and (top.ndim != 1 or not top.size):
         raise ValueError(f"predicted must be [P] classes, at least one, best first; got shape {top.shape}")
+    scale = ready_map if ready else scaled_map
     every = checked_boxes([] if boxes is None else boxes)
     truth = possible_boxes(every, frame)
     return ImageScores(
         label,
         top,
-        _box_scores(maps[0], maps[own], truth, frame, protocol, threshold, label, top) if len(truth) else None,
-        None if mask is None else _pixel_histogram(maps[0], mask, frame, protocol),
+        _box_scores(scale, maps[0], maps[own], truth, frame, protocol, threshold, label, top) if len(truth) else None,
+        None if mask is None else _pixel_histogram(scale(maps[0], frame.network_size, protocol), mask, frame, protocol),
         len(every) - len(truth),
     )
 
@@ -194,7 +201,11 @@ def _own_map(maps: NDArray[np.floating], map_classes: ArrayLike, label: int) -> 
     return int(np.flatnonzero(classes == label)[-1])
 
 
+_Scale = Callable[[NDArray[np.floating], Size, Protocol], NDArray[np.floating]]
+
+
 def _box_scores(
+    scale: _Scale,
     true_map: NDArray[np.floating],
     own_map: NDArray[np.floating],
     boxes: NDArray[np.float64],
@@ -206,43 +217,31 @@ def _box_scores(
 ) -> BoxScores:
     thresholds = scored_thresholds(protocol, threshold)
     truth = truth_boxes(boxes, frame, protocol)
-    scan = scan_boxes(prepare_map(true_map, frame.network_size, protocol), thresholds, protocol)
-    own = scan
+    scan = own = _scan(scale(true_map, frame.network_size, protocol), thresholds, protocol)
     if not np.array_equal(true_map, own_map):
-        own = scan_boxes(prepare_map(own_map, frame.network_size, protocol), thresholds, protocol)
-    largest, best = _scan_iou(scan, truth, frame, protocol)
+        own = _scan(scale(own_map, frame.network_size, protocol), thresholds, protocol)
+    every = compared_boxes(scan.nodes.boxes, frame, protocol)
+    largest, own_largest = (compared_boxes(found.largest(), frame, protocol) for found in (scan, own))
+    is_predicted = label in predicted or not len(predicted)
+    top = int(predicted[0]) if len(predicted) else label
     width, height = frame.original_size
     return BoxScores(
-        largest,
-        best,
-        _scan_iou(own, truth, frame, protocol)[0] if label in predicted else np.zeros(len(thresholds)),
-        error_categories(
-            compared_boxes(own.largest(), frame, protocol),
-            truth,
-            int(predicted[0]),
-            label,
-            protocol.inclusive_iou,
-            protocol.strict_top_k,
-        ),
+        best_iou(largest, truth, protocol),
+        scan.greatest(best_iou(every, truth, protocol)),
+        best_iou(own_largest, truth, protocol) if is_predicted else np.zeros(len(thresholds)),
+        error_categories(own_largest, truth, top, label, protocol.inclusive_iou, protocol.strict_top_k),
         float(box_areas(boxes).max() / (width * height)),
     )
 
 
-def _scan_iou(
-    scan: BoxScan, truth: NDArray[np.float64], frame: Frame, protocol: Protocol
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the IoU of the largest component, and the best of all, at each threshold: two of [T]."""
-    largest, every = (
-        best_iou(compared_boxes(boxes, frame, protocol), truth, protocol)
-        for boxes in (scan.largest(), scan.nodes.boxes)
-    )
-    return largest, scan.greatest(every)
+def _scan(scaled: NDArray[np.floating], thresholds: NDArray[np.float64], protocol: Protocol) -> BoxScan:
+    prepared = quantised_map(scaled) if protocol.quantised else scaled.astype(np.float32, copy=False)
+    return scan_boxes(prepared, thresholds, protocol)
 
 
 def _pixel_histogram(
-    map_: NDArray[np.floating], mask: NDArray[np.generic], frame: Frame, protocol: Protocol
+    scaled: NDArray[np.floating], mask: NDArray[np.generic], frame: Frame, protocol: Protocol
 ) -> NDArray[np.int64]:
-    scaled = scaled_map(map_, frame.network_size, protocol)
     if protocol.truth_frame == "original":
         return pixel_histogram(frame.map_to_original(scaled), mask, pixel_edges(protocol))
     return pixel_histogram(scaled, frame.pixels_to_network(mask), pixel_edges(protocol))

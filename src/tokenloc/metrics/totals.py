@@ -26,6 +26,7 @@ class Totals:
 
     Args:
         images: [] all images.
+        classified: [] images with a predicted class.
         top1_cls: [] images whose first predicted class is right.
         top5_cls: [] images with the right class among the first five.
         boxed: [] images with a ground-truth box.
@@ -41,6 +42,7 @@ class Totals:
     """
 
     images: Counts
+    classified: Counts
     top1_cls: Counts
     top5_cls: Counts
     boxed: Counts
@@ -88,6 +90,7 @@ def _counts(image: ImageScores, protocol: Protocol, zero: Totals) -> Totals:
     """Return the totals of one image; ``zero`` has the shapes that its scores must have."""
     counts: dict[str, object] = {
         "images": 1,
+        "classified": len(image.predicted) > 0,
         "top1_cls": image.in_top(1),
         "top5_cls": image.in_top(5),
         "dropped_boxes": image.dropped_boxes,

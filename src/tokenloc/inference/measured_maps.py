@@ -1,0 +1,115 @@
+"""Measuring maps that lie on disk, whichever code made them: no network, and as many processes as are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from tempfile import TemporaryFile
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from tokenloc.boxes import Frame, Protocol
+from tokenloc.boxes.frame import Size
+from tokenloc.data import ImageDataset, Unreadable
+from tokenloc.data.images import read_size
+from tokenloc.inference.map_ids import MatchedIds, match_ids
+from tokenloc.inference.tally import Measured, Tally
+from tokenloc.metrics import ImageScores, score_image
+from tokenloc.metrics.stored_maps import StoredMap, StoredMaps
+
+NETWORK_SIZE = (224, 224)
+"""The network's input under which the evaluators of the field store maps, (width, height)."""
+
+_Scored = tuple[int, Frame, ImageScores]
+
+
+def measure_maps(
+    maps: StoredMaps,
+    dataset: ImageDataset,
+    protocol: Protocol,
+    threshold: float | None = None,
+    *,
+    workers: int = 0,
+    progress: Callable[[Iterable[Any], str, int], Iterable[Any]] | None = None,
+) -> tuple[Measured, MatchedIds]:
+    """Measure stored maps on a dataset under a protocol.
+
+    Images without a map, and those whose map is broken, are in ``unreadable`` and in no number.
+
+    Args:
+        maps: of the dataset's true classes.
+        dataset: its pictures are opened for their size alone, and not where the maps have their frames.
+        protocol: how maps become boxes and boxes are judged.
+        threshold: a fixed map threshold in [0, 1]; None for the protocol's own rule.
+        workers: processes that read and score maps; 0 for this one.
+        progress: wraps the maps, to show how far it is.
+
+    Returns:
+        What was measured, and which map was whose.
+
+    Raises:
+        ValueError: where the maps were made under another input frame than the protocol's, ids are there twice, or no
+            map at all could be scored.
+    """
+    seen = maps.about.get("input_frame", protocol.input_frame)
+    if seen != protocol.input_frame:
+        raise ValueError(
+            f"the maps in {maps.folder} are of pictures shown by {seen!r}; protocol {protocol.name!r} wants "
+            f"{protocol.input_frame!r}: choose a protocol of that input frame, or make the maps again"
+        )
+    matched = match_ids([sample.id for sample in dataset], maps.ids)
+    scored: Dataset[Any] = _ScoredMaps(maps, matched, dataset, protocol, threshold)
+    loader = DataLoader(scored, batch_size=64, num_workers=workers, collate_fn=list)
+    unreadable = []
+    with TemporaryFile() as scratch:
+        tally = Tally(protocol, threshold, scratch)
+        for batch in progress(loader, "scoring", len(loader)) if progress else loader:
+            for item in batch:
+                if isinstance(item, Unreadable):
+                    unreadable.append(item)
+                else:
+                    index, frame, scores = item
+                    tally.add(dataset[index], frame, scores)
+        return tally.measured(dataset.classes, unreadable), matched
+
+
+@dataclass(frozen=True, eq=False)
+class _ScoredMaps(Dataset[Any]):
+    """The scores of an image each, or an ``Unreadable`` where its map or picture is."""
+
+    maps: StoredMaps
+    matched: MatchedIds
+    images: ImageDataset
+    protocol: Protocol
+    threshold: float | None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> _Scored | Unreadable:
+        id_ = self.images[index].id
+        if id_ not in self.matched.stored:
+            return Unreadable(index, id_, f"{id_} has no map in {self.maps.folder}")
+        name = self.matched.stored[id_]
+        try:
+            return self._scored(index, self.maps.load(name))
+        except (ValueError, OSError) as error:
+            return Unreadable(index, id_, f"{id_}, map {name!r}: {error}")
+
+    def _scored(self, index: int, stored: StoredMap) -> _Scored:
+        sample = self.images[index]
+        frame = stored.frame or self.protocol.frame(_original_size(self.images, index), NETWORK_SIZE)
+        known: dict[str, Any] = {"frame": frame, "boxes": sample.boxes, "mask": self.images.mask(index)}
+        judged: dict[str, Any] = {"protocol": self.protocol, "threshold": self.threshold, "ready": self.maps.ready}
+        maps = np.asarray(stored.map_)[None]
+        return index, frame, score_image(maps, [sample.label], stored.predicted, sample.label, **known, **judged)
+
+
+def _original_size(dataset: ImageDataset, index: int) -> Size:
+    """Return (width, height) of a picture: its file's, or what the dataset's lists state where there is no file."""
+    path, declared = dataset[index].path, dataset.declared_size(index)
+    if path is not None and (path.is_file() or declared is None):
+        return read_size(path)
+    return declared or dataset.image(index).size

@@ -1,0 +1,189 @@
+"""Maps on disk: tokenloc's own compact form, and the tree of ``.npy`` files that the referee of Choe et al. reads.
+
+tokenloc's form is a folder of ``manifest.json`` and ``maps-NNNNN.npz``. The maps are as the method made them, float32
+on the patch grid; with each are its frame and the predicted classes, so that scoring them gives the very same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tokenloc._files import folder_written_whole, write_json
+from tokenloc.boxes import Frame
+
+MANIFEST = "manifest.json"
+FORMAT = "tokenloc maps 1"
+SHARD = 1000
+"""Maps in one file."""
+
+
+@dataclass(frozen=True, eq=False)
+class StoredMap:
+    """The map of one image's true class.
+
+    Args:
+        map_: [h, w] float.
+        predicted: [P] int64 the predicted classes, best first; None where none are stored.
+        frame: Of the network that made the map; None where it is not stored.
+    """
+
+    map_: NDArray[np.floating]
+    predicted: NDArray[np.int64] | None = None
+    frame: Frame | None = None
+
+
+class StoredMaps(ABC):
+    """A folder of maps, by the id that each is stored under.
+
+    Args:
+        folder: Where they are.
+        ids: All of them.
+        about: What is known of all; empty for maps of other code.
+    """
+
+    def __init__(self, folder: Path, ids: Sequence[str], about: Mapping[str, Any] = MappingProxyType({})) -> None:
+        self.folder, self.ids, self.about = folder, ids, dict(about)
+
+    @property
+    def ready(self) -> bool:
+        """Whether maps are in [0, 1] and of the network's size, to be taken as they are."""
+        return not self.about
+
+    @abstractmethod
+    def load(self, id_: str) -> StoredMap:
+        """Return the map stored under ``id_``; raises ValueError or OSError, naming the file, where it is broken."""
+
+
+class NpyMaps(StoredMaps):
+    """Maps of any code: a ``.npy`` file each, named by the image's id and in folders as the id has slashes."""
+
+    def __init__(self, folder: Path) -> None:
+        ids = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.npy"))
+        super().__init__(folder, ids)
+
+    def load(self, id_: str) -> StoredMap:
+        """See ``StoredMaps.load``."""
+        path = self.folder / f"{id_}.npy"
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{path} is no .npy file of numbers: {error}") from error
+        if array.ndim != 2 or array.dtype.kind != "f":
+            raise ValueError(
+                f"{path} has shape {array.shape}, {array.dtype}; expected one map [height, width] of floats"
+            )
+        return StoredMap(array)
+
+
+class TokenlocMaps(StoredMaps):
+    """Maps that :func:`writing_maps` wrote."""
+
+    def __init__(self, folder: Path) -> None:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if manifest.get("format") != FORMAT:
+            raise ValueError(f"{folder / MANIFEST} is of the form {manifest.get('format')!r}, expected {FORMAT!r}")
+        files = manifest["files"]
+        self._places = {id_: (name, row) for name, ids in files.items() for row, id_ in enumerate(ids)}
+        ids = [id_ for ids in files.values() for id_ in ids]
+        super().__init__(folder, ids, manifest["about"])
+        self._open: tuple[str, dict[str, NDArray[Any]]] = ("", {})
+
+    def load(self, id_: str) -> StoredMap:
+        """See ``StoredMaps.load``; ids in the order of ``ids`` read each file once."""
+        name, row = self._places[id_]
+        if self._open[0] != name:
+            with np.load(self.folder / name, allow_pickle=False) as file:
+                self._open = name, dict(file)
+        arrays = self._open[1]
+        return StoredMap(arrays["maps"][row], arrays["predicted"][row], _frame(arrays["frames"][row]))
+
+
+class MapWriter:
+    """Collects maps and writes them by the thousand; made by :func:`writing_maps`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._waiting: list[tuple[str, NDArray[np.float32], NDArray[np.int64], NDArray[np.float64]]] = []
+        self._shapes: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
+        self.files: dict[str, list[str]] = {}
+
+    def add(self, id_: str, map_: NDArray[np.floating], predicted: ArrayLike, frame: Frame) -> None:
+        """Add the map [h, w] of an image's true class, its predicted classes [P], best first, and its frame."""
+        map_, classes = np.asarray(map_, dtype=np.float32), np.asarray(predicted, dtype=np.int64)
+        shapes = map_.shape, classes.shape
+        if self._waiting and shapes != self._shapes:
+            self.flush()
+        self._shapes = shapes
+        self._waiting.append((id_, map_, classes, _numbers(frame)))
+        if len(self._waiting) == SHARD:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if not self._waiting:
+            return
+        name = f"maps-{len(self.files):05d}.npz"
+        ids, maps, predicted, frames = zip(*self._waiting, strict=True)
+        np.savez_compressed(
+            self._folder / name, maps=np.stack(maps), predicted=np.stack(predicted), frames=np.stack(frames)
+        )
+        self.files[name] = list(ids)
+        self._waiting.clear()
+
+
+@contextmanager
+def writing_maps(folder: str | Path, about: Mapping[str, Any]) -> Iterator[MapWriter]:
+    """Yield a writer; when the block ends without an error ``folder`` is there, whole, otherwise nothing is.
+
+    Args:
+        folder: To be made; must not exist.
+        about: Plain values on what made the maps: ``input_frame``, and what else a reader may want to know.
+
+    Raises:
+        FileExistsError: where the folder exists.
+    """
+    with folder_written_whole(folder) as temporary:
+        writer = MapWriter(temporary)
+        yield writer
+        writer.flush()
+        write_json(temporary / MANIFEST, {"format": FORMAT, "about": dict(about), "files": writer.files})
+
+
+def open_maps(folder: str | Path) -> StoredMaps:
+    """Open a folder of maps of either form.
+
+    Raises:
+        FileNotFoundError: where there is no such folder, or no map in it.
+        ValueError: where its manifest is of another form.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder}: no such folder; expected maps of `tokenloc evaluate --save-maps`, or .npy files"
+        )
+    maps: StoredMaps = TokenlocMaps(folder) if (folder / MANIFEST).is_file() else NpyMaps(folder)
+    if not maps.ids:
+        raise FileNotFoundError(
+            f"{folder} holds no map: expected {MANIFEST} beside its .npz files, or ID.npy for each image"
+        )
+    return maps
+
+
+def _numbers(frame: Frame) -> NDArray[np.float64]:
+    return np.array([*frame.original_size, *frame.network_size, *frame.scale, *frame.offset], dtype=np.float64)
+
+
+def _frame(numbers: NDArray[np.float64]) -> Frame:
+    width, height, columns, rows, *rest = numbers.tolist()
+    scale_x, scale_y, offset_x, offset_y = rest
+    return Frame((int(width), int(height)), (int(columns), int(rows)), (scale_x, scale_y), (offset_x, offset_y))
