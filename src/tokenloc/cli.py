@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Mistakes are told in words, without a traceback.
     """
     parser, commands = _make_parser()
-    settings = parser.instantiate(parser.parse_args(arguments))
+    words = sys.argv[1:] if arguments is None else arguments
+    settings = parser.instantiate(parser.parse_args([_underscored(word) for word in words]))
     name = settings.subcommand
     values = {key: value for key, value in vars(settings[name]).items() if key not in ("config", "__default_config__")}
     try:
@@ -46,6 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _say(f"tokenloc {name}: interrupted", status=130)
     return 0
+
+
+def _underscored(word: str) -> str:
+    """Return a flag with underscores for dashes, as parameters have them: both ways of writing are understood.
+
+    >>> _underscored("--save-maps=my-maps"), _underscored("my-maps")
+    ('--save_maps=my-maps', 'my-maps')
+    """
+    flag, equals, value = word.partition("=")
+    return "--" + flag[2:].replace("-", "_") + equals + value if word.startswith("--") else word
 
 
 def _say(message: str, status: int) -> int:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tokenloc.boxes import get_protocol, list_protocols, prepare_map, quantised_map, scaled_map
+from tokenloc.boxes import get_protocol, list_protocols, prepare_map, quantised_map, ready_map, scaled_map
 
 RNG = np.random.default_rng(0)
 
@@ -81,3 +81,19 @@ def test_the_given_map_is_left_as_it_was() -> None:
         prepare_map(map_, (28, 28), get_protocol(name))
         prepare_map(map_[::-1].T, (28, 28), get_protocol(name))
     np.testing.assert_array_equal(map_, before)
+
+
+def test_a_ready_map_is_itself_or_refused() -> None:
+    map_ = np.linspace(0, 1, 20).reshape(4, 5)
+    protocol = get_protocol("wsol-eval")
+    assert ready_map(map_, (5, 4), protocol) is map_
+    for wrong, message in [
+        (
+            map_.T,
+            r"shape \(5, 4\), expected \(4, 5\) \(height, width\), the network's input under protocol 'wsol-eval'",
+        ),
+        (map_ - 0.1, r"values from -0\.1 to 0\.9, expected \[0, 1\]"),
+        (np.where(map_ > 0.99, np.nan, map_), "1 of 20 values that are not finite, the first nan at row 3, column 4"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            ready_map(wrong, (5, 4), protocol)

@@ -145,6 +145,10 @@ def test_train_from_a_recipe_with_a_changed_value(tmp_path: Path, run: Path) -> 
         (["train", "--data.name", "cub", "--data.root", "/nowhere/cub"], "/nowhere/cub"),
         (["train", "--protocol", "sats"], "unknown protocol 'sats'; did you mean 'sat'"),
         (["evaluate", "/nowhere/x.ckpt"], "no checkpoint at /nowhere/x.ckpt"),
+        (["evaluate"], "give either CHECKPOINT, with or without --save-maps, or --maps"),
+        (["evaluate", "--maps", "/nowhere", "--save-maps", "x"], "give either CHECKPOINT"),
+        (["evaluate", "--maps", "/nowhere"], "/nowhere: no such folder; expected maps of"),
+        (["compare", "/nowhere/a", "/nowhere/b"], "no /nowhere/a/metrics.json: expected the folder of a run"),
         (["info", "/nowhere/x.ckpt"], "no checkpoint at /nowhere/x.ckpt"),
     ],
 )

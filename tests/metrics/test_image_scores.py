@@ -101,6 +101,31 @@ def test_without_a_right_prediction_nothing_of_it_hits() -> None:
     assert not scores.in_top(5)
 
 
+def test_without_predictions_the_own_map_is_the_true_classs() -> None:
+    known, unknown = score().boxes, score(predicted=None).boxes
+    np.testing.assert_array_equal(unknown.own, known.own)
+    np.testing.assert_array_equal(unknown.errors, known.errors)
+    assert score(predicted=None).predicted.tolist() == []
+
+
+@pytest.mark.parametrize("name", ["wsol-eval", "standard"])
+def test_a_ready_map_is_taken_as_it_is(name: str) -> None:
+    protocol = get_protocol(name)
+    map_ = 0.2 + 0.6 * RNG.random((64, 64))
+    mask = RNG.choice([0, 1], size=(80, 100)).astype(np.uint8)
+    frame = protocol.frame((100, 80), (64, 64))
+    scores = score(maps=map_[None], frame=frame, protocol=protocol, ready=True, mask=mask)
+    prepared = (map_ * 255).astype(np.uint8) if protocol.quantised else map_.astype(np.float32)
+    truth = truth_boxes(TRUTH, frame, protocol)
+    for index, threshold in enumerate(protocol.thresholds[::7]):
+        found = compared_boxes(all_boxes(prepared, threshold, protocol), frame, protocol)
+        assert scores.boxes.largest[7 * index] == best_iou(found, truth, protocol)[0]
+    assert not np.array_equal(
+        scores.boxes.largest, score(maps=map_[None], frame=frame, protocol=protocol).boxes.largest
+    )
+    assert scores.pixels[:, 0].tolist() == [0, 0]  # nothing of it is near 0, as after scaling it would be
+
+
 def test_top_k() -> None:
     scores = score(predicted=[0, 1, 2])
     assert [scores.in_top(k) for k in (1, 2, 3, 5)] == [False, False, True, True]

@@ -119,7 +119,7 @@ def _evaluate_maps(
     print_results(measured, source)
     for what, ids in (("match by all but extension or slashes", matched.differing), ("have no image", matched.surplus)):
         if ids:
-            console.print(f"{len(ids)} maps {what}: {named(ids)}", highlight=False, markup=False)
+            console.print(f"{len(ids)} maps {what}: {named(ids)}", highlight=False, markup=False, soft_wrap=True)
     described = {"maps": {"folder": str(maps.folder), "differing": matched.differing, "surplus": matched.surplus}}
     source_entry = {"threshold_source": source} if source else {}
     write_json(folder / METRICS, {**measured.to_dict(), **described, **source_entry})

@@ -52,7 +52,7 @@ def print_results(measured: Measured, threshold_source: str | None = None) -> No
         cannot = f"{evaluation.dropped_boxes} true boxes cannot be and are in no number; `tokenloc info` lists them"
         console.print(cannot, highlight=False, markup=False)
     for item in measured.unreadable:
-        console.print(f"not measured: {item.reason}", highlight=False, markup=False)
+        console.print(f"not measured: {item.reason}", highlight=False, markup=False, soft_wrap=True)
 
 
 def percents(*values: float | None) -> list[str]:

@@ -1,0 +1,133 @@
+"""Saving maps, measuring saved ones, and comparing two runs, on the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tokenloc.boxes import get_protocol, scaled_map
+from tokenloc.cli import main
+from tokenloc.data import create_dataset
+
+SCENES = ["--data.name", "scenes", "--data.options", "{size: 40, length: 24}"]
+
+
+def metrics_of(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    return content
+
+
+@pytest.fixture(scope="module")
+def saved(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation of the tiny run, ``judged``, and its ``maps``."""
+    folder = tmp_path_factory.mktemp("saved")
+    words = ["evaluate", str(run / "checkpoints/best.ckpt"), "--out", str(folder / "judged")]
+    assert main([*words, "--save-maps", str(folder / "maps")]) == 0
+    return folder
+
+
+def test_saved_maps_give_the_same_metrics_without_the_checkpoint(saved: Path, tmp_path: Path) -> None:
+    words = ["evaluate", "--maps", str(saved / "maps"), *SCENES, "--out", str(tmp_path / "again")]
+    assert main([*words, "--workers", "2"]) == 0
+    first, again = metrics_of(saved / "judged"), metrics_of(tmp_path / "again")
+    assert again.pop("maps") == {"folder": str(saved / "maps"), "differing": [], "surplus": []}
+    assert first.pop("viewing")
+    assert first["threshold_source"].startswith("calibrated on val of scenes")
+    assert again == first
+    assert (tmp_path / "again/images.csv").read_text() == (saved / "judged/images.csv").read_text()
+
+
+def test_every_image_has_a_line(saved: Path) -> None:
+    content = metrics_of(saved / "judged")
+    with (saved / "judged/images.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == content["images"] == 24
+    for metric in ("gt_known", "top1_cls", "top1_loc"):
+        mean = 100 * np.mean([int(line[metric]) for line in lines])
+        assert mean == pytest.approx(content["metrics"][metric])
+        low, high = content["confidence"][metric]
+        assert low <= mean <= high
+    assert sum(group["images"] for group in content["by_size"]) == 24
+    assert sum(group["images"] for group in content["per_class"].values()) == 24
+
+
+def test_maps_are_not_written_over(saved: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", str(run / "checkpoints/best.ckpt"), "--out", str(saved / "other")]
+    assert main([*words, "--save-maps", str(saved / "maps")]) == 2
+    assert "maps exists already; remove it" in capsys.readouterr().err
+    assert not (saved / "other").exists()
+
+
+def test_maps_of_other_code_with_faults_are_measured_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test = create_dataset("scenes", None, "test", size=40, length=24)
+    rng = np.random.default_rng(0)
+    for sample in list(test)[:-1]:
+        path = tmp_path / f"maps/{sample.id}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, scaled_map(rng.random((7, 7)), (224, 224), get_protocol("wsol-eval")))
+    np.save(tmp_path / "maps/stray.npy", np.zeros((224, 224)))
+    words = ["evaluate", "--maps", str(tmp_path / "maps"), *SCENES, "--protocol", "wsol-eval"]
+    assert main([*words, "--thresholds", "0.1", "0.5"]) == 1
+    content = metrics_of(tmp_path / "evaluation/wsol-eval")
+    assert content["images"] == 23
+    assert content["metrics"]["top1_cls"] is None
+    assert content["metrics"]["top1_loc"] is None
+    assert content["metrics"]["gt_known"] is not None
+    assert [item["id"] for item in content["unreadable"]] == [test[23].id]
+    assert content["maps"]["surplus"] == ["stray"]
+    printed = capsys.readouterr().err
+    assert "1 maps have no image: stray" in printed
+    assert "1 maps are missing or broken and in no number" in printed
+
+
+def changed_run(source: Path, folder: Path, **changes: Any) -> Path:
+    """A copy of an evaluation with other columns: values, or functions of the line's number."""
+    folder.mkdir()
+    (folder / "metrics.json").write_text((source / "metrics.json").read_text())
+    with (source / "images.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    with (folder / "images.csv").open("w") as file:
+        writer = csv.DictWriter(file, list(lines[0]))
+        writer.writeheader()
+        for index, line in enumerate(lines):
+            writer.writerow(
+                {**line, **{name: value(index) if callable(value) else value for name, value in changes.items()}}
+            )
+    return folder
+
+
+def test_two_runs_are_compared_by_image(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = changed_run(saved / "judged", tmp_path / "a", gt_known=lambda n: int(n < 12), top1_loc="1")
+    second = changed_run(saved / "judged", tmp_path / "b", gt_known=lambda n: int(2 <= n < 20), top1_loc="1")
+    assert main(["compare", str(first), str(second), "--out", str(tmp_path / "found")]) == 0
+    content = json.loads((tmp_path / "found/comparison.json").read_text())
+    known = content["metrics"]["gt_known"]
+    assert (known["images"], known["only_first"], known["only_second"]) == (24, 2, 8)
+    assert known["p_value"] == pytest.approx(2 * (1 + 10 + 45) / 1024)
+    assert content["metrics"]["top1_loc"]["p_value"] == 1
+    with (tmp_path / "found/comparison.csv").open() as file:
+        wins = list(csv.DictReader(file))
+    assert [win["winner"] for win in wins] == ["first"] * 2 + ["second"] * 8
+    assert {win["metric"] for win in wins} == {"gt_known"}
+    assert "0.109" in capsys.readouterr().err
+
+
+def test_runs_that_cannot_be_compared_are_told(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = saved / "judged"
+    other = changed_run(whole, tmp_path / "other")
+    (other / "metrics.json").write_text(json.dumps({"protocol": "sat"}))
+    assert main(["compare", str(whole), str(other)]) == 2
+    assert "under 'sat': expected one" in capsys.readouterr().err
+    renamed = changed_run(whole, tmp_path / "renamed", id=lambda n: f"new/{n}")
+    assert main(["compare", str(whole), str(renamed)]) == 2
+    assert "different images; 48 are in one alone" in capsys.readouterr().err
+    boxless = changed_run(whole, tmp_path / "boxless", gt_known="", top1_loc="")
+    assert main(["compare", str(whole), str(boxless)]) == 2
+    assert "no image with gt_known or top1_loc in both" in capsys.readouterr().err

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+
+from tokenloc.inference.map_ids import match_ids
+
+
+def test_the_same_ids_are_matched_as_they_are() -> None:
+    found = match_ids(["a/1.jpg", "a/1.png", "b"], ["b", "a/1.png", "a/1.jpg"])
+    assert found.stored == {"a/1.jpg": "a/1.jpg", "a/1.png": "a/1.png", "b": "b"}
+    assert (found.missing, found.surplus, found.differing) == ([], [], [])
+
+
+@pytest.mark.parametrize("stored", ["a/1", "a/1.JPEG", "a\\1.jpg", "./a/1.jpg", "/a/1.png"])
+def test_extension_and_slashes_may_differ(stored: str) -> None:
+    found = match_ids(["a/1.jpg", "2.5/x"], ["2.5/x", stored])
+    assert found.stored["a/1.jpg"] == stored
+    assert found.differing == ["a/1.jpg"]
+
+
+def test_other_endings_are_part_of_the_id() -> None:
+    found = match_ids(["scan.1", "scan.2"], ["scan"])
+    assert found.missing == ["scan.1", "scan.2"]
+
+
+def test_missing_and_surplus_are_named() -> None:
+    found = match_ids(["a", "b", "c"], ["c", "x/a", "d"])
+    assert found.missing == ["a", "b"]
+    assert found.surplus == ["x/a", "d"]
+
+
+@pytest.mark.parametrize(
+    ("images", "maps", "message"),
+    [
+        (["a.jpg"], ["a", "a.png"], r"1 maps are there twice, or differ by extension or slashes alone: a and a\.png"),
+        (["a.jpg"], ["a.jpg", "a"], r"maps .*alone: a and a\.jpg|a\.jpg and a"),
+        (["a.jpg", "a.png"], ["a"], r"1 images are there twice, .*: a\.jpg and a\.png"),
+        (["a"], ["a", "a"], "1 maps are there twice, .*: a and a"),
+    ],
+)
+def test_ids_that_would_be_one_are_refused(images: list[str], maps: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        match_ids(images, maps)

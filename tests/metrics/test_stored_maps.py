@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tokenloc.boxes import Frame
+from tokenloc.metrics import stored_maps
+from tokenloc.metrics.stored_maps import MapWriter, open_maps, writing_maps
+
+FRAMES = [Frame.resized((500, 333), (224, 224)), Frame.center_cropped((640, 479), (256, 256), (224, 224))]
+
+
+def write(folder: Path, count: int = 7, side: int = 5) -> list[np.ndarray]:
+    maps = list(np.random.default_rng(0).normal(size=(count, side, side)).astype(np.float32))
+    with writing_maps(folder, {"input_frame": "resize"}) as writer:
+        for index, map_ in enumerate(maps):
+            writer.add(f"a/{index}.jpg", map_, [index, 1, 0], FRAMES[index % 2])
+    return maps
+
+
+def test_what_is_stored_comes_back_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_maps, "SHARD", 3)
+    expected = write(tmp_path / "maps")
+    maps = open_maps(tmp_path / "maps")
+    assert maps.ids == [f"a/{index}.jpg" for index in range(7)]
+    assert maps.about == {"input_frame": "resize"}
+    assert not maps.ready
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == [
+        "manifest.json",
+        *(f"maps-{number:05d}.npz" for number in range(3)),
+    ]
+    for index in [6, 0, 3, 1, 2, 5, 4]:
+        stored = maps.load(f"a/{index}.jpg")
+        assert stored.map_.tobytes() == expected[index].tobytes()
+        assert stored.frame == FRAMES[index % 2]
+        assert stored.predicted is not None
+        assert stored.predicted.tolist() == [index, 1, 0]
+
+
+def test_maps_of_other_sizes_go_to_another_file(tmp_path: Path) -> None:
+    with writing_maps(tmp_path / "maps", {}) as writer:
+        for index, side in enumerate((4, 4, 6, 4)):
+            writer.add(str(index), np.zeros((side, side + 1)), [0], FRAMES[0])
+        writer.add("other", np.zeros((4, 5)), [0, 1], FRAMES[0])
+    assert len(list((tmp_path / "maps").glob("*.npz"))) == 4
+    assert open_maps(tmp_path / "maps").load("2").map_.shape == (6, 7)
+
+
+def test_maps_are_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    def broken(writer: MapWriter) -> None:
+        writer.add("a", np.zeros((2, 2)), [0], FRAMES[0])
+        writer.flush()
+        raise RuntimeError("the network is gone")
+
+    with pytest.raises(RuntimeError, match="gone"), writing_maps(tmp_path / "maps", {}) as writer:
+        broken(writer)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_maps_are_not_written_over(tmp_path: Path) -> None:
+    write(tmp_path / "maps")
+    before = sorted((path, path.read_bytes()) for path in (tmp_path / "maps").iterdir())
+    with pytest.raises(FileExistsError, match="maps exists already; remove it, or give another folder"):
+        write(tmp_path / "maps")
+    assert sorted((path, path.read_bytes()) for path in (tmp_path / "maps").iterdir()) == before
+
+
+def test_a_tree_of_npy_files_is_read_by_id(tmp_path: Path) -> None:
+    map_ = np.random.default_rng(0).random((224, 224))
+    for name in ("val/b.JPEG.npy", "val/a.npy"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        np.save(tmp_path / name, map_)
+    maps = open_maps(tmp_path)
+    assert maps.ids == ["val/a", "val/b.JPEG"]
+    assert maps.ready
+    stored = maps.load("val/b.JPEG")
+    assert stored.map_.dtype == np.float64
+    np.testing.assert_array_equal(stored.map_, map_)
+    assert (stored.predicted, stored.frame) == (None, None)
+
+
+def test_broken_maps_are_told_by_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "bytes.npy", np.zeros((4, 4), np.uint8))
+    np.save(tmp_path / "three.npy", np.zeros((1, 4, 4)))
+    np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object))
+    (tmp_path / "empty.npy").write_bytes(b"")
+    maps = open_maps(tmp_path)
+    for name, message in [
+        ("bytes", r"bytes\.npy has shape \(4, 4\), uint8; expected one map \[height, width\] of floats"),
+        ("three", r"three\.npy has shape \(1, 4, 4\), float64"),
+        ("pickled", r"pickled\.npy is no \.npy file of numbers: .*allow_pickle"),
+        ("empty", r"empty\.npy is no \.npy file of numbers"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            maps.load(name)
+
+
+def test_folders_without_maps_are_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder; expected maps of"):
+        open_maps(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"holds no map: expected manifest\.json"):
+        open_maps(tmp_path)
+    (tmp_path / "manifest.json").write_text(json.dumps({"format": "tokenloc maps 9"}))
+    with pytest.raises(
+        ValueError, match=r"manifest\.json is of the form 'tokenloc maps 9', expected 'tokenloc maps 1'"
+    ):
+        open_maps(tmp_path)
