@@ -98,23 +98,3 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as indented JSON (no NaN: standard readers refuse it), whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-@contextmanager
-def folder_written_whole(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``; rename it to ``path`` when the block ends without an error.
-
-    After an error nothing is left.
-
-    Raises:
-        FileExistsError: where ``path`` exists already.
-    """
-    path = Path(path)
-    if path.exists():
-        raise FileExistsError(f"{path} exists already; remove it, or give another folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as beside:
-        temporary = Path(beside) / path.name  # within, since the temporary folder itself is private and removed
-        temporary.mkdir()
-        yield temporary
-        temporary.rename(path)
