@@ -49,7 +49,8 @@ def memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def told(batches: Iterable[Any], _: str, total: int) -> Iterator[Any]:
+def told(batches: Iterable[Any], label: str, total: int) -> Iterator[Any]:
+    print(f"| maps, {label} | peak memory (MiB) | seconds |\n|---|---|---|")
     start = time.perf_counter()
     for number, batch in enumerate(batches, start=1):
         yield batch
@@ -70,8 +71,6 @@ def main() -> None:
         size = sum(path.stat().st_size for path in (Path(folder) / "maps").iterdir()) / 2**20
         how = f"{arguments.protocol}, {arguments.workers} processes; {setting()}"
         print(f"{arguments.maps} maps, {size:.0f} MiB on disk; {how}\n")
-        print("| maps | peak memory (MiB) | seconds |")
-        print("|---|---|---|")
         maps = open_maps(Path(folder) / "maps")
         options: dict[str, Any] = {"workers": arguments.workers, "progress": told}
         measured, _ = measure_maps(maps, dataset, get_protocol(arguments.protocol), **options)

@@ -56,6 +56,15 @@ def test_every_image_has_a_line(saved: Path) -> None:
     assert sum(group["images"] for group in content["per_class"].values()) == 24
 
 
+def test_failures_and_curves_are_drawn(saved: Path) -> None:
+    with (saved / "judged/images.csv").open() as file:
+        failed = {line["error"] for line in csv.DictReader(file)} - {"correct"}
+    figures = saved / "judged/figures"
+    assert {path.name for path in figures.glob("failures-*")} == {f"failures-{name}.jpg" for name in failed}
+    assert failed
+    assert {"curves.png", "threshold.csv", "iou.csv", "iou_by_size.csv"} <= {path.name for path in figures.iterdir()}
+
+
 def test_maps_are_not_written_over(saved: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["evaluate", str(run / "checkpoints/best.ckpt"), "--out", str(saved / "other")]
     assert main([*words, "--save-maps", str(saved / "maps")]) == 2

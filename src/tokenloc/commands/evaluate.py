@@ -12,7 +12,7 @@ from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.commands.console import IncompleteError, console, progress
 from tokenloc.commands.looking import viewing_note, viewing_of
-from tokenloc.commands.results import IMAGES, METRICS, print_results, save_figures
+from tokenloc.commands.results import METRICS, print_results, save_failures, save_figures, save_tables
 from tokenloc.data import ImageDataset, create_dataset
 from tokenloc.data.base import named
 from tokenloc.inference import Localizer, Viewing, choose_device
@@ -91,8 +91,10 @@ def evaluate(
     folder = out or checkpoint.parent.parent / "evaluation" / protocol
     described = {"viewing": str(viewing), **({"threshold_source": source} if source else {})}
     write_json(folder / METRICS, {**measured.to_dict(), **described})
-    measured.save_images(folder / IMAGES)
-    save_figures(Localizer(model, card, fixed, viewing=viewing), dataset, folder / "figures")
+    save_tables(measured, folder)
+    localizer = Localizer(model, card, fixed, viewing=viewing)
+    save_figures(localizer, dataset, folder / "figures")
+    save_failures(localizer, dataset, measured, folder / "figures")
     console.print(f"metrics and figures in {folder}", highlight=False, markup=False)
     if measured.unreadable:
         raise IncompleteError(f"{len(measured.unreadable)} pictures could not be read and are in no number (see above)")
@@ -123,7 +125,7 @@ def _evaluate_maps(
     described = {"maps": {"folder": str(maps.folder), "differing": matched.differing, "surplus": matched.surplus}}
     source_entry = {"threshold_source": source} if source else {}
     write_json(folder / METRICS, {**measured.to_dict(), **described, **source_entry})
-    measured.save_images(folder / IMAGES)
+    save_tables(measured, folder)
     console.print(f"metrics in {folder}", highlight=False, markup=False)
     if measured.unreadable:
         raise IncompleteError(f"{len(measured.unreadable)} maps are missing or broken and in no number (see above)")

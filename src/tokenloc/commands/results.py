@@ -12,13 +12,16 @@ from tokenloc.commands.console import console
 from tokenloc.data import ImageDataset
 from tokenloc.inference import Localizer
 from tokenloc.inference.tally import Measured
+from tokenloc.metrics import ERROR_CATEGORIES
 from tokenloc.reporting import draw_localization, heatmap, save_picture, sheet, table_of_pictures, with_boxes
+from tokenloc.reporting.curves import save_curves
 from tokenloc.reporting.pictures import FOUND
 
 METRICS = "metrics.json"
 IMAGES = "images.csv"
 FIGURES = 12
 PARTS = 4
+FAILURES = 6
 
 
 def print_results(measured: Measured, threshold_source: str | None = None) -> None:
@@ -77,6 +80,28 @@ def save_figures(localizer: Localizer, dataset: ImageDataset, folder: Path, titl
     path = folder / "summary.png"
     save_picture(sheet(drawn, columns=3, title=title or "green: true box, red: found box; right: the map"), path)
     return path
+
+
+def save_tables(measured: Measured, folder: Path) -> None:
+    """Write a measurement's images.csv, and its curves as pictures and data."""
+    measured.save_images(folder / IMAGES)
+    save_curves(measured.evaluation.curve, measured.images, folder / "figures")
+
+
+def save_failures(localizer: Localizer, dataset: ImageDataset, measured: Measured, folder: Path) -> None:
+    """Draw the photographs that fail worst, by the category of their error (``images.csv`` names them all)."""
+    places = {sample.id: index for index, sample in enumerate(dataset)}
+    for category in ERROR_CATEGORIES[1:]:
+        failed = [row for row in measured.images if row.error == category]
+        worst = [places[row.id] for row in sorted(failed, key=lambda row: row.largest or 0.0)[:FAILURES]]
+        images = [dataset.image(index) for index in worst]
+        drawn = [
+            draw_localization(image, localizer(image), dataset[index].boxes)
+            for index, image in zip(worst, images, strict=True)
+        ]
+        if drawn:
+            title = f"{category}: {len(failed)} of {len(measured.images)} photographs, the lowest IoU first"
+            save_picture(sheet(drawn, columns=3, title=title), folder / f"failures-{category}.jpg")
 
 
 def save_parts(localizer: Localizer, pictures: list[Image.Image], path: Path) -> None:

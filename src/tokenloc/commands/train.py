@@ -13,7 +13,7 @@ import yaml
 from tokenloc._files import write_json, write_text
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import console, progress
-from tokenloc.commands.results import IMAGES, METRICS, print_results, save_figures
+from tokenloc.commands.results import METRICS, print_results, save_figures, save_tables
 from tokenloc.data import ImageDataset, Preprocessing, create_dataset
 from tokenloc.inference import Localizer, choose_device
 from tokenloc.inference.evaluation import calibrate_threshold, measure
@@ -96,7 +96,7 @@ def _after(best: Path, out: Path, judged: Protocol, data: DataConfig, workers: i
     source = card.threshold.source if fixed is not None and card.threshold else None
     print_results(measured, source)
     write_json(out / METRICS, {**measured.to_dict(), **({"threshold_source": source} if source else {})})
-    measured.save_images(out / IMAGES)
+    save_tables(measured, out)
     save_figures(Localizer(model, card), test, out / "figures")
 
 

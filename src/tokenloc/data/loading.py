@@ -195,11 +195,17 @@ def training_loader(
     drop_last = drop_last and len(pictures) >= batch_size
     # An order of its own: a loader that is asked twice for its batches, as in a resumed run, gives the same ones.
     order = RandomSampler(pictures, generator=torch.Generator().manual_seed(seed))
-    return DataLoader(pictures, sampler=order, drop_last=drop_last, **_common(batch_size, workers, seed))
+    return DataLoader(pictures, sampler=order, drop_last=drop_last, batch_size=batch_size, **_common(workers, seed))
 
 
 def evaluation_loader(
-    dataset: ImageDataset, transform: FramedTransform, batch_size: int = 32, *, workers: int = 0, seed: int = 0
+    dataset: ImageDataset,
+    transform: FramedTransform,
+    batch_size: int = 32,
+    *,
+    workers: int = 0,
+    seed: int = 0,
+    share: tuple[int, int] = (0, 1),
 ) -> DataLoader[Located]:
     """Return batches (``Located``) in the dataset's order, every sample once.
 
@@ -209,9 +215,12 @@ def evaluation_loader(
         batch_size: pictures a batch, unreadable ones among them.
         workers: worker processes, 0 for none.
         seed: of the workers.
+        share: (r, w): only the batches r, r + w, r + 2 w …, for process r of w.
     """
     pictures: Dataset[Any] = LocatedPictures(dataset, transform)
-    return DataLoader(pictures, collate_fn=collate_located, **_common(batch_size, workers, seed))
+    starts = range(0, len(dataset), batch_size)[share[0] :: share[1]]
+    batches = [list(range(start, min(start + batch_size, len(dataset)))) for start in starts]
+    return DataLoader(pictures, batch_sampler=batches, collate_fn=collate_located, **_common(workers, seed))
 
 
 def _seed_worker(seed: int, worker: int) -> None:
@@ -219,9 +228,8 @@ def _seed_worker(seed: int, worker: int) -> None:
     torch.manual_seed(seed + worker)
 
 
-def _common(batch_size: int, workers: int, seed: int) -> dict[str, Any]:
+def _common(workers: int, seed: int) -> dict[str, Any]:
     return {
-        "batch_size": batch_size,
         "num_workers": workers,
         "generator": torch.Generator().manual_seed(seed),
         "worker_init_fn": partial(_seed_worker, seed),

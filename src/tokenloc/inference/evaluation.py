@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from tokenloc.data import (
     Unreadable,
     evaluation_loader,
 )
+from tokenloc.inference.processes import in_order, share
 from tokenloc.inference.tally import Measured, Tally
 from tokenloc.inference.viewing import Viewer, Viewing
 from tokenloc.methods import Method
@@ -45,7 +47,9 @@ def measure(
     progress: Progress | None = None,
     save: MapWriter | None = None,
 ) -> Measured:
-    """Measure a model on a dataset under a protocol.
+    """Measure a model on a dataset under a protocol; by all processes together where torch.distributed has several.
+
+    Each process then gets the whole result, the same to the last bit as of one process alone.
 
     Args:
         model: is put in evaluation mode and left in the mode it was in.
@@ -63,17 +67,18 @@ def measure(
         ValueError: where no picture at all could be read, or a map has values that are not finite.
     """
     viewer = Viewer(viewing or Viewing(), preprocessing, protocol)
-    loader = evaluation_loader(dataset, viewer.transform, batch_size, workers=workers)
-    batches: Iterable[Any] = progress(loader, "measuring", len(loader)) if progress else loader
+    loader = evaluation_loader(dataset, viewer.transform, batch_size, workers=workers, share=share())
+    total = math.ceil(len(dataset) / batch_size)
     unreadable: list[Unreadable] = []
     with evaluating(model), TemporaryFile() as scratch, ThreadPoolExecutor() as threads:
+        score = partial(_score, protocol, threshold)
+        batches: Iterable[_Found] = in_order(
+            (_found(model, viewer, dataset, batch, score, threads) for batch in loader), total
+        )
         tally = Tally(protocol, threshold, scratch)
-        for batch in batches:
-            unreadable += batch.unreadable
-            located = list(_located(model, viewer, dataset, batch))
-            for picture, scores in zip(
-                located, threads.map(partial(_score, protocol, threshold), located), strict=True
-            ):
+        for broken, located in progress(batches, "measuring", total) if progress else batches:
+            unreadable += broken
+            for picture, scores in located:
                 tally.add(picture.sample, picture.frame, scores)
                 if save is not None:
                     save.add(picture.sample.id, picture.map_, picture.predicted, picture.frame)
@@ -88,6 +93,23 @@ class _LocatedSample(NamedTuple):
     mask: NDArray[np.uint8] | None
     map_: NDArray[np.float32]
     predicted: NDArray[np.int64]
+
+
+_Found = tuple[list[Unreadable], list[tuple[_LocatedSample, ImageScores]]]
+"""A batch's broken pictures, and the others with their scores."""
+
+
+def _found(
+    model: Method,
+    viewer: Viewer,
+    dataset: ImageDataset,
+    batch: Located,
+    score: Callable[[_LocatedSample], ImageScores],
+    threads: ThreadPoolExecutor,
+) -> _Found:
+    located = list(_located(model, viewer, dataset, batch))
+    scores = threads.map(score, located)
+    return batch.unreadable, [(picture._replace(mask=None), one) for picture, one in zip(located, scores, strict=True)]
 
 
 def _located(model: Method, viewer: Viewer, dataset: ImageDataset, batch: Located) -> Iterator[_LocatedSample]:

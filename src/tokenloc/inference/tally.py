@@ -66,7 +66,7 @@ class Tally:
 
     def __init__(self, protocol: Protocol, threshold: float | None, scratch: IO[bytes]) -> None:
         self.protocol = protocol
-        self._metrics = LocalizationMetrics(protocol, threshold)
+        self._metrics = LocalizationMetrics(protocol, threshold, sync_on_compute=False)  # every process adds all images
         self._log = ImageLog(protocol, scratch)
         self._constant: dict[str, list[float]] = {name: [] for name in CONSTANT_BOXES}
 

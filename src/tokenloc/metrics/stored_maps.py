@@ -152,6 +152,8 @@ def writing_maps(folder: str | Path, about: Mapping[str, Any]) -> Iterator[MapWr
     Raises:
         FileExistsError: where the folder exists.
     """
+    if Path(folder).exists():
+        raise FileExistsError(f"{folder} exists already; remove it, or give another folder")
     with folder_written_whole(folder) as temporary:
         writer = MapWriter(temporary)
         yield writer
