@@ -163,6 +163,14 @@ def test_an_xml_file_without_an_object_gives_no_box(tmp_path: Path) -> None:
     assert [problem.id for problem in val.check()] == ["val/ILSVRC2012_val_00000001.JPEG"]
 
 
+def test_an_object_of_another_class_gives_no_box(tmp_path: Path) -> None:
+    path = build.voc(tmp_path / "xml/a.xml", FISH, [(0, 1, 5, 5)])
+    other = build.voc(tmp_path / "other.xml", TENCH, [(2, 2, 9, 7)]).read_text()
+    path.write_text(path.read_text().replace("</annotation>", other[other.index("<object>") :].strip()))
+    truth = read_truth(tmp_path / "xml")["a"]
+    assert (truth.wnid, truth.boxes.tolist()) == (FISH, [[0, 1, 5, 5]])
+
+
 def test_without_boxes_val_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     _val(tmp_path, nested=True)
     with caplog.at_level(logging.WARNING):
@@ -374,6 +382,20 @@ def test_val2_is_imagenetv2_by_the_referees_lists(tmp_path: Path, folder: str, n
     second = ImageNetDataset(tmp_path, "val2", metadata=metadata)
     assert _rows(second) == [("val2/0/0.jpeg", TENCH, [[1, 1, 9, 7]]), ("val2/2/1.jpeg", SHARK, [[0, 0, 4, 4]])]
     assert second.check() == []
+
+
+def test_lists_with_imagenetv2s_original_names_find_the_referees_files(tmp_path: Path) -> None:
+    build.pictures(tmp_path / "val2", ["0/0.jpeg", "2/1.jpeg"])
+    build.split_files(tmp_path / "metadata/val", {"val2/2/bcf8a532.jpeg": 2, "val2/0/a31041fd.jpeg": 0})
+    build.text(tmp_path / "metadata/val/mapping.txt", ["0/0.jpeg, 0/a31041fd.jpeg", "2/1.jpeg, 2/bcf8a532.jpeg"])
+    second = ImageNetDataset(tmp_path, "val2", metadata=tmp_path / "metadata")
+    assert [(sample.id, sample.path) for sample in second] == [
+        ("val2/2/bcf8a532.jpeg", tmp_path / "val2/2/1.jpeg"),
+        ("val2/0/a31041fd.jpeg", tmp_path / "val2/0/0.jpeg"),
+    ]
+    (tmp_path / "val2/0/0.jpeg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 of the 2 pictures of imagenet val2 .*: val2/0/a31041fd.jpeg"):
+        ImageNetDataset(tmp_path, "val2", metadata=tmp_path / "metadata")
 
 
 def test_val2_without_lists_has_classes_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -161,6 +161,12 @@ def test_a_mask_of_another_resolution_is_brought_to_the_pictures(
     np.testing.assert_array_equal(mask, expected)
 
 
+def test_any_value_above_0_marks_an_object(tree: Path) -> None:
+    Image.fromarray(np.arange(96, dtype=np.uint8).reshape(8, 12)).save(tree / "val/0bt9lr/b_m0bt9lr_4.png")
+    mask = OpenImagesDataset(tree, "val").mask(0)
+    np.testing.assert_array_equal(mask, np.arange(96).reshape(8, 12) > 0)
+
+
 def test_a_mask_of_another_shape_is_named_and_never_scored(tree: Path) -> None:
     _mask(tree / "val/0bt9lr/b_m0bt9lr_4.png", np.s_[:4], np.s_[:4], (8, 12))
     (tree / "val/0bt_c3/c_m0bt_c3_3.png").write_bytes(b"")

@@ -109,8 +109,8 @@ def test_damaged_annotations_are_named(tmp_path: Path) -> None:
     _devkit(tmp_path)
     path = tmp_path / "devkit/cars_train_annos.mat"
     row = _row((1, 1, 2, 2), **{"class": 4, "fname": "00001.jpg"})
-    build.mat(path, annotations=build.structures([row]))
-    message = r"train_annos.mat: classes outside 1 to 3 \(1\): cars_train/00001.jpg with 4"
+    build.mat(path, annotations=build.structures([row, {**row, "class": 0, "fname": "00002.jpg"}]))
+    message = r"train_annos.mat: classes outside 1 to 3 \(2\): cars_train/00001.jpg with 4, cars_train/00002.jpg with 0"
     with pytest.raises(ValueError, match=message):
         StanfordCarsDataset(tmp_path, "train")
     build.mat(path, annotations=build.structures([{**row, "class": 1}] * 2))

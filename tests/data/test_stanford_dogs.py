@@ -114,3 +114,4 @@ def test_a_damaged_annotation_is_named(tmp_path: Path) -> None:
     build.text(root / "Annotation/n02085620-Chihuahua/n02085620_7", ["<annotation>"])
     with pytest.raises(ValueError, match=r"n02085620_7: not a Pascal VOC XML file"):
         StanfordDogsDataset(root, "train")
+    assert len(StanfordDogsDataset(root, "train", [BREEDS[1]])) == 2  # annotations of other breeds are not read
