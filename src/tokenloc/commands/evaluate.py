@@ -18,6 +18,7 @@ from tokenloc.data.base import named
 from tokenloc.inference import Localizer, Viewing, choose_device
 from tokenloc.inference.evaluation import calibrate_threshold, measure
 from tokenloc.inference.measured_maps import measure_maps
+from tokenloc.inference.processes import joined
 from tokenloc.metrics.stored_maps import StoredMaps, open_maps, writing_maps
 from tokenloc.training.checkpoint import Card, load_checkpoint, store_threshold
 from tokenloc.training.config import DataSource
@@ -43,6 +44,8 @@ def evaluate(
     device: str = "auto",
 ) -> Path:
     """Measure a checkpoint, or maps that any code made, on a dataset; write metrics.json, images.csv and figures.
+
+    Under torchrun the photographs are shared by all processes; the result is the same to the last bit.
 
     Under the protocol `standard` the map threshold is the one that `tokenloc calibrate` stored in the checkpoint;
     where there is none, the best threshold on the evaluated set is used and named as the oracle that it is.
@@ -80,15 +83,18 @@ def evaluate(
     model, card = load_checkpoint(checkpoint)
     dataset = open_dataset(card, data, split)
     viewing = viewing_of(scales, flip, refine, ten_crop)
-    fixed, source = _threshold(card, judged, threshold, viewing)
-    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress, "viewing": viewing}
-    model.to(choose_device(device))
+    fixed, source = _threshold(card, judged, threshold, viewing, dataset)
+    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "viewing": viewing}
     about: dict[str, Any] = {"input_frame": judged.input_frame, "viewing": str(viewing), "classes": card.classes}
     about |= {"model": asdict(card.model), "threshold": fixed, "threshold_source": source}
-    with writing_maps(save_maps, about) if save_maps else nullcontext() as save:
+    with joined() as first, writing_maps(save_maps, about) if save_maps and first else nullcontext() as save:
+        model.to(choose_device(device))
+        options["progress"] = progress if first else None
         measured = measure(model, dataset, card.preprocessing, judged, fixed, save=save, **options)
-    print_results(measured, source)
     folder = out or checkpoint.parent.parent / "evaluation" / protocol
+    if not first:
+        return folder / METRICS
+    print_results(measured, source)
     described = {"viewing": str(viewing), **({"threshold_source": source} if source else {})}
     write_json(folder / METRICS, {**measured.to_dict(), **described})
     save_tables(measured, folder)
@@ -190,11 +196,13 @@ def open_dataset(card: Card, data: DataSource, split: str) -> ImageDataset:
 
 
 def _threshold(
-    card: Card, protocol: Protocol, given: float | None, viewing: Viewing
+    card: Card, protocol: Protocol, given: float | None, viewing: Viewing, dataset: ImageDataset
 ) -> tuple[float | None, str | None]:
     """Return the fixed threshold and where it comes from; None for the protocol's own rule."""
     if given is not None:
         return checked_threshold(given), "given on the command line"
     if protocol.threshold_rule == "calibrated" and card.threshold:
-        return card.threshold.value, card.threshold.source + viewing_note(card, viewing)
+        seen = card.threshold.photographs == f"{dataset.split} of {dataset.name}"
+        mark = "; chosen on the very photographs that are measured, as an oracle" if seen else ""
+        return card.threshold.value, card.threshold.source + viewing_note(card, viewing) + mark
     return None, None

@@ -159,8 +159,9 @@ def calibrate_threshold(
     if oracle is None:
         raise ValueError(f"no box of {dataset.name} ({dataset.split}) lies inside its picture")
     seen = "" if viewing == Viewing() else f", {viewing}"
-    photographs = f"{dataset.split} of {dataset.name} ({len(dataset)} photographs)"
-    return Threshold(oracle.threshold, f"calibrated on {photographs}, protocol {protocol.name}{seen}", str(viewing))
+    photographs = f"{dataset.split} of {dataset.name}"
+    source = f"calibrated on {photographs} ({len(dataset)} photographs), protocol {protocol.name}{seen}"
+    return Threshold(oracle.threshold, source, str(viewing), photographs)
 
 
 @contextmanager

@@ -38,11 +38,13 @@ class Threshold:
         value: in [0, 1], on maps scaled to [0, 1].
         source: where it comes from, for people: ``calibrated on train of cub (300 photographs), protocol standard``.
         viewing: how the model looked at pictures when it was chosen; see ``Viewing``.
+        photographs: on which it was chosen: ``train of cub``; empty where that is not known.
     """
 
     value: float
     source: str
     viewing: str = "plain"
+    photographs: str = ""
 
 
 @dataclass(frozen=True)
