@@ -15,6 +15,7 @@ from tokenloc.commands.looking import viewing_note, viewing_of
 from tokenloc.commands.results import METRICS, print_results, save_failures, save_figures, save_tables
 from tokenloc.data import ImageDataset, create_dataset
 from tokenloc.data.base import named
+from tokenloc.data.registry import Role, split_of
 from tokenloc.inference import Localizer, Viewing, choose_device
 from tokenloc.inference.evaluation import calibrate_threshold, measure
 from tokenloc.inference.measured_maps import measure_maps
@@ -28,7 +29,7 @@ def evaluate(
     checkpoint: Path | None = None,
     *,
     data: DataSource,
-    split: str = "test",
+    split: str | None = None,
     protocol: str = "standard",
     maps: Path | None = None,
     save_maps: Path | None = None,
@@ -53,7 +54,7 @@ def evaluate(
     Args:
         checkpoint: a checkpoint of `tokenloc train`; none where maps are given.
         data: the dataset; by default the one that the checkpoint was trained on.
-        split: the split of the dataset.
+        split: the split of the dataset; by default the one that papers measure on: test, of imagenet val.
         protocol: by which boxes are judged; see `tokenloc list protocols`.
         maps: a folder of maps to measure in place of a checkpoint: of `--save-maps`, or an ID.npy for each image, in
             [0, 1], 224x224.
@@ -81,7 +82,7 @@ def evaluate(
         folder = out or Path(str(maps).rstrip("/")).parent / "evaluation" / protocol
         return _evaluate_maps(open_maps(str(maps)), data, split, judged, threshold, folder, workers)
     model, card = load_checkpoint(checkpoint)
-    dataset = open_dataset(card, data, split)
+    dataset = open_dataset(card, data, split, "measured")
     viewing = viewing_of(scales, flip, refine, ten_crop)
     fixed, source = _threshold(card, judged, threshold, viewing, dataset)
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "viewing": viewing}
@@ -110,7 +111,7 @@ def evaluate(
 def _evaluate_maps(
     maps: StoredMaps,
     data: DataSource,
-    split: str,
+    split: str | None,
     protocol: Protocol,
     given: float | None,
     folder: Path,
@@ -118,7 +119,8 @@ def _evaluate_maps(
 ) -> Path:
     """Measure maps on disk; write metrics.json and images.csv to ``folder``."""
     classes = maps.about.get("classes")
-    dataset = create_dataset(data.name or "folder", data.root, split, classes, **(data.options or {}))
+    name = data.name or "folder"
+    dataset = create_dataset(name, data.root, split or split_of(name, "measured"), classes, **(data.options or {}))
     dataset = dataset if classes is None else dataset.in_class_order(classes)
     threshold, source = given, None if given is None else "given on the command line"
     if given is None and protocol.threshold_rule == "calibrated" and maps.about.get("threshold") is not None:
@@ -142,7 +144,7 @@ def calibrate(
     checkpoint: Path,
     *,
     data: DataSource,
-    split: str = "val",
+    split: str | None = None,
     protocol: str = "standard",
     scales: list[int] | None = None,
     flip: bool = False,
@@ -156,7 +158,7 @@ def calibrate(
     Args:
         checkpoint: a checkpoint of `tokenloc train`; it is replaced whole.
         data: the dataset; by default the one that the checkpoint was trained on.
-        split: the split of the dataset; not the one that is measured later.
+        split: the split of the dataset; by default the held-out one: val, of imagenet val2.
         protocol: by which boxes are judged; see `tokenloc list protocols`.
         scales: sides of the network's input in pixels, such as 224 320 448, over which maps and scores are averaged; by
             default the side that the model was trained with.
@@ -170,7 +172,7 @@ def calibrate(
         the threshold.
     """
     model, card = load_checkpoint(checkpoint)
-    dataset = open_dataset(card, data, split)
+    dataset = open_dataset(card, data, split, "held_out")
     model.to(choose_device(device))
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
     options["viewing"] = viewing_of(scales, flip, refine)
@@ -182,8 +184,10 @@ def calibrate(
     return chosen.value
 
 
-def open_dataset(card: Card, data: DataSource, split: str) -> ImageDataset:
+def open_dataset(card: Card, data: DataSource, split: str | None, role: Role = "measured") -> ImageDataset:
     """Open a split of the named dataset, or of the one the checkpoint was trained on, with its classes.
+
+    Where no split is named it is the one that has the role in that dataset.
 
     Raises:
         ValueError: where the dataset has other classes than the checkpoint.
@@ -192,7 +196,9 @@ def open_dataset(card: Card, data: DataSource, split: str) -> ImageDataset:
     name = data.name or trained.get("name") or "folder"
     root = data.root or trained.get("root")
     options = data.options if data.options is not None else (trained.get("options") or {} if data.name is None else {})
-    return create_dataset(name, root, split, card.classes, **options).in_class_order(card.classes)
+    return create_dataset(name, root, split or split_of(name, role), card.classes, **options).in_class_order(
+        card.classes
+    )
 
 
 def _threshold(

@@ -86,6 +86,8 @@ class ImageDataset:
 
     name: str = "images"
     splits: tuple[str, ...] = ("train", "val", "test")
+    measured_split: str = "test"
+    held_out_split: str = "val"
     has_masks: bool = False
 
     def __init__(

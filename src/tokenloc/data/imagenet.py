@@ -60,6 +60,8 @@ class ImageNetDataset(ListedDataset):
 
     name = "imagenet"
     splits = ("train", "val", "val2")
+    measured_split = "val"
+    held_out_split = "val2"
     source = SOURCE
 
     def __init__(

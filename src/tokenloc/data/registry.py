@@ -8,7 +8,7 @@ import pkgutil
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tokenloc.data
 from tokenloc._names import Registry, unknown_name
@@ -46,6 +46,20 @@ def create_dataset(
             raise unknown_name(f"option of dataset {name!r}:", option, valid)
     create: Callable[..., ImageDataset] = dataset  # each has options of its own
     return create(root, split, classes, **options)
+
+
+Role = Literal["measured", "held_out"]
+
+
+def split_of(name: str, role: Role) -> str:
+    """Return the split of a dataset that papers measure on, or the one that is held out to choose thresholds by.
+
+    >>> split_of("cub", "measured"), split_of("imagenet", "measured"), split_of("imagenet", "held_out")
+    ('test', 'val', 'val2')
+    """
+    _discover()
+    dataset = DATASETS[name]
+    return dataset.measured_split if role == "measured" else dataset.held_out_split
 
 
 def list_datasets(pattern: str | None = None) -> list[str]:
