@@ -108,9 +108,9 @@ def test_pooling_has_the_layers_that_it_needs_and_no_others() -> None:
     assert layers["max"] == {"weight", "dig", "max_score"}
 
 
-def test_each_kernel_starts_kaiming_uniform() -> None:
+def test_each_kernel_starts_as_torchs_convolutions_do() -> None:
     weight = head(width=16, num_classes=40).weight
-    bound = math.sqrt(6 / (16 * 9))
+    bound = 1 / math.sqrt(16 * 9)
     for kernel in weight:
         assert 0.98 * bound < float(kernel.detach().abs().max()) <= bound
         assert abs(float(kernel.detach().std()) - bound / math.sqrt(3)) < 0.02 * bound

@@ -113,7 +113,8 @@ class CueDigging(nn.Module):
         pooling: see :class:`LCTR`.
 
     Attributes:
-        weight: W, [G, C, D, k, k], initialised Kaiming-uniformly.
+        weight: W, [G, C, D, k, k], initialised Kaiming-uniformly as torch does its convolutions, with a = sqrt(5); see
+            ``semantic_head`` for what a larger start does.
 
     Raises:
         ValueError: a value that is not among those above.
@@ -131,7 +132,7 @@ class CueDigging(nn.Module):
         self.max_score = nn.Linear(width, kernels) if pooling in ("separate", "max") else None
         self.weight = nn.Parameter(torch.empty(kernels, num_classes, width, kernel_size, kernel_size))
         for kernel in self.weight:
-            nn.init.kaiming_uniform_(kernel)
+            nn.init.kaiming_uniform_(kernel, a=5**0.5)
 
     def scores(self, tokens: Tensor, attention: Tensor) -> Tensor:
         """Return S [B, G] in (0, 1) from X_L [B, D, h, w] and the class token's attention [B, h, w]."""
