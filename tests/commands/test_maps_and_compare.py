@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 
 from tokenloc.boxes import get_protocol, scaled_map
 from tokenloc.cli import main
+from tokenloc.commands.results import save_figures
 from tokenloc.data import create_dataset
+from tokenloc.inference import Localizer
 
 SCENES = ["--data.name", "scenes", "--data.options", "{size: 40, length: 24}"]
 
@@ -40,6 +43,33 @@ def test_saved_maps_give_the_same_metrics_without_the_checkpoint(saved: Path, tm
     assert first["threshold_source"].startswith("calibrated on val of scenes")
     assert again == first
     assert (tmp_path / "again/images.csv").read_text() == (saved / "judged/images.csv").read_text()
+
+
+def test_maps_keep_the_calibrated_threshold_whatever_they_were_saved_under(
+    saved: Path, run: Path, tmp_path: Path
+) -> None:
+    words = ["evaluate", str(run / "checkpoints/best.ckpt"), "--protocol", "wsol-eval", "--thresholds", "0.1", "0.2"]
+    assert main([*words, "--out", str(tmp_path / "other"), "--save-maps", str(tmp_path / "maps")]) == 0
+    assert main(["evaluate", "--maps", str(tmp_path / "maps"), *SCENES, "--out", str(tmp_path / "again")]) == 0
+    first, again = metrics_of(saved / "judged"), metrics_of(tmp_path / "again")
+    for key in ("threshold", "threshold_source", "metrics"):
+        assert again[key] == first[key]
+
+
+def test_pictures_of_one_name_are_all_drawn(run: Path, tmp_path: Path) -> None:
+    test = create_dataset("scenes", None, "test", size=40, length=3)
+    test.samples = [replace(sample, id=f"{number}/same.jpg") for number, sample in enumerate(test)]
+    save_figures(Localizer.from_checkpoint(run / "checkpoints/best.ckpt"), test, tmp_path)
+    assert {"same.jpg", "same-2.jpg", "same-3.jpg"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_pictures_of_earlier_failures_go(saved: Path, run: Path, tmp_path: Path) -> None:
+    stale = tmp_path / "judged/figures/failures-multi_instance.jpg"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"old")
+    assert main(["evaluate", str(run / "checkpoints/best.ckpt"), "--out", str(tmp_path / "judged")]) == 0
+    assert stale.exists() == (saved / "judged/figures/failures-multi_instance.jpg").exists()
+    assert not stale.exists() or stale.read_bytes() != b"old"
 
 
 def test_every_image_has_a_line(saved: Path) -> None:
@@ -93,7 +123,7 @@ def test_maps_of_other_code_with_faults_are_measured_and_told(
     assert content["maps"]["surplus"] == ["stray"]
     printed = capsys.readouterr().err
     assert "1 maps have no image: stray" in printed
-    assert "1 maps are missing or broken and in no number" in printed
+    assert "1 photographs are in no number: the map, or the mask, is missing" in printed
 
 
 def changed_run(source: Path, folder: Path, **changes: Any) -> Path:
@@ -137,6 +167,10 @@ def test_runs_that_cannot_be_compared_are_told(saved: Path, tmp_path: Path, caps
     renamed = changed_run(whole, tmp_path / "renamed", id=lambda n: f"new/{n}")
     assert main(["compare", str(whole), str(renamed)]) == 2
     assert "different images; 48 are in one alone" in capsys.readouterr().err
+    for content in ("{", "[]", "{}"):
+        (other / "metrics.json").write_text(content)
+        assert main(["compare", str(whole), str(other)]) == 2
+        assert "other/metrics.json names no protocol" in capsys.readouterr().err
     boxless = changed_run(whole, tmp_path / "boxless", gt_known="", top1_loc="")
     assert main(["compare", str(whole), str(boxless)]) == 2
     assert "no image with gt_known or top1_loc in both" in capsys.readouterr().err

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 import tokenloc
-from tokenloc.boxes import get_protocol, largest_boxes, prepare_map
+from tokenloc.boxes import best_iou, get_protocol, largest_boxes, prepare_map, truth_boxes
 from tokenloc.data import Unreadable, create_dataset, transforms
 from tokenloc.inference import Localization, Localizer, choose_device
+from tokenloc.inference.evaluation import measure
 from tokenloc.training.checkpoint import load_checkpoint
 
 
@@ -143,3 +144,21 @@ def test_a_map_with_nan_is_an_error(
     monkeypatch.setattr(localizer.model, "class_maps", lambda images: (torch.zeros(len(images), 6), lambda _: broken))
     with pytest.raises(ValueError, match="16 of 16 values that are not finite"):
         localizer(picture)
+
+
+@pytest.mark.parametrize("name", ["standard", "sat", "wsol-eval", "ts-cam"])
+def test_the_box_that_is_drawn_is_the_one_that_is_measured(run: Path, name: str) -> None:
+    """Under every protocol the box has the IoU that the evaluation's row says."""
+    model, card = load_checkpoint(run / "checkpoints/best.ckpt")
+    test, judged = create_dataset("scenes", None, "test", card.classes, size=40, length=24), get_protocol(name)
+    rows = measure(model, test, card.preprocessing, judged, 0.6).images
+    localizer = Localizer(model, card, 0.6, protocol=judged)
+    right = [index for index, row in enumerate(rows) if row.top1_cls]
+    assert right
+    for index in right:
+        found = localizer(test.image(index))
+        assert found.map.max() <= 1
+        boxes = found.boxes[:1] if judged.truth_frame == "original" else found.frame.to_network(found.boxes[:1])
+        boxes = np.minimum(boxes.round(6), 31 if judged.box_end == "inside" else 40)
+        truth = truth_boxes(test[index].boxes, found.frame, judged)
+        assert best_iou(boxes, truth, judged)[0] == pytest.approx(rows[index].largest, abs=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 
 from tokenloc.boxes import get_protocol, quantised_map, scaled_map
+from tokenloc.commands.results import print_results
 from tokenloc.data import create_dataset
-from tokenloc.data.base import ImageDataset
+from tokenloc.data.base import NO_BOXES, ImageDataset
 from tokenloc.inference.evaluation import measure
 from tokenloc.inference.measured_maps import measure_maps
 from tokenloc.metrics import Totals, evaluate, score_image
@@ -99,9 +101,49 @@ def test_what_is_wrong_with_a_map_is_named_and_never_scored(tmp_path: Path) -> N
     assert found.evaluation.images == 3
 
 
+def test_a_mask_of_another_size_is_named_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    test = scenes(2)
+    masks = {0: np.zeros((9, 9), np.uint8), 1: test.mask(1)}
+    monkeypatch.setattr(type(test), "mask", lambda _, index: masks[index])
+    found, _ = measure_maps(open_maps(save_tree(tmp_path / "maps", referee_maps(test))), test, REFEREE)
+    assert [item.id for item in found.unreadable] == [test[0].id]
+    assert "is 40x40, but its mask 9x9" in found.unreadable[0].reason
+
+
+def test_images_without_what_others_have_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    test = scenes(3)
+    maps = open_maps(save_tree(tmp_path / "maps", referee_maps(test)))
+    test.samples = [replace(test[0], boxes=NO_BOXES), *list(test)[1:]]
+    test.classes, test.skipped = (*test.classes, "none of it"), ["gone.jpg"]
+    found, _ = measure_maps(maps, test, REFEREE)
+    missing = found.to_dict()["missing"]
+    assert (missing["boxes"], missing["masks"], missing["images"]) == ([test[0].id], [], ["gone.jpg"])
+    assert set(missing["classes"]) == set(test.classes) - {test.classes[sample.label] for sample in test}
+    assert (found.evaluation.images, found.evaluation.images_with_boxes) == (3, 2)
+    print_results(found)
+    printed = capsys.readouterr().err
+    assert f"1 photographs have no true box, where others have, and are in no box metric: {test[0].id}" in printed
+    assert "1 photographs are listed, but absent, and were left out: gone.jpg" in printed
+    assert "have no mask" not in printed
+
+
+def test_a_set_without_any_truth_lacks_its_metrics_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = scenes(2)
+    maps = open_maps(save_tree(tmp_path / "maps", referee_maps(test)))
+    test.samples = [replace(sample, boxes=NO_BOXES) for sample in test]
+    monkeypatch.setattr(type(test), "mask", lambda *_: None)
+    found, _ = measure_maps(maps, test, REFEREE)
+    assert found.missing["boxes"] == found.missing["masks"] == []
+    assert (found.evaluation.gt_known, found.evaluation.pxap) == (None, None)
+    print_results(found)
+    assert "there are no true boxes or masks: localization is not measured" in capsys.readouterr().err
+
+
 def test_no_map_at_all_is_an_error(tmp_path: Path) -> None:
     maps = open_maps(save_tree(tmp_path / "maps", {"other": np.zeros((224, 224))}))
-    with pytest.raises(ValueError, match="none of the 6 pictures could be read; the first: .* has no map in"):
+    with pytest.raises(ValueError, match="none of the 6 photographs could be measured; the first: .* has no map in"):
         measure_maps(maps, scenes(), REFEREE)
 
 

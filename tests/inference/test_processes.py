@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -19,25 +20,39 @@ def test_one_process_alone_takes_everything() -> None:
         assert list(in_order(iter("abc"), 3)) == ["a", "b", "c"]
 
 
-def evaluate(run: Path, out: Path, processes: int, port: int) -> dict[str, bytes]:
-    """Start the command as torchrun does, and return the files that it wrote."""
-    command = [sys.executable, "-m", "tokenloc.cli", "evaluate", str(run / "checkpoints/best.ckpt"), "--out", str(out)]
-    command += ["--batch_size", "5", "--device", "cpu", "--save_maps", str(out / "maps")]
+def evaluate(words: list[str], out: Path, processes: int, port: int) -> dict[str, bytes]:
+    """Start the command as torchrun does, and return the files that it wrote; one process alone tells of them."""
+    command = [sys.executable, "-m", "tokenloc.cli", "evaluate", *words, "--out", str(out)]
     common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     own = [{**common, "RANK": str(rank), "WORLD_SIZE": str(processes)} for rank in range(processes)]
     started = [subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) for env in own]
+    printed = []
     for process in started:
-        _, errors = process.communicate(timeout=240)
-        assert process.returncode == 0, errors
-    files = [out / "metrics.json", out / "images.csv", *(out / "maps").iterdir()]
-    return {path.name: path.read_bytes() for path in files}
+        printed.append(process.communicate(timeout=240)[1])
+        assert process.returncode == 0, printed[-1]
+    assert ["map threshold" in errors for errors in printed] == [True, *[False] * (processes - 1)]
+    return {path.name: path.read_bytes() for path in (out / "metrics.json", out / "images.csv")}
 
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_two_and_three_processes_write_what_one_writes(run: Path, tmp_path: Path, processes: int) -> None:
     """24 photographs in batches of 5 divide evenly among neither."""
     port = 20000 + os.getpid() % 20000 + processes
-    alone = evaluate(run, tmp_path / "alone", 1, port)
-    together = evaluate(run, tmp_path / "together", processes, port)
-    assert set(alone) == {"metrics.json", "images.csv", "manifest.json", "maps-00000.npz"}
+    words = [str(run / "checkpoints/best.ckpt"), "--batch_size", "5", "--device", "cpu", "--save_maps"]
+    alone = evaluate([*words, str(tmp_path / "maps")], tmp_path / "alone", 1, port)
+    together = evaluate([*words, str(tmp_path / "same")], tmp_path / "together", processes, port)
     assert alone == together
+    maps, same = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("maps", "same"))
+    assert set(maps) == {"manifest.json", "maps-00000.npz"}
+    assert maps == same
+
+
+def test_two_processes_measure_maps_as_one_does(run: Path, tmp_path: Path) -> None:
+    """70 photographs are two batches of maps, of 64 and 6."""
+    data = ["--data.name", "scenes", "--data.options", "{size: 40, length: 70}"]
+    port = 20000 + os.getpid() % 20000 + 9
+    words = [str(run / "checkpoints/best.ckpt"), *data, "--device", "cpu", "--save_maps", str(tmp_path / "maps")]
+    model = evaluate(words, tmp_path / "model", 1, port)
+    together = evaluate(["--maps", str(tmp_path / "maps"), *data], tmp_path / "together", 2, port)
+    assert together["images.csv"] == model["images.csv"]
+    assert json.loads(together["metrics.json"])["metrics"] == json.loads(model["metrics.json"])["metrics"]

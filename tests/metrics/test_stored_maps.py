@@ -87,15 +87,56 @@ def test_broken_maps_are_told_by_file(tmp_path: Path) -> None:
     np.save(tmp_path / "three.npy", np.zeros((1, 4, 4)))
     np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object))
     (tmp_path / "empty.npy").write_bytes(b"")
+    whole = (tmp_path / "three.npy").read_bytes()
+    (tmp_path / "header.npy").write_bytes(whole[:10] + b"{{{((" + whole[15:])
+    (tmp_path / "cut.npy").write_bytes(whole[:-8])
+    np.savez(tmp_path / "zip", map_=np.zeros((4, 4)))
+    (tmp_path / "zip.npz").rename(tmp_path / "zip.npy")
     maps = open_maps(tmp_path)
     for name, message in [
         ("bytes", r"bytes\.npy has shape \(4, 4\), uint8; expected one map \[height, width\] of floats"),
         ("three", r"three\.npy has shape \(1, 4, 4\), float64"),
-        ("pickled", r"pickled\.npy is no \.npy file of numbers: .*allow_pickle"),
-        ("empty", r"empty\.npy is no \.npy file of numbers"),
+        ("pickled", r"pickled\.npy is no \.npy file of numbers .*allow_pickle"),
+        *((name, rf"{name}\.npy is no \.npy file of numbers") for name in ("empty", "header", "cut", "zip")),
     ]:
         with pytest.raises(ValueError, match=message):
             maps.load(name)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """Two saved maps."""
+    with writing_maps(tmp_path / "maps", {}) as save:
+        for id_ in ("a", "b"):
+            save.add(id_, np.zeros((2, 2)), [0], Frame.identity((4, 4)))
+    return tmp_path / "maps"
+
+
+def test_saved_maps_that_broke_are_told_by_file(saved: Path) -> None:
+    shard = saved / "maps-00000.npz"
+    whole = shard.read_bytes()
+    with np.load(shard) as arrays:
+        first = {name: arrays[name][:1] for name in arrays}
+    shard.write_bytes(whole[:300])
+    with pytest.raises(ValueError, match=r"maps-00000\.npz is no \.npz file of maps; save the maps again"):
+        open_maps(saved).load("a")
+    np.savez(shard, other=np.zeros(2))
+    with pytest.raises(ValueError, match=r"maps-00000\.npz is no \.npz file of maps"):
+        open_maps(saved).load("a")
+    np.savez(shard, **first)
+    assert open_maps(saved).load("a").map_.shape == (2, 2)
+    with pytest.raises(ValueError, match=r"maps-00000\.npz has 1 maps, fewer than manifest\.json says"):
+        open_maps(saved).load("b")
+    shard.unlink()
+    with pytest.raises(FileNotFoundError, match=r"maps-00000\.npz"):
+        open_maps(saved).load("a")
+
+
+@pytest.mark.parametrize("content", ['{"format":', "[]", '{"format": "tokenloc maps 1"}'])
+def test_a_broken_manifest_is_told(saved: Path, content: str) -> None:
+    (saved / "manifest.json").write_text(content)
+    with pytest.raises(ValueError, match=r"manifest\.json is not of the form 'tokenloc maps 1'; save the maps again"):
+        open_maps(saved)
 
 
 def test_folders_without_maps_are_told(tmp_path: Path) -> None:
@@ -104,7 +145,5 @@ def test_folders_without_maps_are_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"holds no map: expected manifest\.json"):
         open_maps(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps({"format": "tokenloc maps 9"}))
-    with pytest.raises(
-        ValueError, match=r"manifest\.json is of the form 'tokenloc maps 9', expected 'tokenloc maps 1'"
-    ):
+    with pytest.raises(ValueError, match=r"save the maps again \(ValueError: it is of the form 'tokenloc maps 9'\)"):
         open_maps(tmp_path)

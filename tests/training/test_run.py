@@ -162,3 +162,11 @@ def test_impossible_boxes_are_counted_and_said(run: Path, capsys: pytest.Capture
     assert (measured.evaluation.dropped_boxes, measured.evaluation.images_with_boxes) == (2, 4)
     print_results(measured)
     assert "2 true boxes cannot be and are in no number" in capsys.readouterr().err
+
+
+def test_a_threshold_of_the_measured_photographs_is_marked(tmp_path: Path) -> None:
+    data = replace(tiny_settings(tmp_path)["data"], calibration_split="test")
+    tiny_run(tmp_path / "run", data=data)
+    source = json.loads((tmp_path / "run/metrics.json").read_text())["threshold_source"]
+    assert source.startswith("calibrated on test of scenes")
+    assert source.endswith("chosen on the very photographs that are measured, as an oracle")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,11 @@ def _protocol(folder: Path) -> str:
     path = folder / METRICS
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: expected the folder of a run or of an evaluation")
-    return str(json.loads(path.read_text(encoding="utf-8"))["protocol"])
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["protocol"])
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"names no protocol ({type(error).__name__}: {error})"
+        raise ValueError(f"{path} {reason}; measure the run with `tokenloc evaluate`") from error
 
 
 def _column(table: list[dict[str, Any]], name: str) -> Hits:
@@ -61,12 +67,14 @@ def _column(table: list[dict[str, Any]], name: str) -> Hits:
 
 def _wins(hits: dict[str, tuple[Hits, Hits]]) -> str:
     """Return a line for each image and metric that one run alone gets right."""
-    lines = ["metric,id,winner"]
+    lines = [["metric", "id", "winner"]]
     for metric, (one, other) in hits.items():
         pairs = ((id_, one[id_], other[id_]) for id_ in one)
         wins = {id_: "first" if a else "second" for id_, a, b in pairs if None not in (a, b) and a != b}
-        lines += [f'{metric},"{id_}",{winner}' for id_, winner in wins.items()]
-    return "\n".join(lines) + "\n"
+        lines += [[metric, id_, winner] for id_, winner in wins.items()]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
 
 
 def _print(found: list[Comparison], first: Path, second: Path) -> None:

@@ -9,14 +9,13 @@ from typing import Any
 
 from tokenloc._files import write_json
 from tokenloc.boxes import Protocol, get_protocol
-from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.commands.console import IncompleteError, console, progress
-from tokenloc.commands.looking import viewing_note, viewing_of
+from tokenloc.commands.looking import calibrated, threshold_of, viewing_of
 from tokenloc.commands.results import METRICS, print_results, save_failures, save_figures, save_tables
 from tokenloc.data import ImageDataset, create_dataset
 from tokenloc.data.base import named
 from tokenloc.data.registry import Role, split_of
-from tokenloc.inference import Localizer, Viewing, choose_device
+from tokenloc.inference import Localizer, choose_device
 from tokenloc.inference.evaluation import calibrate_threshold, measure
 from tokenloc.inference.measured_maps import measure_maps
 from tokenloc.inference.processes import joined
@@ -84,10 +83,11 @@ def evaluate(
     model, card = load_checkpoint(checkpoint)
     dataset = open_dataset(card, data, split, "measured")
     viewing = viewing_of(scales, flip, refine, ten_crop)
-    fixed, source = _threshold(card, judged, threshold, viewing, dataset)
+    usual = calibrated(card, viewing, dataset)
+    fixed, source = threshold_of(judged, threshold, usual)
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "viewing": viewing}
     about: dict[str, Any] = {"input_frame": judged.input_frame, "viewing": str(viewing), "classes": card.classes}
-    about |= {"model": asdict(card.model), "threshold": fixed, "threshold_source": source}
+    about |= {"model": asdict(card.model), "threshold": usual[0], "threshold_source": usual[1]}
     with joined() as first, writing_maps(save_maps, about) if save_maps and first else nullcontext() as save:
         model.to(choose_device(device))
         options["progress"] = progress if first else None
@@ -99,7 +99,7 @@ def evaluate(
     described = {"viewing": str(viewing), **({"threshold_source": source} if source else {})}
     write_json(folder / METRICS, {**measured.to_dict(), **described})
     save_tables(measured, folder)
-    localizer = Localizer(model, card, fixed, viewing=viewing)
+    localizer = Localizer(model, card, measured.evaluation.threshold, viewing=viewing, protocol=judged)
     save_figures(localizer, dataset, folder / "figures")
     save_failures(localizer, dataset, measured, folder / "figures")
     console.print(f"metrics and figures in {folder}", highlight=False, markup=False)
@@ -122,10 +122,13 @@ def _evaluate_maps(
     name = data.name or "folder"
     dataset = create_dataset(name, data.root, split or split_of(name, "measured"), classes, **(data.options or {}))
     dataset = dataset if classes is None else dataset.in_class_order(classes)
-    threshold, source = given, None if given is None else "given on the command line"
-    if given is None and protocol.threshold_rule == "calibrated" and maps.about.get("threshold") is not None:
-        threshold, source = maps.about["threshold"], maps.about["threshold_source"]
-    measured, matched = measure_maps(maps, dataset, protocol, threshold, workers=workers, progress=progress)
+    usual = maps.about.get("threshold"), maps.about.get("threshold_source")
+    threshold, source = threshold_of(protocol, given, usual)
+    with joined() as first:
+        shown = progress if first else None
+        measured, matched = measure_maps(maps, dataset, protocol, threshold, workers=workers, progress=shown)
+    if not first:
+        return folder / METRICS
     print_results(measured, source)
     for what, ids in (("match by all but extension or slashes", matched.differing), ("have no image", matched.surplus)):
         if ids:
@@ -136,7 +139,10 @@ def _evaluate_maps(
     save_tables(measured, folder)
     console.print(f"metrics in {folder}", highlight=False, markup=False)
     if measured.unreadable:
-        raise IncompleteError(f"{len(measured.unreadable)} maps are missing or broken and in no number (see above)")
+        raise IncompleteError(
+            f"{len(measured.unreadable)} photographs are in no number: the map, or the mask, is missing or broken "
+            "(see above)"
+        )
     return folder / METRICS
 
 
@@ -199,16 +205,3 @@ def open_dataset(card: Card, data: DataSource, split: str | None, role: Role = "
     return create_dataset(name, root, split or split_of(name, role), card.classes, **options).in_class_order(
         card.classes
     )
-
-
-def _threshold(
-    card: Card, protocol: Protocol, given: float | None, viewing: Viewing, dataset: ImageDataset
-) -> tuple[float | None, str | None]:
-    """Return the fixed threshold and where it comes from; None for the protocol's own rule."""
-    if given is not None:
-        return checked_threshold(given), "given on the command line"
-    if protocol.threshold_rule == "calibrated" and card.threshold:
-        seen = card.threshold.photographs == f"{dataset.split} of {dataset.name}"
-        mark = "; chosen on the very photographs that are measured, as an oracle" if seen else ""
-        return card.threshold.value, card.threshold.source + viewing_note(card, viewing) + mark
-    return None, None

@@ -1,7 +1,10 @@
-"""The flags that say how a model looks at pictures: --scales, --flip, --ten-crop, --refine."""
+"""The flags that say how a model looks at pictures, and the map threshold that goes with the look."""
 
 from __future__ import annotations
 
+from tokenloc.boxes import Protocol
+from tokenloc.boxes.protocols import checked_threshold
+from tokenloc.data import ImageDataset
 from tokenloc.inference import Viewing
 from tokenloc.training.checkpoint import Card
 
@@ -21,3 +24,23 @@ def viewing_note(card: Card, viewing: Viewing) -> str:
     if card.threshold is None or card.threshold.viewing == str(viewing):
         return ""
     return f", but for another viewing ({card.threshold.viewing}, not {viewing}): `tokenloc calibrate` chooses it anew"
+
+
+Known = tuple[float | None, str | None]
+"""A map threshold and where it comes from."""
+
+
+def calibrated(card: Card, viewing: Viewing, dataset: ImageDataset) -> Known:
+    """Return the threshold that was calibrated, and a mark where it was by the very photographs of ``dataset``."""
+    if card.threshold is None:
+        return None, None
+    seen = card.threshold.photographs == f"{dataset.split} of {dataset.name}"
+    mark = "; chosen on the very photographs that are measured, as an oracle" if seen else ""
+    return card.threshold.value, card.threshold.source + viewing_note(card, viewing) + mark
+
+
+def threshold_of(protocol: Protocol, given: float | None, usual: Known) -> Known:
+    """Return the ``given`` threshold, else the ``usual`` one where the protocol wants it; None for its own rule."""
+    if given is not None:
+        return checked_threshold(given), "given on the command line"
+    return usual if protocol.threshold_rule == "calibrated" else (None, None)

@@ -8,8 +8,10 @@ import numpy as np
 from PIL import Image
 from rich.table import Table
 
+from tokenloc._files import FreeNames
 from tokenloc.commands.console import console
 from tokenloc.data import ImageDataset
+from tokenloc.data.base import named
 from tokenloc.inference import Localizer
 from tokenloc.inference.tally import Measured
 from tokenloc.metrics import ERROR_CATEGORIES
@@ -22,6 +24,13 @@ IMAGES = "images.csv"
 FIGURES = 12
 PARTS = 4
 FAILURES = 6
+MISSING = {
+    "boxes": "photographs have no true box, where others have, and are in no box metric",
+    "masks": "photographs have no mask, where others have, and are in no pixel metric",
+    "images": "photographs are listed, but absent, and were left out",
+    "classes": "classes have no measured photograph",
+}
+"""How ``Measured.missing`` is told."""
 
 
 def print_results(measured: Measured, threshold_source: str | None = None) -> None:
@@ -54,6 +63,12 @@ def print_results(measured: Measured, threshold_source: str | None = None) -> No
     if evaluation.dropped_boxes:
         cannot = f"{evaluation.dropped_boxes} true boxes cannot be and are in no number; `tokenloc info` lists them"
         console.print(cannot, highlight=False, markup=False)
+    if not (evaluation.images_with_boxes or evaluation.images_with_masks):
+        console.print("there are no true boxes or masks: localization is not measured", highlight=False)
+    for what, names in measured.missing.items():
+        if names:
+            told = f"{len(names)} {MISSING[what]}: {named(names)}"
+            console.print(told, highlight=False, markup=False, soft_wrap=True)
     for item in measured.unreadable:
         console.print(f"not measured: {item.reason}", highlight=False, markup=False, soft_wrap=True)
 
@@ -66,7 +81,7 @@ def percents(*values: float | None) -> list[str]:
 def save_figures(localizer: Localizer, dataset: ImageDataset, folder: Path, title: str = "") -> Path:
     """Draw what is found in pictures spread over a dataset; return the path of the sheet with all of them."""
     picked = np.unique(np.linspace(0, len(dataset) - 1, FIGURES).round().astype(int)).tolist()
-    drawn, readable = [], []
+    drawn, readable, names = [], [], FreeNames(".jpg")
     for index in picked:
         try:
             image = dataset.image(index)
@@ -75,7 +90,7 @@ def save_figures(localizer: Localizer, dataset: ImageDataset, folder: Path, titl
         readable.append(index)
         result = localizer(image)
         drawn.append(draw_localization(image, result, dataset[index].boxes))
-        save_picture(drawn[-1], folder / f"{Path(dataset[index].id).stem}.jpg")
+        save_picture(drawn[-1], folder / names.take(Path(dataset[index].id).stem))
     save_parts(localizer, [dataset.image(index) for index in readable[:PARTS]], folder / "parts.png")
     path = folder / "summary.png"
     save_picture(sheet(drawn, columns=3, title=title or "green: true box, red: found box; right: the map"), path)
@@ -99,9 +114,11 @@ def save_failures(localizer: Localizer, dataset: ImageDataset, measured: Measure
             draw_localization(image, localizer(image), dataset[index].boxes)
             for index, image in zip(worst, images, strict=True)
         ]
+        path = folder / f"failures-{category}.jpg"
+        path.unlink(missing_ok=True)  # of an earlier evaluation
         if drawn:
             title = f"{category}: {len(failed)} of {len(measured.images)} photographs, the lowest IoU first"
-            save_picture(sheet(drawn, columns=3, title=title), folder / f"failures-{category}.jpg")
+            save_picture(sheet(drawn, columns=3, title=title), path)
 
 
 def save_parts(localizer: Localizer, pictures: list[Image.Image], path: Path) -> None:

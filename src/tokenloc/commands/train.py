@@ -13,9 +13,10 @@ import yaml
 from tokenloc._files import write_json, write_text
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import console, progress
+from tokenloc.commands.looking import calibrated, threshold_of
 from tokenloc.commands.results import METRICS, print_results, save_figures, save_tables
 from tokenloc.data import ImageDataset, Preprocessing, create_dataset
-from tokenloc.inference import Localizer, choose_device
+from tokenloc.inference import Localizer, Viewing, choose_device
 from tokenloc.inference.evaluation import calibrate_threshold, measure
 from tokenloc.methods import Method, create_model
 from tokenloc.reporting.training import save_training_curves
@@ -91,13 +92,12 @@ def _after(best: Path, out: Path, judged: Protocol, data: DataConfig, workers: i
     test = _split(data, data.test_split, None)
     if test is None:
         return
-    fixed = card.threshold.value if card.threshold and judged.threshold_rule == "calibrated" else None
+    fixed, source = threshold_of(judged, None, calibrated(card, Viewing(), test))
     measured = measure(model, test, card.preprocessing, judged, fixed, **options)
-    source = card.threshold.source if fixed is not None and card.threshold else None
     print_results(measured, source)
     write_json(out / METRICS, {**measured.to_dict(), **({"threshold_source": source} if source else {})})
     save_tables(measured, out)
-    save_figures(Localizer(model, card), test, out / "figures")
+    save_figures(Localizer(model, card, measured.evaluation.threshold, protocol=judged), test, out / "figures")
 
 
 def _split(data: DataConfig, split: str | None, train: ImageDataset | None) -> ImageDataset | None:

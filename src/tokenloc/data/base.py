@@ -89,6 +89,8 @@ class ImageDataset:
     measured_split: str = "test"
     held_out_split: str = "val"
     has_masks: bool = False
+    skipped: Sequence[str] = ()
+    """Pictures that the lists name and that were left out."""
 
     def __init__(
         self, split: str, classes: Sequence[str], samples: Sequence[Sample], sizes: Mapping[str, Size] | None = None
@@ -215,7 +217,7 @@ class Subset(ImageDataset):
 
     def __init__(self, dataset: ImageDataset, indices: Iterable[int], classes: Sequence[str] | None = None) -> None:
         self.name, self.splits, self.has_masks = dataset.name, dataset.splits, dataset.has_masks
-        self.dataset = dataset
+        self.dataset, self.skipped = dataset, dataset.skipped
         self.indices = tuple(int(index) for index in indices)
         outside = [index for index in self.indices if not 0 <= index < len(dataset)]
         if outside:

@@ -218,9 +218,18 @@ def evaluation_loader(
         share: (r, w): only the batches r, r + w, r + 2 w …, for process r of w.
     """
     pictures: Dataset[Any] = LocatedPictures(dataset, transform)
-    starts = range(0, len(dataset), batch_size)[share[0] :: share[1]]
-    batches = [list(range(start, min(start + batch_size, len(dataset)))) for start in starts]
+    batches = shared_batches(len(dataset), batch_size, share)
     return DataLoader(pictures, batch_sampler=batches, collate_fn=collate_located, **_common(workers, seed))
+
+
+def shared_batches(length: int, batch_size: int, share: tuple[int, int] = (0, 1)) -> list[list[int]]:
+    """Return the batches r, r + w, r + 2 w … of the indices 0 … length - 1, for the ``share`` (r, w) of process r of w.
+
+    >>> shared_batches(5, 2), shared_batches(5, 2, share=(0, 2))
+    ([[0, 1], [2, 3], [4]], [[0, 1], [4]])
+    """
+    starts = range(0, length, batch_size)[share[0] :: share[1]]
+    return [list(range(start, min(start + batch_size, length))) for start in starts]
 
 
 def _seed_worker(seed: int, worker: int) -> None:

@@ -82,7 +82,7 @@ def measure(
                 tally.add(picture.sample, picture.frame, scores)
                 if save is not None:
                     save.add(picture.sample.id, picture.map_, picture.predicted, picture.frame)
-        return tally.measured(dataset.classes, unreadable)
+        return tally.measured(dataset, unreadable)
 
 
 class _LocatedSample(NamedTuple):

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from tokenloc._names import one_of
-from tokenloc.boxes import Frame, component_masks, get_protocol, prepare_map
+from tokenloc.boxes import Frame, Protocol, component_masks, get_protocol, quantised_map, scaled_map
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.data import Unreadable, read_image
 from tokenloc.inference.localization import Localization
@@ -37,8 +37,8 @@ class Localizer:
             none.
         objects: ``largest`` draws one box, around the largest component above the threshold; ``all`` one for each.
         viewing: how the model looks at pictures; None for plainly. The threshold should be calibrated for it.
-
-    The network sees the whole picture, resized straight to its input size.
+        protocol: how pictures are shown and boxes drawn; None for ``standard``, by which the network sees the whole
+            picture, resized straight to its input size. Boxes are half-open in original pixels under any.
     """
 
     def __init__(
@@ -48,10 +48,11 @@ class Localizer:
         threshold: float | None = None,
         objects: Objects = "largest",
         viewing: Viewing | None = None,
+        protocol: Protocol | None = None,
     ) -> None:
         self.model = model
         self.card = card
-        self.protocol = get_protocol("standard")
+        self.protocol = protocol or get_protocol("standard")
         self.threshold = checked_threshold(usual_threshold(model, card) if threshold is None else threshold)
         self.objects = one_of("objects", objects, Objects)
         self.viewing = viewing or Viewing()
@@ -128,11 +129,11 @@ class Localizer:
         images = tensor[None].to(next(self.model.parameters()).device)
         logits, _ = self.model.class_maps(images)
         parts = self.model.inner_maps(images, logits.argmax(dim=1))
-        prepared = {
-            name: prepare_map(part[0].float().cpu().numpy(), frame.network_size, self.protocol)
+        scaled = {
+            name: scaled_map(part[0].float().cpu().numpy(), frame.network_size, self.protocol)
             for name, part in parts.items()
         }
-        return {name: frame.map_to_original(np.asarray(map_, dtype=np.float32)) for name, map_ in prepared.items()}
+        return {name: frame.map_to_original(map_) for name, map_ in scaled.items()}
 
     @torch.inference_mode()
     def _localize(self, pictures: list[tuple[str, Image.Image]]) -> list[Localization]:
@@ -146,7 +147,8 @@ class Localizer:
         return [self._result(name, frame, score, index, map_) for (name, _), frame, score, index, map_ in rows]
 
     def _result(self, source: str, frame: Frame, score: float, index: int, map_: NDArray[np.float32]) -> Localization:
-        prepared = np.asarray(prepare_map(map_, frame.network_size, self.protocol), dtype=np.float32)
+        scaled = scaled_map(map_, frame.network_size, self.protocol)
+        prepared = quantised_map(scaled) if self.protocol.quantised else scaled
         masks = component_masks(prepared, self.threshold, self.protocol)
         masks = masks[masks.any(axis=(1, 2))][: 1 if self.objects == "largest" else None]
         boxes = np.array([_box_of(mask) for mask in masks], dtype=np.float64).reshape(-1, 4)
@@ -156,7 +158,7 @@ class Localizer:
             class_index=index,
             score=min(1.0, score),
             boxes=frame.to_original(boxes),
-            map=prepared,
+            map=scaled,
             mask=np.asarray(masks.any(axis=0)),
             threshold=self.threshold,
             protocol=self.protocol.name,

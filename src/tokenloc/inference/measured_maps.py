@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from tempfile import TemporaryFile
@@ -13,14 +14,20 @@ from torch.utils.data import DataLoader, Dataset
 from tokenloc.boxes import Frame, Protocol
 from tokenloc.boxes.frame import Size
 from tokenloc.data import ImageDataset, Unreadable
+from tokenloc.data.base import mask_fault
 from tokenloc.data.images import read_size
+from tokenloc.data.loading import shared_batches
 from tokenloc.inference.map_ids import MatchedIds, match_ids
+from tokenloc.inference.processes import in_order, share
 from tokenloc.inference.tally import Measured, Tally
 from tokenloc.metrics import ImageScores, score_image
 from tokenloc.metrics.stored_maps import StoredMap, StoredMaps
 
 NETWORK_SIZE = (224, 224)
 """The network's input under which the evaluators of the field store maps, (width, height)."""
+
+BATCH = 64
+"""Maps that are scored at a time."""
 
 _Scored = tuple[int, Frame, ImageScores]
 
@@ -34,9 +41,9 @@ def measure_maps(
     workers: int = 0,
     progress: Callable[[Iterable[Any], str, int], Iterable[Any]] | None = None,
 ) -> tuple[Measured, MatchedIds]:
-    """Measure stored maps on a dataset under a protocol.
+    """Measure stored maps on a dataset under a protocol; by all processes together, see ``measure``.
 
-    Images without a map, and those whose map is broken, are in ``unreadable`` and in no number.
+    Images without a map, and those whose map or mask is broken, are in ``unreadable`` and in no number.
 
     Args:
         maps: of the dataset's true classes.
@@ -61,18 +68,20 @@ def measure_maps(
         )
     matched = match_ids([sample.id for sample in dataset], maps.ids)
     scored: Dataset[Any] = _ScoredMaps(maps, matched, dataset, protocol, threshold)
-    loader = DataLoader(scored, batch_size=64, num_workers=workers, collate_fn=list)
+    shared, total = shared_batches(len(dataset), BATCH, share()), math.ceil(len(dataset) / BATCH)
+    loader: Iterable[Any] = DataLoader(scored, batch_sampler=shared, num_workers=workers, collate_fn=list)
+    batches: Iterable[list[_Scored | Unreadable]] = in_order(loader, total)
     unreadable = []
     with TemporaryFile() as scratch:
         tally = Tally(protocol, threshold, scratch)
-        for batch in progress(loader, "scoring", len(loader)) if progress else loader:
+        for batch in progress(batches, "scoring", total) if progress else batches:
             for item in batch:
                 if isinstance(item, Unreadable):
                     unreadable.append(item)
                 else:
                     index, frame, scores = item
                     tally.add(dataset[index], frame, scores)
-        return tally.measured(dataset.classes, unreadable), matched
+        return tally.measured(dataset, unreadable), matched
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +110,10 @@ class _ScoredMaps(Dataset[Any]):
     def _scored(self, index: int, stored: StoredMap) -> _Scored:
         sample = self.images[index]
         frame = stored.frame or self.protocol.frame(_original_size(self.images, index), NETWORK_SIZE)
-        known: dict[str, Any] = {"frame": frame, "boxes": sample.boxes, "mask": self.images.mask(index)}
+        mask = self.images.mask(index)
+        if fault := mask_fault(frame.original_size, mask):
+            raise ValueError(f"{sample.path or sample.id} {fault}")
+        known: dict[str, Any] = {"frame": frame, "boxes": sample.boxes, "mask": mask}
         judged: dict[str, Any] = {"protocol": self.protocol, "threshold": self.threshold, "ready": self.maps.ready}
         maps = np.asarray(stored.map_)[None]
         return index, frame, score_image(maps, [sample.label], stored.predicted, sample.label, **known, **judged)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tokenloc.boxes import Frame, Protocol
-from tokenloc.data import Sample, Unreadable
+from tokenloc.data import ImageDataset, Sample, Unreadable
 from tokenloc.metrics import Evaluation, ImageScores
 from tokenloc.metrics.confidence import by_class, by_size, confidence_intervals
 from tokenloc.metrics.images import ImageLog, ImageRow, write_rows
@@ -28,6 +28,8 @@ class Measured:
         classes: names of the classes that rows have as indices.
         constant_boxes: GT(δ) in percent of boxes that ignore the picture, by their name; empty without true boxes.
         unreadable: the pictures that could not be read: they are in no number.
+        missing: ids of images without "boxes" or "masks" where others have them, which are in no number that needs
+            them; "images" that the lists name and that were left out; "classes" of which no image was measured.
     """
 
     evaluation: Evaluation
@@ -35,6 +37,7 @@ class Measured:
     classes: Sequence[str] = ()
     constant_boxes: dict[str, dict[float, float]] = field(default_factory=dict)
     unreadable: list[Unreadable] = field(default_factory=list)
+    missing: dict[str, list[str]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the form of ``metrics.json``."""
@@ -48,6 +51,7 @@ class Measured:
             "by_size": by_size(self.images),
             "constant_boxes": constant,
             "unreadable": [{"id": item.id, "reason": item.reason} for item in self.unreadable],
+            "missing": self.missing,
         }
 
     def save_images(self, path: Path) -> None:
@@ -69,28 +73,38 @@ class Tally:
         self._metrics = LocalizationMetrics(protocol, threshold, sync_on_compute=False)  # every process adds all images
         self._log = ImageLog(protocol, scratch)
         self._constant: dict[str, list[float]] = {name: [] for name in CONSTANT_BOXES}
+        self._without: dict[str, list[str]] = {"boxes": [], "masks": []}
 
     def add(self, sample: Sample, frame: Frame, scores: ImageScores) -> None:
         """Add an image."""
         self._metrics.update([scores])
         self._log.add(sample.id, scores)
+        self._without["boxes"] += [sample.id] * (scores.boxes is None)
+        self._without["masks"] += [sample.id] * (scores.pixels is None)
         for name, share in CONSTANT_BOXES.items():
             iou = constant_box_iou(sample.boxes, frame, self.protocol, share)
             self._constant[name] += [] if iou is None else [iou]
 
-    def measured(self, classes: Sequence[str], unreadable: list[Unreadable]) -> Measured:
-        """Return the result.
+    def measured(self, dataset: ImageDataset, unreadable: list[Unreadable]) -> Measured:
+        """Return the result; the images added are those of ``dataset`` that are not ``unreadable``.
 
         Raises:
             ValueError: where no image was added.
         """
         if not len(self._log):
             reason = unreadable[0].reason if unreadable else "the list is empty"
-            raise ValueError(f"none of the {len(unreadable)} pictures could be read; the first: {reason}")
+            raise ValueError(f"none of the {len(unreadable)} photographs could be measured; the first: {reason}")
         evaluation = self._metrics.compute()
         constant = {name: level_accuracies(ious) for name, ious in self._constant.items()}
         known = {name: accuracies for name, accuracies in constant.items() if accuracies is not None}
-        return Measured(evaluation, self._log.rows(self._column(evaluation)), classes, known, unreadable)
+        rows = self._log.rows(self._column(evaluation))
+        return Measured(evaluation, rows, dataset.classes, known, unreadable, self._missing(dataset, rows))
+
+    def _missing(self, dataset: ImageDataset, rows: Sequence[ImageRow]) -> dict[str, list[str]]:
+        found = {what: [] if len(ids) == len(rows) else ids for what, ids in self._without.items()}
+        labels = {row.label for row in rows}
+        empty = [name for label, name in enumerate(dataset.classes) if label not in labels]
+        return {**found, "images": list(dataset.skipped), "classes": empty}
 
     def _column(self, evaluation: Evaluation) -> int:
         """Return where among the scored thresholds that of the evaluation is; a fixed one stands at the end."""

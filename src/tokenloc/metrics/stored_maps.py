@@ -74,10 +74,8 @@ class NpyMaps(StoredMaps):
     def load(self, id_: str) -> StoredMap:
         """See ``StoredMaps.load``."""
         path = self.folder / f"{id_}.npy"
-        try:
-            array = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"{path} is no .npy file of numbers: {error}") from error
+        with path.open("rb") as file, _told(f"{path} is no .npy file of numbers"):
+            array = np.lib.format.read_array(file, allow_pickle=False)
         if array.ndim != 2 or array.dtype.kind != "f":
             raise ValueError(
                 f"{path} has shape {array.shape}, {array.dtype}; expected one map [height, width] of floats"
@@ -89,23 +87,30 @@ class TokenlocMaps(StoredMaps):
     """Maps that :func:`writing_maps` wrote."""
 
     def __init__(self, folder: Path) -> None:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if manifest.get("format") != FORMAT:
-            raise ValueError(f"{folder / MANIFEST} is of the form {manifest.get('format')!r}, expected {FORMAT!r}")
-        files = manifest["files"]
+        with _told(f"{folder / MANIFEST} is not of the form {FORMAT!r}; save the maps again"):
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            if manifest["format"] != FORMAT:
+                raise ValueError(f"it is of the form {manifest['format']!r}")
+            files, about = manifest["files"], manifest["about"]
         self._places = {id_: (name, row) for name, ids in files.items() for row, id_ in enumerate(ids)}
         ids = [id_ for ids in files.values() for id_ in ids]
-        super().__init__(folder, ids, manifest["about"])
-        self._open: tuple[str, dict[str, NDArray[Any]]] = ("", {})
+        super().__init__(folder, ids, about)
+        self._open: tuple[str, list[StoredMap]] = ("", [])
 
     def load(self, id_: str) -> StoredMap:
         """See ``StoredMaps.load``; ids in the order of ``ids`` read each file once."""
         name, row = self._places[id_]
         if self._open[0] != name:
-            with np.load(self.folder / name, allow_pickle=False) as file:
-                self._open = name, dict(file)
-        arrays = self._open[1]
-        return StoredMap(arrays["maps"][row], arrays["predicted"][row], _frame(arrays["frames"][row]))
+            self._open = name, self._read(self.folder / name)
+        if row >= len(self._open[1]):
+            raise ValueError(f"{self.folder / name} has {len(self._open[1])} maps, fewer than {MANIFEST} says")
+        return self._open[1][row]
+
+    def _read(self, path: Path) -> list[StoredMap]:
+        report = f"{path} is no .npz file of maps; save the maps again"
+        with path.open("rb") as file, _told(report), np.load(file, allow_pickle=False) as arrays:
+            rows = zip(arrays["maps"], arrays["predicted"], arrays["frames"], strict=True)
+            return [StoredMap(map_, predicted, _frame(numbers)) for map_, predicted, numbers in rows]
 
 
 class MapWriter:
@@ -179,6 +184,15 @@ def open_maps(folder: str | Path) -> StoredMaps:
             f"{folder} holds no map: expected {MANIFEST} beside its .npz files, or ID.npy for each image"
         )
     return maps
+
+
+@contextmanager
+def _told(report: str) -> Iterator[None]:
+    """Turn whatever the readers of files raise, a dozen types where one is damaged, into a ValueError."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{report} ({type(error).__name__}: {error})") from error
 
 
 def _numbers(frame: Frame) -> NDArray[np.float64]:
