@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeVar, overload
@@ -14,17 +17,44 @@ from PIL import Image
 from torch import Tensor
 
 from tokenloc._names import one_of
+from tokenloc._threads import map_ahead
 from tokenloc.boxes import Frame, Protocol, component_masks, get_protocol, quantised_map, scaled_map
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.data import Unreadable, read_image
 from tokenloc.inference.localization import Localization
-from tokenloc.inference.viewing import Viewer, Viewing
+from tokenloc.inference.viewing import Viewer, Viewing, top_classes
 from tokenloc.methods import Method
 from tokenloc.training.checkpoint import Card, load_checkpoint
 
 Picture = str | Path | Image.Image | NDArray[np.uint8] | Tensor
 Objects = Literal["largest", "all"]
 T = TypeVar("T")
+
+BATCH = 16
+"""Pictures that pass the network together, unless said otherwise."""
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What was found in one picture.
+
+    Attributes:
+        results: a localization for each of the most probable classes, the most probable first.
+        image: the upright RGB picture that they are of, decoded once; None where it was not to be kept.
+    """
+
+    results: list[Localization]
+    image: Image.Image | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """A picture that was read for the network: its name, the network's input [3, H, W], and its frame."""
+
+    name: str
+    tensor: Tensor
+    frame: Frame
+    image: Image.Image | None
 
 
 class Localizer:
@@ -39,6 +69,9 @@ class Localizer:
         viewing: how the model looks at pictures; None for plainly. The threshold should be calibrated for it.
         protocol: how pictures are shown and boxes drawn; None for ``standard``, by which the network sees the whole
             picture, resized straight to its input size. Boxes are half-open in original pixels under any.
+        min_score: probability in [0, 1] below which a class gets no box: the picture shows none of the classes.
+
+    Several threads may use one localizer.
     """
 
     def __init__(
@@ -49,6 +82,7 @@ class Localizer:
         objects: Objects = "largest",
         viewing: Viewing | None = None,
         protocol: Protocol | None = None,
+        min_score: float = 0.0,
     ) -> None:
         self.model = model
         self.card = card
@@ -56,6 +90,9 @@ class Localizer:
         self.threshold = checked_threshold(usual_threshold(model, card) if threshold is None else threshold)
         self.objects = one_of("objects", objects, Objects)
         self.viewing = viewing or Viewing()
+        if not 0 <= min_score <= 1:
+            raise ValueError(f"min_score must be a probability in [0, 1]; got {min_score}")
+        self.min_score = min_score
         self._viewer = Viewer(self.viewing, card.preprocessing, self.protocol)
 
     @classmethod
@@ -66,6 +103,7 @@ class Localizer:
         threshold: float | None = None,
         objects: Objects = "largest",
         viewing: Viewing | None = None,
+        min_score: float = 0.0,
     ) -> Localizer:
         """Load a checkpoint of ``tokenloc train``; see the class for the arguments.
 
@@ -75,13 +113,14 @@ class Localizer:
             threshold: see the class.
             objects: see the class.
             viewing: see the class.
+            min_score: see the class.
 
         Raises:
             FileNotFoundError: no such file.
             ValueError: not a checkpoint of tokenloc, a damaged one, or a device that is not there.
         """
         model, card = load_checkpoint(path)
-        return cls(model.to(choose_device(device)), card, threshold, objects, viewing)
+        return cls(model.to(choose_device(device)), card, threshold, objects, viewing, min_score=min_score)
 
     @overload
     def __call__(self, pictures: Picture) -> Localization: ...
@@ -101,20 +140,46 @@ class Localizer:
             FileNotFoundError, ValueError: a picture that cannot be read, naming it.
         """
         if not isinstance(pictures, (list, tuple)):
-            return self._localize(_read_all([pictures]))[0]
-        return [result for batch in _batches(pictures, 16) for result in self._localize(_read_all(batch))]
+            return self._localize([self._read(pictures)], 1)[0].results[0]
+        read = map_ahead(self._read, pictures, BATCH)
+        return [found.results[0] for batch in _batches(read, BATCH) for found in self._localize(batch, 1)]
 
-    def stream(self, pictures: Iterable[Picture], batch_size: int = 16) -> Iterator[Localization | Unreadable]:
+    def top(self, picture: Picture, count: int) -> list[Localization]:
+        """Localize the ``count`` most probable classes of a picture, the most probable first; raises as a call does."""
+        return self._localize([self._read(picture)], self._checked_count(count))[0].results
+
+    def stream(self, pictures: Iterable[Picture], batch_size: int = BATCH) -> Iterator[Localization | Unreadable]:
         """Localize any number of pictures in constant memory; unreadable ones are reported in their place.
+
+        Threads read the next pictures while the network looks at a batch.
 
         Yields:
             one result for each picture, in order.
         """
-        for batch in _batches(enumerate(pictures), batch_size):
-            read = [_read_or_report(index, picture) for index, picture in batch]
-            good = iter(self._localize([item for item in read if not isinstance(item, Unreadable)]))
-            for item in read:
-                yield item if isinstance(item, Unreadable) else next(good)
+        for found in self.look(pictures, batch_size):
+            yield found if isinstance(found, Unreadable) else found.results[0]
+
+    def look(
+        self, pictures: Iterable[Picture], batch_size: int = BATCH, top_k: int = 1, keep_images: bool = False
+    ) -> Iterator[Found | Unreadable]:
+        """Localize any number of pictures, as ``stream`` does, and several classes of each.
+
+        Args:
+            pictures: in any form; a generator will do.
+            batch_size: pictures that pass the network together; at most twice as many are in memory.
+            top_k: how many classes, the most probable ones, from 1 to all.
+            keep_images: whether ``Found.image`` is kept, for drawing on it without decoding it once more.
+
+        Returns:
+            an iterator: what was found in each picture, in order.
+
+        Raises:
+            ValueError: a ``top_k`` or ``batch_size`` out of range.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+        read = map_ahead(partial(self._read_or_report, keep_image=keep_images), enumerate(pictures), batch_size)
+        return self._look(read, batch_size, self._checked_count(top_k))
 
     @torch.inference_mode()
     def parts(self, picture: Picture) -> dict[str, NDArray[np.float32]]:
@@ -135,22 +200,56 @@ class Localizer:
         }
         return {name: frame.map_to_original(map_) for name, map_ in scaled.items()}
 
+    def _look(
+        self, read: Generator[_Read | Unreadable, None, None], batch_size: int, top_k: int
+    ) -> Iterator[Found | Unreadable]:
+        with closing(read):
+            for batch in _batches(read, batch_size):
+                found = self._localize([item for item in batch if isinstance(item, _Read)], top_k)
+                ready = [item if isinstance(item, Unreadable) else found.pop(0) for item in batch]
+                batch.clear()
+                while ready:  # handed over one by one: none is kept while the next batch is read
+                    yield ready.pop(0)
+
+    def _read(self, picture: Picture, keep_image: bool = False) -> _Read:
+        image = as_image(picture)
+        return _Read(_name(picture), *self._viewer.transform(image), image if keep_image else None)
+
+    def _read_or_report(self, numbered: tuple[int, Picture], keep_image: bool) -> _Read | Unreadable:
+        index, picture = numbered
+        try:
+            return self._read(picture, keep_image)
+        except (ValueError, OSError) as error:
+            return Unreadable(index, _name(picture), str(error))
+
     @torch.inference_mode()
-    def _localize(self, pictures: list[tuple[str, Image.Image]]) -> list[Localization]:
+    def _localize(self, pictures: list[_Read], top_k: int) -> list[Found]:
         if not pictures:
             return []
-        tensors, frames = zip(*(self._viewer.transform(image) for _, image in pictures), strict=True)
-        device = next(self.model.parameters()).device
-        logits, maps = self._viewer.locate(self.model, torch.stack(tensors).to(device))
-        scores, classes = logits.float().softmax(dim=1).max(dim=1)
-        rows = zip(pictures, frames, scores.tolist(), classes.tolist(), maps[:, 0].float().cpu().numpy(), strict=True)
-        return [self._result(name, frame, score, index, map_) for (name, _), frame, score, index, map_ in rows]
+        images = torch.stack([picture.tensor for picture in pictures]).to(next(self.model.parameters()).device)
+        logits, maps = self._viewer.locate(self.model, images, top_k)
+        classes = top_classes(logits, top_k)
+        scores = logits.float().softmax(dim=1).gather(1, classes)
+        found = zip(pictures, scores.tolist(), classes.tolist(), maps.float().cpu().numpy(), strict=True)
+        return [Found(self._results(picture, *of_classes), picture.image) for picture, *of_classes in found]
+
+    def _results(
+        self, picture: _Read, scores: list[float], classes: list[int], maps: NDArray[np.float32]
+    ) -> list[Localization]:
+        of_classes = zip(scores, classes, maps, strict=True)
+        return [self._result(picture.name, picture.frame, *of_class) for of_class in of_classes]
+
+    def _checked_count(self, count: int) -> int:
+        if not 1 <= count <= self.model.num_classes:
+            raise ValueError(f"the number of classes, top_k, must lie in 1 … {self.model.num_classes}; got {count}")
+        return count
 
     def _result(self, source: str, frame: Frame, score: float, index: int, map_: NDArray[np.float32]) -> Localization:
         scaled = scaled_map(map_, frame.network_size, self.protocol)
         prepared = quantised_map(scaled) if self.protocol.quantised else scaled
         masks = component_masks(prepared, self.threshold, self.protocol)
-        masks = masks[masks.any(axis=(1, 2))][: 1 if self.objects == "largest" else None]
+        wanted = 0 if score < self.min_score else 1 if self.objects == "largest" else None
+        masks = masks[masks.any(axis=(1, 2))][:wanted]
         boxes = np.array([_box_of(mask) for mask in masks], dtype=np.float64).reshape(-1, 4)
         return Localization(
             source=source,
@@ -224,17 +323,6 @@ def _name(picture: Picture) -> str:
     if isinstance(picture, (str, Path)):
         return str(picture)
     return str(getattr(picture, "filename", "") or "picture in memory")
-
-
-def _read_all(pictures: Iterable[Picture]) -> list[tuple[str, Image.Image]]:
-    return [(_name(picture), as_image(picture)) for picture in pictures]
-
-
-def _read_or_report(index: int, picture: Picture) -> tuple[str, Image.Image] | Unreadable:
-    try:
-        return _name(picture), as_image(picture)
-    except (ValueError, OSError) as error:
-        return Unreadable(index, _name(picture), str(error))
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -83,13 +83,13 @@ class Viewer:
         )
 
     @torch.inference_mode()
-    def locate(self, model: Method, images: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def locate(self, model: Method, images: Tensor, classes: Tensor | int = 1) -> tuple[Tensor, Tensor]:
         """Say what is in the images, and where; see ``Method.localize``.
 
         Args:
             model: in evaluation mode.
             images: [B, 3, height, width] of ``transform``.
-            classes: the classes to map, [B, K] int64 in [0, C); None for the top 1 of each image.
+            classes: the classes to map, [B, K] int64 in [0, C), or K: the K most probable ones of each image.
 
         Returns:
             logits [B, C] and maps [B, K, h, w] float: of one view as the method gives them, of several in [0, 1] on
@@ -99,8 +99,8 @@ class Viewer:
         views = list(self._views(region))
         seen = [model.class_maps(view) for view, _ in views]
         logits = self._ten_crop_logits(model, images) if self.viewing.ten_crop else _mean([one for one, _ in seen])
-        if classes is None:
-            classes = logits.argmax(dim=1, keepdim=True)
+        if isinstance(classes, int):
+            classes = top_classes(logits, classes)
         model.check_classes(classes, len(images))
         pairs = zip(seen, views, strict=True)
         maps = combined([_turned(maps_of(classes), mirrored) for (_, maps_of), (_, mirrored) in pairs])
@@ -132,6 +132,15 @@ class Viewer:
         """Return ``region`` as RGB in [0, 1]."""
         mean, std = (region.new_tensor(v)[:, None, None] for v in (self.preprocessing.mean, self.preprocessing.std))
         return (region * std + mean).float().clamp(0, 1)
+
+
+def top_classes(logits: Tensor, count: int) -> Tensor:
+    """Return the ``count`` most probable classes of logits [B, C], [B, count] int64: of equals the first.
+
+    >>> top_classes(torch.tensor([[1.0, 3.0, 3.0]]), 2).tolist()
+    [[1, 2]]
+    """
+    return logits.argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
 def combined(maps: list[Tensor]) -> Tensor:

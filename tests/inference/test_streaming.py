@@ -1,0 +1,206 @@
+"""Any number of pictures: flat memory, each decoded once, several classes and threads."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.runs import TINY_VIT
+from tokenloc._threads import THREADS
+from tokenloc.boxes import Frame
+from tokenloc.data import Preprocessing, Unreadable, create_dataset
+from tokenloc.inference import Localization, Localizer, Viewing
+from tokenloc.inference import localizer as module
+from tokenloc.methods import create_model, list_methods
+from tokenloc.training.checkpoint import Card
+
+CLASSES = ("one", "two", "three", "four")
+
+
+def make(method: str = "tscam", **options: Any) -> Localizer:
+    torch.manual_seed(0)
+    model = create_model(method, "vit_tiny_patch16_224", len(CLASSES), False, 32, {**TINY_VIT, "depth": 4}).eval()
+    card = Card(model.config, CLASSES, Preprocessing(size=(32, 32), resize=(36, 36)))
+    return Localizer(model, card, **{"threshold": 0.4, **options})
+
+
+def pictures(count: int) -> list[Image.Image]:
+    scenes = create_dataset("scenes", None, "test", size=(45, 38), length=count)
+    return [scenes.image(index) for index in range(count)]
+
+
+def values(result: Localization | Unreadable) -> object:
+    assert isinstance(result, Localization)
+    return result.class_index, result.score, result.boxes.tolist(), result.map.tobytes(), result.mask.tobytes()
+
+
+class Alive:
+    """Counts the things of one kind that are in memory, and the most that ever were."""
+
+    def __init__(self) -> None:
+        self.now = self.most = self.ever = 0
+        self._lock = threading.RLock()
+
+    def add(self, thing: object) -> None:
+        weakref.finalize(thing, self._change, -1)
+        self._change(1)
+        self.ever += 1
+
+    def _change(self, by: int) -> None:
+        with self._lock:
+            self.now += by
+            self.most = max(self.most, self.now)
+
+
+@pytest.mark.parametrize("keep_images", [False, True])
+def test_memory_is_flat_over_thousands_of_pictures(keep_images: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, images, tensors, results = 8, Alive(), Alive(), Alive()
+    localizer = make()
+    transform = localizer._viewer.transform
+
+    def counting(image: Image.Image) -> tuple[torch.Tensor, Frame]:
+        tensor, frame = transform(image)
+        images.add(image)
+        tensors.add(tensor)
+        return tensor, frame
+
+    monkeypatch.setattr(localizer._viewer, "transform", counting)
+    generated = (Image.new("RGB", (9, 8), (index % 256, 0, 0)) for index in range(2000))
+    for found in localizer.look(generated, batch, keep_images=keep_images):
+        assert not isinstance(found, Unreadable)
+        assert (found.image is not None) == keep_images
+        results.add(found.results[0])
+    for kind in (images, tensors, results):
+        assert kind.ever == 2000
+        # A batch, as many that were read ahead, those that threads have in hand, and the one in our own.
+        assert kind.most <= 2 * batch + THREADS + 2
+    assert images.most <= (2 * batch if keep_images else 0) + THREADS + 2
+
+
+def test_a_stream_is_the_same_as_one_by_one_reading() -> None:
+    localizer, images = make(), pictures(21)
+    streamed = [values(result) for result in localizer.stream(iter(images), batch_size=4)]
+    read = [localizer._read(image) for image in images]
+    plain = [localizer._localize(read[start : start + 4], 1) for start in range(0, 21, 4)]
+    assert streamed == [values(found.results[0]) for batch in plain for found in batch]
+
+
+def test_each_picture_is_decoded_once_and_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = pictures(3)
+    paths = [tmp_path / f"{index}.png" for index in range(3)]
+    for image, path in zip(images, paths, strict=True):
+        image.save(path)
+    decoded: list[str] = []
+    original = module.read_image
+    monkeypatch.setattr(module, "read_image", lambda path: decoded.append(str(path)) or original(path))
+    found = list(make().look(paths, keep_images=True))
+    assert sorted(decoded) == [str(path) for path in paths]
+    for one, image in zip(found, images, strict=True):
+        assert not isinstance(one, Unreadable)
+        assert one.image is not None
+        assert np.array_equal(np.asarray(one.image), np.asarray(image))
+
+
+def test_reading_goes_on_while_the_network_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network waits until a picture of the next batch has been read: without reading ahead it never would be."""
+    localizer, third_read = make(), threading.Event()
+    read, look = localizer._read, localizer._localize
+
+    def noted(picture: Any, keep_image: bool = False) -> Any:
+        result = read(picture, keep_image)
+        if picture.info.get("third"):
+            third_read.set()
+        return result
+
+    waited: list[bool] = []
+
+    def waiting(batch: Any, top_k: int) -> Any:
+        waited.append(third_read.wait(20))
+        return look(batch, top_k)
+
+    monkeypatch.setattr(localizer, "_read", noted)
+    monkeypatch.setattr(localizer, "_localize", waiting)
+    images = pictures(4)
+    images[2].info["third"] = True
+    assert len(list(localizer.stream(images, batch_size=2))) == 4
+    assert waited == [True, True]
+
+
+def test_a_stream_that_is_left_ends_its_threads() -> None:
+    before = threading.active_count()
+    endless: Iterator[Image.Image] = iter(lambda: Image.new("RGB", (9, 8)), None)
+    stream = make().stream(endless, batch_size=2)
+    next(stream)
+    stream.close()
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("method", list_methods())
+def test_two_threads_on_one_localizer_are_as_one(method: str) -> None:
+    localizer = make(method, viewing=Viewing(flip=True))
+    images = pictures(6)
+    expected = [values(result) for result in localizer.stream(images, batch_size=2)]
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(lambda: [values(one) for one in localizer.stream(images, 2)]) for _ in range(4)]
+        assert all(job.result() == expected for job in jobs)
+
+
+@pytest.mark.parametrize("method", list_methods())
+def test_top_classes_are_those_that_the_model_maps(method: str) -> None:
+    localizer, (image,) = make(method), pictures(1)
+    found = localizer.top(image, 3)
+    tensor = localizer._viewer.transform(image)[0][None]
+    with torch.inference_mode():
+        logits = localizer.model.localize(tensor)[0][0]
+        chances = logits.softmax(0)
+        order = sorted(range(4), key=lambda index: -chances[index].item())[:3]
+        alone = [localizer._viewer.locate(localizer.model, tensor, torch.tensor([[index]]))[1] for index in order]
+    assert [result.class_index for result in found] == order
+    assert [result.label for result in found] == [CLASSES[index] for index in order]
+    assert [result.score for result in found] == pytest.approx([chances[index].item() for index in order], abs=1e-6)
+    for result, map_ in zip(found, alone, strict=True):
+        prepared = module.prepare_map(map_[0, 0].numpy(), (32, 32), localizer.protocol)
+        np.testing.assert_allclose(result.map, prepared, atol=1e-5)
+    first = localizer(image)
+    assert first.boxes.tolist() == found[0].boxes.tolist()
+    (streamed,) = localizer.look([image], top_k=3)
+    assert not isinstance(streamed, Unreadable)
+    assert [values(result) for result in streamed.results] == [values(result) for result in found]
+
+
+def test_below_the_least_score_there_is_no_box() -> None:
+    (image,) = pictures(1)
+    score = make()(image).score
+    at, above = make(min_score=score)(image), make(min_score=score + 1e-6)(image)
+    assert len(at.boxes) == 1
+    assert at.mask.any()
+    assert len(above.boxes) == 0
+    assert not above.mask.any()
+    assert above.score == score
+    assert above.map.tobytes() == at.map.tobytes()
+    assert len(make(min_score=score + 1e-6, objects="all")(image).boxes) == 0
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_classes_that_there_are_not(count: int) -> None:
+    message = rf"top_k, must lie in 1 … 4; got {count}"
+    with pytest.raises(ValueError, match=message):
+        make().top(pictures(1)[0], count)
+    with pytest.raises(ValueError, match=message):
+        make().look([], top_k=count)
+
+
+def test_other_values_out_of_range() -> None:
+    with pytest.raises(ValueError, match=r"min_score must be a probability in \[0, 1\]; got 50"):
+        make(min_score=50)
+    with pytest.raises(ValueError, match="batch_size must be at least 1; got 0"):
+        make().stream([], batch_size=0).send(None)
