@@ -141,6 +141,18 @@ def test_a_set_without_any_truth_lacks_its_metrics_and_says_so(
     assert "there are no true boxes or masks: localization is not measured" in capsys.readouterr().err
 
 
+def test_broken_maps_are_named_where_there_is_no_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    test = scenes(4)
+    maps = referee_maps(test)
+    broken = list(maps)[:3]
+    maps[broken[0]][0, 0], maps[broken[1]][0, 0], maps[broken[2]] = np.nan, 1.5, maps[broken[2]][:100]
+    test.samples = [replace(sample, boxes=NO_BOXES) for sample in test]
+    monkeypatch.setattr(type(test), "mask", lambda *_: None)
+    found, _ = measure_maps(open_maps(save_tree(tmp_path / "maps", maps)), test, REFEREE)
+    assert [item.id for item in found.unreadable] == broken
+    assert found.evaluation.images == 1
+
+
 def test_no_map_at_all_is_an_error(tmp_path: Path) -> None:
     maps = open_maps(save_tree(tmp_path / "maps", {"other": np.zeros((224, 224))}))
     with pytest.raises(ValueError, match="none of the 6 photographs could be measured; the first: .* has no map in"):

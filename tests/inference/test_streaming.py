@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.runs import TINY_VIT
 from tokenloc._threads import THREADS
-from tokenloc.boxes import Frame
+from tokenloc.boxes import Frame, prepare_map
 from tokenloc.data import Preprocessing, Unreadable, create_dataset
 from tokenloc.inference import Localization, Localizer, Viewing
 from tokenloc.inference import localizer as module
@@ -168,7 +168,7 @@ def test_top_classes_are_those_that_the_model_maps(method: str) -> None:
     assert [result.label for result in found] == [CLASSES[index] for index in order]
     assert [result.score for result in found] == pytest.approx([chances[index].item() for index in order], abs=1e-6)
     for result, map_ in zip(found, alone, strict=True):
-        prepared = module.prepare_map(map_[0, 0].numpy(), (32, 32), localizer.protocol)
+        prepared = prepare_map(map_[0, 0].numpy(), (32, 32), localizer.protocol)
         np.testing.assert_allclose(result.map, prepared, atol=1e-5)
     first = localizer(image)
     assert first.boxes.tolist() == found[0].boxes.tolist()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,7 @@ from tokenloc.boxes import (
     scan_boxes,
     truth_boxes,
 )
-from tokenloc.boxes.frame import Size, checked_boxes
+from tokenloc.boxes.frame import checked_boxes
 from tokenloc.boxes.iou import box_areas
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.metrics.errors import error_categories
@@ -113,13 +112,16 @@ def score_image(
     if predicted is not None and (top.ndim != 1 or not top.size):
         raise ValueError(f"predicted must be [P] classes, at least one, best first; got shape {top.shape}")
     scale = ready_map if ready else scaled_map
+    scaled = own_scaled = scale(maps[0], frame.network_size, protocol)  # also without truth: a broken map is told
+    if not np.array_equal(maps[0], maps[own]):
+        own_scaled = scale(maps[own], frame.network_size, protocol)
     every = checked_boxes([] if boxes is None else boxes)
     truth = possible_boxes(every, frame)
     return ImageScores(
         label,
         top,
-        _box_scores(scale, maps[0], maps[own], truth, frame, protocol, threshold, label, top) if len(truth) else None,
-        None if mask is None else _pixel_histogram(scale(maps[0], frame.network_size, protocol), mask, frame, protocol),
+        _box_scores(scaled, own_scaled, truth, frame, protocol, threshold, label, top) if len(truth) else None,
+        None if mask is None else _pixel_histogram(scaled, mask, frame, protocol),
         len(every) - len(truth),
     )
 
@@ -201,13 +203,9 @@ def _own_map(maps: NDArray[np.floating], map_classes: ArrayLike, label: int) -> 
     return int(np.flatnonzero(classes == label)[-1])
 
 
-_Scale = Callable[[NDArray[np.floating], Size, Protocol], NDArray[np.floating]]
-
-
 def _box_scores(
-    scale: _Scale,
-    true_map: NDArray[np.floating],
-    own_map: NDArray[np.floating],
+    scaled: NDArray[np.floating],
+    own_scaled: NDArray[np.floating],
     boxes: NDArray[np.float64],
     frame: Frame,
     protocol: Protocol,
@@ -217,9 +215,8 @@ def _box_scores(
 ) -> BoxScores:
     thresholds = scored_thresholds(protocol, threshold)
     truth = truth_boxes(boxes, frame, protocol)
-    scan = own = _scan(scale(true_map, frame.network_size, protocol), thresholds, protocol)
-    if not np.array_equal(true_map, own_map):
-        own = _scan(scale(own_map, frame.network_size, protocol), thresholds, protocol)
+    scan = _scan(scaled, thresholds, protocol)
+    own = scan if own_scaled is scaled else _scan(own_scaled, thresholds, protocol)
     every = compared_boxes(scan.nodes.boxes, frame, protocol)
     largest, own_largest = (compared_boxes(found.largest(), frame, protocol) for found in (scan, own))
     is_predicted = label in predicted or not len(predicted)
