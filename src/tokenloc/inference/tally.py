@@ -14,6 +14,7 @@ from tokenloc.metrics.confidence import by_class, by_size, confidence_intervals
 from tokenloc.metrics.images import ImageLog, ImageRow, write_rows
 from tokenloc.metrics.localization import LocalizationMetrics
 from tokenloc.metrics.reference import constant_box_iou, level_accuracies
+from tokenloc.metrics.resamples import Resamples
 
 CONSTANT_BOXES = {"centre 70 % box": 0.7, "whole-image box": 1.0}
 
@@ -28,6 +29,7 @@ class Measured:
         classes: names of the classes that rows have as indices.
         constant_boxes: GT(δ) in percent of boxes that ignore the picture, by their name; empty without true boxes.
         unreadable: the pictures that could not be read: they are in no number.
+        best_confidence: bootstrap intervals of the metrics that choose their own threshold, see ``Resamples``.
         missing: ids of images without "boxes" or "masks" where others have them, which are in no number that needs
             them; "images" that the lists name and that were left out; "classes" of which no image was measured.
     """
@@ -38,6 +40,7 @@ class Measured:
     constant_boxes: dict[str, dict[float, float]] = field(default_factory=dict)
     unreadable: list[Unreadable] = field(default_factory=list)
     missing: dict[str, list[str]] = field(default_factory=dict)
+    best_confidence: dict[str, list[float]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the form of ``metrics.json``."""
@@ -46,7 +49,7 @@ class Measured:
         }
         return {
             **self.evaluation.to_dict(),
-            "confidence": confidence_intervals(self.images),
+            "confidence": {**confidence_intervals(self.images), **self.best_confidence},
             "per_class": by_class(self.images, self.classes),
             "by_size": by_size(self.images),
             "constant_boxes": constant,
@@ -72,6 +75,7 @@ class Tally:
         self.protocol = protocol
         self._metrics = LocalizationMetrics(protocol, threshold, sync_on_compute=False)  # every process adds all images
         self._log = ImageLog(protocol, scratch)
+        self._resamples = Resamples(protocol)
         self._constant: dict[str, list[float]] = {name: [] for name in CONSTANT_BOXES}
         self._without: dict[str, list[str]] = {"boxes": [], "masks": []}
 
@@ -79,6 +83,7 @@ class Tally:
         """Add an image."""
         self._metrics.update([scores])
         self._log.add(sample.id, scores)
+        self._resamples.add(scores)
         self._without["boxes"] += [sample.id] * (scores.boxes is None)
         self._without["masks"] += [sample.id] * (scores.pixels is None)
         for name, share in CONSTANT_BOXES.items():
@@ -98,7 +103,8 @@ class Tally:
         constant = {name: level_accuracies(ious) for name, ious in self._constant.items()}
         known = {name: accuracies for name, accuracies in constant.items() if accuracies is not None}
         rows = self._log.rows(self._column(evaluation))
-        return Measured(evaluation, rows, dataset.classes, known, unreadable, self._missing(dataset, rows))
+        missing = self._missing(dataset, rows)
+        return Measured(evaluation, rows, dataset.classes, known, unreadable, missing, self._resamples.intervals())
 
     def _missing(self, dataset: ImageDataset, rows: Sequence[ImageRow]) -> dict[str, list[str]]:
         found = {what: [] if len(ids) == len(rows) else ids for what, ids in self._without.items()}
