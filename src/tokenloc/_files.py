@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_UMASK = threading.Lock()
+_TRIED = 1 << 16  # bytes
 
 
 @contextmanager
@@ -56,9 +60,28 @@ def folder_written_whole(path: str | Path, replace: bool = False) -> Iterator[Pa
 
 
 def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
+    with _UMASK:  # there is no way to read it but to set it, for all threads
+        umask = os.umask(0)
+        os.umask(umask)
     return umask
+
+
+def refuse_unwritable(folder: str | Path) -> None:
+    """Raise OSError, in words, where ``folder`` could not be made and written to; leave nothing there.
+
+    What is tried is to write a little into it, or into the nearest folder above it that exists.
+    """
+    there = Path(folder)
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(bytes(_TRIED))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(
+            f"{folder}: nothing can be written there ({reason}); choose another folder, or mend it"
+        ) from error
 
 
 class FreeNames:

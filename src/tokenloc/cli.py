@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib import import_module
+from importlib.resources import files
 from typing import Any, get_args, get_origin, get_type_hints
 
 import docstring_parser
@@ -33,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Mistakes are told in words, without a traceback.
     """
-    parser, commands = _make_parser()
     words = sys.argv[1:] if arguments is None else arguments
+    parser, commands = _make_parser([word for word in words if word in COMMANDS][:1])
     settings = parser.instantiate(parser.parse_args([_underscored(word) for word in words]))
     name = settings.subcommand
     values = {key: value for key, value in vars(settings[name]).items() if key not in ("config", "__default_config__")}
@@ -64,16 +66,27 @@ def _say(message: str, status: int) -> int:
     return status
 
 
-def _make_parser() -> tuple[ArgumentParser, dict[str, Command]]:
+def _make_parser(wanted: Collection[str] = tuple(COMMANDS)) -> tuple[ArgumentParser, dict[str, Command]]:
+    """Return a parser that knows all commands by name, and the ``wanted`` ones, which it imports, with their flags."""
     parser = ArgumentParser(prog="tokenloc", description="Learn to draw boxes from image labels alone.")
     subcommands = parser.add_subcommands()
     commands: dict[str, Command] = {}
     for name, place in COMMANDS.items():
         module, function = place.split(".")
-        commands[name] = getattr(import_module(f"tokenloc.commands.{module}"), function)
-        subparser = _command_parser(commands[name])
-        subcommands.add_subcommand(name, subparser, help=docstring_parser.parse(_doc(commands[name])).short_description)
+        subparser = ArgumentParser()
+        if name in wanted:
+            commands[name] = getattr(import_module(f"tokenloc.commands.{module}"), function)
+            subparser = _command_parser(commands[name])
+        subcommands.add_subcommand(name, subparser, help=_summary(module, function))
     return parser, commands
+
+
+def _summary(module: str, function: str) -> str | None:
+    """Return the first sentence about a command from its source: importing it takes seconds, mostly for torch."""
+    source = files("tokenloc.commands").joinpath(f"{module}.py").read_text(encoding="utf-8")
+    (found,) = (node for node in ast.parse(source).body if getattr(node, "name", "") == function)
+    doc = ast.get_docstring(found) if isinstance(found, ast.FunctionDef) else None
+    return docstring_parser.parse(doc or "").short_description
 
 
 def _doc(command: Command) -> str:

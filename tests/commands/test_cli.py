@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -209,7 +210,33 @@ def test_info_of_an_official_dataset(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "unknown value of option missing: 'sometimes'" in capsys.readouterr().err
 
 
-def test_import_is_light() -> None:
-    code = "import sys, tokenloc; print(sorted({'torch', 'timm', 'lightning', 'cv2'} & sys.modules.keys()))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+def test_the_list_of_commands_says_what_each_does(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for name, place in COMMANDS.items():
+        module, function = place.split(".")
+        command = getattr(import_module(f"tokenloc.commands.{module}"), function)
+        first_sentence = " ".join((command.__doc__ or "").split("\n\n")[0].split())
+        assert f" {name} {first_sentence}" in printed
+
+
+HEAVY = "sorted({'torch', 'timm', 'lightning', 'cv2', 'matplotlib'} & sys.modules.keys())"
+
+
+@pytest.mark.parametrize(
+    "code", ["import sys, tokenloc", "import sys; from tokenloc.cli import main; main(['--help'])"]
+)
+def test_import_and_the_list_of_commands_are_light(code: str) -> None:
+    ended = f"try:\n    {code}\nexcept SystemExit: pass\nprint({HEAVY})"
+    found = subprocess.run([sys.executable, "-c", ended], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_command_does_not_wait_for_others() -> None:
+    ended = "try:\n    main(['export', '--help'])\nexcept SystemExit: pass"
+    words = "sorted(name for name in sys.modules if name.startswith('tokenloc.commands.'))"
+    script = f"import sys\nfrom tokenloc.cli import main\n{ended}\nprint({words})"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "['tokenloc.commands.console', 'tokenloc.commands.export']"

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tokenloc._files import FreeNames, write_json
+import numpy as np
+from PIL import Image
+
+import tokenloc
+from tokenloc._files import FreeNames, refuse_unwritable, written_whole
+from tokenloc._threads import THREADS, map_ahead
 from tokenloc.commands.console import IncompleteError, console, progress
+from tokenloc.commands.journal import Finished, Journal, open_journal
 from tokenloc.commands.looking import viewing_note, viewing_of
-from tokenloc.data import Unreadable, find_images, read_image
-from tokenloc.export import Destination, common_folder, writing
-from tokenloc.inference import Localization, Localizer
+from tokenloc.data import Unreadable, find_images
+from tokenloc.export import Destination, check_writing, common_folder, writing
+from tokenloc.export._json_list import JsonList
+from tokenloc.export.base import valid_text
+from tokenloc.inference import Found, Localization, Localizer
 from tokenloc.inference.localizer import Objects
-from tokenloc.reporting import draw_localization, save_picture
+from tokenloc.reporting import draw_localization, one_above_another, save_picture
 
 RESULTS = "localizations.json"
+JOURNAL = "localizations.journal.jsonl"
+LARGEST_JPEG = (65500, 65500)
 
 
 def localize(
@@ -23,10 +38,13 @@ def localize(
     out: Path,
     threshold: float | None = None,
     objects: Objects = "largest",
+    top_k: int = 1,
+    min_score: float = 0.0,
     scales: list[int] | None = None,
     flip: bool = False,
     refine: list[str] | None = None,
     pictures: bool = True,
+    masks: bool = False,
     format: list[str] | None = None,
     image_url: str | None = None,
     overwrite: bool = False,
@@ -36,7 +54,8 @@ def localize(
     """Draw boxes on photographs: files, or folders with all that is below them.
 
     Writes localizations.json and, for each photograph, its boxes and heatmap beside one another. Photographs that
-    cannot be read are named at the end, and the exit status is then 1.
+    cannot be read are named at the end, and the exit status is then 1. A run that was interrupted goes on where it was
+    when the same command is given again.
 
     Args:
         checkpoint: a checkpoint of `tokenloc train`, such as RUN/checkpoints/best.ckpt.
@@ -44,14 +63,18 @@ def localize(
         out: the folder to write to; it is created.
         threshold: on the map scaled to [0, 1]; by default the calibrated one stored in the checkpoint.
         objects: largest draws one box, around the largest component; all one for each component.
+        top_k: how many classes to localize in each photograph, the most probable ones; each is a result of its own.
+        min_score: probability below which a class gets no box, so that a photograph of none of the classes has none.
         scales: sides of the network's input in pixels, such as 224 320 448, over which maps and scores are averaged; by
             default the side that the model was trained with.
         flip: look at each picture mirrored, too.
         refine: steps that refine the maps, such as affinity,reprediction, or none; by default those of the method.
         pictures: also write the pictures, not only localizations.json.
+        masks: also write a mask for each result, white where its map exceeds the threshold, on the photograph's pixels.
         format: annotation files to write, too: coco yolo voc label-studio csv parquet.
         image_url: for label-studio, what stands before a picture's name; by default the address of its local files.
-        overwrite: replace annotation files that exist already.
+        overwrite: replace annotation files that exist already, and begin anew where a run with other settings was
+            interrupted.
         batch_size: photographs that pass the network together.
         device: auto, cpu, cuda or mps.
 
@@ -59,51 +82,133 @@ def localize(
         the path of localizations.json.
     """
     files = find_images(inputs)
-    viewing = viewing_of(scales, flip, refine)
-    localizer = Localizer.from_checkpoint(checkpoint, device, threshold, objects, viewing)
+    for folder in ("pictures", "masks"):
+        refuse_unwritable(out / folder)
+    check_writing(format or [], out, overwrite)
+    localizer = Localizer.from_checkpoint(
+        checkpoint, device, threshold, objects, viewing_of(scales, flip, refine), min_score
+    )
     if threshold is None and (note := viewing_note(localizer.card, localizer.viewing)):
         console.print(f"map threshold {localizer.threshold:g}{note}", highlight=False, markup=False)
-    localized: list[Localization] = []
-    unreadable: list[Unreadable] = []
-    names = picture_names(files, out / "pictures")
-    results = localizer.stream(files, batch_size)
+    settings = {**_settings(localizer, checkpoint, top_k), "pictures": pictures, "masks": masks}
     version = f"tokenloc {localizer.card.model.method}"
     destination = Destination(out, localizer.card.classes, common_folder(inputs), image_url, version, overwrite)
-    with writing(format or [], destination) as annotate:
-        for file, result in zip(files, progress(results, "localizing", len(files)), strict=True):
-            if isinstance(result, Unreadable):
-                unreadable.append(result)
-                continue
-            localized.append(result)
-            annotate(result)
-            if pictures:
-                save_picture(draw_localization(read_image(file), result), names[file])
-    return _finish(out, localized, unreadable)
+    with open_journal(out / JOURNAL, settings, overwrite) as journal:
+        todo = [file for file in files if file not in journal]
+        if len(todo) < len(files):
+            _say(f"{len(files) - len(todo)} of {len(files)} photographs were finished by an interrupted run")
+        seen = localizer.look(todo, batch_size, top_k, keep_images=pictures)
+        unreadable = _run(todo, seen, _Display(out, pictures, masks), journal)
+        with writing(format or [], destination) as annotate:
+            for finished in journal.finished(files):
+                annotate(finished.findings)
+        _write_results(out / RESULTS, journal.finished(files), unreadable)
+    return _report(out / RESULTS, len(files), unreadable)
 
 
-def _finish(out: Path, localized: list[Localization], unreadable: list[Unreadable]) -> Path:
-    """Write the results; raise IncompleteError where some photographs could not be read."""
-    results = out / RESULTS
-    content = {
-        "localizations": [result.to_dict() for result in localized],
-        "unreadable": [{"file": item.id, "reason": item.reason} for item in unreadable],
+@dataclass(frozen=True)
+class _Display:
+    """Writes the files that show a result, below ``out``."""
+
+    out: Path
+    pictures: bool
+    masks: bool
+
+    def save(self, named: tuple[str, Found | Unreadable]) -> Finished | Unreadable:
+        """Write what was found in a picture, with names that begin with its stem; nothing where it was unreadable."""
+        stem, found = named
+        if isinstance(found, Unreadable):
+            return found
+        shown: list[dict[str, str]] = [{} for _ in found.results]
+        if found.image is not None and self.pictures:
+            drawn = one_above_another([draw_localization(found.image, result) for result in found.results])
+            drawn.thumbnail(LARGEST_JPEG)
+            save_picture(drawn, self.out / "pictures" / f"{stem}.jpg")
+            for one in shown:
+                one["picture"] = f"pictures/{stem}.jpg"
+        if self.masks:
+            for rank, (one, result) in enumerate(zip(shown, found.results, strict=True), start=1):
+                one["mask"] = self._save_mask(result, stem if rank == 1 else f"{stem}.top{rank}")
+        return Finished(found.results[0].source, stem, [result.finding() for result in found.results], shown)
+
+    def _save_mask(self, result: Localization, stem: str) -> str:
+        name = f"masks/{stem}.png"
+        save_picture(Image.fromarray(255 * result.mask_on_picture().astype(np.uint8)), self.out / name)
+        return name
+
+
+def _settings(localizer: Localizer, checkpoint: Path, top_k: int) -> dict[str, Any]:
+    """Return all that results depend on, so that a run goes on only with results like its own."""
+    return {
+        "tokenloc": tokenloc.__version__,
+        "checkpoint": f"sha256 {_digest(checkpoint)[:16]}",
+        "threshold": localizer.threshold,
+        "objects": localizer.objects,
+        "viewing": str(localizer.viewing),
+        "top_k": top_k,
+        "min_score": localizer.min_score,
     }
-    write_json(results, content)
-    console.print(f"{len(localized)} photographs localized; results in {results}", highlight=False, markup=False)
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _run(
+    todo: Sequence[Path], seen: Generator[Found | Unreadable, None, None], display: _Display, journal: Journal
+) -> list[Unreadable]:
+    """Localize, show and note down what is to do; return what could not be read."""
+    unreadable: list[Unreadable] = []
+    stems = free_stems(todo, journal.stems)
+    with closing(seen), closing(map_ahead(display.save, zip(stems, seen, strict=True), THREADS)) as saved:
+        for item in progress(saved, "localizing", len(todo)):
+            if isinstance(item, Unreadable):
+                unreadable.append(item)
+            else:
+                journal.add(item)
+    return unreadable
+
+
+def _write_results(path: Path, finished: Iterable[Finished], unreadable: Sequence[Unreadable]) -> None:
+    """Write localizations.json: an entry for each result, in the order of the photographs."""
+    with written_whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.write('{"localizations": [')
+        localizations = JsonList(file)
+        for one in finished:
+            for finding, shown in zip(one.findings, one.shown, strict=True):
+                entry = {**finding.to_dict(), **shown}
+                localizations.add({**entry, "file": valid_text(entry["file"]), "label": valid_text(entry["label"])})
+        file.write('],\n"unreadable": [')
+        broken = JsonList(file)
+        for item in unreadable:
+            broken.add({"file": valid_text(item.id), "reason": valid_text(item.reason)})
+        file.write("]}\n")
+
+
+def _report(results: Path, total: int, unreadable: Sequence[Unreadable]) -> Path:
+    """Say what was done; raise IncompleteError where some photographs could not be read."""
+    _say(f"{total - len(unreadable)} photographs localized; results in {results}")
     if unreadable:
-        lines = "\n".join(f"  {item.reason}" for item in unreadable)
-        raise IncompleteError(
-            f"{len(unreadable)} of {len(localized) + len(unreadable)} files could not be read:\n{lines}"
-        )
+        lines = "\n".join(f"  {valid_text(item.reason)}" for item in unreadable)
+        raise IncompleteError(f"{len(unreadable)} of {total} files could not be read:\n{lines}")
     return results
 
 
-def picture_names(files: list[Path], folder: Path) -> dict[Path, Path]:
-    """Return a name of its own in ``folder`` for the picture of each file, even where two files are called the same.
+def _say(message: str) -> None:
+    console.print(message, highlight=False, markup=False)
 
-    >>> names = picture_names([Path("a/x.jpg"), Path("b/x.png"), Path("b/y.png")], Path("out"))
-    >>> [name.name for name in names.values()]
-    ['x.jpg', 'x-2.jpg', 'y.jpg']
+
+def free_stems(files: Iterable[Path], taken: Iterable[str] = ()) -> Iterator[str]:
+    """Yield for each file a name of its own, without a suffix, for what shows it: another than those ``taken``.
+
+    >>> list(free_stems([Path("a/x.jpg"), Path("b/x.png"), Path("b/y.png")]))
+    ['x', 'x-2', 'y']
     """
-    names = FreeNames(".jpg")
-    return {file: folder / names.take(file.stem) for file in files}
+    names = FreeNames("", longest=240)  # leaves room for suffixes
+    for stem in taken:
+        names.take(stem)
+    return (names.take(valid_text(file.stem)) for file in files)

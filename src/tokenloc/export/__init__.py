@@ -1,6 +1,15 @@
 """Boxes in the formats of annotation tools: one file each, written as pictures come, whole or not at all."""
 
-from tokenloc.export.base import FORMATS, Destination, Format, Result, common_folder, list_formats, writing
+from tokenloc.export.base import (
+    FORMATS,
+    Destination,
+    Format,
+    Result,
+    check_writing,
+    common_folder,
+    list_formats,
+    writing,
+)
 from tokenloc.export.coco import COCO
 from tokenloc.export.csv_table import CSV
 from tokenloc.export.label_studio import LABEL_STUDIO
@@ -19,6 +28,7 @@ __all__ = [
     "Destination",
     "Format",
     "Result",
+    "check_writing",
     "common_folder",
     "list_formats",
     "writing",

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from tokenloc.data.annotations import Annotation
-from tokenloc.inference.localization import Localization
+from tokenloc.inference.localization import Finding
 
 COLUMNS = ("file", "width", "height", "label", "class_index", "score", "x0", "y0", "x1", "y1")
 """Corners are xyxy in original pixels, half-open; the score is the class's probability."""
@@ -15,7 +15,7 @@ COLUMNS = ("file", "width", "height", "label", "class_index", "score", "x0", "y0
 CORNERS = COLUMNS[-4:]
 
 
-def rows_of(name: str, found: Sequence[Localization], labels: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+def rows_of(name: str, found: Sequence[Finding], labels: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of a picture; the values are those of ``COLUMNS``, the corners None where no box was found."""
     for localization in found:
         about = (name, *localization.size, labels[localization.class_index], localization.class_index)

@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tokenloc._extras import library
 from tokenloc._names import Registry
 from tokenloc.data.annotations import Annotation, Box
-from tokenloc.inference.localization import Localization
+from tokenloc.inference.localization import Finding, Localization
 
-Result = Localization | Sequence[Localization]
+Result = Localization | Finding | Sequence[Localization | Finding]
 """What was found in one picture: one class, or several."""
 
-AddPicture = Callable[[str, Sequence[Localization]], None]
+AddPicture = Callable[[str, Sequence[Finding]], None]
 """Takes a picture's name as the file is to have it, and what was found in it."""
 
 PIXEL_DIGITS = 4
@@ -79,6 +80,7 @@ class Format:
     outputs: tuple[str, ...]
     writing: Callable[[Destination], AbstractContextManager[AddPicture]]
     read: Callable[[Path], list[Annotation]]
+    needs: tuple[str, str] | None = None
 
     def write(
         self, localizations: Iterable[Result], classes: Sequence[str], folder: str | Path, **options: Any
@@ -127,18 +129,35 @@ def writing(formats: Iterable[str], destination: Destination) -> AbstractContext
         FileExistsError: an annotation file that exists already, where they are not to be overwritten.
         ImportError: a format whose library is not installed.
     """
-    return _writing([FORMATS[name] for name in dict.fromkeys(formats)], destination)
+    return _writing(_chosen(formats), destination)
+
+
+def check_writing(formats: Iterable[str], folder: Path, overwrite: bool = False) -> None:
+    """Raise, before anything is written, what ``writing`` would raise when its block begins."""
+    _check_writing(_chosen(formats), folder, overwrite)
+
+
+def _chosen(formats: Iterable[str]) -> list[Format]:
+    return [FORMATS[name] for name in dict.fromkeys(formats)]
+
+
+def _check_writing(formats: Sequence[Format], folder: Path, overwrite: bool) -> None:
+    for chosen in formats:
+        if chosen.needs is not None:
+            library(*chosen.needs)
+        for name in chosen.outputs:
+            refuse_existing(folder / name, overwrite)
 
 
 @contextmanager
 def _writing(formats: Sequence[Format], destination: Destination) -> Iterator[Callable[[Result], None]]:
-    for name in (name for chosen in formats for name in chosen.outputs):
-        refuse_existing(destination.folder / name, destination.overwrite)
+    _check_writing(formats, destination.folder, destination.overwrite)
     with ExitStack() as stack:
         writers = [stack.enter_context(chosen.writing(destination)) for chosen in formats]
 
         def add(result: Result) -> None:
-            found = [result] if isinstance(result, Localization) else result
+            several = [result] if isinstance(result, (Localization, Finding)) else result
+            found = [one.finding() if isinstance(one, Localization) else one for one in several]
             for localization in found:
                 _check_class(localization, destination.classes)
             for write in writers if found else []:
@@ -154,7 +173,7 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{path} exists already; choose another place, or replace it {what}with --overwrite")
 
 
-def _check_class(localization: Localization, classes: Sequence[str]) -> None:
+def _check_class(localization: Finding, classes: Sequence[str]) -> None:
     index = localization.class_index
     named = classes[index] if 0 <= index < len(classes) else None
     if named != localization.label:
@@ -179,7 +198,7 @@ def common_folder(inputs: Sequence[str | Path]) -> Path:
     return Path(os.path.commonpath([path.parent if path.is_file() else path for path in paths]))
 
 
-def boxes_of(localization: Localization) -> list[Box]:
+def boxes_of(localization: Finding) -> list[Box]:
     """Return the boxes as rounded python numbers: xyxy, original pixels, half-open."""
     rounded: NDArray[np.float64] = localization.boxes.round(PIXEL_DIGITS)
     return [(x0, y0, x1, y1) for x0, y0, x1, y1 in rounded.tolist()]

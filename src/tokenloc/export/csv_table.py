@@ -12,7 +12,7 @@ from tokenloc._files import written_whole
 from tokenloc.data.annotations import Annotation
 from tokenloc.export._rows import COLUMNS, annotations_of, rows_of
 from tokenloc.export.base import FORMATS, AddPicture, Destination, Format
-from tokenloc.inference.localization import Localization
+from tokenloc.inference.localization import Finding
 
 TEXTS = ("file", "label")
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
@@ -28,7 +28,7 @@ def _writing(destination: Destination) -> Iterator[AddPicture]:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
 
-        def add(name: str, found: Sequence[Localization]) -> None:
+        def add(name: str, found: Sequence[Finding]) -> None:
             writer.writerows(rows_of(defused(name), found, labels))
 
         yield add

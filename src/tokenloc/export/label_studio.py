@@ -18,7 +18,7 @@ from tokenloc._files import write_text, written_whole
 from tokenloc.data.annotations import Annotation, Box
 from tokenloc.export._json_list import JsonList
 from tokenloc.export.base import FORMATS, SCORE_DIGITS, AddPicture, Destination, Format, absolute, boxes_of
-from tokenloc.inference.localization import Localization
+from tokenloc.inference.localization import Finding
 
 TASKS = "label-studio.json"
 CONFIGURATION = "label-studio.xml"
@@ -35,7 +35,7 @@ def _writing(destination: Destination) -> Iterator[AddPicture]:
             file.write("[")
             tasks = JsonList(file)
 
-            def add(name: str, found: Sequence[Localization]) -> None:
+            def add(name: str, found: Sequence[Finding]) -> None:
                 regions = [region for localization in found for region in _regions(localization, labels)]
                 prediction = {
                     "model_version": destination.model_version,
@@ -49,7 +49,7 @@ def _writing(destination: Destination) -> Iterator[AddPicture]:
         write_text(destination.folder / CONFIGURATION, configuration(labels))
 
 
-def _regions(localization: Localization, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _regions(localization: Finding, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
     width, height = localization.size
     for x0, y0, x1, y1 in boxes_of(localization):
         shares = {"x": x0 / width, "y": y0 / height, "width": (x1 - x0) / width, "height": (y1 - y0) / height}

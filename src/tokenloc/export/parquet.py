@@ -12,7 +12,7 @@ from tokenloc._files import written_whole
 from tokenloc.data.annotations import Annotation
 from tokenloc.export._rows import COLUMNS, CORNERS, annotations_of, rows_of
 from tokenloc.export.base import FORMATS, AddPicture, Destination, Format
-from tokenloc.inference.localization import Localization
+from tokenloc.inference.localization import Finding
 
 ROWS_AT_A_TIME = 4096
 """Rows that are held in memory, and then written as one row group."""
@@ -29,7 +29,7 @@ def _writing(destination: Destination) -> Iterator[AddPicture]:
         parquet.ParquetWriter(temporary, schema) as writer,
     ):
 
-        def add(name: str, found: Sequence[Localization]) -> None:
+        def add(name: str, found: Sequence[Finding]) -> None:
             rows.extend(rows_of(name, found, labels))
             if len(rows) >= ROWS_AT_A_TIME:
                 writer.write_table(_table(rows, schema))
@@ -69,4 +69,4 @@ def _read(path: Path) -> list[Annotation]:
         raise ValueError(f"{path}: not a Parquet table with the columns {', '.join(COLUMNS)} ({error})") from error
 
 
-PARQUET = FORMATS.add("parquet", Format(("boxes.parquet",), _writing, _read))
+PARQUET = FORMATS.add("parquet", Format(("boxes.parquet",), _writing, _read, ("pyarrow.parquet", "parquet")))

@@ -15,7 +15,7 @@ from tokenloc._files import FreeNames, folder_written_whole
 from tokenloc.data.annotations import Annotation, Box, read_voc
 from tokenloc.data.images import files_under
 from tokenloc.export.base import FORMATS, AddPicture, Destination, Format, boxes_of
-from tokenloc.inference.localization import Localization
+from tokenloc.inference.localization import Finding
 
 _PICTURE = """\
 <annotation>
@@ -46,7 +46,7 @@ def _writing(destination: Destination) -> Iterator[AddPicture]:
         annotations = folder / "Annotations"
         annotations.mkdir()
 
-        def add(name: str, found: Sequence[Localization]) -> None:
+        def add(name: str, found: Sequence[Finding]) -> None:
             path = annotations / names.take(inner_stem(name))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(_picture(name, found, labels), encoding="utf-8", newline="\n")
@@ -65,7 +65,7 @@ def inner_stem(name: str) -> str:
     return "/".join([*parts, path.stem if path.stem not in ("", "..") else "picture"])
 
 
-def _picture(name: str, found: Sequence[Localization], labels: Sequence[str]) -> str:
+def _picture(name: str, found: Sequence[Finding], labels: Sequence[str]) -> str:
     width, height = found[0].size
     objects = "".join(
         _OBJECT.format(*voc_box(box), label=_escaped(labels[localization.class_index]))

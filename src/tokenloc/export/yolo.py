@@ -18,7 +18,7 @@ from tokenloc.data.annotations import Annotation, Box
 from tokenloc.data.images import PICTURE_SUFFIXES, files_under, read_image
 from tokenloc.data.splits import index, number
 from tokenloc.export.base import FORMATS, AddPicture, Destination, Format, boxes_of
-from tokenloc.inference.localization import Localization
+from tokenloc.inference.localization import Finding
 
 PART = "train"
 """The one split that is written; its pictures are named for validation too, without which nothing trains."""
@@ -37,7 +37,7 @@ def _writing(destination: Destination) -> Iterator[AddPicture]:
         labels.mkdir(parents=True)
         write_text(folder / "data.yaml", _data(destination.labels))
 
-        def add(name: str, found: Sequence[Localization]) -> None:
+        def add(name: str, found: Sequence[Finding]) -> None:
             source = Path(found[0].source)
             label = labels / names.take(Path(name).stem)
             label.write_text("".join(map(_lines, found)), encoding="utf-8", newline="\n")
@@ -53,7 +53,7 @@ def _data(labels: Sequence[str]) -> str:
     return str(yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
 
 
-def _lines(localization: Localization) -> str:
+def _lines(localization: Finding) -> str:
     boxes = (yolo_box(box, localization.size) for box in boxes_of(localization))
     return "".join(f"{localization.class_index} {' '.join(f'{share:.8f}' for share in box)}\n" for box in boxes)
 

@@ -12,6 +12,45 @@ from tokenloc.boxes import Frame, box_faults
 
 
 @dataclass(frozen=True, eq=False)
+class Finding:
+    """What files hold of a localization: all but its map and mask, so that any number of them can be kept.
+
+    Attributes:
+        source: the picture's path, or what else names it.
+        label: class name.
+        class_index: its index among the checkpoint's classes.
+        score: softmax probability of the class, in [0, 1].
+        boxes: [N, 4] float64 xyxy, original pixels, half-open, origin top left.
+        size: (width, height) of the picture in pixels.
+        threshold: on the map, in [0, 1].
+        protocol: name of the protocol by which boxes were taken from the map.
+    """
+
+    source: str
+    label: str
+    class_index: int
+    score: float
+    boxes: NDArray[np.float64]
+    size: tuple[int, int]
+    threshold: float
+    protocol: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for ``localizations.json``, rounded for people."""
+        return {
+            "file": self.source,
+            "width": self.size[0],
+            "height": self.size[1],
+            "label": self.label,
+            "class_index": self.class_index,
+            "score": round(self.score, 6),
+            "boxes": self.boxes.round(2).tolist(),
+            "threshold": self.threshold,
+            "protocol": self.protocol,
+        }
+
+
+@dataclass(frozen=True, eq=False)
 class Localization:
     """One class in one picture, and where it is. Validated at construction.
 
@@ -73,16 +112,11 @@ class Localization:
         """Return the mask on the picture's own pixels, [height, width]."""
         return self.frame.map_to_original(self.mask.astype(np.float32)) > 0.5
 
+    def finding(self) -> Finding:
+        """Return what stays of it without its arrays."""
+        kept = {name: getattr(self, name) for name in Finding.__annotations__}
+        return Finding(**kept)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for ``localizations.json``: all but the arrays on the network's pixels."""
-        return {
-            "file": self.source,
-            "width": self.size[0],
-            "height": self.size[1],
-            "label": self.label,
-            "class_index": self.class_index,
-            "score": round(self.score, 6),
-            "boxes": self.boxes.round(2).tolist(),
-            "threshold": self.threshold,
-            "protocol": self.protocol,
-        }
+        return self.finding().to_dict()

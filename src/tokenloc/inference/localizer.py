@@ -161,7 +161,7 @@ class Localizer:
 
     def look(
         self, pictures: Iterable[Picture], batch_size: int = BATCH, top_k: int = 1, keep_images: bool = False
-    ) -> Iterator[Found | Unreadable]:
+    ) -> Generator[Found | Unreadable, None, None]:
         """Localize any number of pictures, as ``stream`` does, and several classes of each.
 
         Args:
@@ -202,7 +202,7 @@ class Localizer:
 
     def _look(
         self, read: Generator[_Read | Unreadable, None, None], batch_size: int, top_k: int
-    ) -> Iterator[Found | Unreadable]:
+    ) -> Generator[Found | Unreadable, None, None]:
         with closing(read):
             for batch in _batches(read, batch_size):
                 found = self._localize([item for item in batch if isinstance(item, _Read)], top_k)

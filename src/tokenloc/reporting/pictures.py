@@ -73,6 +73,17 @@ def side_by_side(pictures: Sequence[Image.Image], gap: int = 4) -> Image.Image:
     return row
 
 
+def one_above_another(pictures: Sequence[Image.Image], gap: int = 4) -> Image.Image:
+    """Return pictures in one column, left sides aligned, on white."""
+    height = sum(picture.height for picture in pictures) + gap * (len(pictures) - 1)
+    column = Image.new("RGB", (max(picture.width for picture in pictures), height), "white")
+    y = 0
+    for picture in pictures:
+        column.paste(picture, (0, y))
+        y += picture.height + gap
+    return column
+
+
 def sheet(pictures: Sequence[Image.Image], columns: int, title: str = "", cell_width: int = 480) -> Image.Image:
     """Return pictures in rows of ``columns``, each scaled to ``cell_width`` pixels, under a title."""
     cells = [p.resize((cell_width, max(1, round(p.height * cell_width / p.width)))) for p in pictures]
