@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tokenloc._files import FreeNames, folder_written_whole
+from tokenloc._files import FreeNames, folder_written_whole, refuse_unwritable, write_text
 
 
 def test_a_folder_appears_whole_and_replaces_the_old_one(tmp_path: Path) -> None:
@@ -71,3 +73,28 @@ def test_names_are_cut_to_what_file_systems_take(stem: str) -> None:
 
 def test_names_that_fit_are_not_cut() -> None:
     assert FreeNames(".jpg").take("z" * 251) == "z" * 251 + ".jpg"
+
+
+def test_threads_that_write_leave_the_umask_as_it_was(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda number: write_text(tmp_path / f"{number}", "x"), range(400)))
+        assert os.umask(0o027) == 0o027
+        assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
+    finally:
+        os.umask(before)
+
+
+def test_a_folder_that_can_be_written_stays_as_it_is(tmp_path: Path) -> None:
+    refuse_unwritable(tmp_path / "new" / "deeper")
+    refuse_unwritable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "lost").symlink_to(tmp_path / "nowhere")
+    for name, reason in (("file/new", "Not a directory"), ("lost", "No such file or directory")):
+        with pytest.raises(OSError, match=rf"{name}: nothing can be written there \({reason}\); choose another folder"):
+            refuse_unwritable(tmp_path / name)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tokenloc._threads import THREADS
 from tokenloc.cli import main
 from tokenloc.commands.journal import Finished, open_journal
 from tokenloc.commands.localize import JOURNAL, RESULTS
 from tokenloc.data import create_dataset
 from tokenloc.export import FORMATS, list_formats
-from tokenloc.inference import Finding, Localizer
+from tokenloc.inference import Finding, Localization, Localizer
 from tokenloc.training.checkpoint import Threshold, store_threshold
 
 
@@ -278,6 +280,24 @@ def test_several_classes_and_none_of_them(checkpoint: str, tmp_path: Path) -> No
     with Image.open(out / items[0]["picture"]) as drawn:
         assert drawn.size == (2 * 46 + 4, 3 * 33 + 2 * 4)  # a row for each class
     assert (out / "boxes.csv").read_text().count("\n") == 7
+
+
+def test_no_localization_outlives_its_picture(checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, made, most = photographs(tmp_path / "mine", 60), list[Any](), 0
+    check = Localization.__post_init__
+
+    def counting(self: Localization) -> None:
+        nonlocal most
+        made.append(weakref.ref(self))
+        most = max(most, sum(one() is not None for one in made))
+        check(self)
+
+    monkeypatch.setattr(Localization, "__post_init__", counting)
+    words = ["localize", checkpoint, str(folder), "--batch_size", "2", "--top_k", "2", "--format", "coco"]
+    assert main([*words, "--out", str(tmp_path / "found")]) == 0
+    assert len(made) == 2 * 60
+    # Two classes of each picture: a batch, those that threads draw, and the one that is handed over.
+    assert most <= 2 * (2 + 2 * THREADS + 2)
 
 
 @pytest.mark.parametrize("place", ["file/found", "file"])
