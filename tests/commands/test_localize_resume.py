@@ -106,6 +106,7 @@ def test_killed_at_any_moment_and_two_at_once(
         first.wait()
     with (out / JOURNAL).open("ab") as file:
         file.write(b'{"file": "half wri')
+    (out / "pictures/.partial-x.jpg").write_bytes(b"half a picture")
     done = (out / JOURNAL).read_bytes().count(b"findings")
     assert main([*words, str(out)]) == 0
     assert f"{done} of 80 photographs were finished" in capsys.readouterr().err
