@@ -131,7 +131,8 @@ def test_listed_backbones_are_supported() -> None:
     """Every family's variants are told apart by name alone; building all of them would take minutes."""
     with torch.device("meta"):
         for name in [name for name in list_backbones() if "tiny" in name or "small" in name or "little" in name]:
-            create_backbone(name, pretrained=False)
+            backbone, _ = create_backbone(name, pretrained=False)
+            assert backbone.depth >= 1
 
 
 @pytest.mark.parametrize(

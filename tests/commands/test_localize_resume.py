@@ -176,9 +176,17 @@ def test_new_photographs_are_taken_in_by_a_run_that_goes_on(
 
 def finished(name: str, place: int) -> Finished:
     boxes = np.array([[0.1 + place, 1 / 3, 10.0, 20.0]])
-    return Finished(
-        name, f"{place}", [Finding(name, "a\nb", 1, 2 / 3, boxes, (30, 40), 0.2, "standard")], [{"mask": "m"}]
+    finding = Finding(
+        source=name,
+        label="a\nb",
+        class_index=1,
+        score=2 / 3,
+        boxes=boxes,
+        size=(30, 40),
+        threshold=0.2,
+        protocol="standard",
     )
+    return Finished(name, f"{place}", [finding], [{"mask": "m"}])
 
 
 NAMES = [os.fsdecode(name) for name in (b"bytes \xff\xfe.jpg", b"line\nend.jpg", "🐦\u2028.jpg".encode())]

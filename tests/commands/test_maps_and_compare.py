@@ -123,7 +123,7 @@ def test_maps_of_other_code_with_faults_are_measured_and_told(
     assert content["maps"]["surplus"] == ["stray"]
     printed = capsys.readouterr().err
     assert "1 maps have no image: stray" in printed
-    assert "1 photographs are in no number: the map, or the mask, is missing" in printed
+    assert "1 photographs have no map or mask, or a broken one, and are in no number" in printed
 
 
 def changed_run(source: Path, folder: Path, **changes: Any) -> Path:

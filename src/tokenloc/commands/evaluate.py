@@ -10,15 +10,16 @@ from typing import Any
 from tokenloc._files import write_json
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import IncompleteError, console, progress
-from tokenloc.commands.looking import calibrated, threshold_of, viewing_of
+from tokenloc.commands.looking import Known, calibrated, threshold_of, viewing_of
 from tokenloc.commands.results import METRICS, print_results, save_failures, save_figures, save_tables
 from tokenloc.data import ImageDataset, create_dataset
 from tokenloc.data.base import named
 from tokenloc.data.registry import Role, split_of
-from tokenloc.inference import Localizer, choose_device
+from tokenloc.inference import Localizer, Viewing, choose_device
 from tokenloc.inference.evaluation import calibrate_threshold, measure
 from tokenloc.inference.measured_maps import measure_maps
 from tokenloc.inference.processes import joined
+from tokenloc.inference.tally import Measured
 from tokenloc.metrics.stored_maps import StoredMaps, open_maps, writing_maps
 from tokenloc.training.checkpoint import Card, load_checkpoint, store_threshold
 from tokenloc.training.config import DataSource
@@ -80,31 +81,24 @@ def evaluate(
     if checkpoint is None:
         folder = out or Path(str(maps).rstrip("/")).parent / "evaluation" / protocol
         return _evaluate_maps(open_maps(str(maps)), data, split, judged, threshold, folder, workers)
+    folder = out or checkpoint.parent.parent / "evaluation" / protocol
     model, card = load_checkpoint(checkpoint)
     dataset = open_dataset(card, data, split, "measured")
     viewing = viewing_of(scales, flip, refine, ten_crop)
     usual = calibrated(card, viewing, dataset)
     fixed, source = threshold_of(judged, threshold, usual)
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "viewing": viewing}
-    about: dict[str, Any] = {"input_frame": judged.input_frame, "viewing": str(viewing), "classes": card.classes}
-    about |= {"model": asdict(card.model), "threshold": usual[0], "threshold_source": usual[1]}
+    about = _about_maps(card, judged, viewing, usual)
     with joined() as first, writing_maps(save_maps, about) if save_maps and first else nullcontext() as save:
         model.to(choose_device(device))
         options["progress"] = progress if first else None
         measured = measure(model, dataset, card.preprocessing, judged, fixed, save=save, **options)
-    folder = out or checkpoint.parent.parent / "evaluation" / protocol
-    if not first:
-        return folder / METRICS
-    print_results(measured, source)
-    described = {"viewing": str(viewing), **({"threshold_source": source} if source else {})}
-    write_json(folder / METRICS, {**measured.to_dict(), **described})
-    save_tables(measured, folder)
-    localizer = Localizer(model, card, measured.evaluation.threshold, viewing=viewing, protocol=judged)
-    save_figures(localizer, dataset, folder / "figures")
-    save_failures(localizer, dataset, measured, folder / "figures")
-    console.print(f"metrics and figures in {folder}", highlight=False, markup=False)
-    if measured.unreadable:
-        raise IncompleteError(f"{len(measured.unreadable)} pictures could not be read and are in no number (see above)")
+    if first:
+        _write_results(folder, measured, source, {"viewing": str(viewing)})
+        localizer = Localizer(model, card, measured.evaluation.threshold, viewing=viewing, protocol=judged)
+        save_figures(localizer, dataset, folder / "figures")
+        save_failures(localizer, dataset, measured, folder / "figures")
+        _close(f"metrics and figures in {folder}", measured, "photographs could not be read")
     return folder / METRICS
 
 
@@ -127,23 +121,45 @@ def _evaluate_maps(
     with joined() as first:
         shown = progress if first else None
         measured, matched = measure_maps(maps, dataset, protocol, threshold, workers=workers, progress=shown)
-    if not first:
-        return folder / METRICS
+    if first:
+        described = {"folder": str(maps.folder), "differing": matched.differing, "surplus": matched.surplus}
+        _write_results(folder, measured, source, {"maps": described})
+        _tell("maps match by all but extension or slashes", matched.differing)
+        _tell("maps have no image", matched.surplus)
+        _close(f"metrics in {folder}", measured, "photographs have no map or mask, or a broken one")
+    return folder / METRICS
+
+
+def _about_maps(card: Card, protocol: Protocol, viewing: Viewing, usual: Known) -> dict[str, Any]:
+    """Return what is kept beside saved maps: how they were made, and the threshold that goes with them."""
+    return {
+        "input_frame": protocol.input_frame,
+        "viewing": str(viewing),
+        "classes": card.classes,
+        "model": asdict(card.model),
+        "threshold": usual[0],
+        "threshold_source": usual[1],
+    }
+
+
+def _write_results(folder: Path, measured: Measured, source: str | None, described: dict[str, Any]) -> None:
+    """Print the numbers; write metrics.json, with what else describes the measurement, images.csv and curves."""
     print_results(measured, source)
-    for what, ids in (("match by all but extension or slashes", matched.differing), ("have no image", matched.surplus)):
-        if ids:
-            console.print(f"{len(ids)} maps {what}: {named(ids)}", highlight=False, markup=False, soft_wrap=True)
-    described = {"maps": {"folder": str(maps.folder), "differing": matched.differing, "surplus": matched.surplus}}
     source_entry = {"threshold_source": source} if source else {}
     write_json(folder / METRICS, {**measured.to_dict(), **described, **source_entry})
     save_tables(measured, folder)
-    console.print(f"metrics in {folder}", highlight=False, markup=False)
+
+
+def _tell(what: str, ids: list[str]) -> None:
+    if ids:
+        console.print(f"{len(ids)} {what}: {named(ids)}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _close(message: str, measured: Measured, fault: str) -> None:
+    """Say where the results are; raise IncompleteError where some photographs are in no number."""
+    console.print(message, highlight=False, markup=False)
     if measured.unreadable:
-        raise IncompleteError(
-            f"{len(measured.unreadable)} photographs are in no number: the map, or the mask, is missing or broken "
-            "(see above)"
-        )
-    return folder / METRICS
+        raise IncompleteError(f"{len(measured.unreadable)} {fault}, and are in no number (see above)")
 
 
 def calibrate(

@@ -144,5 +144,5 @@ def _marked(path: Path, size: Size) -> NDArray[np.bool_]:
     (width, height), (wide, high) = size, image.size
     if abs(wide * height - high * width) > max(*size, *image.size):  # more than the rounding of sides
         raise ValueError(f"{path}: {wide}x{high} is of another shape than its picture of {width}x{height}")
-    marked = Image.fromarray(np.asarray(image).any(axis=-1))
+    marked = Image.fromarray(np.asarray(np.asarray(image).any(axis=-1)))
     return np.asarray(marked if image.size == size else marked.resize(size, Image.Resampling.NEAREST), dtype=bool)

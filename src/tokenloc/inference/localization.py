@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tokenloc.boxes import Frame, box_faults
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Finding:
     """What files hold of a localization: all but its map and mask, so that any number of them can be kept.
 
@@ -20,7 +20,7 @@ class Finding:
         label: class name.
         class_index: its index among the checkpoint's classes.
         score: softmax probability of the class, in [0, 1].
-        boxes: [N, 4] float64 xyxy, original pixels, half-open, origin top left.
+        boxes: [N, 4] float64 xyxy, original pixels, half-open, origin top left; the largest component's box first.
         size: (width, height) of the picture in pixels.
         threshold: on the map, in [0, 1].
         protocol: name of the protocol by which boxes were taken from the map.
@@ -50,39 +50,28 @@ class Finding:
         }
 
 
-@dataclass(frozen=True, eq=False)
-class Localization:
-    """One class in one picture, and where it is. Validated at construction.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Localization(Finding):
+    """One class in one picture, and where it is: a finding with its map. Validated at construction.
 
     Attributes:
-        source: the picture's path, or what else names it.
-        label: class name.
-        class_index: its index among the checkpoint's classes.
-        score: softmax probability of the class, in [0, 1].
-        boxes: [N, 4] float64 xyxy, original pixels, half-open, origin top left; the largest component's box first.
+        size: follows from ``frame``.
         map: [h, w] float32 in [0, 1], min-max scaled, on the network's pixels.
         mask: [h, w] bool on the network's pixels: where the map exceeds the threshold and a box was drawn.
-        threshold: on the map, in [0, 1].
-        protocol: name of the protocol by which boxes were taken from the map.
         frame: how the network's pixels lie on the picture.
 
     Raises:
         ValueError: where a field contradicts its description.
     """
 
-    source: str
-    label: str
-    class_index: int
-    score: float
-    boxes: NDArray[np.float64]
+    size: tuple[int, int] = field(init=False)
     map: NDArray[np.float32]
     mask: NDArray[np.bool_]
-    threshold: float
-    protocol: str
     frame: Frame
 
     def __post_init__(self) -> None:
         """Check every field once, so that no later station needs to."""
+        object.__setattr__(self, "size", self.frame.original_size)
         boxes = np.asarray(self.boxes, dtype=np.float64).reshape(-1, 4)
         faults = [fault for fault in box_faults(boxes, self.frame.original_size) if fault]
         if faults:
@@ -99,11 +88,6 @@ class Localization:
         if not (np.isfinite(self.map).all() and self.map.min() >= 0 and self.map.max() <= 1):
             raise ValueError(f"the map of {self.source} must be finite and lie in [0, 1]")
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) of the picture in pixels."""
-        return self.frame.original_size
-
     def map_on_picture(self) -> NDArray[np.float32]:
         """Return the map on the picture's own pixels, [height, width] in [0, 1]; 0 where the network did not look."""
         return self.frame.map_to_original(self.map)
@@ -114,9 +98,4 @@ class Localization:
 
     def finding(self) -> Finding:
         """Return what stays of it without its arrays."""
-        kept = {name: getattr(self, name) for name in Finding.__annotations__}
-        return Finding(**kept)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for ``localizations.json``: all but the arrays on the network's pixels."""
-        return self.finding().to_dict()
+        return Finding(**{kept.name: getattr(self, kept.name) for kept in fields(Finding)})

@@ -156,6 +156,7 @@ class _Diffusion(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, laplacian: Tensor, start: Tensor, activation: Tensor, steps: int) -> Tensor:
+        """Add X_0 of what is missing, 2^p times: f_k+1 = f_k + X_0 (f - L f_k), the recursion without its doubling."""
         columns, vector = activation.shape[-1], activation.flatten(1)
         of_laplacian, of_start = _entries(laplacian), _entries(start)
         results, residuals = [torch.zeros_like(vector)], []
@@ -169,6 +170,7 @@ class _Diffusion(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, Tensor, None]:
+        """Run the transposed steps from the last to the first; what each adds to L and X_0 is an outer product."""
         laplacian, start, results, residuals = ctx.saved_tensors
         of_laplacian, of_start, columns = _entries(laplacian), _entries(start), gradient.shape[-1]
         to_results, to_residuals = [gradient.flatten(1)], []
