@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+from playwright.sync_api import Browser, Page
 
+from tests.browser import DESKTOP, PHONE, chromium, watched_page
 from tests.runs import tiny_run
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -50,3 +53,24 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished") / "run"
     tiny_run(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A real browser; see ``tests.browser``."""
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page of a desktop's width that must end without an error in the console, and without any network."""
+    with watched_page(browser, DESKTOP) as opened:
+        yield opened
+
+
+@pytest.fixture
+def phone_page(browser: Browser) -> Iterator[Page]:
+    """As ``page``, of a phone's width."""
+    with watched_page(browser, PHONE) as opened:
+        yield opened
