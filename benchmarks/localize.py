@@ -1,19 +1,25 @@
 """Pictures a second from file to written annotation: `tokenloc localize` against a plain loop over the model.
 
-    python benchmarks/localize.py [--pictures 64] [--size 1600 1200] [--method tscam] [--repeats 3] [--drawings]
+    python benchmarks/localize.py [--pictures 64] [--size 1600 1200] [--methods tscam sat] [--threads 2] [--drawings]
 
-Both read the same made JPEGs, load the same checkpoint of random weights, and write the box of each picture. They take
-turns, the best of each counts, on the clock, since threads are what is measured; the ratio is of the same run.
+All read the same made JPEGs, load the same checkpoint of random weights, and write the box of each picture. They take
+turns, the best of each counts, on the clock, since threads are what is measured; the ratio is of the same run. "Cold"
+is the command in a process of its own, with Python's start and the import of torch.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +29,8 @@ from PIL import Image
 from tokenloc.boxes import get_protocol, largest_boxes, prepare_map
 from tokenloc.commands.localize import localize
 from tokenloc.data import Preprocessing, evaluation_transform
-from tokenloc.inference import choose_device
-from tokenloc.methods import create_model
+from tokenloc.inference import Localizer, choose_device
+from tokenloc.methods import create_model, list_methods
 from tokenloc.training.checkpoint import ENTRY, MODEL_PREFIX, Card, load_checkpoint
 
 CLASSES = 200
@@ -32,6 +38,7 @@ THRESHOLD = 0.2
 
 
 def write_pictures(folder: Path, count: int, size: tuple[int, int]) -> list[Path]:
+    folder.mkdir()
     generator = np.random.default_rng(0)
     paths = [folder / f"{index:04d}.jpg" for index in range(count)]
     for path in paths:
@@ -64,42 +71,75 @@ def plain_loop(checkpoint: Path, pictures: list[Path], out: Path, device: str) -
     out.write_text(json.dumps(found))
 
 
+def first_result(checkpoint: Path, pictures: list[Path], device: str) -> None:
+    """Load the model and localize until the first result is there."""
+    localizer = Localizer.from_checkpoint(checkpoint, device, THRESHOLD)
+    with closing(localizer.look(pictures)) as found:
+        next(found)
+
+
 def seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
+def cold_seconds(checkpoint: Path, pictures: list[Path], out: Path, options: list[str]) -> float:
+    """Return the time of the command in a process of its own: Python's start and torch's import, too."""
+    command = [sys.executable, "-m", "tokenloc.cli", "localize", checkpoint, pictures[0].parent, "--out", out, *options]
+    return seconds(lambda: subprocess.run([str(word) for word in command], check=True, capture_output=True))
+
+
+def measured(method: str, given: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """Return seconds by what was timed, the best of all turns."""
+    checkpoint = write_checkpoint(folder / f"{method}.ckpt", method, given.backbone)
+    pictures = write_pictures(folder / "pictures", given.pictures, tuple(given.size))
+    options: dict[str, Any] = {"pictures": given.drawings, "batch_size": given.batch_size, "device": given.device}
+    options["threshold"] = THRESHOLD
+    times: dict[str, float] = {}
+    for turn in range(given.repeats):
+        out = folder / f"{method}-{turn}"
+        calls: dict[str, Callable[[], float]] = {
+            "loop": lambda: seconds(lambda: plain_loop(checkpoint, pictures, folder / "plain.json", given.device)),
+            "localize": lambda out=out: seconds(lambda: localize(checkpoint, pictures, out=out, **options)),
+            "fast": lambda out=out: seconds(
+                lambda: localize(checkpoint, pictures, out=out / "fast", fast=True, **options)
+            ),
+            "first": lambda: seconds(lambda: first_result(checkpoint, pictures, given.device)),
+        }
+        for what, call in calls.items():
+            times[what] = min(call(), times.get(what, math.inf))
+    words = ["--pictures", str(given.drawings).lower(), "--device", given.device]
+    times["cold"] = cold_seconds(checkpoint, pictures, folder / f"{method}-cold", words)
+    return times
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--size", type=int, nargs=2, default=(1600, 1200))
-    parser.add_argument("--method", default="tscam")
+    parser.add_argument("--methods", nargs="+", default=list_methods())
     parser.add_argument("--backbone", default="deit_small_patch16_224")
     parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the network")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--drawings", action="store_true", help="localize draws the pictures, too; the loop does not")
     given = parser.parse_args()
-    times: dict[str, list[float]] = {"plain loop": [], "tokenloc localize": []}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        checkpoint = write_checkpoint(folder / "model.ckpt", given.method, given.backbone)
-        pictures = write_pictures(folder, given.pictures, tuple(given.size))
-        options = {"pictures": given.drawings, "batch_size": given.batch_size, "device": given.device}
-        for turn in range(given.repeats):
-            out = folder / f"found-{turn}"
-            times["plain loop"].append(
-                seconds(lambda: plain_loop(checkpoint, pictures, folder / "plain.json", given.device))
-            )
-            times["tokenloc localize"].append(
-                seconds(lambda out=out: localize(checkpoint, pictures, out=out, threshold=THRESHOLD, **options))
-            )
-    print(f"{given.method}, {given.pictures} JPEGs of {given.size[0]}x{given.size[1]}; {setting()}\n")
-    print("| | pictures a second | of the plain loop |\n|---|---|---|")
-    for what, taken in times.items():
-        speed = given.pictures / min(taken)
-        print(f"| {what} | {speed:.1f} | {min(times['plain loop']) / min(taken):.2f} |")
+    torch.set_num_threads(given.threads)
+    print(f"{given.pictures} JPEGs of {given.size[0]}x{given.size[1]}, {given.backbone}; {setting()}\n")
+    print("| | loop, pictures/s | localize | ratio | localize --fast | ratio | cold | first result, s |")
+    print("|---|---|---|---|---|---|---|---|")
+    for method in given.methods:
+        with tempfile.TemporaryDirectory() as name:
+            times = measured(method, given, Path(name))
+        speed = {what: given.pictures / taken for what, taken in times.items()}
+        ratio = {what: times["loop"] / taken for what, taken in times.items()}
+        print(
+            f"| {method} | {speed['loop']:.1f} | {speed['localize']:.1f} | {ratio['localize']:.2f} "
+            f"| {speed['fast']:.1f} | {ratio['fast']:.2f} | {speed['cold']:.1f} | {times['first']:.2f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -57,6 +57,16 @@ def test_what_is_seen_lies_in_the_picture_and_is_the_networks_input(frame: Frame
     np.testing.assert_allclose(frame.to_network([seen]), [[0, 0, *frame.network_size]], atol=1e-6)
 
 
+@settings(max_examples=50, deadline=None)
+@given(frames(), st.integers(1, 8))
+def test_the_look_at_a_copy_is_the_look_at_the_original(frame: Frame, times: int) -> None:
+    original = (frame.original_size[0] * times, frame.original_size[1] * times)
+    whole = frame.of_original(original)
+    assert whole.original_size == original
+    np.testing.assert_allclose(whole.seen_box(), frame.seen_box() * times, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(whole.to_network([[0, 0, *original]]), frame.to_network([[0, 0, *frame.original_size]]))
+
+
 def test_a_straight_resize_stretches_each_axis_by_itself() -> None:
     frame = Frame.resized((500, 375), (224, 112))
     np.testing.assert_allclose(frame.to_network([[0, 0, 500, 375], [250, 75, 500, 150]])[1], [112, 22.4, 224, 44.8])

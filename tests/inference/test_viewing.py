@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ from tokenloc.commands.evaluate import calibrate, evaluate
 from tokenloc.commands.localize import localize
 from tokenloc.commands.looking import viewing_note
 from tokenloc.data import Preprocessing, create_dataset
-from tokenloc.inference import Localizer, Viewing
+from tokenloc.inference import Found, Localizer, Viewing
 from tokenloc.inference.viewing import Viewer
 from tokenloc.methods import Method, create_model
 from tokenloc.refinement import refine
@@ -208,6 +209,7 @@ def test_the_note_on_another_viewing(run: Path) -> None:
     _, card = load_checkpoint(run / "checkpoints/best.ckpt")
     assert viewing_note(card, Viewing()) == ""
     assert "(plain, not flip)" in viewing_note(card, Viewing(flip=True))
+    assert viewing_note(card, Viewing(fast=True)) == ""
 
 
 def test_the_parts_of_a_map_lie_on_the_picture(run: Path, pictures: list[Image.Image]) -> None:
@@ -218,3 +220,45 @@ def test_the_parts_of_a_map_lie_on_the_picture(run: Path, pictures: list[Image.I
         assert part.shape == (61, 90)
         assert (part.min(), part.max()) == (0, pytest.approx(1, abs=0.1))
     assert (run / "figures/parts.png").is_file()
+
+
+def test_a_fast_look_multiplies_in_bfloat16_and_sees_nearly_the_same(pictures: list[Image.Image]) -> None:
+    model, products = make(), set()
+    for layer in [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]:
+        layer.register_forward_hook(lambda _layer, _inputs, output: products.add(output.dtype))
+    logits, maps = located(model, pictures, flip=True, fast=True)
+    assert products == {torch.bfloat16}
+    expected_logits, expected = located(model, pictures, flip=True)
+    assert 0 < (logits.float() - expected_logits).abs().max() < 0.02 * expected_logits.abs().max()
+    torch.testing.assert_close(maps.float(), expected, rtol=0, atol=0.05)
+
+
+def test_refinement_of_a_fast_look_stays_in_float32(pictures: list[Image.Image]) -> None:
+    _, maps = located(make(), pictures, fast=True, refine=("affinity",))
+    assert maps.dtype == torch.float32
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_fast_look_decodes_less_of_a_large_photograph(
+    run: Path, tmp_path: Path, pictures: list[Image.Image], orientation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, exif = tmp_path / "large.jpg", Image.Exif()
+    exif[0x0112] = orientation
+    pictures[0].resize((1440, 976), Image.Resampling.BICUBIC).save(path, quality=95, exif=exif)
+    plain, fast = (
+        Localizer.from_checkpoint(run / "checkpoints/best.ckpt", "cpu", viewing=Viewing(fast=chosen))
+        for chosen in (False, True)
+    )
+    assert fast.viewing.fast
+    seen: list[tuple[int, int]] = []
+    transform = fast._viewer.transform
+    monkeypatch.setattr(fast._viewer, "transform", lambda image: (seen.append(image.size), transform(image))[1])
+    expected, result = plain(path), fast(path)
+    assert result.size == expected.size == ((1440, 976) if orientation == 1 else (976, 1440))
+    np.testing.assert_allclose(result.map, expected.map, atol=0.06)
+    np.testing.assert_allclose(result.frame.scale, expected.frame.scale, rtol=1e-12)
+    assert seen == [(180, 122) if orientation == 1 else (122, 180)]
+    (found,) = fast.look([path], keep_images=True)
+    assert isinstance(found, Found)
+    assert found.image is not None
+    assert found.image.size == expected.size  # what is drawn on is whole

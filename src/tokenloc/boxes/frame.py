@@ -82,6 +82,16 @@ class Frame:
         left, top = (round((side - part) / 2.0) for side, part in zip(resized, crop, strict=True))
         return cls(whole.original_size, crop, whole.scale, (float(left), float(top)))
 
+    def of_original(self, size: Size) -> Frame:
+        """Return the same look at the picture of original ``size`` (width, height), of which this frame's is a copy.
+
+        >>> Frame.resized((500, 375), (224, 224)).of_original((4000, 3000)) == Frame.resized((4000, 3000), (224, 224))
+        True
+        """
+        width, height = checked_size(size, "original_size")
+        (x, y), (small_width, small_height) = self.scale, self.original_size
+        return Frame(size, self.network_size, (x * small_width / width, y * small_height / height), self.offset)
+
     def to_network(self, boxes: ArrayLike) -> NDArray[np.float64]:
         """Return ``boxes`` [N, 4] xyxy of original pixels in network pixels, float64, not clipped."""
         return checked_boxes(boxes) * _twice(self.scale) - _twice(self.offset)

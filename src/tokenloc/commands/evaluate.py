@@ -38,6 +38,7 @@ def evaluate(
     scales: list[int] | None = None,
     flip: bool = False,
     refine: list[str] | None = None,
+    fast: bool = False,
     ten_crop: bool = False,
     out: Path | None = None,
     batch_size: int = 32,
@@ -65,6 +66,7 @@ def evaluate(
             default the side that the model was trained with.
         flip: look at each picture mirrored, too.
         refine: steps that refine the maps, such as affinity,reprediction, or none; by default those of the method.
+        fast: compute in bfloat16, about 1.7 times faster where the processor has it.
         ten_crop: take the classes from ten crops of a larger resize, as SAT's paper does.
         out: the folder to write to; by default evaluation/PROTOCOL in the run's folder, or beside that of the maps.
         batch_size: photographs that pass the network together.
@@ -84,7 +86,7 @@ def evaluate(
     folder = out or checkpoint.parent.parent / "evaluation" / protocol
     model, card = load_checkpoint(checkpoint)
     dataset = open_dataset(card, data, split, "measured")
-    viewing = viewing_of(scales, flip, refine, ten_crop)
+    viewing = viewing_of(scales, flip, refine, fast, ten_crop)
     usual = calibrated(card, viewing, dataset)
     fixed, source = threshold_of(judged, threshold, usual)
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "viewing": viewing}
@@ -171,6 +173,7 @@ def calibrate(
     scales: list[int] | None = None,
     flip: bool = False,
     refine: list[str] | None = None,
+    fast: bool = False,
     batch_size: int = 32,
     workers: int = 0,
     device: str = "auto",
@@ -186,6 +189,7 @@ def calibrate(
             default the side that the model was trained with.
         flip: look at each picture mirrored, too.
         refine: steps that refine the maps, such as affinity,reprediction, or none; by default those of the method.
+        fast: compute in bfloat16, about 1.7 times faster where the processor has it.
         batch_size: photographs that pass the network together.
         workers: processes that read pictures.
         device: auto, cpu, cuda or mps.
@@ -197,7 +201,7 @@ def calibrate(
     dataset = open_dataset(card, data, split, "held_out")
     model.to(choose_device(device))
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
-    options["viewing"] = viewing_of(scales, flip, refine)
+    options["viewing"] = viewing_of(scales, flip, refine, fast)
     chosen = calibrate_threshold(model, dataset, card.preprocessing, get_protocol(protocol), **options)
     store_threshold(checkpoint, chosen)
     console.print(

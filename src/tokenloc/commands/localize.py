@@ -43,6 +43,7 @@ def localize(
     scales: list[int] | None = None,
     flip: bool = False,
     refine: list[str] | None = None,
+    fast: bool = False,
     pictures: bool = True,
     masks: bool = False,
     format: list[str] | None = None,
@@ -69,6 +70,8 @@ def localize(
             default the side that the model was trained with.
         flip: look at each picture mirrored, too.
         refine: steps that refine the maps, such as affinity,reprediction, or none; by default those of the method.
+        fast: compute in bfloat16 and, with `--pictures false`, decode large JPEGs at a reduced size: about twice
+            as fast where the processor has bfloat16; boxes move little.
         pictures: also write the pictures, not only localizations.json.
         masks: also write a mask for each result, white where its map exceeds the threshold, on the photograph's pixels.
         format: annotation files to write, too: coco yolo voc label-studio csv parquet.
@@ -86,7 +89,7 @@ def localize(
         refuse_unwritable(out / folder)
     check_writing(format or [], out, overwrite)
     localizer = Localizer.from_checkpoint(
-        checkpoint, device, threshold, objects, viewing_of(scales, flip, refine), min_score
+        checkpoint, device, threshold, objects, viewing_of(scales, flip, refine, fast), min_score
     )
     if threshold is None and (note := viewing_note(localizer.card, localizer.viewing)):
         console.print(f"map threshold {localizer.threshold:g}{note}", highlight=False, markup=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tokenloc.boxes import Protocol
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.data import ImageDataset
@@ -9,19 +11,24 @@ from tokenloc.inference import Viewing
 from tokenloc.training.checkpoint import Card
 
 
-def viewing_of(scales: list[int] | None, flip: bool, refine: list[str] | None, ten_crop: bool = False) -> Viewing:
+def viewing_of(
+    scales: list[int] | None, flip: bool, refine: list[str] | None, fast: bool, ten_crop: bool = False
+) -> Viewing:
     """Return the viewing that the flags mean; steps may be parted by commas, and ``none`` is no step.
 
-    >>> viewing_of([224, 448], False, ["affinity,reprediction"]).refine
+    >>> viewing_of([224, 448], False, ["affinity,reprediction"], False).refine
     ('affinity', 'reprediction')
     """
     steps = None if refine is None else tuple(step for word in refine for step in word.split(",") if step)
-    return Viewing(tuple(scales or ()), flip, ten_crop, () if steps == ("none",) else steps)
+    return Viewing(tuple(scales or ()), flip, ten_crop, () if steps == ("none",) else steps, fast)
 
 
 def viewing_note(card: Card, viewing: Viewing) -> str:
-    """Return a remark where the calibrated threshold was chosen for another viewing; empty where all is well."""
-    if card.threshold is None or card.threshold.viewing == str(viewing):
+    """Return a remark where the calibrated threshold was chosen for another viewing; empty where all is well.
+
+    A fast viewing needs no threshold of its own: its maps hardly differ.
+    """
+    if card.threshold is None or card.threshold.viewing in (str(viewing), str(replace(viewing, fast=False))):
         return ""
     return f", but for another viewing ({card.threshold.viewing}, not {viewing}): `tokenloc calibrate` chooses it anew"
 

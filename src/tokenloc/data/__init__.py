@@ -1,7 +1,7 @@
 """Datasets of photographs with class labels and, where known, boxes and masks; reading, transforming, loading them."""
 
 from tokenloc.data.base import ImageDataset, Problem, Sample
-from tokenloc.data.images import find_images, read_image
+from tokenloc.data.images import find_images, read_image, read_size
 from tokenloc.data.loading import (
     LabelledPictures,
     Located,
@@ -30,6 +30,7 @@ __all__ = [
     "find_images",
     "list_datasets",
     "read_image",
+    "read_size",
     "stratified_split",
     "train_transform",
     "training_loader",

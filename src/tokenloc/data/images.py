@@ -42,7 +42,7 @@ def read_image(
         max_pixels: largest width times height; a larger picture is refused from its header, before it is decoded.
         min_size: (width, height) that suffices. A JPEG may then be decoded at 1/2, 1/4 or 1/8 of its size, but not
             below this: several times faster for large photographs. Pixels then differ a little from those of a whole
-            decoding and the size is no longer the original one, so: for training alone. Default: decode it whole.
+            decoding and the size is no longer the original one (``read_size``). Default: decode it whole.
 
     Raises:
         FileNotFoundError: where there is no such file.

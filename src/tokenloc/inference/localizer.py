@@ -20,7 +20,7 @@ from tokenloc._names import one_of
 from tokenloc._threads import map_ahead
 from tokenloc.boxes import Frame, Protocol, component_masks, get_protocol, quantised_map, scaled_map
 from tokenloc.boxes.protocols import checked_threshold
-from tokenloc.data import Unreadable, read_image
+from tokenloc.data import Unreadable, read_image, read_size
 from tokenloc.inference.localization import Localization
 from tokenloc.inference.viewing import Viewer, Viewing, top_classes
 from tokenloc.methods import Method
@@ -212,8 +212,12 @@ class Localizer:
                     yield ready.pop(0)
 
     def _read(self, picture: Picture, keep_image: bool = False) -> _Read:
-        image = as_image(picture)
-        return _Read(_name(picture), *self._viewer.transform(image), image if keep_image else None)
+        enough = None if keep_image else self._viewer.sufficient_size
+        image = as_image(picture, enough)
+        tensor, frame = self._viewer.transform(image)
+        if enough is not None and isinstance(picture, (str, Path)):
+            frame = frame.of_original(read_size(picture))
+        return _Read(_name(picture), tensor, frame, image if keep_image else None)
 
     def _read_or_report(self, numbered: tuple[int, Picture], keep_image: bool) -> _Read | Unreadable:
         index, picture = numbered
@@ -284,14 +288,14 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def as_image(picture: Picture) -> Image.Image:
-    """Return a picture in any accepted form as an upright RGB image.
+def as_image(picture: Picture, min_size: tuple[int, int] | None = None) -> Image.Image:
+    """Return a picture in any accepted form as an upright RGB image; ``min_size``: see ``read_image``.
 
     Raises:
         FileNotFoundError, ValueError: a file that is not there or cannot be read, or an array of another form.
     """
     if isinstance(picture, (str, Path, Image.Image)):
-        return read_image(picture)
+        return read_image(picture, min_size=min_size)
     array = _pixels(picture) if isinstance(picture, Tensor) else picture
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
         raise ValueError(

@@ -17,6 +17,9 @@ from tokenloc.methods import Method
 from tokenloc.methods._scaling import min_max
 from tokenloc.refinement import find_steps, refine
 
+SPARE = 2
+"""How much finer than the network's input a reduced decoding stays: the input then differs by 0.4 % of its spread."""
+
 
 @dataclass(frozen=True)
 class Viewing:
@@ -31,6 +34,8 @@ class Viewing:
             their mirrors (SAT, section 4.1). The maps are not concerned.
         refine: steps of ``tokenloc.refinement.list_steps()`` that the maps go through; None for the steps that belong
             to the method, as LCAR's do, () for none.
+        fast: whether the network computes in bfloat16, about 1.7 times faster on processors that have it (AVX512-BF16,
+            AMX, GPUs since Ampere), and `Localizer` decodes large JPEGs at a reduced size. Boxes move little.
 
     Raises:
         ValueError: a scale below 1 pixel or given twice, or an unknown step.
@@ -40,6 +45,7 @@ class Viewing:
     flip: bool = False
     ten_crop: bool = False
     refine: tuple[str, ...] | None = None
+    fast: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense; lists become tuples."""
@@ -59,6 +65,7 @@ class Viewing:
         parts = [f"scales {' '.join(map(str, self.scales))}"] * bool(self.scales)
         parts += ["flip"] * self.flip + ["ten crops"] * self.ten_crop
         parts += [] if self.refine is None else [f"refine {','.join(self.refine) or 'none'}"]
+        parts += ["fast"] * self.fast
         return ", ".join(parts) or "plain"
 
 
@@ -70,7 +77,8 @@ class Viewer:
         preprocessing: of the model.
         protocol: says which part of a picture is shown.
 
-    ``transform`` turns a picture into what ``locate`` takes, and its frame; it can be sent to worker processes.
+    ``transform`` turns a picture into what ``locate`` takes, and its frame; it can be sent to worker processes. A
+    decoding of ``sufficient_size``, (width, height), is as good for it as the whole picture; None: nothing less is.
     """
 
     def __init__(self, viewing: Viewing, preprocessing: Preprocessing, protocol: Protocol) -> None:
@@ -78,6 +86,8 @@ class Viewer:
         self.preprocessing = preprocessing
         self.cropped = protocol.input_frame == "crop"
         self.scales = viewing.scales or (min(preprocessing.size),)
+        wide, high = preprocessing.at(max(self.scales)).resize
+        self.sufficient_size = (SPARE * wide, SPARE * high) if viewing.fast else None
         self.transform: FramedTransform = evaluation_transform(
             preprocessing, protocol.input_frame, max(self.scales), margin=viewing.ten_crop
         )
@@ -96,6 +106,13 @@ class Viewer:
             the finest of their grids, refined ones in [0, 1] on the pixels of the largest view.
         """
         region = self._region(images)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.viewing.fast):
+            logits, maps = self._seen(model, images, region, classes)
+        steps = model.refinement if self.viewing.refine is None else self.viewing.refine
+        return logits, refine(maps, self._pixels(region), steps) if steps else maps
+
+    def _seen(self, model: Method, images: Tensor, region: Tensor, classes: Tensor | int) -> tuple[Tensor, Tensor]:
+        """Return the logits and the maps, which no step has refined yet."""
         views = list(self._views(region))
         seen = [model.class_maps(view) for view, _ in views]
         logits = self._ten_crop_logits(model, images) if self.viewing.ten_crop else _mean([one for one, _ in seen])
@@ -103,9 +120,7 @@ class Viewer:
             classes = top_classes(logits, classes)
         model.check_classes(classes, len(images))
         pairs = zip(seen, views, strict=True)
-        maps = combined([_turned(maps_of(classes), mirrored) for (_, maps_of), (_, mirrored) in pairs])
-        steps = model.refinement if self.viewing.refine is None else self.viewing.refine
-        return logits, refine(maps, self._pixels(region), steps) if steps else maps
+        return logits, combined([_turned(maps_of(classes), mirrored) for (_, maps_of), (_, mirrored) in pairs])
 
     def _region(self, images: Tensor) -> Tensor:
         """Return the part of ``images`` that the frame shows, at the largest scale."""
