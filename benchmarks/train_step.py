@@ -4,8 +4,9 @@
 
 Both do the same arithmetic on the same weights, which is checked. The plain one keeps every block's N x N attention
 matrix until the step is over, gates SAT's matrices by columns, runs SCM's blocks by dense matrices, and convolves each
-image with LCTR's mixed kernel. Prints images a second, peak memory over the idle process, and the ratios. The time is
-processor time on the CPU, so that what else runs disturbs it little: leave it at one thread there.
+image with LCTR's mixed kernel, in float32. tokenloc's step is measured in float32, where both losses must agree, and
+under bfloat16 autocast, as `--precision bf16-mixed` trains. Prints images a second, peak memory over the idle process,
+and the ratios. The time is processor time, so that what else runs disturbs it little: leave it at one thread.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def measure(kind: str, method: str, arguments: argparse.Namespace, results: mult
     images = torch.randn(arguments.batch, 3, side, side)
     labels = torch.randint(arguments.classes, (arguments.batch,))
     idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with plainly() if kind == "plain" else contextlib.nullcontext():
+    with plainly() if kind == "plain" else torch.autocast("cpu", torch.bfloat16, enabled=kind == "bf16"):
         times, first = [], 0.0
         for number in range(arguments.steps + 1):
             start = time.process_time() if arguments.threads == 1 else time.perf_counter()
@@ -122,20 +123,24 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     print(f"{arguments.backbone}, batch {arguments.batch}, side {arguments.side}, {arguments.classes} classes")
     print(setting())
-    print(f"{'':9} {'plain':>18} {'tokenloc':>18}   speed  memory  (images/s, GiB)")
+    print("| | plain: images/s | GiB | float32: images/s | speed | memory | bf16: images/s | speed | memory |")
+    print("|---|---|---|---|---|---|---|---|---|")
     context = multiprocessing.get_context("spawn")
     for method in arguments.methods:
-        found = []
-        for kind in ("plain", "tokenloc"):
+        found = {}
+        for kind in ("plain", "float32", "bf16"):
             results = context.Queue()
             process = context.Process(target=measure, args=(kind, method, arguments, results))
             process.start()
-            found.append(results.get())
+            found[kind] = results.get()
             process.join()
-        (slow, large, expected), (fast, small, loss) = found
-        same = "" if abs(loss - expected) < 1e-3 * abs(expected) else f"  LOSSES DIFFER: {expected}, {loss}"
-        row = f"{method:9} {slow:9.1f} {large:8.2f} {fast:9.1f} {small:8.2f}"
-        print(f"{row}   {fast / slow:5.2f}  {small / large:6.2f}{same}", flush=True)
+        (slow, large, expected), (_, _, loss) = found["plain"], found["float32"]
+        row = f"| {method} | {slow:.1f} | {large:.2f} |"
+        for kind in ("float32", "bf16"):
+            fast, small, _ = found[kind]
+            row += f" {fast:.1f} | {fast / slow:.2f} | {small / large:.2f} |"
+        same = abs(loss - expected) < 1e-3 * abs(expected)
+        print(row + "" if same else f"{row} LOSSES DIFFER: {expected}, {loss}", flush=True)
 
 
 if __name__ == "__main__":

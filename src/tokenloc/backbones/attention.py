@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from timm.layers import apply_rot_embed_cat
 from torch import Tensor
 
+from tokenloc.backbones import _bfloat16
 from tokenloc.backbones.features import Evidence, Gate
 
 # What timm's Attention and EvaAttention consist of. A module with any other part computes something else.
@@ -72,7 +73,10 @@ def attend(
         keys = keys * gate if query.gate == "keys" else keys
         values = values * gate if query.gate == "values" else values
     dropout = float(attention.attn_drop.p) if attention.training else 0.0
-    mixed = F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout, scale=scale)
+    if not dropout and _bfloat16.suits(queries, keys, values):
+        mixed = _bfloat16.attention(queries, keys, values, scale)
+    else:
+        mixed = F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout, scale=scale)
     mixed = attention.norm(mixed.transpose(1, 2).flatten(2))
     if getattr(attention, "gate", None) is not None:
         mixed = mixed * attention.gate(tokens).sigmoid()
