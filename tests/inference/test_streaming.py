@@ -19,7 +19,7 @@ from tokenloc._threads import THREADS
 from tokenloc.boxes import Frame, prepare_map
 from tokenloc.data import Preprocessing, Unreadable, create_dataset
 from tokenloc.inference import Localization, Localizer, Viewing
-from tokenloc.inference import localizer as module
+from tokenloc.inference import picture as module
 from tokenloc.methods import create_model, list_methods
 from tokenloc.training.checkpoint import Card
 

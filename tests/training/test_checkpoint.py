@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.backbones.test_weights import Trap
+from tests.runs import TINY_VIT
 from tokenloc.training.checkpoint import Threshold, load_checkpoint, read_card, read_checkpoint, store_threshold
 
 
@@ -88,10 +89,16 @@ def test_a_method_that_is_not_here(copy: Path) -> None:
 
 
 def test_a_class_count_that_does_not_fit(copy: Path) -> None:
+    with pytest.raises(ValueError, match=r"best\.ckpt: 6 class names for a model of 7 classes"):
+        load_checkpoint(changed(copy, num_classes=7))
+
+
+def test_weights_of_another_shape(copy: Path) -> None:
+    options = {**TINY_VIT, "embed_dim": 64}
     with pytest.raises(
         ValueError, match=r"the weights in .*best\.ckpt do not fit tscam on vit_tiny_patch16_224: .*head"
     ):
-        load_checkpoint(changed(copy, num_classes=7))
+        load_checkpoint(changed(copy, backbone_options=options))
 
 
 def test_a_format_of_the_future(copy: Path) -> None:

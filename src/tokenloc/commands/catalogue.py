@@ -53,7 +53,7 @@ def info(checkpoint: Path | None = None, *, data: DataConfig | None = None, spli
     """Show what a checkpoint holds, or check a dataset and list its broken files; without either, the versions.
 
     Args:
-        checkpoint: a checkpoint of `tokenloc train`.
+        checkpoint: a checkpoint of `tokenloc train`, a folder that was saved for sharing, or hf-hub:USER/NAME.
         data: the dataset to check, --data.name and --data.root.
         split: the split of the dataset to check.
     """

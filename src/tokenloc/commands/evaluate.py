@@ -23,6 +23,7 @@ from tokenloc.inference.tally import Measured
 from tokenloc.metrics.stored_maps import StoredMaps, open_maps, writing_maps
 from tokenloc.training.checkpoint import Card, load_checkpoint, store_threshold
 from tokenloc.training.config import DataSource
+from tokenloc.training.hub import own_file, run_folder
 
 
 def evaluate(
@@ -53,7 +54,8 @@ def evaluate(
     where there is none, the best threshold on the evaluated set is used and named as the oracle that it is.
 
     Args:
-        checkpoint: a checkpoint of `tokenloc train`; none where maps are given.
+        checkpoint: a checkpoint of `tokenloc train`, a folder that was saved for sharing, or hf-hub:USER/NAME; none
+            where maps are given.
         data: the dataset; by default the one that the checkpoint was trained on.
         split: the split of the dataset; by default the one that papers measure on: test, of imagenet val.
         protocol: by which boxes are judged; see `tokenloc list protocols`.
@@ -68,7 +70,8 @@ def evaluate(
         refine: steps that refine the maps, such as affinity,reprediction, or none; by default those of the method.
         fast: compute in bfloat16, about 1.7 times faster where the processor has it.
         ten_crop: take the classes from ten crops of a larger resize, as SAT's paper does.
-        out: the folder to write to; by default evaluation/PROTOCOL in the run's folder, or beside that of the maps.
+        out: the folder to write to; by default evaluation/PROTOCOL in the run's folder (for a model of the hub in
+            runs/NAME), or beside that of the maps.
         batch_size: photographs that pass the network together.
         workers: processes that read pictures, or maps.
         device: auto, cpu, cuda or mps.
@@ -83,7 +86,7 @@ def evaluate(
     if checkpoint is None:
         folder = out or Path(str(maps).rstrip("/")).parent / "evaluation" / protocol
         return _evaluate_maps(open_maps(str(maps)), data, split, judged, threshold, folder, workers)
-    folder = out or checkpoint.parent.parent / "evaluation" / protocol
+    folder = out or run_folder(checkpoint) / "evaluation" / protocol
     model, card = load_checkpoint(checkpoint)
     dataset = open_dataset(card, data, split, "measured")
     viewing = viewing_of(scales, flip, refine, fast, ten_crop)
@@ -181,7 +184,7 @@ def calibrate(
     """Choose the map threshold with the best GT-known on a held-out split with boxes, and store it in the checkpoint.
 
     Args:
-        checkpoint: a checkpoint of `tokenloc train`; it is replaced whole.
+        checkpoint: a checkpoint of `tokenloc train`, or a folder that was saved for sharing; it is replaced whole.
         data: the dataset; by default the one that the checkpoint was trained on.
         split: the split of the dataset; by default the held-out one: val, of imagenet val2.
         protocol: by which boxes are judged; see `tokenloc list protocols`.
@@ -197,7 +200,7 @@ def calibrate(
     Returns:
         the threshold.
     """
-    model, card = load_checkpoint(checkpoint)
+    model, card = load_checkpoint(own_file(checkpoint))
     dataset = open_dataset(card, data, split, "held_out")
     model.to(choose_device(device))
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}

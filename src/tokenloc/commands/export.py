@@ -15,7 +15,8 @@ def export(checkpoint: Path, *, out: Path = Path("model.onnx"), maps: Maps = "to
     The file takes pixels and gives logits and maps. It is compared with torch before it is kept.
 
     Args:
-        checkpoint: a checkpoint of `tokenloc train`, such as RUN/checkpoints/best.ckpt.
+        checkpoint: a checkpoint of `tokenloc train`, such as RUN/checkpoints/best.ckpt; a folder that was saved for
+            sharing; or hf-hub:USER/NAME.
         out: the file to write.
         maps: top for the map of the most probable class, all for the maps of every class.
         overwrite: replace a file that exists already.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 import tokenloc
@@ -59,7 +60,8 @@ def localize(
     when the same command is given again.
 
     Args:
-        checkpoint: a checkpoint of `tokenloc train`, such as RUN/checkpoints/best.ckpt.
+        checkpoint: a checkpoint of `tokenloc train`, such as RUN/checkpoints/best.ckpt; a folder that was saved for
+            sharing; or hf-hub:USER/NAME.
         inputs: photographs, and folders of them.
         out: the folder to write to; it is created.
         threshold: on the map scaled to [0, 1]; by default the calibrated one stored in the checkpoint.
@@ -93,7 +95,7 @@ def localize(
     )
     if threshold is None and (note := viewing_note(localizer.card, localizer.viewing)):
         console.print(f"map threshold {localizer.threshold:g}{note}", highlight=False, markup=False)
-    settings = {**_settings(localizer, checkpoint, top_k), "pictures": pictures, "masks": masks}
+    settings = {**_settings(localizer, top_k), "pictures": pictures, "masks": masks}
     version = f"tokenloc {localizer.card.model.method}"
     destination = Destination(out, localizer.card.classes, common_folder(inputs), image_url, version, overwrite)
     with open_journal(out / JOURNAL, settings, overwrite) as journal:
@@ -140,11 +142,11 @@ class _Display:
         return name
 
 
-def _settings(localizer: Localizer, checkpoint: Path, top_k: int) -> dict[str, Any]:
+def _settings(localizer: Localizer, top_k: int) -> dict[str, Any]:
     """Return all that results depend on, so that a run goes on only with results like its own."""
     return {
         "tokenloc": tokenloc.__version__,
-        "checkpoint": f"sha256 {_digest(checkpoint)[:16]}",
+        "model": f"sha256 {_digest(localizer)[:16]}",
         "threshold": localizer.threshold,
         "objects": localizer.objects,
         "viewing": str(localizer.viewing),
@@ -153,11 +155,13 @@ def _settings(localizer: Localizer, checkpoint: Path, top_k: int) -> dict[str, A
     }
 
 
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+def _digest(localizer: Localizer) -> str:
+    """Return a digest of the model, which is the same wherever it was loaded from."""
+    card = localizer.card
+    digest = hashlib.sha256(repr((card.model, card.classes, card.preprocessing)).encode())
+    for name, tensor in localizer.model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -52,7 +52,7 @@ def read_image(
         name = str(getattr(source, "filename", "")) or "PIL image"
         _refuse_large(source.size, max_pixels, name)
         return _decoded(source, name)
-    name = f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
+    name = _called(source)
     with _opened(source, name) as image:
         _refuse_large(image.size, max_pixels, name)
         if min_size is not None:
@@ -61,9 +61,9 @@ def read_image(
         return _decoded(image, name)
 
 
-def read_size(path: str | Path) -> tuple[int, int]:
+def read_size(source: str | Path | bytes) -> tuple[int, int]:
     """Return the (width, height) that ``read_image`` would give, from a picture's header alone; raises as it does."""
-    with _opened(path, str(path)) as image:
+    with _opened(source, _called(source)) as image:
         width, height = image.size
         try:
             with _quiet():
@@ -71,6 +71,10 @@ def read_size(path: str | Path) -> tuple[int, int]:
         except Exception:  # as in _upright: a broken EXIF block says nothing
             turned = False
     return (height, width) if turned else (width, height)
+
+
+def _called(source: str | Path | bytes) -> str:
+    return f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
 
 
 def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:

@@ -20,13 +20,15 @@ from tokenloc._names import one_of
 from tokenloc._threads import map_ahead
 from tokenloc.boxes import Frame, Protocol, component_masks, get_protocol, quantised_map, scaled_map
 from tokenloc.boxes.protocols import checked_threshold
-from tokenloc.data import Unreadable, read_image, read_size
+from tokenloc.data import Unreadable, read_size
 from tokenloc.inference.localization import Localization
+from tokenloc.inference.picture import Picture, as_image, name_of
+from tokenloc.inference.pretrained import Pretrained
 from tokenloc.inference.viewing import Viewer, Viewing, top_classes
 from tokenloc.methods import Method
 from tokenloc.training.checkpoint import Card, load_checkpoint
+from tokenloc.training.hub import local_copy
 
-Picture = str | Path | Image.Image | NDArray[np.uint8] | Tensor
 Objects = Literal["largest", "all"]
 T = TypeVar("T")
 
@@ -57,7 +59,7 @@ class _Read:
     image: Image.Image | None
 
 
-class Localizer:
+class Localizer(Pretrained):
     """Says what is in a picture and where: the whole way from a file to boxes in its own pixels.
 
     Args:
@@ -108,7 +110,8 @@ class Localizer:
         """Load a checkpoint of ``tokenloc train``; see the class for the arguments.
 
         Args:
-            path: the checkpoint; code in it is never run.
+            path: the file, a folder of ``save_pretrained``, or ``hf-hub:USER/NAME[@REVISION]``; code in it is never
+                run.
             device: ``auto`` (a GPU where there is one), or torch's name of a device.
             threshold: see the class.
             objects: see the class.
@@ -119,30 +122,39 @@ class Localizer:
             FileNotFoundError: no such file.
             ValueError: not a checkpoint of tokenloc, a damaged one, or a device that is not there.
         """
-        model, card = load_checkpoint(path)
-        return cls(model.to(choose_device(device)), card, threshold, objects, viewing, min_score=min_score)
+        origin = local_copy(path)
+        model, card = load_checkpoint(origin)
+        localizer = cls(model.to(choose_device(device)), card, threshold, objects, viewing, min_score=min_score)
+        localizer.origin = origin
+        return localizer
 
     @overload
     def __call__(self, pictures: Picture) -> Localization: ...
     @overload
     def __call__(self, pictures: list[Picture] | tuple[Picture, ...]) -> list[Localization]: ...
-    def __call__(self, pictures: Picture | list[Picture] | tuple[Picture, ...]) -> Localization | list[Localization]:
+    @overload
+    def __call__(self, pictures: Iterator[Picture]) -> Iterator[Localization]: ...
+    def __call__(
+        self, pictures: Picture | list[Picture] | tuple[Picture, ...] | Iterator[Picture]
+    ) -> Localization | list[Localization] | Iterator[Localization]:
         """Localize one picture, or each of several.
 
         Args:
-            pictures: a path, a PIL image, an RGB array [height, width, 3] uint8, a tensor [3, height, width] (uint8, or
-                float in [0, 1]), or a list of these.
+            pictures: a path, the bytes of a file, a PIL image, an RGB array [height, width, 3] uint8, a tensor [3,
+                height, width] (uint8, or float in [0, 1]), or a list or generator of these.
 
         Returns:
-            the most probable class of the picture and its boxes; a list of these where several were given.
+            the most probable class of the picture and its boxes; a list of these for a list; for a generator an
+            iterator, which takes pictures as results are asked for, a batch ahead of them, in constant memory.
 
         Raises:
-            FileNotFoundError, ValueError: a picture that cannot be read, naming it.
+            FileNotFoundError, ValueError: a picture that cannot be read, naming it; ``stream`` reports it instead.
         """
-        if not isinstance(pictures, (list, tuple)):
-            return self._localize([self._read(pictures)], 1)[0].results[0]
-        read = map_ahead(self._read, pictures, BATCH)
-        return [found.results[0] for batch in _batches(read, BATCH) for found in self._localize(batch, 1)]
+        if isinstance(pictures, (list, tuple)):
+            return list(self._each(iter(pictures)))
+        if isinstance(pictures, Iterator):
+            return self._each(pictures)
+        return self._localize([self._read(pictures)], 1)[0].results[0]
 
     def top(self, picture: Picture, count: int) -> list[Localization]:
         """Localize the ``count`` most probable classes of a picture, the most probable first; raises as a call does."""
@@ -200,6 +212,14 @@ class Localizer:
         }
         return {name: frame.map_to_original(map_) for name, map_ in scaled.items()}
 
+    def _each(self, pictures: Iterator[Picture]) -> Iterator[Localization]:
+        with closing(map_ahead(self._read, pictures, BATCH)) as read:
+            for batch in _batches(read, BATCH):
+                found = self._localize(batch, 1)
+                batch.clear()
+                while found:  # as in _look
+                    yield found.pop(0).results[0]
+
     def _look(
         self, read: Generator[_Read | Unreadable, None, None], batch_size: int, top_k: int
     ) -> Generator[Found | Unreadable, None, None]:
@@ -215,16 +235,16 @@ class Localizer:
         enough = None if keep_image else self._viewer.sufficient_size
         image = as_image(picture, enough)
         tensor, frame = self._viewer.transform(image)
-        if enough is not None and isinstance(picture, (str, Path)):
+        if enough is not None and isinstance(picture, (str, Path, bytes)):
             frame = frame.of_original(read_size(picture))
-        return _Read(_name(picture), tensor, frame, image if keep_image else None)
+        return _Read(name_of(picture), tensor, frame, image if keep_image else None)
 
     def _read_or_report(self, numbered: tuple[int, Picture], keep_image: bool) -> _Read | Unreadable:
         index, picture = numbered
         try:
             return self._read(picture, keep_image)
         except (ValueError, OSError) as error:
-            return Unreadable(index, _name(picture), str(error))
+            return Unreadable(index, name_of(picture), str(error))
 
     @torch.inference_mode()
     def _localize(self, pictures: list[_Read], top_k: int) -> list[Found]:
@@ -288,45 +308,10 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def as_image(picture: Picture, min_size: tuple[int, int] | None = None) -> Image.Image:
-    """Return a picture in any accepted form as an upright RGB image; ``min_size``: see ``read_image``.
-
-    Raises:
-        FileNotFoundError, ValueError: a file that is not there or cannot be read, or an array of another form.
-    """
-    if isinstance(picture, (str, Path, Image.Image)):
-        return read_image(picture, min_size=min_size)
-    array = _pixels(picture) if isinstance(picture, Tensor) else picture
-    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
-        raise ValueError(
-            f"expected an RGB array [height, width, 3] uint8 or a tensor [3, height, width], got {array.dtype} "
-            f"of shape {tuple(array.shape)}"
-        )
-    return Image.fromarray(np.ascontiguousarray(array))
-
-
-def _pixels(tensor: Tensor) -> NDArray[np.uint8]:
-    """Return a tensor [3, height, width] (uint8, or float in [0, 1]) as [height, width, 3] uint8."""
-    if tensor.ndim != 3 or len(tensor) != 3:
-        raise ValueError(f"expected a tensor [3, height, width], got {list(tensor.shape)}")
-    if tensor.is_floating_point():
-        low, high = float(tensor.min()), float(tensor.max())
-        if not (low >= 0 and high <= 1):
-            raise ValueError(f"a float tensor must hold RGB in [0, 1], not normalised; got values {low:g} to {high:g}")
-        tensor = (tensor * 255).round().to(torch.uint8)
-    return np.asarray(tensor.permute(1, 2, 0).cpu().numpy())
-
-
 def _box_of(mask: NDArray[np.bool_]) -> list[int]:
     """Return the half-open box x0, y0, x1, y1 around the True pixels."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
-
-
-def _name(picture: Picture) -> str:
-    if isinstance(picture, (str, Path)):
-        return str(picture)
-    return str(getattr(picture, "filename", "") or "picture in memory")
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -1,7 +1,8 @@
 """A checkpoint carries all that its weights need: the model's make-up, classes, preprocessing and threshold.
 
 It is a Lightning checkpoint with one more entry, ``tokenloc``, of plain values. It is only ever read with
-``weights_only=True``: code in it is refused, never run.
+``weights_only=True``: code in it is refused, never run. A folder for sharing (``training.folder``), on this disk or in
+a hub repository, holds the same and serves wherever a checkpoint is read.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from torch import nn
 
 import tokenloc
-from tokenloc._files import written_whole
-from tokenloc._names import unknown_name
+from tokenloc._files import write_json, written_whole
 from tokenloc.backbones import Normalisation
 from tokenloc.backbones.weights import read_torch_file
 from tokenloc.data.transforms import Preprocessing
-from tokenloc.methods import Method, ModelConfig, create_model, list_methods
+from tokenloc.methods import Method, ModelConfig, create_model
+from tokenloc.training.entry import check_entry
+from tokenloc.training.folder import CONFIG, read_config, read_folder
+from tokenloc.training.hub import local_copy, own_file
 
 ENTRY = "tokenloc"
 FORMAT = 1
@@ -98,16 +101,18 @@ def versions() -> dict[str, str]:
 def load_checkpoint(path: str | Path) -> tuple[Method, Card]:
     """Load a model from a checkpoint of ``tokenloc train``, in evaluation mode, on the CPU.
 
+    Args:
+        path: the file, a folder of ``Localizer.save_pretrained``, or ``hf-hub:USER/NAME[@REVISION]``.
+
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: no such file, or a model that is not on the hub or cannot be downloaded.
         ValueError: a truncated file, one that holds code (never run), one of another program, or one whose weights do
             not fit the model it describes.
     """
     content = read_checkpoint(path)
     card = _read_card(content, path)
-    options = {**card.model.options, "backbone_options": card.model.backbone_options}
     config = card.model
-    model = create_model(config.method, config.backbone, config.num_classes, False, config.image_size, **options)
+    model = _create(config, path)
     model.normalisation = Normalisation(card.preprocessing.mean, card.preprocessing.std)
     weights = {k.removeprefix(MODEL_PREFIX): v for k, v in content["state_dict"].items()}
     try:
@@ -120,6 +125,14 @@ def load_checkpoint(path: str | Path) -> tuple[Method, Card]:
     return model.eval(), card
 
 
+def _create(config: ModelConfig, path: str | Path) -> Method:
+    options = {**config.options, "backbone_options": config.backbone_options}
+    try:
+        return create_model(config.method, config.backbone, config.num_classes, False, config.image_size, **options)
+    except Exception as error:  # options that anyone may have written: a network may raise anything on them
+        raise ValueError(f"{path} describes a model that cannot be made: {error}") from error
+
+
 def read_card(path: str | Path) -> Card:
     """Read what a checkpoint says of itself; raises as ``load_checkpoint`` does."""
     return _read_card(read_checkpoint(path), path)
@@ -127,12 +140,16 @@ def read_card(path: str | Path) -> Card:
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint's content without running code from it; raises as ``load_checkpoint`` does."""
-    path = Path(path)
-    if not path.is_file():
+    path = local_copy(path)
+    if path.is_dir():
+        config, weights = read_folder(path)
+        content: Any = {**config, "state_dict": {MODEL_PREFIX + name: tensor for name, tensor in weights.items()}}
+    elif path.is_file():
+        content = read_torch_file(path)
+    else:
         raise FileNotFoundError(
             f"no checkpoint at {path.absolute()}; expected a file such as RUN/checkpoints/best.ckpt"
         )
-    content = read_torch_file(path)
     if not isinstance(content, dict) or ENTRY not in content or "state_dict" not in content:
         raise ValueError(
             f"{path} is not a checkpoint of `tokenloc train`: it has no {ENTRY!r} entry. "
@@ -143,15 +160,28 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def _read_card(content: dict[str, Any], path: str | Path) -> Card:
     entry = content[ENTRY]
-    if entry.get("format") != FORMAT:
-        raise ValueError(f"{path} has checkpoint format {entry.get('format')!r}; this tokenloc reads format {FORMAT}")
-    if entry["model"]["method"] not in list_methods():
-        raise unknown_name(f"method (in {path})", entry["model"]["method"], list_methods())
-    return Card.from_entry(entry)
+    if not isinstance(entry, dict) or entry.get("format") != FORMAT:
+        found = entry.get("format") if isinstance(entry, dict) else entry
+        raise ValueError(f"{path} has checkpoint format {found!r:.80}; this tokenloc reads format {FORMAT}")
+    check_entry(entry, path)
+    try:
+        return Card.from_entry(entry)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def store_threshold(path: str | Path, threshold: Threshold) -> None:
-    """Write ``threshold`` into a checkpoint, which is replaced whole or stays as it was."""
+    """Write ``threshold`` into a checkpoint, or a folder's configuration, which is replaced whole or stays as it was.
+
+    Raises:
+        ValueError: a checkpoint on the hub.
+    """
+    path = own_file(path)
+    if path.is_dir():
+        config = read_config(path / CONFIG)
+        config[ENTRY]["threshold"] = asdict(threshold)
+        write_json(path / CONFIG, config)
+        return
     content = read_checkpoint(path)
     content[ENTRY]["threshold"] = asdict(threshold)
     with written_whole(path) as temporary:

@@ -1,0 +1,71 @@
+"""Wherever a command wants a checkpoint, a shared folder or a model of the hub will do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.training.fake_hub import Hub, serving
+from tokenloc.cli import main
+from tokenloc.data import create_dataset
+from tokenloc.inference import Localizer
+
+
+@pytest.fixture
+def hub(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub with the tiny run as ``user/birds``."""
+    monkeypatch.chdir(tmp_path)
+    with serving(tmp_path / "cache", monkeypatch) as hub:
+        Localizer.from_checkpoint(run / "checkpoints/best.ckpt", "cpu").push_to_hub("user/birds")
+        yield hub
+
+
+def test_localize_is_the_same_from_file_folder_and_hub(hub: Hub, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    create_dataset("scenes", None, "test", size=(70, 50), length=1).image(0).save(tmp_path / "photos/1.jpg")
+    file = run / "checkpoints/best.ckpt"
+    folder = Localizer.from_checkpoint(file, "cpu").save_pretrained(tmp_path / "shared")
+    results = []
+    for out, checkpoint in enumerate((file, folder, "hf-hub:user/birds", "hf-hub:user/birds@main")):
+        assert main(["localize", str(checkpoint), "photos", "--out", str(out), "--device", "cpu"]) == 0
+        results.append((tmp_path / str(out) / "localizations.json").read_text())
+    assert json.loads(results[0])["localizations"][0]["boxes"]
+    assert results[1:] == results[:1] * 3
+
+
+def test_an_interrupted_run_goes_on_with_the_same_model_from_elsewhere(hub: Hub, run: Path) -> None:
+    from tokenloc.commands.localize import _settings
+
+    settings = [
+        _settings(Localizer.from_checkpoint(path, "cpu"), 1)
+        for path in (run / "checkpoints/best.ckpt", "hf-hub:user/birds")
+    ]
+    assert settings[0] == settings[1]
+    other = Localizer.from_checkpoint("hf-hub:user/birds", "cpu")
+    next(iter(other.model.parameters())).data += 1
+    assert _settings(other, 1) != settings[0]
+
+
+def test_evaluate_writes_beside_a_folder_and_under_runs(hub: Hub, run: Path, tmp_path: Path) -> None:
+    scenes = ["--data.options.size", "40", "--data.options.length", "6", "--device", "cpu"]
+    assert main(["evaluate", "hf-hub:user/birds", *scenes]) == 0
+    metrics = json.loads((tmp_path / "runs/birds/evaluation/standard/metrics.json").read_text())
+    folder = Localizer.from_checkpoint("hf-hub:user/birds", "cpu").save_pretrained(tmp_path / "shared")
+    assert main(["evaluate", str(folder), *scenes]) == 0
+    assert json.loads((folder / "evaluation/standard/metrics.json").read_text()) == metrics
+
+
+def test_info_of_the_hub_and_what_cannot_be_changed_there(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "hf-hub:user/birds"]) == 0
+    assert "classes (6): stripes" in capsys.readouterr().out
+    assert main(["calibrate", "hf-hub:user/birds"]) == 2
+    assert "hf-hub:user/birds lies on the hub and cannot be changed there" in capsys.readouterr().err
+    assert main(["localize", "hf-hub:user/cats", ".", "--out", "x"]) == 2
+
+
+def test_a_model_that_is_not_there(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "hf-hub:user/cats", "--out", str(tmp_path / "m.onnx")]) == 2
+    assert "there is no user/cats on http://127.0.0.1" in capsys.readouterr().err
