@@ -24,6 +24,7 @@ COMMANDS = {
     "calibrate": "evaluate.calibrate",
     "compare": "compare.compare_runs",
     "localize": "localize.localize",
+    "localize-ray": "localize_ray.localize_ray",
     "export": "export.export",
     "list": "catalogue.list_names",
     "info": "catalogue.info",

@@ -14,6 +14,7 @@ from tokenloc.export.coco import COCO
 from tokenloc.export.csv_table import CSV
 from tokenloc.export.label_studio import LABEL_STUDIO
 from tokenloc.export.parquet import PARQUET
+from tokenloc.export.ray_data import localize_dataset
 from tokenloc.export.voc import VOC
 from tokenloc.export.yolo import YOLO
 
@@ -31,5 +32,6 @@ __all__ = [
     "check_writing",
     "common_folder",
     "list_formats",
+    "localize_dataset",
     "writing",
 ]

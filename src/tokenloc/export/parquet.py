@@ -22,7 +22,7 @@ ROWS_AT_A_TIME = 4096
 def _writing(destination: Destination) -> Iterator[AddPicture]:
     """Corners are null in the row of a picture without boxes."""
     parquet = library("pyarrow.parquet", "parquet")
-    labels, schema = destination.labels, _schema()
+    labels, schema = destination.labels, box_schema()
     rows: list[tuple[Any, ...]] = []
     with (
         written_whole(destination.folder / "boxes.parquet") as temporary,
@@ -39,7 +39,8 @@ def _writing(destination: Destination) -> Iterator[AddPicture]:
         writer.write_table(_table(rows, schema))
 
 
-def _schema() -> Any:
+def box_schema() -> Any:
+    """Return the columns of the table and their types."""
     arrow = library("pyarrow", "parquet")
     types = {
         "file": arrow.string(),
