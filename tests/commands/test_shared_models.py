@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.test_docs import blocks
 from tests.training.fake_hub import Hub, serving
 from tokenloc.cli import main
 from tokenloc.data import create_dataset
@@ -64,6 +66,20 @@ def test_info_of_the_hub_and_what_cannot_be_changed_there(hub: Hub, capsys: pyte
     assert main(["calibrate", "hf-hub:user/birds"]) == 2
     assert "hf-hub:user/birds lies on the hub and cannot be changed there" in capsys.readouterr().err
     assert main(["localize", "hf-hub:user/cats", ".", "--out", "x"]) == 2
+
+
+def test_what_the_page_shows(hub: Hub, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "PHOTOS").mkdir()
+    picture = create_dataset("scenes", None, "test", size=(70, 50), length=1).image(0)
+    for name in ("photo.jpg", "PHOTOS/1.jpg"):
+        picture.save(tmp_path / name)
+    shutil.copytree(run, tmp_path / "runs/mine")
+    for code in blocks("docs/sharing.md", "python"):
+        exec(compile(code, "sharing.md", "exec"), {})
+    assert capsys.readouterr().out.startswith(tuple(Localizer.from_pretrained("my-birds").card.classes))
+    for line in "".join(blocks("docs/sharing.md", "bash")).splitlines():
+        assert main(line.split()[1:]) == 0, line
+    assert {"found", "birds.onnx", "my-birds"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_a_model_that_is_not_there(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

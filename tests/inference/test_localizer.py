@@ -51,7 +51,8 @@ def test_every_form_of_a_picture_gives_the_same(localizer: Localizer, picture: I
     array = np.asarray(picture)
     tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
     expected = localizer(picture)
-    for form in (tmp_path / "x.png", str(tmp_path / "x.png"), array, tensor, tensor.float() / 255):
+    file = (tmp_path / "x.png").read_bytes()
+    for form in (tmp_path / "x.png", str(tmp_path / "x.png"), file, array, tensor, tensor.float() / 255):
         assert same(localizer(form), expected)
 
 
@@ -95,6 +96,8 @@ def test_a_stream_reports_what_it_cannot_read_and_goes_on(
     [
         (np.zeros((5, 5), np.uint8), r"expected an RGB array \[height, width, 3\] uint8 .*got uint8 of shape \(5, 5\)"),
         (np.zeros((5, 5, 3)), r"got float64 of shape \(5, 5, 3\)"),
+        (None, r"expected a path, bytes, a PIL image, an array or a tensor, or a list of these; got NoneType"),
+        ({"a.jpg"}, r"a list of these; got set"),
         (torch.zeros(1, 5, 5), r"expected a tensor \[3, height, width\], got \[1, 5, 5\]"),
         (torch.full((3, 5, 5), 2.5), r"must hold RGB in \[0, 1\], not normalised; got values 2.5 to 2.5"),
         (torch.full((3, 5, 5), float("nan")), r"must hold RGB in \[0, 1\]"),

@@ -20,6 +20,7 @@ from tokenloc.boxes import Frame, prepare_map
 from tokenloc.data import Preprocessing, Unreadable, create_dataset
 from tokenloc.inference import Localization, Localizer, Viewing
 from tokenloc.inference import picture as module
+from tokenloc.inference.localizer import BATCH
 from tokenloc.methods import create_model, list_methods
 from tokenloc.training.checkpoint import Card
 
@@ -142,6 +143,58 @@ def test_a_stream_that_is_left_ends_its_threads() -> None:
     next(stream)
     stream.close()
     assert threading.active_count() == before
+
+
+def test_a_generator_gives_an_iterator_that_takes_pictures_as_results_are_asked_for() -> None:
+    localizer, images, taken = make(), pictures(40), Alive()
+
+    def generated() -> Iterator[Image.Image]:
+        for image in images:
+            taken.ever += 1
+            yield image
+
+    results = localizer(generated())
+    assert isinstance(results, Iterator)
+    assert taken.ever == 0
+    first = next(results)
+    assert 0 < taken.ever <= 2 * BATCH + 1
+    assert [values(one) for one in (first, *results)] == [values(one) for one in localizer(images)]
+
+
+def test_a_generator_raises_what_cannot_be_read_and_ends_its_threads(tmp_path: Path) -> None:
+    before = threading.active_count()
+    results = make()(iter([*pictures(BATCH), tmp_path / "gone.jpg"]))
+    assert len([next(results) for _ in range(BATCH)]) == BATCH
+    with pytest.raises(FileNotFoundError, match=r"gone\.jpg: no such picture"):
+        next(results)
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("method", list_methods())
+def test_many_threads_in_every_way_give_what_one_gives(method: str) -> None:
+    """Eight threads, each with pictures of its own order, through all that a localizer can be asked."""
+    refine = () if method == "lcar" else ("affinity",)
+    localizer, images = make(method, viewing=Viewing(scales=(32, 48), refine=refine)), pictures(4)
+    ways = (
+        lambda image: values(localizer(image)),
+        lambda image: [values(one) for one in localizer.top(image, 3)],
+        lambda image: [values(one) for one in localizer([image, images[0]])],
+        lambda image: [values(one) for one in localizer(iter([image]))],
+        lambda image: {name: part.tobytes() for name, part in localizer.parts(image).items()},
+    )
+    jobs = [(way, image) for way in ways for image in images]
+    expected = [way(image) for way, image in jobs]
+    start = threading.Barrier(8)
+
+    def all_of(first: int) -> list[object]:
+        start.wait()
+        order = [(first + step) % len(jobs) for step in range(len(jobs))]
+        found = {index: jobs[index][0](jobs[index][1]) for index in order}
+        return [found[index] for index in range(len(jobs))]
+
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(all_of, range(8)):
+            assert found == expected
 
 
 @pytest.mark.parametrize("method", list_methods())
