@@ -1,0 +1,38 @@
+"""All that the tests do not run as a page has it, and why. Whatever else stands in a fenced block is run as it stands."""
+
+from __future__ import annotations
+
+from tests.docs.pages import Substitute
+
+TINY = (
+    "--model.pretrained false "
+    "--model.backbone_options '{embed_dim: 24, depth: 4, num_heads: 2, patch_size: 16}' "
+    "--optimisation.epochs 1 --optimisation.batch_size 8"
+)
+SLOW = "a network of 24 channels, without pretrained weights, for one epoch: the page's takes minutes and a download"
+OTHER_TOOL = "another project's tool, which tokenloc does not depend on"
+IN_CI = "CI runs it by itself (.ci/run), and a test cannot run all tests; that the target exists is tested"
+
+SUBSTITUTES = [
+    Substitute("*", r"^make \w+$", None, IN_CI),
+    Substitute("*", r"^source \.venv/bin/activate$", None, "the tests run in the environment already"),
+    Substitute("*", r"^pip install .*", None, "no network in tests"),
+    Substitute("*", r"^tokenloc train .*", rf"\g<0> {TINY}", SLOW),
+    Substitute("docs/benchmarks.md", r"^python benchmarks/.*", None, "minutes; that script and flags exist is tested"),
+    Substitute("docs/tutorial.md", r"^.*label-studio start$", None, f"{OTHER_TOOL}, and serves until it is stopped"),
+    Substitute("docs/export.md", r"^.*label-studio start$", None, f"{OTHER_TOOL}, and serves until it is stopped"),
+    Substitute("docs/export.md", r"^import fiftyone$", None, OTHER_TOOL),
+    Substitute("docs/export.md", r"^yolo detect train .*", None, OTHER_TOOL),
+    Substitute(
+        "docs/methods/*.md",
+        r'"deit_small_patch16_224", num_classes=200',
+        '"vit_tiny_patch16_224", 200, False, backbone_options={"embed_dim": 24, "num_heads": 2}',
+        "deit_small's weights are a download",
+    ),
+    Substitute(
+        "docs/backbones/conformer.md",
+        r'pretrained="Conformer_small_patch16.pth"',
+        "pretrained=False",
+        "the authors' weights are a download by hand; files of that form are tested in tests/backbones",
+    ),
+]
