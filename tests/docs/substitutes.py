@@ -1,4 +1,4 @@
-"""All that the tests do not run as a page has it, and why. Whatever else stands in a fenced block is run as it stands."""
+"""All that the tests do not run as a page has it, and why; everything else in a fenced block runs as it stands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ IN_CI = "CI runs it by itself (.ci/run), and a test cannot run all tests; that t
 SUBSTITUTES = [
     Substitute("*", r"^make \w+$", None, IN_CI),
     Substitute("*", r"^source \.venv/bin/activate$", None, "the tests run in the environment already"),
-    Substitute("*", r"^pip install .*", None, "no network in tests"),
     Substitute("*", r"^tokenloc train .*", rf"\g<0> {TINY}", SLOW),
     Substitute("docs/benchmarks.md", r"^python benchmarks/.*", None, "minutes; that script and flags exist is tested"),
     Substitute("docs/tutorial.md", r"^.*label-studio start$", None, f"{OTHER_TOOL}, and serves until it is stopped"),

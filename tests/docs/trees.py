@@ -38,7 +38,10 @@ def own_photographs(home: Path) -> None:
         (home / "PICTURES").mkdir(exist_ok=True)
         path.rename(home / "PICTURES" / path.name)
     Image.open(next((home / "PICTURES").iterdir())).save(home / "photo.jpg")
-    checked = [*photographs(home / "CHECKED/val", CLASSES, 2, "val"), *photographs(home / "CHECKED/test", CLASSES, 2, "test")]
+    checked = [
+        *photographs(home / "CHECKED/val", CLASSES, 2, "val"),
+        *photographs(home / "CHECKED/test", CLASSES, 2, "test"),
+    ]
     tasks = [task(path.relative_to(home).as_posix(), path.parent.name, box) for path, box in checked]
     (home / "corrected.json").write_text(json.dumps(tasks))
 

@@ -58,7 +58,7 @@ class FolderDataset(ImageDataset):
         root: the folder, or the one above it (if it holds nothing else).
         split: "train", "val", "test", or "all" for every picture.
         classes: names to select; labels follow the selection, in sorted order.
-        annotations: a JSON file, of COCO, or of Label Studio's tasks (of which only those that a person annotated count).
+        annotations: a JSON file, of COCO, or of Label Studio's tasks, of which those count that a person annotated.
         val_fraction: share of val, 0 for none; None is 0.1, or 0 where there are split folders.
         test_fraction: share of test, likewise.
         seed: picks the shares.
@@ -237,7 +237,7 @@ def _read_boxes(file: Path) -> list[Annotation]:
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such annotation file; check option annotations")
     with file.open("rb") as opened:
-        is_list = opened.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+        is_list = opened.read(64).lstrip().startswith(b"[")
     return read_label_studio(file) if is_list else read_coco(file)
 
 

@@ -51,9 +51,7 @@ def _annotations(task: Mapping[str, Any], predictions: bool) -> Iterator[Annotat
     objects = tuple(_object(region) for region in regions)
     scores = [float(region["score"]) for region in regions if region.get("score") is not None]
     sizes = [(int(region["original_width"]), int(region["original_height"])) for region in regions]
-    yield Annotation(
-        name, objects, sizes[0] if sizes else None, tuple(scores) if len(scores) == len(objects) else ()
-    )
+    yield Annotation(name, objects, sizes[0] if sizes else None, tuple(scores) if len(scores) == len(objects) else ())
 
 
 def _object(region: Mapping[str, Any]) -> tuple[str, Box]:

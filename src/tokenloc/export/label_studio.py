@@ -102,3 +102,4 @@ def _read(path: Path) -> list[Annotation]:
 
 
 LABEL_STUDIO = FORMATS.add("label-studio", Format((TASKS, CONFIGURATION), _writing, _read))
+"""Label Studio: label-studio.json, and label-studio.xml with the labels."""

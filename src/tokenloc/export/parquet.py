@@ -70,3 +70,4 @@ def _read(path: Path) -> list[Annotation]:
 
 
 PARQUET = FORMATS.add("parquet", Format(("boxes.parquet",), _writing, _read, ("pyarrow.parquet", "parquet")))
+"""Parquet: boxes.parquet, a row for each box; needs the extra ``parquet``."""
