@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 import re
+import runpy
 import shlex
 import shutil
+import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import yaml
 
+from tests.conftest import REPOSITORY
 from tests.docs.pages import SHOWN, Snippet, as_run, snippets
 from tests.docs.substitutes import SUBSTITUTES
 from tokenloc.cli import main
@@ -54,11 +58,21 @@ def run_command(snippet: Snippet, command: str, names: dict[str, Any]) -> str:
 def run_line(snippet: Snippet, command: str) -> int:
     """Run a line of a shell; return its exit status."""
     program, *arguments = shlex.split(command)
-    if program == "cd":
-        pytest.fail(f"{snippet.place}: a page stays in one folder")
+    if program == "python" and arguments[0].startswith("benchmarks/"):
+        return run_script(REPOSITORY / arguments[0], arguments[1:])
     if program != "tokenloc":
         pytest.fail(f"{snippet.place}: {program!r} is not run by the tests; see tests/docs/substitutes.py")
     return main(arguments)
+
+
+def run_script(path: Path, arguments: list[str]) -> int:
+    """Run a script as python would."""
+    with (
+        mock.patch.object(sys, "argv", [str(path), *arguments]),
+        mock.patch.object(sys, "path", [str(path.parent), *sys.path]),
+    ):
+        runpy.run_path(str(path), run_name="__main__")
+    return 0
 
 
 def check_printed(snippet: Snippet, printed: str) -> None:

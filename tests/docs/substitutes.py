@@ -10,6 +10,7 @@ TINY = (
     "--optimisation.epochs 1 --optimisation.batch_size 8"
 )
 SLOW = "a network of 24 channels, without pretrained weights, for one epoch: the page's takes minutes and a download"
+SHORT = "the benchmark for a moment: it measures for minutes"
 OTHER_TOOL = "another project's tool, which tokenloc does not depend on"
 IN_CI = "CI runs it by itself (.ci/run), and a test cannot run all tests; that the target exists is tested"
 
@@ -17,7 +18,20 @@ SUBSTITUTES = [
     Substitute("*", r"^make \w+$", None, IN_CI),
     Substitute("*", r"^source \.venv/bin/activate$", None, "the tests run in the environment already"),
     Substitute("*", r"^tokenloc train .*", rf"\g<0> {TINY}", SLOW),
-    Substitute("docs/benchmarks.md", r"^python benchmarks/.*", None, "minutes; that script and flags exist is tested"),
+    Substitute(
+        "*", r"^python benchmarks/train_step.py .*", None, "minutes, in processes of its own; its flags are tested"
+    ),
+    Substitute("*", r"^(python benchmarks/localize.py) .*", r"\1 --pictures 2 --size 64 48 --repeats 1", SHORT),
+    Substitute("*", r"^(python benchmarks/lctr_head.py) .*", r"\1 --images 1 --repeats 1", SHORT),
+    Substitute("*", r"^(python benchmarks/normalized_cut.py) .*", r"\1 --images 2 --side 4 --repeats 1", SHORT),
+    Substitute("*", r"^(python benchmarks/referee.py) .*", r"\1 --maps 1 --repeats 1", SHORT),
+    Substitute(
+        "*", r"^(python benchmarks/reprediction.py) .*", r"\1 --images 2 --size 32 --steps 2 --repeats 1", SHORT
+    ),
+    Substitute(
+        "*", r"^(python benchmarks/scm_block.py) .*", None, "half a minute of dense matrices; its flags are tested"
+    ),
+    Substitute("*", r"^(python benchmarks/stream_maps.py) .*", r"\1 --maps 20 --workers 0", SHORT),
     Substitute("docs/tutorial.md", r"^.*label-studio start$", None, f"{OTHER_TOOL}, and serves until it is stopped"),
     Substitute("docs/export.md", r"^.*label-studio start$", None, f"{OTHER_TOOL}, and serves until it is stopped"),
     Substitute("docs/export.md", r"^import fiftyone$", None, OTHER_TOOL),
