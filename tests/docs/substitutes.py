@@ -19,17 +19,22 @@ SUBSTITUTES = [
     Substitute("*", r"^source \.venv/bin/activate$", None, "the tests run in the environment already"),
     Substitute("*", r"^tokenloc train .*", rf"\g<0> {TINY}", SLOW),
     Substitute(
-        "*", r"^python benchmarks/train_step.py .*", None, "minutes, in processes of its own; its flags are tested"
+        "*",
+        r"^python benchmarks/(train_step|many_pictures|scm_block).py .*",
+        None,
+        "processes of their own, or half a minute of dense matrices; that their flags exist is tested",
     ),
-    Substitute("*", r"^(python benchmarks/localize.py) .*", r"\1 --pictures 2 --size 64 48 --repeats 1", SHORT),
+    Substitute(
+        "*",
+        r"^(python benchmarks/localize.py) .*",
+        r"\1 --pictures 2 --size 64 48 --repeats 1 --methods tscam --backbone vit_tiny_patch16_224",
+        SHORT,
+    ),
     Substitute("*", r"^(python benchmarks/lctr_head.py) .*", r"\1 --images 1 --repeats 1", SHORT),
     Substitute("*", r"^(python benchmarks/normalized_cut.py) .*", r"\1 --images 2 --side 4 --repeats 1", SHORT),
     Substitute("*", r"^(python benchmarks/referee.py) .*", r"\1 --maps 1 --repeats 1", SHORT),
     Substitute(
         "*", r"^(python benchmarks/reprediction.py) .*", r"\1 --images 2 --size 32 --steps 2 --repeats 1", SHORT
-    ),
-    Substitute(
-        "*", r"^(python benchmarks/scm_block.py) .*", None, "half a minute of dense matrices; its flags are tested"
     ),
     Substitute("*", r"^(python benchmarks/stream_maps.py) .*", r"\1 --maps 20 --workers 0", SHORT),
     Substitute("docs/tutorial.md", r"^.*label-studio start$", None, f"{OTHER_TOOL}, and serves until it is stopped"),

@@ -79,7 +79,10 @@ def test_make_has_the_targets_that_pages_name() -> None:
 
 def test_benchmarks_that_pages_name_exist_with_their_flags() -> None:
     lines = [command for _, command in COMMANDS if command.startswith("python benchmarks/")]
+    scripts = {f"benchmarks/{path.name}" for path in (REPOSITORY / "benchmarks").glob("[!_]*.py")}
+    assert {line.split()[1] for line in lines} == scripts
     for line in lines:
+        assert any(one.fits("docs/benchmarks.md", line) for one in SUBSTITUTES), f"{line} takes minutes: shorten it"
         _, script, *words = line.split()
         source = (REPOSITORY / script).read_text()
         for flag in (word for word in words if word.startswith("--")):
