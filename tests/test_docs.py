@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
-from pathlib import Path
-from typing import Any
+from importlib import import_module
 
-import pytest
+import griffe
 import torch
 
+import tokenloc
 from tests.conftest import REPOSITORY
 from tokenloc.cli import _make_parser
 from tokenloc.data import DATASETS, list_datasets
@@ -35,43 +36,40 @@ def test_the_worked_example_of_a_new_method() -> None:
         METHODS._items.pop("agreement", None)
 
 
-def test_the_snippet_that_writes_annotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (code,) = blocks("docs/export.md", "python")
-    names: dict[str, Any] = {}
-    exec(compile(code, "export.md", "exec"), names)
-    assert names["annotation"].file_name == "a.jpg"
-    assert names["annotation"].objects == (("bird", (10.25, 5.5, 60.0, 30.0)),)
-    assert sorted(path.name for path in (tmp_path / "found").iterdir()) == ["boxes.csv", "coco.json"]
-
-
-def test_commands_on_the_pages_parse() -> None:
-    """Every `tokenloc` line of README and pages names commands and flags that exist."""
-    parser, _ = _make_parser()
-    pages = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
-    lines = [
-        line.split("#")[0].strip()
-        for page in pages
-        for block in re.findall(r"```bash\n(.*?)```", page.read_text(), flags=re.DOTALL)
-        for line in block.replace("\\\n", " ").splitlines()
-        if line.startswith("tokenloc ")
-    ]
-    assert len(lines) >= 8
-    for line in lines:
-        parser.parse_args(re.sub(r"\s+", " ", line).split(" ")[1:])
-
-
 def test_every_method_has_its_recipe_and_page() -> None:
     for method in METHODS.names():
         assert (REPOSITORY / f"docs/methods/{method}.md").is_file(), method
         assert (REPOSITORY / f"recipes/cub10/{method}.yaml").is_file(), method
 
 
-def test_every_dataset_has_its_section() -> None:
-    page = (REPOSITORY / "docs/datasets.md").read_text()
+def test_every_dataset_has_its_page() -> None:
     for dataset in list_datasets():
-        assert f"## `{dataset}`" in page, dataset
+        page = (REPOSITORY / f"docs/datasets/{dataset}.md").read_text()
+        assert page.startswith(f"# `{dataset}`"), dataset
         assert f"::: {DATASETS[dataset].__module__}.{DATASETS[dataset].__name__}" in page, dataset
+        assert f"datasets/{dataset}.md" in (REPOSITORY / "mkdocs.yml").read_text(), dataset
+
+
+def public_names() -> list[tuple[str, str]]:
+    """Return (package, name) of every name that a package gives by ``__all__``."""
+    packages = ["tokenloc", *(f"tokenloc.{module.name}" for module in pkgutil.iter_modules(tokenloc.__path__))]
+    return [(package, name) for package in packages for name in getattr(import_module(package), "__all__", [])]
+
+
+def test_every_public_name_is_on_the_api_pages() -> None:
+    """The pages show of a package all of its ``__all__`` that has a docstring."""
+    package = griffe.load("tokenloc", search_paths=[str(REPOSITORY / "src")])
+    names = public_names()
+    assert len(names) > 80
+    for home, name in names:
+        if home == "tokenloc":  # told of in the page's table
+            assert f"`{name}`" in (REPOSITORY / "docs/api/index.md").read_text(), name
+            continue
+        page = REPOSITORY / f"docs/api/{home.removeprefix('tokenloc.')}.md"
+        assert f"::: {home}\n" in page.read_text(), f"{page} does not show {home}"
+        found = package[f"{home}.{name}".removeprefix("tokenloc.")]
+        found = found.final_target if found.is_alias else found
+        assert found.docstring is not None, f"{home}.{name} has no docstring"
 
 
 def test_recipes_parse() -> None:

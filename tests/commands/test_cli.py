@@ -14,8 +14,10 @@ from PIL import Image
 
 from tests.data import builders as build
 from tokenloc.cli import COMMANDS, main
+from tokenloc.commands.evaluate import open_dataset
 from tokenloc.data import create_dataset
 from tokenloc.training.checkpoint import read_card
+from tokenloc.training.config import DataSource
 
 
 def photographs(folder: Path, count: int = 3) -> Path:
@@ -116,6 +118,17 @@ def test_evaluate_of_a_folder_with_a_broken_picture_names_it(
     assert [item["id"] for item in content["unreadable"]] == ["test/dots/3.png"]
     assert content["metrics"]["gt_known"] is None
     assert "3.png" in capsys.readouterr().err
+
+
+def test_the_options_of_the_training_hold_but_for_those_that_are_given(run: Path) -> None:
+    """A fraction that was left out would deal the photographs of the training into other splits."""
+    card = read_card(run / "checkpoints/best.ckpt")
+    assert card.data is not None
+    assert card.data["options"] == {"size": 40, "length": 24}
+    changed = open_dataset(card, DataSource(options={"length": 6}), "test")
+    assert (len(changed), changed.image(0).size) == (6, (40, 40))
+    named = open_dataset(card, DataSource(name="scenes", options={"length": 6}), "test")
+    assert (len(named), named.image(0).size) == (6, (96, 96))
 
 
 def test_classes_that_are_not_the_checkpoints(

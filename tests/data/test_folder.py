@@ -291,3 +291,29 @@ def test_listing_opens_no_picture(tmp_path: Path) -> None:
     (tmp_path / "cat/0.jpg").write_bytes(b"no picture")
     dataset = FolderDataset(tmp_path, "all")
     assert [problem.id for problem in dataset.check()] == ["cat/0.jpg"]
+
+
+def _task(image: str, label: str, **more: object) -> dict[str, object]:
+    value = {"x": 25.0, "y": 50.0, "width": 50.0, "height": 25.0, "rectanglelabels": [label]}
+    region = {"type": "rectanglelabels", "original_width": 12, "original_height": 8, "value": value}
+    return {"data": {"image": image}, "predictions": [{"result": [region]}], **more}
+
+
+def test_label_studios_export_counts_what_a_person_annotated(tmp_path: Path, make_tree: MakeTree) -> None:
+    """A prediction that nobody looked at is no truth: a model would be measured against itself."""
+    make_tree(tmp_path / "photos", {"cat": 3})
+    predicted = _task("/data/local-files/?d=photos/cat/0.jpg", "cat")
+    seen = _task("/data/local-files/?d=photos/cat/1.jpg", "cat")
+    seen["annotations"] = seen["predictions"]
+    nothing = _task("/data/local-files/?d=photos/cat/2.jpg", "cat", annotations=[{"result": []}])
+    path = tmp_path / "export.json"
+    path.write_text("\n " + json.dumps([predicted, seen, nothing]))
+    dataset = FolderDataset(tmp_path / "photos", "all", annotations=path)
+    assert [sample.boxes.tolist() for sample in dataset] == [[], [[3, 4, 9, 6]], []]
+    assert [problem.id for problem in dataset.check()] == ["cat/0.jpg", "cat/2.jpg"]
+
+
+def test_an_absent_annotation_file_is_named(tmp_path: Path, make_tree: MakeTree) -> None:
+    make_tree(tmp_path, {"cat": 1})
+    with pytest.raises(FileNotFoundError, match=r"none\.json: no such annotation file; check option annotations"):
+        FolderDataset(tmp_path, "all", annotations=tmp_path / "none.json")

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 Gate = Literal["values", "keys", "none"]
+"""What SAT's answer scales: the values (after the softmax), the keys (before it), or nothing."""
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,8 @@ def best_iou(boxes: ArrayLike, truth: ArrayLike, protocol: Protocol) -> NDArray[
     """Return each box's IoU with the ground-truth box that it meets best.
 
     Args:
-        boxes: [N, 4] from :func:`compared_boxes`.
-        truth: [G, 4] from :func:`truth_boxes`.
+        boxes: [N, 4] from ``compared_boxes``.
+        truth: [G, 4] from ``truth_boxes``.
         protocol: Says if the IoU counts the last row and column.
 
     Returns:

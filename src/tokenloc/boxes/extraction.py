@@ -29,7 +29,7 @@ from tokenloc.boxes.protocols import Protocol
 
 @dataclass(frozen=True, eq=False)
 class BoxScan:
-    """The boxes of one map at many thresholds; made by :func:`scan_boxes`.
+    """The boxes of one map at many thresholds; made by ``scan_boxes``.
 
     Thresholds that give the same foreground share one of the K entries. What is not asked for is not computed.
 
@@ -124,7 +124,7 @@ def scan_boxes(prepared: PreparedMap, thresholds: ArrayLike, protocol: Protocol)
 
 
 def largest_boxes(prepared: PreparedMap, thresholds: ArrayLike, protocol: Protocol) -> NDArray[np.int64]:
-    """Return the box of the largest component at each of ``thresholds`` [T]: [T, 4] int64; see :func:`scan_boxes`.
+    """Return the box of the largest component at each of ``thresholds`` [T]: [T, 4] int64; see ``scan_boxes``.
 
     >>> from tokenloc.boxes import get_protocol
     >>> prepared = np.zeros((4, 5), dtype=np.float32)
@@ -141,7 +141,7 @@ def all_boxes(prepared: PreparedMap, threshold: float, protocol: Protocol) -> ND
 
 
 def component_masks(prepared: PreparedMap, threshold: float, protocol: Protocol) -> NDArray[np.bool_]:
-    """Return the pixels of each component at one threshold, in the order of :func:`all_boxes`.
+    """Return the pixels of each component at one threshold, in the order of ``all_boxes``.
 
     Returns:
         [K, H, W] bool. Where nothing exceeds the threshold: one mask, all False. The contour of a hole counts as a
@@ -180,7 +180,7 @@ def _foreground(prepared: PreparedMap, level: np.generic) -> NDArray[np.uint8]:
 
 
 def _ranked(prepared: PreparedMap, levels: NDArray[Any]) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
-    """Return :func:`rank_pixels`; of bytes the few values that occur are ranked, then looked up."""
+    """Return ``rank_pixels``; of bytes the few values that occur are ranked, then looked up."""
     if prepared.dtype != np.uint8:
         return rank_pixels(prepared, levels)
     values = np.flatnonzero(cv2.calcHist([prepared], [0], None, [256], [0, 256])).astype(np.uint8)

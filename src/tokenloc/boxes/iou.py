@@ -75,7 +75,7 @@ def box_faults(boxes: ArrayLike, size: Size, margin: float = 1.0) -> list[str | 
 
 
 def check_boxes(boxes: ArrayLike, size: Size, margin: float = 1.0) -> NDArray[np.float64]:
-    """Return ``boxes`` as float64 [N, 4] where all are good (see :func:`box_faults`).
+    """Return ``boxes`` as float64 [N, 4] where all are good (see ``box_faults``).
 
     Raises:
         ValueError: names every bad row (from 0), its fault and its values.

@@ -35,7 +35,7 @@ def prepare_map(map_: NDArray[np.floating], size: Size, protocol: Protocol) -> P
 
 
 def scaled_map(map_: NDArray[np.floating], size: Size, protocol: Protocol) -> NDArray[np.float32]:
-    """Return :func:`prepare_map` before quantisation: [height, width] float32 in [0, 1], for the pixel metrics."""
+    """Return ``prepare_map`` before quantisation: [height, width] float32 in [0, 1], for the pixel metrics."""
     map_ = _checked_map(map_)
     if protocol.min_max == "before":
         return _upsampled(_min_max(map_, protocol.min_max_epsilon), size, protocol)

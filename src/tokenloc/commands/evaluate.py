@@ -216,7 +216,8 @@ def calibrate(
 def open_dataset(card: Card, data: DataSource, split: str | None, role: Role = "measured") -> ImageDataset:
     """Open a split of the named dataset, or of the one the checkpoint was trained on, with its classes.
 
-    Where no split is named it is the one that has the role in that dataset.
+    Unless another dataset is named, the options of the training hold, but for those that are given. Where no split is
+    named it is the one that has the role in that dataset.
 
     Raises:
         ValueError: where the dataset has other classes than the checkpoint.
@@ -224,7 +225,8 @@ def open_dataset(card: Card, data: DataSource, split: str | None, role: Role = "
     trained = card.data or {}
     name = data.name or trained.get("name") or "folder"
     root = data.root or trained.get("root")
-    options = data.options if data.options is not None else (trained.get("options") or {} if data.name is None else {})
+    kept = trained.get("options") or {} if data.name is None else {}
+    options = {**kept, **(data.options or {})}  # so that a split stays what it was in training
     return create_dataset(name, root, split or split_of(name, role), card.classes, **options).in_class_order(
         card.classes
     )

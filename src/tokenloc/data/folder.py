@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tokenloc.data.annotations import Annotation, match, read_coco, read_voc
 from tokenloc.data.base import NO_BOXES, ImageDataset, Problem, Sample, named, require_root, select_classes
 from tokenloc.data.images import PICTURE_SUFFIXES, files_under
+from tokenloc.data.label_studio import read_label_studio
 from tokenloc.data.registry import DATASETS
 from tokenloc.data.stratified import stratified_indices
 
@@ -49,14 +50,15 @@ class FolderDataset(ImageDataset):
     folder holds `train`, `val` (or `valid`, `validation`) or `test`, these are the splits, and a val or test share
     can be dealt out of `train`; else the shares are dealt out of everything. Every class is in every share.
 
-    Boxes come from one COCO file (``annotations``) or from Pascal VOC XML files, beside the pictures or in a folder
-    `Annotations`, of the same name as the picture; see ``read_coco``, ``read_voc`` and ``Annotation.boxes_of``.
+    Boxes come from one file of ``annotations``, COCO or Label Studio's export, or from Pascal VOC XML files, beside
+    the pictures or in a folder `Annotations`, of the same name as the picture; see ``read_coco``,
+    ``read_label_studio``, ``read_voc`` and ``Annotation.boxes_of``.
 
     Args:
         root: the folder, or the one above it (if it holds nothing else).
         split: "train", "val", "test", or "all" for every picture.
         classes: names to select; labels follow the selection, in sorted order.
-        annotations: a COCO JSON file.
+        annotations: a JSON file, of COCO, or of Label Studio's tasks, of which those count that a person annotated.
         val_fraction: share of val, 0 for none; None is 0.1, or 0 where there are split folders.
         test_fraction: share of test, likewise.
         seed: picks the shares.
@@ -208,26 +210,35 @@ def _pictures_of(listing: _Listing, places: Sequence[str], classes: Sequence[str
 
 
 def _annotations(
-    listing: _Listing, coco: str | Path | None, pool: Collection[str]
+    listing: _Listing, file: str | Path | None, pool: Collection[str]
 ) -> tuple[dict[str, Annotation], list[Problem]]:
     """Return annotations of the pictures in ``pool`` by id, and those that fit no picture of any split."""
     ids = [name for _, _, name in listing.pictures]
-    if coco is None:
+    if file is None:
         files = match(listing.boxes_in, {name: _stem(name) for name in ids}, listing.folder)
         strays = {stem: path for stem, path in listing.boxes_in.items() if stem not in files.values()}
         matched = {name: read_voc(listing.boxes_in[stem]) for name, stem in files.items() if name in pool}
     else:
-        entries = {entry.file_name: entry for entry in read_coco(coco)}
-        files = match(entries, {name: name for name in ids}, Path(coco))
+        entries = {entry.file_name: entry for entry in _read_boxes(Path(file))}
+        files = match(entries, {name: name for name in ids}, Path(file))
         if not files:
             raise ValueError(
-                f"{coco}: none of its {len(entries)} pictures ({named(list(entries), 2)}) is among the {len(ids)} of "
+                f"{file}: none of its {len(entries)} pictures ({named(list(entries), 2)}) is among the {len(ids)} of "
                 f"{listing.folder} ({named(ids, 2)}); file names must end alike"
             )
-        strays = {name: Path(coco) for name in entries if name not in files.values()}
+        strays = {name: Path(file) for name in entries if name not in files.values()}
         matched = {name: entries[file_name] for name, file_name in files.items() if name in pool}
     reason = f"has no picture in {listing.folder}"
     return matched, [Problem(name, path, f"annotates {name}, which {reason}") for name, path in strays.items()]
+
+
+def _read_boxes(file: Path) -> list[Annotation]:
+    """Return the annotations of a JSON file: Label Studio's is a list of tasks, COCO's an object."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such annotation file; check option annotations")
+    with file.open("rb") as opened:
+        is_list = opened.read(64).lstrip().startswith(b"[")
+    return read_label_studio(file) if is_list else read_coco(file)
 
 
 def _stem(name: str) -> str:

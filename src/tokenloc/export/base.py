@@ -108,6 +108,7 @@ class Format:
 
 
 FORMATS: Registry[Format] = Registry("format")
+"""The annotation formats by name."""
 
 
 def list_formats(pattern: str | None = None) -> list[str]:

@@ -63,3 +63,4 @@ def _entries(localization: Finding) -> Iterator[dict[str, Any]]:
 
 
 COCO = FORMATS.add("coco", Format(("coco.json",), _writing, read_coco))
+"""COCO: coco.json."""

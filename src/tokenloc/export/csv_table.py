@@ -69,3 +69,4 @@ def _restored_row(row: Mapping[str, str]) -> dict[str, str]:
 
 
 CSV = FORMATS.add("csv", Format(("boxes.csv",), _writing, _read))
+"""CSV: boxes.csv, a row for each box."""

@@ -6,23 +6,22 @@ predictions, which a person accepts or corrects; ``read`` takes the person's ann
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from tokenloc._files import write_text, written_whole
-from tokenloc.data.annotations import Annotation, Box
+from tokenloc.data.annotations import Annotation
+from tokenloc.data.label_studio import LOCAL_FILES, read_label_studio
 from tokenloc.export._json_list import JsonList
 from tokenloc.export.base import FORMATS, SCORE_DIGITS, AddPicture, Destination, Format, absolute, boxes_of
 from tokenloc.inference.localization import Finding
 
 TASKS = "label-studio.json"
 CONFIGURATION = "label-studio.xml"
-LOCAL_FILES = "/data/local-files/?d="
 PERCENT_DIGITS = 6
 
 
@@ -98,50 +97,9 @@ def configuration(labels: Sequence[str]) -> str:
 
 
 def _read(path: Path) -> list[Annotation]:
-    """Return the boxes of tasks as tokenloc writes them or Label Studio exports them (JSON).
-
-    Where a person annotated a task, it is the last annotation that counts, else the last prediction.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of Label Studio tasks")
-    try:
-        return [_annotation(task) for task in json.loads(path.read_text(encoding="utf-8"))]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{path}: not Label Studio tasks with boxes ({reason}); export them again as JSON") from error
-
-
-def _annotation(task: dict[str, Any]) -> Annotation:
-    kept = [one for one in task.get("annotations") or [] if not one.get("was_cancelled")]
-    last = (kept or task.get("predictions") or [{}])[-1]
-    regions = [region for region in last.get("result", []) if region["type"] == "rectanglelabels"]
-    objects = tuple(_object(region) for region in regions)
-    scores = [float(region["score"]) for region in regions if region.get("score") is not None]
-    sizes = [(int(region["original_width"]), int(region["original_height"])) for region in regions]
-    return Annotation(
-        _file_name(task["data"]["image"]),
-        objects,
-        sizes[0] if sizes else None,
-        tuple(scores) if len(scores) == len(objects) else (),
-    )
-
-
-def _object(region: dict[str, Any]) -> tuple[str, Box]:
-    value, width, height = region["value"], region["original_width"], region["original_height"]
-    if value.get("rotation"):
-        raise ValueError(f"a box is rotated by {value['rotation']} degrees; tokenloc's boxes are upright: turn it back")
-    x0, y0 = value["x"] * width / 100, value["y"] * height / 100
-    return value["rectanglelabels"][0], (
-        x0,
-        y0,
-        x0 + value["width"] * width / 100,
-        y0 + value["height"] * height / 100,
-    )
-
-
-def _file_name(url: str) -> str:
-    address, local, name = url.partition(LOCAL_FILES)
-    return unquote(name if local else address)
+    """Return the boxes of every task: those of a person where there are some, else those that were predicted."""
+    return read_label_studio(path, predictions=True)
 
 
 LABEL_STUDIO = FORMATS.add("label-studio", Format((TASKS, CONFIGURATION), _writing, _read))
+"""Label Studio: label-studio.json, and label-studio.xml with the labels."""

@@ -71,3 +71,4 @@ def _read(path: Path) -> list[Annotation]:
 
 
 PARQUET = FORMATS.add("parquet", Format(("boxes.parquet",), _writing, _read, ("pyarrow.parquet", "parquet")))
+"""Parquet: boxes.parquet, a row for each box; needs the extra ``parquet``."""

@@ -107,3 +107,4 @@ def _read(folder: Path) -> list[Annotation]:
 
 
 VOC = FORMATS.add("voc", Format(("voc",), _writing, _read))
+"""Pascal VOC: an XML file for each picture."""

@@ -114,3 +114,4 @@ def _object(line: str, size: tuple[int, int], names: dict[int, str], path: Path)
 
 
 YOLO = FORMATS.add("yolo", Format(("yolo",), _writing, _read))
+"""Ultralytics' YOLO: data.yaml, a text file and a link for each picture."""

@@ -64,7 +64,7 @@ def semantic_laplacian(similarity: Tensor, weight: Tensor) -> Tensor:
     """Return L = (D - A) * (lambda E - 1), element by element (SCM, Eq. 4), as a stencil [B, 3, h, w].
 
     Args:
-        similarity: E, of :func:`neighbour_similarity`, [B, 3, h, w].
+        similarity: E, of ``neighbour_similarity``, [B, 3, h, w].
         weight: lambda, a scalar.
 
     Raises:

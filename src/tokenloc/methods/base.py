@@ -127,6 +127,8 @@ def pick_classes(maps: Tensor, classes: Tensor) -> Tensor:
 
 
 METHODS: Registry[type[Method]] = Registry("method")
+"""The methods by name; ``register_method`` adds one."""
+
 M = TypeVar("M", bound=type[Method])
 
 

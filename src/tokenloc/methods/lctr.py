@@ -23,11 +23,11 @@ class LCTR(Method):
 
     Two parts on TS-CAM. The *relational patch-attention module* (RPAM) has no parameters and acts in testing only: it
     weights every token's attention to the patches by how much the class token attends to that token, and averages
-    (Eq. 5). The *cue digging module* (CDM) is the head: see :class:`CueDigging`. The map of class c is the product of
+    (Eq. 5). The *cue digging module* (CDM) is the head: see ``CueDigging``. The map of class c is the product of
     its map X_CDM,c and the patch relation map (Eq. 3); the logits are the average of X_CDM over the grid.
 
     No released code is known; this follows the paper. The weighted matrix of RPAM is never built (the backbone computes
-    c^T P / (N + 1)), nor are per-image convolutions looped over: see :class:`CueDigging`.
+    c^T P / (N + 1)), nor are per-image convolutions looped over: see ``CueDigging``.
 
     Args:
         backbone: a backbone with a class token.
@@ -110,7 +110,7 @@ class CueDigging(nn.Module):
         num_classes: C.
         kernels: G, at least 1.
         kernel_size: k, 1 or 3.
-        pooling: see :class:`LCTR`.
+        pooling: see ``LCTR``.
 
     Attributes:
         weight: W, [G, C, D, k, k], initialised Kaiming-uniformly as torch does its convolutions, with a = sqrt(5); see

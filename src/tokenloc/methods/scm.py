@@ -145,7 +145,7 @@ class SCM(TSCAM):
 
 
 def checked_steps(blocks: int, steps: int | Sequence[int] | None) -> tuple[int, ...]:
-    """Return the Newton-Schulz steps of each of ``blocks`` blocks; see :class:`SCM`.
+    """Return the Newton-Schulz steps of each of ``blocks`` blocks; see ``SCM``.
 
     Raises:
         ValueError: no blocks, steps outside 1 to 24, or not one number per block.

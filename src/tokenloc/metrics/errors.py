@@ -20,7 +20,7 @@ def error_category(
     inclusive: bool = True,
     strict: bool = True,
 ) -> str:
-    """Return the name of one predicted box's category; see :func:`error_categories`.
+    """Return the name of one predicted box's category; see ``error_categories``.
 
     >>> error_category([0, 0, 4, 4], [[0, 0, 9, 9]], predicted=1, label=1)
     'part'

@@ -31,7 +31,7 @@ class Oracle:
 
     Args:
         threshold: The lowest of the thresholds with the best GT-known.
-        gt_known: See :class:`Evaluation`; so the Top-k Loc, all at ``threshold``.
+        gt_known: See ``Evaluation``; so the Top-k Loc, all at ``threshold``.
         top1_loc: Top-1 Loc.
         top5_loc: Top-5 Loc.
         box_acc: GT(δ) at each δ's *own* best threshold.

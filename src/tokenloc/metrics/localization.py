@@ -18,7 +18,7 @@ from tokenloc.metrics.totals import Totals
 class LocalizationMetrics(Metric):
     """All metrics of a set of images.
 
-    Its states are the integer sums of :class:`Totals`, so the result is the same to the last digit however the images
+    Its states are the integer sums of ``Totals``, so the result is the same to the last digit however the images
     are split into batches and processes, as long as each image comes once: the padding of the last distributed batch
     must be left out before ``update``. A process without images must call ``update([])``.
 

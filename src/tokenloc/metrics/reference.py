@@ -53,7 +53,7 @@ def center_box(frame: Frame, share: float) -> NDArray[np.float64]:
 
 
 def constant_box_iou(boxes: ArrayLike, frame: Frame, protocol: Protocol, share: float) -> float | None:
-    """Return the IoU of one image's :func:`center_box`, None where no ground-truth box of ``boxes`` [G, 4] can be."""
+    """Return the IoU of one image's ``center_box``, None where no ground-truth box of ``boxes`` [G, 4] can be."""
     possible = possible_boxes(boxes, frame)
     if not len(possible):
         return None

@@ -31,7 +31,7 @@ IGNORED = 255
 
 @dataclass(frozen=True)
 class BoxScores:
-    """One image's boxes at T thresholds, those of :func:`scored_thresholds`.
+    """One image's boxes at T thresholds, those of ``scored_thresholds``.
 
     Args:
         largest: [T] float64: IoU of the largest component of the true class's map with the ground-truth box that it
@@ -51,14 +51,14 @@ class BoxScores:
 
 @dataclass(frozen=True)
 class ImageScores:
-    """One image's part in every metric; made by :func:`score_image`.
+    """One image's part in every metric; made by ``score_image``.
 
     Args:
         label: The true class.
         predicted: [P] int64, the predicted classes, best first; empty where nothing was predicted.
         boxes: None where the image has no (possible) ground-truth box.
         pixels: [2, bins] int64: pixels of background (row 0) and object (row 1) by their map value, in the bins of
-            :func:`pixel_edges`. None where the image has no mask.
+            ``pixel_edges``. None where the image has no mask.
         dropped_boxes: Ground-truth boxes left out because they cannot be (inverted, empty, outside the picture).
     """
 
@@ -92,7 +92,7 @@ def score_image(
         maps: [K, h, w] float, any range, spread evenly over the network's input: the true class's map first, then
             those of predicted classes. A right prediction is judged by its own map, where that is here, too.
         map_classes: [K] int, the classes of ``maps``; the first is ``label``.
-        predicted: [P] int, P ≥ 1, the predicted classes, best first (see :func:`top_classes`). None where only maps are
+        predicted: [P] int, P ≥ 1, the predicted classes, best first (see ``top_classes``). None where only maps are
             known: the scores of predicted classes are then those of a right prediction, and not to be reported.
         label: The true class.
         frame: Between the picture and the network's input.
@@ -159,7 +159,7 @@ def pixel_histogram(
     Args:
         scaled: [H, W] float in [0, 1].
         mask: [H, W] of the same frame: 0 background, 1 object, 255 ignored.
-        edges: [bins + 1], see :func:`pixel_edges`.
+        edges: [bins + 1], see ``pixel_edges``.
 
     Returns:
         [2, bins] int64, background first.

@@ -61,7 +61,7 @@ def pixel_iou(pixels: Counts) -> NDArray[np.float64]:
 
 
 def piou(pixels: Counts) -> float | None:
-    """Return pIoU: the best :func:`pixel_iou` over the map thresholds, in percent; None without object pixels."""
+    """Return pIoU: the best ``pixel_iou`` over the map thresholds, in percent; None without object pixels."""
     return 100.0 * float(pixel_iou(pixels).max()) if pixels[1].any() else None
 
 

@@ -84,7 +84,7 @@ class NpyMaps(StoredMaps):
 
 
 class TokenlocMaps(StoredMaps):
-    """Maps that :func:`writing_maps` wrote."""
+    """Maps that ``writing_maps`` wrote."""
 
     def __init__(self, folder: Path) -> None:
         with _told(f"{folder / MANIFEST} is not of the form {FORMAT!r}; save the maps again"):
@@ -114,7 +114,7 @@ class TokenlocMaps(StoredMaps):
 
 
 class MapWriter:
-    """Collects maps and writes them by the thousand; made by :func:`writing_maps`."""
+    """Collects maps and writes them by the thousand; made by ``writing_maps``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

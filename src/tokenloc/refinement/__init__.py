@@ -20,6 +20,8 @@ Step = Callable[[Tensor, Tensor], Tensor]
 """From maps [B, K, H, W] in [0, 1] and images [B, 3, H, W] (RGB in [0, 1]), float32, to maps of the same form."""
 
 STEPS: Registry[Step] = Registry("refinement step")
+"""The steps by name; another is added by ``STEPS.add(name, step)``."""
+
 STEPS.add("affinity", AffinityRefinement())
 STEPS.add("affinity_wide", AffinityRefinement.wide())
 STEPS.add("reprediction", Reprediction())

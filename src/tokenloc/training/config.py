@@ -43,7 +43,7 @@ class DataSource:
     Attributes:
         name: a name of ``tokenloc list datasets``.
         root: the dataset's own folder or the one above it; relative to the working folder.
-        options: of the dataset.
+        options: of the dataset, one by one in place of those of the training.
     """
 
     name: str | None = None
