@@ -56,6 +56,16 @@ def test_every_form_of_a_picture_gives_the_same(localizer: Localizer, picture: I
         assert same(localizer(form), expected)
 
 
+def test_a_reduced_decoding_of_bytes_is_placed_on_the_whole_picture(run: Path, tmp_path: Path) -> None:
+    large = create_dataset("scenes", None, "test", size=(900, 610), length=3).image(1)
+    large.save(tmp_path / "x.jpg")
+    checkpoint, viewing = run / "checkpoints/best.ckpt", tokenloc.Viewing(fast=True)
+    localizer = Localizer.from_checkpoint(checkpoint, "cpu", 0.4, viewing=viewing)
+    found = localizer((tmp_path / "x.jpg").read_bytes())
+    assert found.size == (900, 610)
+    assert same(found, localizer(tmp_path / "x.jpg"))
+
+
 def test_a_list_gives_a_list_in_order(localizer: Localizer, picture: Image.Image) -> None:
     mirrored = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     results = localizer([picture, mirrored])

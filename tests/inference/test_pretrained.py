@@ -77,9 +77,8 @@ def test_a_trained_model_goes_with_its_threshold_and_metrics(run: Path, tmp_path
     assert f"| GT-known | {measured['gt_known']:.1f} |" in (tmp_path / "m/README.md").read_text()
     again = shared.save_pretrained(tmp_path / "again")  # from one folder to another nothing is lost
     for name in ("README.md", "config.json", "metrics.json", "model.safetensors"):
-        assert (again / name).read_bytes() == (tmp_path / "m" / name).read_bytes().replace(
-            str(tmp_path / "m").encode(), str(again).encode()
-        )
+        first = (tmp_path / "m" / name).read_bytes()
+        assert (again / name).read_bytes() == first.replace(b'from_pretrained("m")', b'from_pretrained("again")')
 
 
 def test_only_the_checkpoint_that_was_measured_has_its_metrics(run: Path, tmp_path: Path) -> None:
@@ -98,7 +97,9 @@ def test_paths_of_this_machine_stay_behind(tmp_path: Path) -> None:
     options = {"annotations": "/home/me/coco.json", "size": 40, "missing": "skip"}
     localizer.card = replace(localizer.card, data={"name": "folder", "root": "/home/me", "options": options})
     localizer.save_pretrained(tmp_path)
-    assert "/home/me" not in (tmp_path / "config.json").read_text() + (tmp_path / "README.md").read_text()
+    written = (tmp_path / "config.json").read_text() + (tmp_path / "README.md").read_text()
+    assert "/home/me" not in written
+    assert str(tmp_path) not in written
     kept = {"name": "folder", "root": None, "options": {"size": 40, "missing": "skip"}}
     assert read_card(tmp_path).data == kept
 

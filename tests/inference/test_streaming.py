@@ -102,7 +102,9 @@ def test_each_picture_is_decoded_once_and_handed_on(tmp_path: Path, monkeypatch:
         image.save(path)
     decoded: list[str] = []
     original = module.read_image
-    monkeypatch.setattr(module, "read_image", lambda path: decoded.append(str(path)) or original(path))
+    monkeypatch.setattr(
+        module, "read_image", lambda path, **options: decoded.append(str(path)) or original(path, **options)
+    )
     found = list(make().look(paths, keep_images=True))
     assert sorted(decoded) == [str(path) for path in paths]
     for one, image in zip(found, images, strict=True):

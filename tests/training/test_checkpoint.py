@@ -96,7 +96,7 @@ def test_a_class_count_that_does_not_fit(copy: Path) -> None:
 def test_weights_of_another_shape(copy: Path) -> None:
     options = {**TINY_VIT, "embed_dim": 64}
     with pytest.raises(
-        ValueError, match=r"the weights in .*best\.ckpt do not fit tscam on vit_tiny_patch16_224: .*head"
+        ValueError, match=r"the weights in .*best\.ckpt do not fit tscam on vit_tiny_patch16_224: .*size mismatch"
     ):
         load_checkpoint(changed(copy, backbone_options=options))
 

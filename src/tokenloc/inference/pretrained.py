@@ -79,7 +79,7 @@ class Pretrained(ABC):
             ValueError: options that JSON cannot hold.
             OSError: the folder cannot be written to.
         """
-        return self._save(Path(folder), str(folder))
+        return self._save(Path(folder), Path(folder).absolute().name)
 
     def push_to_hub(
         self,

@@ -29,7 +29,7 @@ MEASURES = {
     "piou": "pIoU",
 }
 
-_PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
+_MARKUP = re.compile(r"([\\`*_\[\]<>|#~&!$])")
 
 PAGE = """---
 {front}---
@@ -124,9 +124,9 @@ def escaped(text: str) -> str:
     r"""Return ``text`` as one line of Markdown in which nothing is markup.
 
     >>> escaped("<b>a_b|c</b>\n# d")
-    '\\<b\\>a\\_b\\|c\\<\\/b\\> \\# d'
+    '\\<b\\>a\\_b\\|c\\</b\\> \\# d'
     """
-    return _PUNCTUATION.sub(r"\\\1", " ".join(text.split()))
+    return _MARKUP.sub(r"\\\1", " ".join(text.split()))
 
 
 def _front_matter(card: Card) -> str:
