@@ -12,6 +12,8 @@ TINY = (
 SLOW = "a network of 24 channels, without pretrained weights, for one epoch: the page's takes minutes and a download"
 SHORT = "the benchmark for a moment: it measures for minutes"
 OTHER_TOOL = "another project's tool, which tokenloc does not depend on"
+HUB = "no network in tests: the folder stands for the repository, and tests/inference/test_pretrained.py has a hub of its own"
+RAY = "a local Ray takes long to start; tests/export/test_ray_data.py runs one"
 IN_CI = "CI runs it by itself (.ci/run), and a test cannot run all tests; that the target exists is tested"
 
 SUBSTITUTES = [
@@ -37,6 +39,11 @@ SUBSTITUTES = [
         "*", r"^(python benchmarks/reprediction.py) .*", r"\1 --images 2 --size 32 --steps 2 --repeats 1", SHORT
     ),
     Substitute("*", r"^(python benchmarks/stream_maps.py) .*", r"\1 --maps 20 --workers 0", SHORT),
+    Substitute("docs/sharing.md", r"^localizer.push_to_hub.*", "", HUB),
+    Substitute("docs/sharing.md", r'"user/my-birds"', '"my-birds"', HUB),
+    Substitute("docs/sharing.md", r"hf-hub:user/my-birds(@main)?", "my-birds", HUB),
+    Substitute("docs/ray.md", r"^pip install .*", None, "no network in tests"),
+    Substitute("docs/ray.md", r"^tokenloc localize-ray .*|^import ray$", None, RAY),
     Substitute("docs/tutorial.md", r"^.*label-studio start$", None, f"{OTHER_TOOL}, and serves until it is stopped"),
     Substitute("docs/export.md", r"^.*label-studio start$", None, f"{OTHER_TOOL}, and serves until it is stopped"),
     Substitute("docs/export.md", r"^import fiftyone$", None, OTHER_TOOL),
