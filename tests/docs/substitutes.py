@@ -12,7 +12,7 @@ TINY = (
 SLOW = "a network of 24 channels, without pretrained weights, for one epoch: the page's takes minutes and a download"
 SHORT = "the benchmark for a moment: it measures for minutes"
 OTHER_TOOL = "another project's tool, which tokenloc does not depend on"
-HUB = "no network in tests: the folder stands for the repository, and tests/inference/test_pretrained.py has a hub of its own"
+HUB = "no network in tests: a folder takes its place; tests/inference/test_pretrained.py has a hub of its own"
 RAY = "a local Ray takes long to start; tests/export/test_ray_data.py runs one"
 IN_CI = "CI runs it by itself (.ci/run), and a test cannot run all tests; that the target exists is tested"
 
