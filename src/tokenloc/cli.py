@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate": "evaluate.evaluate",
     "calibrate": "evaluate.calibrate",
     "compare": "compare.compare_runs",
+    "report": "report.report",
     "localize": "localize.localize",
     "localize-ray": "localize_ray.localize_ray",
     "export": "export.export",

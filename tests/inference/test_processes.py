@@ -31,7 +31,7 @@ def evaluate(words: list[str], out: Path, processes: int, port: int) -> dict[str
         printed.append(process.communicate(timeout=240)[1])
         assert process.returncode == 0, printed[-1]
     assert ["map threshold" in errors for errors in printed] == [True, *[False] * (processes - 1)]
-    return {path.name: path.read_bytes() for path in (out / "metrics.json", out / "images.csv")}
+    return {path.name: path.read_bytes() for path in (out / "metrics.json", out / "images.csv", out / "boxes.npz")}
 
 
 @pytest.mark.parametrize("processes", [2, 3])

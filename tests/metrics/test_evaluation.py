@@ -30,7 +30,9 @@ def image(
     if largest is not None:
         iou = np.array(largest)
         right = iou if label in predicted else np.zeros(len(iou))
-        boxes = BoxScores(iou, np.array(any_ or largest), right, np.full(len(iou), error), 0.3)
+        boxes = BoxScores(
+            iou, np.array(any_ or largest), right, np.full(len(iou), error), 0.3, np.zeros((len(iou), 4), np.int64)
+        )
     return ImageScores(label, np.array(predicted), boxes, **others)
 
 

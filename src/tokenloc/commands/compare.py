@@ -80,10 +80,11 @@ def _wins(hits: dict[str, tuple[Hits, Hits]]) -> str:
 def _print(found: list[Comparison], first: Path, second: Path) -> None:
     console.print(f"first: {first}\nsecond: {second}", highlight=False, markup=False)
     table = Table()
-    for column in ("", "images", "first", "second", "only first", "only second", "p"):
+    for column in ("", "images", "first", "second", "only first", "only second", "p", "difference, 95 %"):
         table.add_column(column, justify="right" if column else "left")
     for item in found:
         percents = (f"{item.first:.1f}", f"{item.second:.1f}")
         counts = (str(item.only_first), str(item.only_second))
-        table.add_row(item.metric, str(item.images), *percents, *counts, f"{item.p_value:.3g}")
+        interval = "{:+.1f} to {:+.1f}".format(*item.difference)
+        table.add_row(item.metric, str(item.images), *percents, *counts, f"{item.p_value:.3g}", interval)
     console.print(table)

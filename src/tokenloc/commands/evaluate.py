@@ -11,15 +11,15 @@ from tokenloc._files import write_json
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import IncompleteError, console, progress
 from tokenloc.commands.looking import Known, calibrated, threshold_of, viewing_of
-from tokenloc.commands.results import METRICS, print_results, save_failures, save_figures, save_tables
-from tokenloc.data import ImageDataset, create_dataset
+from tokenloc.commands.photographs import data_of, open_data
+from tokenloc.commands.results import BOXES, METRICS, print_results, save_failures, save_figures, save_tables
 from tokenloc.data.base import named
-from tokenloc.data.registry import Role, split_of
 from tokenloc.inference import Localizer, Viewing, choose_device
 from tokenloc.inference.evaluation import calibrate_threshold, measure
 from tokenloc.inference.measured_maps import measure_maps
 from tokenloc.inference.processes import joined
 from tokenloc.inference.tally import Measured
+from tokenloc.metrics.stored_boxes import writing_boxes
 from tokenloc.metrics.stored_maps import StoredMaps, open_maps, writing_maps
 from tokenloc.training.checkpoint import Card, load_checkpoint, store_threshold
 from tokenloc.training.config import DataSource
@@ -88,18 +88,24 @@ def evaluate(
         return _evaluate_maps(open_maps(str(maps)), data, split, judged, threshold, folder, workers)
     folder = out or run_folder(checkpoint) / "evaluation" / protocol
     model, card = load_checkpoint(checkpoint)
-    dataset = open_dataset(card, data, split, "measured")
+    measured_data = data_of(card, data, split, "measured")
+    dataset = open_data(measured_data, card.classes)
     viewing = viewing_of(scales, flip, refine, fast, ten_crop)
     usual = calibrated(card, viewing, dataset)
     fixed, source = threshold_of(judged, threshold, usual)
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "viewing": viewing}
     about = _about_maps(card, judged, viewing, usual)
-    with joined() as first, writing_maps(save_maps, about) if save_maps and first else nullcontext() as save:
+    with (
+        joined() as first,
+        writing_maps(save_maps, about) if save_maps and first else nullcontext() as save,
+        writing_boxes(folder / BOXES, judged, fixed) if first else nullcontext() as keep,
+    ):
         model.to(choose_device(device))
         options["progress"] = progress if first else None
-        measured = measure(model, dataset, card.preprocessing, judged, fixed, save=save, **options)
+        measured = measure(model, dataset, card.preprocessing, judged, fixed, save=save, keep=keep, **options)
     if first:
-        _write_results(folder, measured, source, {"viewing": str(viewing)})
+        described = {"model": asdict(card.model), "data": measured_data, "viewing": str(viewing)}
+        _write_results(folder, measured, source, described)
         localizer = Localizer(model, card, measured.evaluation.threshold, viewing=viewing, protocol=judged)
         save_figures(localizer, dataset, folder / "figures")
         save_failures(localizer, dataset, measured, folder / "figures")
@@ -117,18 +123,17 @@ def _evaluate_maps(
     workers: int,
 ) -> Path:
     """Measure maps on disk; write metrics.json and images.csv to ``folder``."""
-    classes = maps.about.get("classes")
-    name = data.name or "folder"
-    dataset = create_dataset(name, data.root, split or split_of(name, "measured"), classes, **(data.options or {}))
-    dataset = dataset if classes is None else dataset.in_class_order(classes)
+    measured_data = data_of(None, data, split, "measured")
+    dataset = open_data(measured_data, maps.about.get("classes"))
     usual = maps.about.get("threshold"), maps.about.get("threshold_source")
     threshold, source = threshold_of(protocol, given, usual)
-    with joined() as first:
-        shown = progress if first else None
-        measured, matched = measure_maps(maps, dataset, protocol, threshold, workers=workers, progress=shown)
+    with joined() as first, writing_boxes(folder / BOXES, protocol, threshold) if first else nullcontext() as keep:
+        options: dict[str, Any] = {"workers": workers, "progress": progress if first else None, "keep": keep}
+        measured, matched = measure_maps(maps, dataset, protocol, threshold, **options)
     if first:
         described = {"folder": str(maps.folder), "differing": matched.differing, "surplus": matched.surplus}
-        _write_results(folder, measured, source, {"maps": described})
+        about = {"model": maps.about.get("model"), "data": measured_data, "maps": described}
+        _write_results(folder, measured, source, about)
         _tell("maps match by all but extension or slashes", matched.differing)
         _tell("maps have no image", matched.surplus)
         _close(f"metrics in {folder}", measured, "photographs have no map or mask, or a broken one")
@@ -201,7 +206,7 @@ def calibrate(
         the threshold.
     """
     model, card = load_checkpoint(own_file(checkpoint))
-    dataset = open_dataset(card, data, split, "held_out")
+    dataset = open_data(data_of(card, data, split, "held_out"), card.classes)
     model.to(choose_device(device))
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
     options["viewing"] = viewing_of(scales, flip, refine, fast)
@@ -211,22 +216,3 @@ def calibrate(
         f"map threshold {chosen.value:g}, {chosen.source}; stored in {checkpoint}", highlight=False, markup=False
     )
     return chosen.value
-
-
-def open_dataset(card: Card, data: DataSource, split: str | None, role: Role = "measured") -> ImageDataset:
-    """Open a split of the named dataset, or of the one the checkpoint was trained on, with its classes.
-
-    Unless another dataset is named, the options of the training hold, but for those that are given. Where no split is
-    named it is the one that has the role in that dataset.
-
-    Raises:
-        ValueError: where the dataset has other classes than the checkpoint.
-    """
-    trained = card.data or {}
-    name = data.name or trained.get("name") or "folder"
-    root = data.root or trained.get("root")
-    kept = trained.get("options") or {} if data.name is None else {}
-    options = {**kept, **(data.options or {})}  # so that a split stays what it was in training
-    return create_dataset(name, root, split or split_of(name, role), card.classes, **options).in_class_order(
-        card.classes
-    )

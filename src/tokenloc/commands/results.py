@@ -21,6 +21,7 @@ from tokenloc.reporting.pictures import FOUND
 
 METRICS = "metrics.json"
 IMAGES = "images.csv"
+BOXES = "boxes.npz"
 FIGURES = 12
 PARTS = 4
 FAILURES = 6

@@ -14,14 +14,16 @@ from tokenloc._files import write_json, write_text
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import console, progress
 from tokenloc.commands.looking import calibrated, threshold_of
-from tokenloc.commands.results import METRICS, print_results, save_figures, save_tables
+from tokenloc.commands.photographs import data_of
+from tokenloc.commands.results import BOXES, METRICS, print_results, save_figures, save_tables
 from tokenloc.data import ImageDataset, Preprocessing, create_dataset
 from tokenloc.inference import Localizer, Viewing, choose_device
 from tokenloc.inference.evaluation import calibrate_threshold, measure
 from tokenloc.methods import Method, create_model
+from tokenloc.metrics.stored_boxes import writing_boxes
 from tokenloc.reporting.training import save_training_curves
 from tokenloc.training.checkpoint import Card, load_checkpoint, store_threshold, versions
-from tokenloc.training.config import DataConfig, ModelChoice, Optimisation
+from tokenloc.training.config import DataConfig, DataSource, ModelChoice, Optimisation
 from tokenloc.training.fit import CHECKPOINTS, Photographs, fit
 
 
@@ -93,9 +95,12 @@ def _after(best: Path, out: Path, judged: Protocol, data: DataConfig, workers: i
     if test is None:
         return
     fixed, source = threshold_of(judged, None, calibrated(card, Viewing(), test))
-    measured = measure(model, test, card.preprocessing, judged, fixed, **options)
+    with writing_boxes(out / BOXES, judged, fixed) as keep:
+        measured = measure(model, test, card.preprocessing, judged, fixed, keep=keep, **options)
     print_results(measured, source)
-    write_json(out / METRICS, {**measured.to_dict(), **({"threshold_source": source} if source else {})})
+    described = {"model": asdict(card.model), "data": data_of(card, DataSource(), data.test_split, "measured")}
+    source_entry = {"threshold_source": source} if source else {}
+    write_json(out / METRICS, {**measured.to_dict(), **described, **source_entry})
     save_tables(measured, out)
     save_figures(Localizer(model, card, measured.evaluation.threshold, protocol=judged), test, out / "figures")
 

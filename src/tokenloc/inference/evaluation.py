@@ -28,6 +28,7 @@ from tokenloc.inference.tally import Measured, Tally
 from tokenloc.inference.viewing import Viewer, Viewing
 from tokenloc.methods import Method
 from tokenloc.metrics import ImageScores, score_image, top_classes
+from tokenloc.metrics.stored_boxes import BoxWriter
 from tokenloc.metrics.stored_maps import MapWriter
 from tokenloc.training.checkpoint import Threshold
 
@@ -46,6 +47,7 @@ def measure(
     workers: int = 0,
     progress: Progress | None = None,
     save: MapWriter | None = None,
+    keep: BoxWriter | None = None,
 ) -> Measured:
     """Measure a model on a dataset under a protocol; by all processes together where torch.distributed has several.
 
@@ -62,6 +64,7 @@ def measure(
         workers: processes that read pictures.
         progress: wraps the batches, to show how far it is.
         save: keeps the maps and predictions that are measured.
+        keep: keeps the boxes at all thresholds.
 
     Raises:
         ValueError: where no picture at all could be read, or a map has values that are not finite.
@@ -80,6 +83,8 @@ def measure(
             unreadable += broken
             for picture, scores in located:
                 tally.add(picture.sample, picture.frame, scores)
+                if keep is not None:
+                    keep.add(picture.sample.id, picture.frame, picture.sample.boxes, scores)
                 if save is not None:
                     save.add(picture.sample.id, picture.map_, picture.predicted, picture.frame)
         return tally.measured(dataset, unreadable)

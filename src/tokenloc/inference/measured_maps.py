@@ -21,6 +21,7 @@ from tokenloc.inference.map_ids import MatchedIds, match_ids
 from tokenloc.inference.processes import in_order, share
 from tokenloc.inference.tally import Measured, Tally
 from tokenloc.metrics import ImageScores, score_image
+from tokenloc.metrics.stored_boxes import BoxWriter
 from tokenloc.metrics.stored_maps import StoredMap, StoredMaps
 
 NETWORK_SIZE = (224, 224)
@@ -40,6 +41,7 @@ def measure_maps(
     *,
     workers: int = 0,
     progress: Callable[[Iterable[Any], str, int], Iterable[Any]] | None = None,
+    keep: BoxWriter | None = None,
 ) -> tuple[Measured, MatchedIds]:
     """Measure stored maps on a dataset under a protocol; by all processes together, see ``measure``.
 
@@ -52,6 +54,7 @@ def measure_maps(
         threshold: a fixed map threshold in [0, 1]; None for the protocol's own rule.
         workers: processes that read and score maps; 0 for this one.
         progress: wraps the maps, to show how far it is.
+        keep: keeps the boxes at all thresholds.
 
     Returns:
         What was measured, and which map was whose.
@@ -80,7 +83,10 @@ def measure_maps(
                     unreadable.append(item)
                 else:
                     index, frame, scores = item
-                    tally.add(dataset[index], frame, scores)
+                    sample = dataset[index]
+                    tally.add(sample, frame, scores)
+                    if keep is not None:
+                        keep.add(sample.id, frame, sample.boxes, scores)
         return tally.measured(dataset, unreadable), matched
 
 

@@ -95,6 +95,8 @@ class Comparison:
         only_second: Images that the second alone does.
         p_value: How likely runs that are equally good would differ as much or more: McNemar's exact test, which is the
             sign test of the images that one run alone gets right.
+        difference: The 95 % percentile bootstrap interval, over images, of the second's accuracy less the first's, in
+            percent.
     """
 
     metric: str
@@ -104,6 +106,7 @@ class Comparison:
     only_first: int
     only_second: int
     p_value: float
+    difference: tuple[float, float]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -133,7 +136,18 @@ def compare(
     apart = only_first + only_second
     p_value = float(binomtest(only_first, apart, 0.5).pvalue) if apart else 1.0
     a, b = (100.0 * both.mean(axis=0)).tolist()
-    return Comparison(metric, len(both), a, b, only_first, only_second, p_value)
+    difference = _difference(only_first, only_second, len(both))
+    return Comparison(metric, len(both), a, b, only_first, only_second, p_value, difference)
+
+
+def _difference(
+    only_first: int, only_second: int, images: int, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Return the interval of a paired difference; images are of three kinds, so that a resample is one multinomial."""
+    shares = np.array([only_first, only_second, images - only_first - only_second]) / images
+    drawn = np.random.default_rng(seed).multinomial(images, shares, size=resamples)
+    low, high = np.quantile(100.0 * (drawn[:, 1] - drawn[:, 0]) / images, [0.025, 0.975]).tolist()
+    return low, high
 
 
 def _hits(row: ImageRow) -> list[float | bool | None]:

@@ -18,6 +18,9 @@ from tokenloc.boxes import Protocol
 from tokenloc.metrics.errors import ERROR_CATEGORIES
 from tokenloc.metrics.scores import BoxScores, ImageScores
 
+OPTIONAL = ("trust",)
+"""Columns that an ``images.csv`` may have beside those of :class:`ImageRow`."""
+
 
 @dataclass(frozen=True)
 class ImageRow:
@@ -124,9 +127,11 @@ def write_rows(path: str | Path, rows: Sequence[ImageRow], classes: Sequence[str
 def read_table(path: str | Path) -> list[dict[str, Any]]:
     """Return the lines of an ``images.csv``: classes by name, numbers as float, None where there is nothing.
 
+    A column ``trust`` in [0, 1] is read where there is one; other columns that are not of ``ImageRow`` are left out.
+
     Raises:
         FileNotFoundError: where there is none.
-        ValueError: where the file has other columns, or two lines of one id.
+        ValueError: where the file lacks a column, or has two lines of one id.
     """
     path = Path(path)
     if not path.is_file():
@@ -134,15 +139,22 @@ def read_table(path: str | Path) -> list[dict[str, Any]]:
     names = [field.name for field in fields(ImageRow)]
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
-        if reader.fieldnames != names:
+        there = reader.fieldnames or []
+        if not set(names) <= {*there}:
             raise ValueError(f"{path} has the columns {reader.fieldnames}, expected {names}")
-        lines = [{name: _value(name, text) for name, text in line.items()} for line in reader]
+        known = [name for name in there if name in (*names, *OPTIONAL)]
+        lines = [{name: _value(path, name, line[name]) for name in known} for line in reader]
     if len({line["id"] for line in lines}) < len(lines):
         raise ValueError(f"{path} has two lines of one id")
     return lines
 
 
-def _value(name: str, text: str) -> str | float | None:
+def _value(path: Path, name: str, text: str | None) -> str | float | None:
     if not text:
         return None
-    return text if name in ("id", "label", "predicted", "error") else float(text)
+    if name in ("id", "label", "predicted", "error"):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{path} has {text!r} for {name}, expected a number; measure the run again") from None

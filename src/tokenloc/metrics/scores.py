@@ -40,6 +40,7 @@ class BoxScores:
         own: [T] float64: as ``largest``, of the map made for the *predicted* class that is right; 0 where none is.
         errors: [T] int64: indices into ``ERROR_CATEGORIES``.
         object_share: Area of the largest ground-truth box over the picture's.
+        found: [T, 4] int64: the box that ``largest`` is of, xyxy in network pixels, its ends as the protocol has them.
     """
 
     largest: NDArray[np.float64]
@@ -47,6 +48,7 @@ class BoxScores:
     own: NDArray[np.float64]
     errors: NDArray[np.int64]
     object_share: float
+    found: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -228,6 +230,7 @@ def _box_scores(
         best_iou(own_largest, truth, protocol) if is_predicted else np.zeros(len(thresholds)),
         error_categories(own_largest, truth, top, label, protocol.inclusive_iou, protocol.strict_top_k),
         float(box_areas(boxes).max() / (width * height)),
+        scan.largest(),
     )
 
 

@@ -74,7 +74,7 @@ class NpyMaps(StoredMaps):
     def load(self, id_: str) -> StoredMap:
         """See ``StoredMaps.load``."""
         path = self.folder / f"{id_}.npy"
-        with path.open("rb") as file, _told(f"{path} is no .npy file of numbers"):
+        with path.open("rb") as file, told(f"{path} is no .npy file of numbers"):
             array = np.lib.format.read_array(file, allow_pickle=False)
         if array.ndim != 2 or array.dtype.kind != "f":
             raise ValueError(
@@ -87,7 +87,7 @@ class TokenlocMaps(StoredMaps):
     """Maps that ``writing_maps`` wrote."""
 
     def __init__(self, folder: Path) -> None:
-        with _told(f"{folder / MANIFEST} is not of the form {FORMAT!r}; save the maps again"):
+        with told(f"{folder / MANIFEST} is not of the form {FORMAT!r}; save the maps again"):
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             if manifest["format"] != FORMAT:
                 raise ValueError(f"it is of the form {manifest['format']!r}")
@@ -108,9 +108,9 @@ class TokenlocMaps(StoredMaps):
 
     def _read(self, path: Path) -> list[StoredMap]:
         report = f"{path} is no .npz file of maps; save the maps again"
-        with path.open("rb") as file, _told(report), np.load(file, allow_pickle=False) as arrays:
+        with path.open("rb") as file, told(report), np.load(file, allow_pickle=False) as arrays:
             rows = zip(arrays["maps"], arrays["predicted"], arrays["frames"], strict=True)
-            return [StoredMap(map_, predicted, _frame(numbers)) for map_, predicted, numbers in rows]
+            return [StoredMap(map_, predicted, frame_of(numbers)) for map_, predicted, numbers in rows]
 
 
 class MapWriter:
@@ -129,7 +129,7 @@ class MapWriter:
         if self._waiting and shapes != self._shapes:
             self.flush()
         self._shapes = shapes
-        self._waiting.append((id_, map_, classes, _numbers(frame)))
+        self._waiting.append((id_, map_, classes, frame_numbers(frame)))
         if len(self._waiting) == SHARD:
             self.flush()
 
@@ -187,7 +187,7 @@ def open_maps(folder: str | Path) -> StoredMaps:
 
 
 @contextmanager
-def _told(report: str) -> Iterator[None]:
+def told(report: str) -> Iterator[None]:
     """Turn whatever the readers of files raise, a dozen types where one is damaged, into a ValueError."""
     try:
         yield
@@ -195,11 +195,13 @@ def _told(report: str) -> Iterator[None]:
         raise ValueError(f"{report} ({type(error).__name__}: {error})") from error
 
 
-def _numbers(frame: Frame) -> NDArray[np.float64]:
+def frame_numbers(frame: Frame) -> NDArray[np.float64]:
+    """Return a frame as [8] float64: original and network (width, height), scale and offset (x, y)."""
     return np.array([*frame.original_size, *frame.network_size, *frame.scale, *frame.offset], dtype=np.float64)
 
 
-def _frame(numbers: NDArray[np.float64]) -> Frame:
+def frame_of(numbers: NDArray[np.float64]) -> Frame:
+    """Return the frame that :func:`frame_numbers` wrote down."""
     width, height, columns, rows, *rest = numbers.tolist()
     scale_x, scale_y, offset_x, offset_y = rest
     return Frame((int(width), int(height)), (int(columns), int(rows)), (scale_x, scale_y), (offset_x, offset_y))

@@ -1,0 +1,199 @@
+"""The numbers of a report, run beside run: metrics, their differences, kinds of error, and classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tokenloc.metrics import ERROR_CATEGORIES
+from tokenloc.metrics.confidence import HITS, Comparison, compare
+from tokenloc.metrics.stored_boxes import StoredBoxes
+
+Row = Mapping[str, Any]
+
+METRIC_NAMES = {
+    "gt_known": "GT-known",
+    "top1_loc": "Top-1 Loc",
+    "top5_loc": "Top-5 Loc",
+    "top1_cls": "Top-1 Cls",
+    "top5_cls": "Top-5 Cls",
+    "box_acc_0.3": "IoU 0.3",
+    "box_acc_0.7": "IoU 0.7",
+    "box_acc_0.8": "IoU 0.8",
+    "box_acc_0.9": "IoU 0.9",
+    "max_box_acc_v1": "MaxBoxAcc V1",
+    "max_box_acc_v2": "MaxBoxAcc V2",
+    "pxap": "PxAP",
+    "piou": "pIoU",
+}
+"""Metrics in the order of the report; those at IoU levels as ``metrics.json`` names their confidence."""
+
+EXPLAINED = {
+    "gt_known": "the box of the true class has IoU 0.5 or more",
+    "top1_loc": "class and box both right",
+    "top5_loc": "one of five classes right, and its box",
+    "max_box_acc_v1": "at the threshold that is best on these photographs",
+    "max_box_acc_v2": "mean over IoU 0.3, 0.5, 0.7, each at its own best threshold",
+    "pxap": "average precision of pixels",
+    "piou": "best IoU of pixels",
+}
+KINDS = {
+    "correct": ("Correct", "class right, IoU over 0.5"),
+    "classification": ("Wrong class", "whatever the box"),
+    "multi_instance": ("Several in one", "one box around two or more objects"),
+    "part": ("Only a part", "most of the box lies on the object, but misses much of it"),
+    "more": ("Too much", "the box has the object, and much around it"),
+    "other": ("Other", "none of these"),
+}
+"""How ``ERROR_CATEGORIES`` are told."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReportRun:
+    """One evaluation, as it was read.
+
+    Args:
+        name: By which it is told from the others.
+        metrics: Its ``metrics.json``.
+        rows: Its ``images.csv``, see ``read_table``.
+        curve: Accuracy by threshold, see ``Evaluation.curve``; None without boxes.
+        boxes: At all thresholds; None where there are none.
+        notes: What a reader should know about it.
+    """
+
+    name: str
+    metrics: Mapping[str, Any]
+    rows: Sequence[Row]
+    curve: Mapping[str, Sequence[float]] | None = None
+    boxes: StoredBoxes | None = None
+    notes: Sequence[str] = field(default_factory=list)
+
+    def metric(self, name: str) -> float | None:
+        """Return a metric of ``METRIC_NAMES``, in percent."""
+        metrics = self.metrics["metrics"]
+        if name.startswith("box_acc_"):
+            return (metrics.get("box_acc") or {}).get(name.removeprefix("box_acc_"))
+        value: float | None = metrics.get(name)
+        return value
+
+    def interval(self, name: str) -> list[float] | None:
+        """Return the 95 % interval of a metric, where it is known."""
+        interval: list[float] | None = self.metrics.get("confidence", {}).get(name)
+        return interval
+
+    @property
+    def model(self) -> str:
+        """Method and backbone in words; empty where they are not known."""
+        model = self.metrics.get("model") or {}
+        return f"{model['method']} on {model['backbone']}" if {"method", "backbone"} <= set(model) else ""
+
+
+def kind_of(row: Row) -> str | None:
+    """Return an image's kind of error; where there is no box to judge, whether the class is right."""
+    if row["error"] is not None or row["top1_cls"] is None:
+        return row["error"]
+    return "correct" if row["top1_cls"] else "classification"
+
+
+class Cell(NamedTuple):
+    """A metric of a run: its value and 95 % interval, and whether it is the greatest of all runs."""
+
+    value: float | None
+    interval: list[float] | None
+    best: bool
+
+
+class MetricLine(NamedTuple):
+    """A metric: its name, what it is, a cell for each run, and how each run after the first differs from the first."""
+
+    key: str
+    name: str
+    explained: str
+    cells: list[Cell]
+    compared: list[Comparison | None]
+
+
+def metric_lines(runs: Sequence[ReportRun]) -> list[MetricLine]:
+    """Return the metrics that a run has, in order; runs are of the same images."""
+    lines = []
+    for key, name in METRIC_NAMES.items():
+        values = [run.metric(key) for run in runs]
+        known = [value for value in values if value is not None]
+        if not known:
+            continue
+        greatest = max(known) if len(known) > 1 and max(known) > min(known) else None
+        cells = [
+            Cell(value, run.interval(key), value is not None and value == greatest)
+            for run, value in zip(runs, values, strict=True)
+        ]
+        compared = [_compared(runs[0], run, key) for run in runs[1:]]
+        lines.append(MetricLine(key, name, EXPLAINED.get(key, ""), cells, compared))
+    return lines
+
+
+def _compared(first: ReportRun, second: ReportRun, metric: str) -> Comparison | None:
+    if metric not in HITS:
+        return None
+    one, other = ({row["id"]: row[metric] for row in run.rows} for run in (first, second))
+    return compare(one, other, metric)
+
+
+class KindShare(NamedTuple):
+    """How many images of a run are of a kind."""
+
+    key: str
+    name: str
+    explained: str
+    images: int
+    percent: float
+
+
+def kind_shares(run: ReportRun) -> list[KindShare]:
+    """Return the kinds of error that a run has, of those images where one is known."""
+    kinds = [kind for row in run.rows if (kind := kind_of(row)) is not None]
+    counts = {key: kinds.count(key) for key in ERROR_CATEGORIES}
+    return [
+        KindShare(key, *KINDS[key], count, 100.0 * count / len(kinds)) for key, count in counts.items() if count > 0
+    ]
+
+
+CLASS_COLUMNS = {"top1_cls": "Cls", "top1_loc": "Loc", "gt_known": "GT-known", "largest": "mean IoU"}
+"""What the table of classes has of each run: a mean over a class's images, in percent but for the IoU."""
+
+
+class ClassLine(NamedTuple):
+    """A class: its name, how many images, and for each run its columns."""
+
+    name: str
+    images: int
+    runs: list[list[float | None]]
+
+
+def class_columns(runs: Sequence[ReportRun]) -> list[str]:
+    """Return those of ``CLASS_COLUMNS`` that any run has."""
+    return [key for key in CLASS_COLUMNS if any(row[key] is not None for run in runs for row in run.rows)]
+
+
+def class_lines(runs: Sequence[ReportRun]) -> list[ClassLine]:
+    """Return a line for each true class, in order of their names."""
+    columns = class_columns(runs)
+    groups = [_by_label(run.rows) for run in runs]
+    return [
+        ClassLine(name, len(groups[0][name]), [[_mean(group[name], column) for column in columns] for group in groups])
+        for name in sorted(groups[0])
+    ]
+
+
+def _by_label(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row["label"], []).append(row)
+    return groups
+
+
+def _mean(rows: Iterable[Row], column: str) -> float | None:
+    known = [row[column] for row in rows if row[column] is not None]
+    return float(np.mean(known)) * (1.0 if column == "largest" else 100.0) if known else None
