@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.data import builders as build
 from tokenloc.cli import COMMANDS, main
-from tokenloc.commands.evaluate import open_dataset
+from tokenloc.commands.photographs import data_of, open_data
 from tokenloc.data import create_dataset
 from tokenloc.training.checkpoint import read_card
 from tokenloc.training.config import DataSource
@@ -125,9 +125,9 @@ def test_the_options_of_the_training_hold_but_for_those_that_are_given(run: Path
     card = read_card(run / "checkpoints/best.ckpt")
     assert card.data is not None
     assert card.data["options"] == {"size": 40, "length": 24}
-    changed = open_dataset(card, DataSource(options={"length": 6}), "test")
+    changed = open_data(data_of(card, DataSource(options={"length": 6}), "test", "measured"), card.classes)
     assert (len(changed), changed.image(0).size) == (6, (40, 40))
-    named = open_dataset(card, DataSource(name="scenes", options={"length": 6}), "test")
+    named = open_data(data_of(card, DataSource(name="scenes", options={"length": 6}), "test", "measured"), card.classes)
     assert (len(named), named.image(0).size) == (6, (96, 96))
 
 

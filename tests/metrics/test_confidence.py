@@ -110,3 +110,15 @@ def test_runs_on_different_images_are_refused() -> None:
         compare({"a": 1.0, "b": 1.0}, {"a": 1.0, "c": 1.0})
     with pytest.raises(ValueError, match="7 are in one alone: 0, 1, 2, 3, 4 and 2 more"):
         compare({str(n): 1.0 for n in range(7)}, {})
+
+
+def test_the_interval_of_a_difference_is_that_of_drawing_pairs() -> None:
+    rng = np.random.default_rng(2)
+    first, second = rng.random(300) < 0.6, rng.random(300) < 0.7
+    runs = ({str(index): float(hit) for index, hit in enumerate(run)} for run in (first, second))
+    found = compare(*runs)
+    assert found is not None
+    drawn = rng.integers(0, 300, (4000, 300))
+    expected = np.quantile(100 * (second[drawn].mean(axis=1) - first[drawn].mean(axis=1)), [0.025, 0.975])
+    np.testing.assert_allclose(found.difference, expected, atol=0.8)
+    assert found.difference[0] < found.second - found.first < found.difference[1]

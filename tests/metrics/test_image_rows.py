@@ -93,3 +93,16 @@ def test_a_table_that_is_none_is_told(tmp_path: Path) -> None:
     write_rows(path, [ImageRow("a", 0), ImageRow("a", 0)], ["ant"])
     with pytest.raises(ValueError, match="two lines of one id"):
         read_table(path)
+
+
+def test_trust_is_read_where_there_is_such_a_column_and_others_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "images.csv"
+    write_rows(path, [ImageRow("a", 0), ImageRow("b", 0)], ["ant"])
+    head, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([f"{head},trust,colour", f"{lines[0]},0.75,red", f"{lines[1]},,blue"]))
+    first, second = read_table(path)
+    assert (first["trust"], second["trust"]) == (0.75, None)
+    assert "colour" not in first
+    path.write_text(f"{head}\n{lines[0][:-1]},much\n")
+    with pytest.raises(ValueError, match=r"images\.csv has 'much' for object_share, expected a number"):
+        read_table(path)

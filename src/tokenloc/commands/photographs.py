@@ -16,8 +16,8 @@ def data_of(card: Card | None, data: DataSource, split: str | None, role: Role) 
     """Return which photographs are meant: the named dataset's, or those that the checkpoint was trained on.
 
     Returns:
-        name, root, split and options of the dataset, as plain values. Unless another dataset is named, the options of the
-        training hold, but for those that are given. Where no split is named it is the one that has the role.
+        name, root, split and options of the dataset, as plain values. Unless another dataset is named, the options of
+        the training hold, but for those that are given. Where no split is named it is the one that has the role.
     """
     trained = (card.data if card else None) or {}
     name = data.name or trained.get("name") or "folder"

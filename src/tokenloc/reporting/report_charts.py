@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tokenloc.metrics import iou_by_size
 from tokenloc.reporting.report_numbers import ReportRun
@@ -47,6 +48,7 @@ class Chart(NamedTuple):
         x_ticks: Along the lower edge.
         y_ticks: Along the left one.
         markers: Vertical lines, which the slider moves.
+        note: What the chart shows in numbers, to stand below it.
     """
 
     title: str
@@ -56,6 +58,7 @@ class Chart(NamedTuple):
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
     markers: Sequence[Marker] = ()
+    note: str = ""
 
 
 def charts(runs: Sequence[ReportRun]) -> list[Chart]:
@@ -70,7 +73,7 @@ def _by_threshold(runs: Sequence[ReportRun]) -> Chart:
             continue
         thresholds = run.curve["threshold"]
         for dash, level in enumerate(LEVELS):
-            path = _path(thresholds, np.divide(run.curve[level], 100.0))
+            path = _path(thresholds, [percent / 100.0 for percent in run.curve[level]])
             lines.append(Line(number, dash, path, f"{run.name}, IoU {level}"))
         best = int(np.argmax(run.curve["0.5"]))
         told.append(f"{run.name}: GT-known is best, {run.curve['0.5'][best]:.1f} %, at {thresholds[best]:g}")
@@ -93,16 +96,17 @@ def _spread(runs: Sequence[ReportRun]) -> Chart:
         if len(known[number])
     ]
     medians = [f"{run.name}: median {np.median(iou):.2f}" for run, iou in zip(runs, known, strict=True) if len(iou)]
-    return Chart("Spread of IoU", ". ".join(medians), "IoU of the box", lines, _ticks("{:g}"), _percents(top))
+    told = ". ".join(medians)
+    return Chart("Spread of IoU", told, "IoU of the box", lines, _ticks("{:g}"), _percents(top), note=told)
 
 
 def _by_size(runs: Sequence[ReportRun]) -> Chart:
     lines, told = [], []
     for number, run in enumerate(runs):
-        boxed = [(row["largest"], row["object_share"]) for row in run.rows if row["largest"] is not None]
+        boxed = [row for row in run.rows if row["largest"] is not None]
         if not boxed:
             continue
-        edges, means = iou_by_size(*zip(*boxed, strict=True))
+        edges, means = iou_by_size([row["largest"] for row in boxed], [row["object_share"] for row in boxed])
         centres, there = (edges[:-1] + edges[1:]) / 2, ~np.isnan(means)
         lines.append(Line(number, 0, _path(centres[there], means[there]), run.name))
         pairs = zip(centres[there], means[there], strict=True)
@@ -120,7 +124,7 @@ def _y(value: float) -> float:
     return round(HEIGHT - BOTTOM - value * (HEIGHT - TOP - BOTTOM), 1)
 
 
-def _path(xs: Sequence[float], ys: Sequence[float]) -> str:
+def _path(xs: Iterable[float], ys: Iterable[float]) -> str:
     """Return the SVG path through points in [0, 1]; a lone point is a dot, as line caps draw it.
 
     >>> _path([0, 1], [0, 1])
@@ -130,10 +134,9 @@ def _path(xs: Sequence[float], ys: Sequence[float]) -> str:
     return "M" + "L".join(points) + ("h0" if len(points) == 1 else "")
 
 
-def _steps(edges: Sequence[float], values: Sequence[float]) -> str:
+def _steps(edges: NDArray[np.float64], values: NDArray[np.float64]) -> str:
     """Return the path of a histogram's outline, from the axis to the axis."""
-    corners = np.repeat(edges, 2), np.concatenate([[0.0], np.repeat(values, 2), [0.0]])
-    return _path(*corners)
+    return _path(np.repeat(edges, 2), np.concatenate([[0.0], np.repeat(values, 2), [0.0]]))
 
 
 def _ticks(form: str) -> list[tuple[float, str]]:
@@ -141,4 +144,4 @@ def _ticks(form: str) -> list[tuple[float, str]]:
 
 
 def _percents(top: float) -> list[tuple[float, str]]:
-    return [(_y(part), f"{100 * top * part:.0f} %") for part in (0, 0.5, 1)]
+    return [(_y(part), f"{100 * top * part:g} %") for part in (0, 0.5, 1)]

@@ -115,20 +115,23 @@ def slider(run: ReportRun) -> Slider | None:
     reported = run.metrics.get("threshold")
     if run.boxes is None or reported is None:
         return None
-    values = run.boxes.thresholds.tolist()
-    grid = sorted(set(values), key=values.index)  # a fixed threshold that is in the grid, too, is there once
-    wanted = {*grid[:: math.ceil(len(grid) / STOPS)], reported}
-    stops = sorted(value for value in grid if value in wanted)
-    known = _known_accuracies(run)
-    return Slider(
-        [values.index(value) for value in stops], stops, stops.index(reported), [known.get(value) for value in stops]
-    )
+    columns = {_rounded(value): column for column, value in enumerate(run.boxes.thresholds.tolist())}
+    grid = sorted(columns)
+    stops = sorted({*grid[:: math.ceil(len(grid) / (STOPS + 1))], _rounded(reported)})
+    known = {_rounded(value): accuracy for value, accuracy in _accuracies(run)}
+    start = stops.index(_rounded(reported))
+    return Slider([columns[stop] for stop in stops], stops, start, [known.get(stop) for stop in stops])
 
 
-def _known_accuracies(run: ReportRun) -> dict[float, float | None]:
+def _rounded(threshold: float) -> float:
+    """Return a threshold by which it is found again: 0.35 of a grid may be 0.35000000000000003."""
+    return round(threshold, 9)
+
+
+def _accuracies(run: ReportRun) -> list[tuple[float, float | None]]:
+    """Return GT-known by threshold, that of the reported threshold last."""
     curve = run.curve or {"threshold": [], "0.5": []}
-    known: dict[float, float | None] = dict(zip(curve["threshold"], curve["0.5"], strict=True))
-    return {**known, run.metrics["threshold"]: run.metric("gt_known")}
+    return [*zip(curve["threshold"], curve["0.5"], strict=True), (run.metrics["threshold"], run.metric("gt_known"))]
 
 
 @dataclass

@@ -32,6 +32,7 @@ METRIC_NAMES = {
 """Metrics in the order of the report; those at IoU levels as ``metrics.json`` names their confidence."""
 
 EXPLAINED = {
+    **{f"box_acc_{level}": f"the box has IoU {level} or more" for level in ("0.3", "0.7", "0.8", "0.9")},
     "gt_known": "the box of the true class has IoU 0.5 or more",
     "top1_loc": "class and box both right",
     "top5_loc": "one of five classes right, and its box",
@@ -40,6 +41,7 @@ EXPLAINED = {
     "pxap": "average precision of pixels",
     "piou": "best IoU of pixels",
 }
+SURE = 0.05
 KINDS = {
     "correct": ("Correct", "class right, IoU over 0.5"),
     "classification": ("Wrong class", "whatever the box"),
@@ -93,17 +95,22 @@ class ReportRun:
 
 def kind_of(row: Row) -> str | None:
     """Return an image's kind of error; where there is no box to judge, whether the class is right."""
-    if row["error"] is not None or row["top1_cls"] is None:
-        return row["error"]
+    kind: str | None = row["error"]
+    if kind is not None or row["top1_cls"] is None:
+        return kind
     return "correct" if row["top1_cls"] else "classification"
 
 
 class Cell(NamedTuple):
-    """A metric of a run: its value and 95 % interval, and whether it is the greatest of all runs."""
+    """A metric of a run: its value and 95 % interval; if it is the greatest of several, and surely so.
+
+    Sure is what differs from each other run with p < 0.05.
+    """
 
     value: float | None
     interval: list[float] | None
     best: bool
+    sure: bool
 
 
 class MetricLine(NamedTuple):
@@ -120,25 +127,35 @@ def metric_lines(runs: Sequence[ReportRun]) -> list[MetricLine]:
     """Return the metrics that a run has, in order; runs are of the same images."""
     lines = []
     for key, name in METRIC_NAMES.items():
-        values = [run.metric(key) for run in runs]
-        known = [value for value in values if value is not None]
-        if not known:
-            continue
-        greatest = max(known) if len(known) > 1 and max(known) > min(known) else None
-        cells = [
-            Cell(value, run.interval(key), value is not None and value == greatest)
-            for run, value in zip(runs, values, strict=True)
-        ]
-        compared = [_compared(runs[0], run, key) for run in runs[1:]]
-        lines.append(MetricLine(key, name, EXPLAINED.get(key, ""), cells, compared))
+        if any(run.metric(key) is not None for run in runs):
+            cells = [_cell(runs, run, key) for run in runs]
+            compared = [_compared(runs[0], run, key) for run in runs[1:]]
+            lines.append(MetricLine(key, name, EXPLAINED.get(key, ""), cells, compared))
     return lines
 
 
+def _cell(runs: Sequence[ReportRun], run: ReportRun, key: str) -> Cell:
+    value = run.metric(key)
+    others = [other for other in runs if other is not run]
+    best = value is not None and bool(others) and all(value > (other.metric(key) or 0.0) for other in others)
+    compared = [_compared(other, run, key) for other in others] if best else [None]
+    sure = all(comparison is not None and comparison.p_value < SURE for comparison in compared)
+    return Cell(value, run.interval(key), best, sure)
+
+
 def _compared(first: ReportRun, second: ReportRun, metric: str) -> Comparison | None:
-    if metric not in HITS:
+    level = metric.removeprefix("box_acc_")
+    if metric not in HITS and level == metric:
         return None
-    one, other = ({row["id"]: row[metric] for row in run.rows} for run in (first, second))
+    one, other = (
+        {row["id"]: row[metric] if level == metric else _hit(row, float(level)) for row in run.rows}
+        for run in (first, second)
+    )
     return compare(one, other, metric)
+
+
+def _hit(row: Row, level: float) -> float | None:
+    return None if row["largest"] is None else float(row["largest"] >= level)
 
 
 class KindShare(NamedTuple):

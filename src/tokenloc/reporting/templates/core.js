@@ -26,6 +26,12 @@ const badge = (run) => (several ? make("span", { class: `badge run-${run}` }, LE
 // Cut, not rounded: 0.499 must not read as a hit at 0.50.
 const hundredths = (value) => (Math.floor(value * 100 + 1e-6) / 100).toFixed(2);
 const shortName = (id) => id.slice(id.lastIndexOf("/") + 1);
+
+// A name that may break where its parts meet.
+function breakable(name) {
+  return name.split(/(?<=[_./-])/).flatMap((part) => [part, make("wbr")]);
+}
+
 const lowered = data.ids.map((id, image) => `${id}\n${data.classes[data.labels[image]]}`.toLowerCase());
 
 function passes(image) {

@@ -33,17 +33,18 @@ function pictureOf(image) {
 function resultOf(image, run) {
   const [predicted, iou, kind, trust] = data.found[run][image];
   const value = make("b", { class: "iou" }, iou === null ? "" : `IoU ${hundredths(iou)}`);
+  const wrong = predicted !== null && predicted !== data.labels[image];
   const line = make("p", { class: "result" }, badge(run), iou === null ? null : value);
-  if (kind !== null && data.kinds[kind] !== data.kinds[0]) line.append(make("span", { class: "pill" }, data.kinds[kind]));
+  if (kind !== null && kind !== 0 && !wrong) line.append(make("span", { class: "pill" }, data.kinds[kind]));
   if (trust !== null) line.append(make("span", { class: "trust" }, `trust ${hundredths(trust)}`));
-  if (predicted !== null && predicted !== data.labels[image]) line.append(make("span", { class: "wrong" }, `taken for ${data.classes[predicted]}`));
+  if (wrong) line.append(make("span", { class: "wrong" }, "taken for ", ...breakable(data.classes[predicted])));
   return { line, value };
 }
 
 function card(image) {
   const { frame, svg, tags } = pictureOf(image);
   const results = data.runs.map((_, run) => resultOf(image, run));
-  const caption = make("figcaption", {}, make("strong", {}, data.classes[data.labels[image]]));
+  const caption = make("figcaption", {}, make("strong", {}, ...breakable(data.classes[data.labels[image]])));
   caption.append(make("span", { class: "file", title: data.ids[image] }, shortName(data.ids[image])), ...results.map((result) => result.line));
   cards.set(image, { svg, tags, values: results.map((result) => result.value) });
   return make("figure", { class: "card", "data-image": image }, make("div", { class: "frame" }, frame), caption);
@@ -62,8 +63,9 @@ function redraw(image) {
       rectangle.style.display = x1 > x0 ? "" : "none"; // nothing exceeds the threshold: no box
     }
     if (tags[run]) {
-      tags[run].style.left = `${(100 * x0) / data.unit}%`;
-      tags[run].style.top = `${(100 * y0) / data.unit}%`;
+      const [x, y] = [[x0, y0], [x1, y0], [x0, y1], [x1, y1], [x1, y0], [x0, y1]][run]; // a corner of its own
+      tags[run].style.left = `${(100 * x) / data.unit}%`;
+      tags[run].style.top = `${(100 * y) / data.unit}%`;
       tags[run].hidden = x1 <= x0;
     }
     values[run].textContent = x1 > x0 ? `IoU ${hundredths(iou / data.unit)}` : "no box";
@@ -107,22 +109,33 @@ function showCards() {
 }
 
 function chip(gallery, index) {
-  const of = several && gallery.run !== null ? badge(gallery.run) : null;
   const total = gallery.total === null ? null : make("span", { class: "total" }, String(gallery.total));
-  const button = make("button", { type: "button", "aria-pressed": String(index === 0), "data-key": gallery.key }, of, gallery.title, total);
+  const button = make("button", { type: "button", "data-key": gallery.key, "data-gallery": index }, gallery.title, total);
   button.addEventListener("click", () => chooseGallery(index));
   return button;
+}
+
+// A row of galleries for each run, after those of all runs together.
+function chipRows() {
+  const rows = [null, ...data.runs.keys()].map((run) => {
+    const chips = data.galleries.map((gallery, index) => (gallery.run === run ? chip(gallery, index) : null)).filter(Boolean);
+    const name = several && run !== null ? make("span", {}, badge(run), data.runs[run].name) : null;
+    return chips.length ? make("div", { class: "chips" }, name, ...chips) : null;
+  });
+  if (several) return rows.filter(Boolean);
+  rows[1].append(...rows[0].children); // of one run, all in one row
+  return [rows[1]];
 }
 
 function chooseGallery(index) {
   state.gallery = index;
   shownCards = PAGE;
-  [...byId("galleries").children].forEach((other, place) => other.setAttribute("aria-pressed", String(place === index)));
+  for (const other of document.querySelectorAll("[data-gallery]")) other.setAttribute("aria-pressed", String(Number(other.dataset.gallery) === index));
   refresh();
 }
 
 function startGallery() {
-  byId("galleries").append(...data.galleries.map(chip));
+  byId("galleries").append(...chipRows());
   byId("more").addEventListener("click", () => {
     shownCards += PAGE;
     showCards();

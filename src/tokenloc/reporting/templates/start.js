@@ -48,4 +48,4 @@ startClasses();
 startList();
 startGallery();
 startSliders(redrawAll);
-refresh();
+chooseGallery(0);

@@ -51,7 +51,7 @@ const columns = [
 
 function cell(column, image) {
   const value = column.of(image);
-  if (column.text) return make("td", {}, value ?? "-");
+  if (column.text) return make("td", {}, ...breakable(value ?? "-"));
   return make("td", { class: "value" }, value === null ? "-" : hundredths(value));
 }
 

@@ -1,0 +1,155 @@
+"""Size and opening time of `tokenloc report`, and what keeping the boxes of all thresholds costs an evaluation.
+
+    python benchmarks/report.py [--images 5794] [--photographs FOLDER] [--protocol standard]
+
+Stand-ins for CUB's test set: as many images of 200 classes, maps of noise around a box, scored as `evaluate` does.
+Their pictures are links to those in FOLDER, or to made ones. The browser is Chromium, as the tests start it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _timing import setting
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+from tokenloc._files import write_json
+from tokenloc.boxes import Frame, Protocol, get_protocol
+from tokenloc.commands.report import report
+from tokenloc.commands.results import save_tables
+from tokenloc.data import ImageDataset, Sample
+from tokenloc.data.base import as_boxes
+from tokenloc.data.images import PICTURE_SUFFIXES, files_under
+from tokenloc.inference.tally import Tally
+from tokenloc.metrics import ImageScores, score_image
+from tokenloc.metrics.stored_boxes import writing_boxes
+
+CLASSES = 200
+SIZE = (500, 375)
+BOX = [130.0, 90.0, 380.0, 300.0]
+MOVES = 60
+
+
+def made_pictures(folder: Path, count: int = 40) -> list[Path]:
+    generator = np.random.default_rng(0)
+    folder.mkdir()
+    for index in range(count):
+        coarse = Image.fromarray(generator.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+        coarse.resize(SIZE, Image.Resampling.BICUBIC).save(folder / f"{index}.jpg", quality=90)
+    return sorted(folder.iterdir())
+
+
+def linked(pictures: list[Path], folder: Path, count: int) -> list[str]:
+    ids = [f"class_{index % CLASSES:03d}/picture_{index:06d}.jpg" for index in range(count)]
+    for index, id_ in enumerate(ids):
+        (folder / id_).parent.mkdir(parents=True, exist_ok=True)
+        (folder / id_).symlink_to(pictures[index % len(pictures)].resolve())
+    return ids
+
+
+def scored(protocol: Protocol, count: int, seed: int) -> list[tuple[Sample, ImageScores]]:
+    """Scores of 300 images; the evaluation takes them in turn."""
+    generator, frame = np.random.default_rng(seed), Frame.resized(SIZE, (224, 224))
+    found = []
+    for index in range(count):
+        map_ = generator.random((14, 14)) * generator.random()
+        map_[3:11, 4:11] += generator.random() * generator.random((8, 7))
+        label = index % CLASSES
+        top = [label if generator.random() < 0.8 else (label + 1) % CLASSES, 3, 4, 5, 6]
+        known: dict[str, Any] = {"frame": frame, "boxes": [BOX], "protocol": protocol, "threshold": 0.2}
+        found.append((frame, score_image(map_[None], [label], top, label, **known)))
+    return found
+
+
+def evaluation(folder: Path, dataset: ImageDataset, protocol: Protocol, root: Path, seed: int) -> dict[str, float]:
+    """Write an evaluation's files; return the processor time of scoring, and of keeping the boxes, for an image."""
+    began = time.process_time()
+    some = scored(protocol, 300, seed)
+    scoring = (time.process_time() - began) / len(some)
+    with tempfile.TemporaryFile() as scratch:
+        tally = Tally(protocol, 0.2, scratch)
+        for index, sample in enumerate(dataset):
+            tally.add(sample, *some[index % len(some)])
+        measured = tally.measured(dataset, [])
+    began = time.process_time()
+    with writing_boxes(folder / "boxes.npz", protocol, 0.2) as keep:
+        for index, sample in enumerate(dataset):
+            frame, scores = some[index % len(some)]
+            keep.add(sample.id, frame, sample.boxes, scores)
+    keeping = (time.process_time() - began) / len(dataset)
+    data = {"name": "folder", "root": str(root), "split": "all", "options": {}}
+    write_json(folder / "metrics.json", {**measured.to_dict(), "data": data})
+    save_tables(measured, folder)
+    return {"scoring": 1e3 * scoring, "keeping": 1e3 * keeping, "size": (folder / "boxes.npz").stat().st_size / 1e6}
+
+
+OPENING = """() => {
+  const timing = performance.getEntriesByType('navigation')[0];
+  const paint = performance.getEntriesByName('first-contentful-paint')[0];
+  return [paint ? paint.startTime : NaN, timing.loadEventEnd];
+}"""
+MOVING = """async (moves) => {
+  const slider = document.querySelector('.slider input'), times = [];
+  for (let move = 0; move < moves; move++) {
+    const start = performance.now();
+    slider.value = (37 * move) % Number(slider.max);
+    slider.dispatchEvent(new Event('input', { bubbles: true }));
+    await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+    times.push(performance.now() - start);
+  }
+  return times.sort((a, b) => a - b)[Math.floor(moves / 2)];
+}"""
+
+
+def opened(path: Path) -> list[float]:
+    """Return first paint, load event and a slider's move until it is drawn, in milliseconds: medians of three."""
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    runs = []
+    with sync_playwright() as playwright:
+        for _ in range(3):
+            browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            page.goto(path.as_uri(), timeout=300_000)
+            page.wait_for_timeout(200)
+            runs.append([*page.evaluate(OPENING), page.evaluate(MOVING, MOVES)])
+            browser.close()
+    return np.median(runs, axis=0).tolist()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=5794)
+    parser.add_argument("--photographs", type=Path)
+    parser.add_argument("--protocol", default="standard")
+    given = parser.parse_args()
+    protocol = get_protocol(given.protocol)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pictures = files_under(given.photographs, PICTURE_SUFFIXES) if given.photographs else None
+        ids = linked(pictures or made_pictures(folder / "made"), folder / "photographs", given.images)
+        samples = [Sample(id_, None, index % CLASSES, as_boxes([BOX])) for index, id_ in enumerate(ids)]
+        dataset = ImageDataset("test", [f"class_{index:03d}" for index in range(CLASSES)], samples)
+        for seed, run in enumerate("ab"):
+            cost = evaluation(folder / run, dataset, protocol, folder / "photographs", seed)
+        print(f"{given.images} images, protocol {protocol.name}; {setting()}\n")
+        print("for an image: scoring {scoring:.2f} ms, keeping its boxes {keeping:.2f} ms".format(**cost))
+        print("boxes.npz: {size:.1f} MB\n".format(**cost))
+        print("| runs | pictures | written in (s) | size (MB) | first paint (ms) | loaded (ms) | slider (ms) |")
+        print("|---|---|---|---|---|---|---|")
+        for runs, shown in (("a", 24), ("ab", 24), ("a", "all")):
+            began = time.perf_counter()
+            path = report([folder / run for run in runs], out=folder / "report.html", pictures=shown)
+            taken, size = time.perf_counter() - began, path.stat().st_size / 1e6
+            numbers = " | ".join(f"{number:.0f}" for number in opened(path))
+            print(f"| {len(runs)} | {shown} | {taken:.1f} | {size:.1f} | {numbers} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
