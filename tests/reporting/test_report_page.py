@@ -59,7 +59,7 @@ def test_the_slider_redraws_boxes_numbers_and_the_curves_marker(one: Made, page:
     page.goto(path.as_uri())
     slider, output = page.get_by_role("slider"), page.locator(".slider output")
     assert "0.35" in output.inner_text()
-    assert page.locator(".reset").is_hidden()
+    assert page.locator(".reset").is_disabled()
     image = shown(page)[2]
     slider.focus()
     for threshold, key in ((0.35, "ArrowRight"), (0.55, "ArrowLeft"), (0.35, "ArrowLeft")):
@@ -82,8 +82,9 @@ def test_the_slider_redraws_boxes_numbers_and_the_curves_marker(one: Made, page:
         for _ in range(20):
             page.keyboard.press(key)
     page.wait_for_function("document.querySelector('.slider output b').textContent === '0.15'")
+    assert page.locator(".result.moved").count() == 6
     page.locator(".reset").click()
-    page.wait_for_function("document.querySelector('.reset').hidden")
+    page.wait_for_function("document.querySelector('.reset').disabled")
     assert "0.35" in output.inner_text()
 
 
@@ -196,7 +197,7 @@ def test_on_a_phone_the_page_does_not_scroll_sideways(
     assert phone_page.evaluate("document.documentElement.scrollWidth") == 390
     assert phone_page.locator(".card img").first.is_visible()
     phone_page.locator("#threshold-0").fill("3")
-    phone_page.wait_for_function("!document.querySelector('.reset').hidden")
+    phone_page.wait_for_function("!document.querySelector('.reset').disabled")
     assert phone_page.evaluate("document.documentElement.scrollWidth") == 390
 
 

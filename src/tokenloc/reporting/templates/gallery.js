@@ -69,6 +69,8 @@ function redraw(image) {
       tags[run].hidden = x1 <= x0;
     }
     values[run].textContent = x1 > x0 ? `IoU ${hundredths(iou / data.unit)}` : "no box";
+    // The kind of error is that of the reported threshold: at another it fades.
+    values[run].parentNode.classList.toggle("moved", stops[run] !== data.runs[run].slider.start);
     values[run].className = iou >= data.unit / 2 ? "iou hit" : "iou miss";
   });
 }

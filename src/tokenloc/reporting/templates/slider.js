@@ -19,7 +19,7 @@ function tell(run) {
   const accuracy = known[stops[run]] === null ? "" : `GT-known ${known[stops[run]].toFixed(1)} %`;
   line.querySelector("output").replaceChildren(make("b", {}, value), make("span", {}, accuracy));
   line.querySelector("input").setAttribute("aria-valuetext", `${value}${accuracy ? `, ${accuracy}` : ""}`);
-  line.querySelector(".reset").hidden = stops[run] === start;
+  line.querySelector(".reset").disabled = stops[run] === start;
   for (const marker of document.querySelectorAll(`.marker[data-run="${run}"]`)) {
     const moved = (thresholds[stops[run]] - thresholds[start]) * 316; // the chart's inner width
     marker.setAttribute("transform", `translate(${moved.toFixed(1)} 0)`);
