@@ -39,6 +39,7 @@ SUBSTITUTES = [
         "*", r"^(python benchmarks/reprediction.py) .*", r"\1 --images 2 --size 32 --steps 2 --repeats 1", SHORT
     ),
     Substitute("*", r"^(python benchmarks/stream_maps.py) .*", r"\1 --maps 20 --workers 0", SHORT),
+    Substitute("*", r"^python benchmarks/report.py .*", None, "it needs a browser; that its flags exist is tested"),
     Substitute("docs/sharing.md", r"^localizer.push_to_hub.*", "", HUB),
     Substitute("docs/sharing.md", r'"user/my-birds"', '"my-birds"', HUB),
     Substitute("docs/sharing.md", r"hf-hub:user/my-birds(@main)?", "my-birds", HUB),
