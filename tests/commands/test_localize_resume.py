@@ -182,6 +182,7 @@ def finished(name: str, place: int) -> Finished:
         class_index=1,
         score=2 / 3,
         boxes=boxes,
+        trust=np.array([1 / 7]),
         size=(30, 40),
         threshold=0.2,
         protocol="standard",
@@ -215,6 +216,7 @@ def test_the_journal_gives_back_what_it_took(tmp_path: Path, cut: int) -> None:
             expected = finished(NAMES[place], place)
             assert one.line() == expected.line()
             assert one.findings[0].boxes.tolist() == expected.findings[0].boxes.tolist()
+            assert one.findings[0].trust.tolist() == [1 / 7]
     assert not path.exists()
 
 

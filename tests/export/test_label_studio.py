@@ -57,6 +57,12 @@ def test_tasks_are_as_published_and_fit_the_configuration(tmp_path: Path) -> Non
             check_region(region, configuration)
 
 
+def test_tasks_are_sorted_by_the_trust_of_their_first_box(tmp_path: Path) -> None:
+    tasks, _ = written(tmp_path)
+    assert [task["predictions"][0]["score"] for task in tasks] == [0.375, 0, round(1 / 6, 6)]
+    assert [region["score"] for region in tasks[0]["predictions"][0]["result"]] == [0.75, 0.75]
+
+
 def test_percent_of_the_picture(tmp_path: Path) -> None:
     tasks, _ = written(tmp_path)
     value = tasks[0]["predictions"][0]["result"][0]["value"]

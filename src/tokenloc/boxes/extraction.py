@@ -55,7 +55,7 @@ class BoxScan:
         else:
             nodes = self._pixel_components[0]
         empty = self._empty_entries
-        boxes = [_written(nodes.boxes, self.ranks.shape, self.protocol), self._empty_boxes(len(empty))]
+        boxes = [written_boxes(nodes.boxes, self.ranks.shape, self.protocol), self._empty_boxes(len(empty))]
         low, high = (np.concatenate([levels, empty]) for levels in nodes[1:])
         return Nodes(np.concatenate(boxes), low, high)
 
@@ -100,7 +100,7 @@ class BoxScan:
             largest = largest_outlines(self._filled, self._entries)
         else:
             largest = self._pixel_components[1]
-        boxes = _written(largest, self.ranks.shape, self.protocol)
+        boxes = written_boxes(largest, self.ranks.shape, self.protocol)
         boxes[self._empty_entries] = self._empty_boxes(len(self._empty_entries))
         return boxes
 
@@ -193,11 +193,13 @@ def _ranked(prepared: PreparedMap, levels: NDArray[Any]) -> tuple[NDArray[np.uin
 def _component_boxes(foreground: NDArray[np.uint8], protocol: Protocol) -> NDArray[np.int64]:
     """Return the boxes [K, 4] of a foreground's components, largest first, or the protocol's empty box."""
     corners, _ = _components(foreground, protocol)
-    return _written(corners, foreground.shape, protocol) if len(corners) else _empty_box(foreground.shape, protocol)
+    return (
+        written_boxes(corners, foreground.shape, protocol) if len(corners) else _empty_box(foreground.shape, protocol)
+    )
 
 
-def _written(boxes: NDArray[np.int64], shape: tuple[int, ...], protocol: Protocol) -> NDArray[np.int64]:
-    """Return exclusive ``boxes`` [N, 4] of a map of ``shape`` with their ends as the protocol has them."""
+def written_boxes(boxes: NDArray[np.int64], shape: tuple[int, ...], protocol: Protocol) -> NDArray[np.int64]:
+    """Return exclusive ``boxes`` [N, 4] of a map of ``shape`` [H, W] with their ends as the protocol has them."""
     height, width = shape
     last = (width - 1, height - 1) if protocol.box_end == "inside" else (width, height)
     return np.minimum(boxes, [width, height, *last])

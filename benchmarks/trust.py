@@ -1,0 +1,114 @@
+"""Which signs tell wrong boxes from right ones: the risk-coverage table of docs/trust.md.
+
+    python benchmarks/trust.py runs/tscam/checkpoints/last.ckpt … --root ../shared/data/cub10 [--split test] [--every 1]
+
+Each photograph is seen plain and mirrored; the box is that of the true class's map at the checkpoint's threshold, under
+the protocol ``standard``. For every sign: the area under the risk-coverage curve and, after the stroke, the error rate
+among the half of the photographs where the sign is highest; percent, less is better. Last, what the trust costs: its
+share of the processor time of a ``Localizer``, from files to boxes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from _timing import best_time, setting
+
+from tokenloc.boxes import box_iou, box_trust, scaled_map, scan_boxes
+from tokenloc.boxes.trust import box_stability, map_separation, nearby_thresholds
+from tokenloc.commands.evaluate import open_dataset
+from tokenloc.data import ImageDataset
+from tokenloc.inference import Localizer, Viewing
+from tokenloc.inference.viewing import Viewer
+from tokenloc.metrics.risk_coverage import aurc, error_rate, optimal_aurc
+from tokenloc.training.config import DataSource
+
+RISKS = {"IoU below 0.5": 0.5, "IoU below 0.7": 0.7, "class wrong, or IoU below 0.5": 0.5}
+
+
+@torch.inference_mode()
+def seen(localizer: Localizer, dataset: ImageDataset, index: int) -> dict[str, float]:
+    """What one photograph's maps show, ``iou`` and whether the class is ``right``."""
+    protocol, threshold = localizer.protocol, localizer.threshold
+    sample, viewer = dataset[index], Viewer(Viewing(), localizer.card.preprocessing, protocol)
+    tensor, frame = viewer.transform(dataset.image(index))
+    views = torch.stack([tensor, tensor.flip(-1)])
+    logits, maps = viewer.locate(localizer.model, views, torch.full((2, 1), sample.label))
+    plain, mirrored = (
+        scaled_map(map_, frame.network_size, protocol) for map_ in (maps[0, 0].numpy(), maps[1, 0].flip(-1).numpy())
+    )
+    scan = scan_boxes(plain, [threshold, *nearby_thresholds(threshold)], protocol)
+    other = scan_boxes(mirrored, [threshold], protocol)
+    box, other_box = scan.largest()[:1], other.largest()
+    probabilities = logits[0].softmax(0)
+    score, stability = float(probabilities.max()), float(box_stability(scan, box)[0])
+    foreground, other_foreground = plain > threshold, mirrored > threshold
+    separation = map_separation(plain, foreground)
+    union = (foreground | other_foreground).sum()
+    masks = float((foreground & other_foreground).sum() / union) if union else 0.0
+    best, second = probabilities.topk(min(2, len(probabilities))).values.tolist()[:2]
+    return {
+        "class score": score,
+        "class margin": best - second,
+        "stability": stability,
+        "separation": separation,
+        "**trust**": score * stability * separation,
+        "mirrored: boxes agree": float(box_iou(box, other_box)[0, 0]),
+        "mirrored: foregrounds agree": masks,
+        "mirrored: correlation": float(np.nan_to_num(np.corrcoef(plain.ravel(), mirrored.ravel())[0, 1])),
+        "trust x mirrored foregrounds": score * stability * separation * masks,
+        "iou": float(box_iou(frame.to_original(box), sample.boxes).max()),
+        "right": float(int(logits[0].argmax()) == sample.label),
+    }
+
+
+def report_cost(localizer: Localizer, paths: list[str | Path]) -> None:
+    """Print the time of localizing some photographs, and of their trust alone."""
+    results = localizer(paths)
+    boxes = [result.frame.to_network(result.boxes) for result in results]
+
+    def trust() -> None:
+        for result, drawn in zip(results, boxes, strict=True):
+            box_trust(result.score, result.map, drawn, result.threshold, localizer.protocol)
+
+    alone, whole = best_time(trust, 5) / len(paths), best_time(lambda: localizer(paths), 5) / len(paths)
+    print(f"trust takes {alone:.2f} of {whole:.1f} ms a photograph: {100 * alone / whole:.1f} %\n", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoints", type=Path, nargs="+")
+    parser.add_argument("--root", type=Path)
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--every", type=int, default=1, help="of the photographs, every so many")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"{given.split}, every {given.every}; {setting()}\n")
+    for checkpoint in given.checkpoints:
+        localizer = Localizer.from_checkpoint(checkpoint, device="cpu")
+        localizer.model.eval()
+        source = DataSource(root=given.root) if given.root else DataSource()
+        dataset = open_dataset(localizer.card, source, given.split)
+        rows = [seen(localizer, dataset, index) for index in range(0, len(dataset), given.every)]
+        report(f"{checkpoint}, threshold {localizer.threshold:g}, {len(rows)} photographs", rows)
+        report_cost(localizer, [sample.path for sample in list(dataset)[:16] if sample.path is not None])
+
+
+def report(title: str, rows: list[dict[str, float]]) -> None:
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    iou, right = columns.pop("iou"), columns.pop("right")
+    errors = {name: (iou < level) | (("class" in name) & (right == 0)) for name, level in RISKS.items()}
+    print(f"{title}\n\n| | {' | '.join(RISKS)} |\n|---|---|---|---|")
+    print(f"| all | {' | '.join(f'{100 * wrong.mean():.1f}' for wrong in errors.values())} |")
+    print(f"| best possible | {' | '.join(f'{100 * optimal_aurc(wrong):.1f}' for wrong in errors.values())} |")
+    for name, sign in columns.items():
+        cells = [f"{100 * aurc(sign, wrong):.1f} / {100 * error_rate(sign, wrong):.1f}" for wrong in errors.values()]
+        print(f"| {name} | {' | '.join(cells)} |")
+    print(flush=True)
+
+
+if __name__ == "__main__":
+    main()
