@@ -42,7 +42,7 @@ def test_risks_are_those_of_the_definition(pairs: list[tuple[float, bool]]) -> N
 def test_no_order_is_better_than_the_optimal_one(pairs: list[tuple[float, bool]]) -> None:
     confidence, errors = map(list, zip(*pairs, strict=True))
     assert optimal_aurc(errors) <= aurc(confidence, errors) + 1e-12
-    orders = {order for order in permutations(errors)}
+    orders = set(permutations(errors))
     every = [np.mean([np.mean(order[:k]) for k in range(1, len(order) + 1)]) for order in orders]
     assert optimal_aurc(errors) == pytest.approx(min(every))
 

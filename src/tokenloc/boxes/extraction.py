@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -25,6 +25,8 @@ from tokenloc.boxes.component_tree import (
 )
 from tokenloc.boxes.maps import PreparedMap
 from tokenloc.boxes.protocols import Protocol
+
+Number = TypeVar("Number", np.int64, np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,11 +200,11 @@ def _component_boxes(foreground: NDArray[np.uint8], protocol: Protocol) -> NDArr
     )
 
 
-def written_boxes(boxes: NDArray[np.int64], shape: tuple[int, ...], protocol: Protocol) -> NDArray[np.int64]:
+def written_boxes(boxes: NDArray[Number], shape: tuple[int, ...], protocol: Protocol) -> NDArray[Number]:
     """Return exclusive ``boxes`` [N, 4] of a map of ``shape`` [H, W] with their ends as the protocol has them."""
     height, width = shape
-    last = (width - 1, height - 1) if protocol.box_end == "inside" else (width, height)
-    return np.minimum(boxes, [width, height, *last])
+    inside = int(protocol.box_end == "inside")
+    return np.minimum(boxes, np.array([width, height, width - inside, height - inside], dtype=boxes.dtype))
 
 
 def _empty_box(shape: tuple[int, ...], protocol: Protocol) -> NDArray[np.int64]:

@@ -64,8 +64,8 @@ def print_results(measured: Measured, threshold_source: str | None = None) -> No
     if evaluation.dropped_boxes:
         cannot = f"{evaluation.dropped_boxes} true boxes cannot be and are in no number; `tokenloc info` lists them"
         console.print(cannot, highlight=False, markup=False)
-    if told := trust_metrics(measured.images).get("gt_known"):
-        half, every = percents(told["error_rate_most_trusted_half"], told["error_rate_all"])
+    if trusted := trust_metrics(measured.images).get("gt_known"):
+        half, every = percents(trusted["error_rate_most_trusted_half"], trusted["error_rate_all"])
         console.print(f"boxes with IoU below 0.5: {half} of the most trusted half, {every} of all", highlight=False)
     if not (evaluation.images_with_boxes or evaluation.images_with_masks):
         console.print("there are no true boxes or masks: localization is not measured", highlight=False)

@@ -154,8 +154,13 @@ class MapWriter:
             return
         name = f"maps-{len(self.files):05d}.npz"
         ids, maps, predicted, frames, probabilities = zip(*self._waiting, strict=True)
-        arrays = {"maps": np.stack(maps), "predicted": np.stack(predicted), "frames": np.stack(frames)}
-        np.savez_compressed(self._folder / name, **arrays, probabilities=np.array(probabilities))
+        np.savez_compressed(
+            self._folder / name,
+            maps=np.stack(maps),
+            predicted=np.stack(predicted),
+            frames=np.stack(frames),
+            probabilities=np.array(probabilities),
+        )
         self.files[name] = list(ids)
         self._waiting.clear()
 
