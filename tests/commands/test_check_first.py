@@ -87,7 +87,6 @@ def test_localize_writes_trust_and_the_table(run: Path, photographs: Path, tmp_p
     rows = table_of(tmp_path)
     assert [row["file"] for row in rows] == sorted(first, key=lambda file: first[file])
     assert [float(row["trust"]) for row in rows] == pytest.approx([first[row["file"]] for row in rows], abs=2e-6)
-    assert len(set(first.values())) == 6
     for row in rows:
         with Image.open(tmp_path / row["picture"]) as drawn:
             assert drawn.width > 40

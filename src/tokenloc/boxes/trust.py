@@ -19,6 +19,9 @@ from tokenloc.boxes.protocols import Protocol, checked_threshold
 OCTAVES = (-1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0)
 """By how many doublings the odds of a nearby threshold differ from those of the threshold in use."""
 
+DIGITS = 4
+"""Of a trust: finer ones would depend on which pictures passed the network together."""
+
 
 def nearby_thresholds(threshold: float) -> NDArray[np.float64]:
     """Return the thresholds [8] around one in [0, 1]: its odds t / (1 - t) halved, doubled, and steps between.
@@ -46,18 +49,19 @@ def box_trust(
         protocol: by which they were drawn.
 
     Returns:
-        [N] float64 in [0, 1]: 1 for a certain class and a map that is an object's mask. It orders boxes by what to
-        check first; it is no probability.
+        [N] float64 in [0, 1], four digits: 1 for a certain class and a map that is an object's mask. It orders boxes by
+        what to check first; it is no probability.
 
     >>> from tokenloc.boxes import get_protocol
     >>> step = np.zeros((6, 6), dtype=np.float32)
     >>> step[1:4, 2:5] = 1
-    >>> box_trust(0.9, step, [[2, 1, 5, 4]], 0.2, get_protocol("standard")).round(6).tolist()
+    >>> box_trust(0.9, step, [[2, 1, 5, 4]], 0.2, get_protocol("standard")).tolist()
     [0.9]
     """
     scan = scan_boxes(prepared, [threshold, *nearby_thresholds(threshold)], protocol)
     written = written_boxes(checked_boxes(boxes), prepared.shape, protocol)
-    return probability * box_stability(scan, written) * map_separation(prepared, scan.ranks > scan.entry[0])
+    separation = map_separation(prepared, scan.ranks > scan.entry[0])
+    return (probability * box_stability(scan, written) * separation).round(DIGITS)
 
 
 def box_stability(scan: BoxScan, boxes: ArrayLike) -> NDArray[np.float64]:
