@@ -82,7 +82,7 @@ def test_localize_writes_trust_and_the_table(run: Path, photographs: Path, tmp_p
     assert main([*words, "--objects", "all", "--top_k", "2", "--format", "csv", "label-studio"]) == 0
     entries = json.loads((tmp_path / "localizations.json").read_text())["localizations"]
     assert all(len(entry["trust"]) == len(entry["boxes"]) for entry in entries)
-    assert all(0 <= trust <= entry["score"] + 1e-6 for entry in entries for trust in entry["trust"])
+    assert all(0 <= trust <= entry["score"] + 1e-4 for entry in entries for trust in entry["trust"])
     first = {entry["file"]: entry["trust"][0] for entry in entries[::2]}
     rows = table_of(tmp_path)
     assert [row["file"] for row in rows] == sorted(first, key=lambda file: first[file])

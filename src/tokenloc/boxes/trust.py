@@ -61,7 +61,7 @@ def box_trust(
     scan = scan_boxes(prepared, [threshold, *nearby_thresholds(threshold)], protocol)
     written = written_boxes(checked_boxes(boxes), prepared.shape, protocol)
     separation = map_separation(prepared, scan.ranks > scan.entry[0])
-    return (probability * box_stability(scan, written) * separation).round(DIGITS)
+    return np.asarray(np.round(probability * box_stability(scan, written) * separation, DIGITS))
 
 
 def box_stability(scan: BoxScan, boxes: ArrayLike) -> NDArray[np.float64]:
