@@ -69,12 +69,12 @@ def test_percent_of_the_picture(tmp_path: Path) -> None:
     assert [value[key] for key in PERCENT] == [12.8125, 13.75, 62.1875, 61.5625]
 
 
-def test_a_pictures_score_is_that_of_its_surest_class(tmp_path: Path) -> None:
-    both = [found("a.jpg", score=0.25), found("a.jpg", index=3, score=0.75)]
+def test_the_trust_of_several_classes_is_that_of_the_most_probable(tmp_path: Path) -> None:
+    both = [found("a.jpg", score=0.75), found("a.jpg", index=3, score=0.25)]
     path, _ = LABEL_STUDIO.write([both], CLASSES, tmp_path)
     (task,) = json.loads(path.read_text())
-    assert task["predictions"][0]["score"] == 0.75
-    assert [region["score"] for region in task["predictions"][0]["result"]] == [0.25, 0.75]
+    assert task["predictions"][0]["score"] == 0.375
+    assert [region["score"] for region in task["predictions"][0]["result"]] == [0.75, 0.25]
 
 
 def test_labels_of_any_kind_are_in_the_configuration(tmp_path: Path) -> None:
