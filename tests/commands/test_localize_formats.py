@@ -59,7 +59,7 @@ def test_every_format_holds_the_boxes_of_the_run(checkpoint: str, photos: Path, 
 def test_no_format_unless_asked(checkpoint: str, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "found"
     assert main(["localize", checkpoint, str(photos), "--out", str(out), "--pictures", "false"]) == 0
-    assert [path.name for path in out.iterdir()] == ["localizations.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["check_first.csv", "localizations.json"]
 
 
 def test_an_annotation_file_that_exists_is_kept(

@@ -19,6 +19,7 @@ from PIL import Image
 
 from tokenloc._threads import THREADS
 from tokenloc.cli import main
+from tokenloc.commands.check_first import TABLE
 from tokenloc.commands.journal import Finished, open_journal
 from tokenloc.commands.localize import JOURNAL, RESULTS
 from tokenloc.data import create_dataset
@@ -134,7 +135,7 @@ def test_other_settings_are_refused_with_the_difference(
     assert main([*words, "0.4", "--flip", "--overwrite"]) == 0
     assert len(seen) == 6
     assert {item["threshold"] for item in content_of(out)["localizations"]} == {0.4}
-    assert [path.name for path in out.iterdir()] == [RESULTS]
+    assert {path.name for path in out.iterdir()} == {RESULTS, TABLE}
 
 
 def test_another_checkpoint_is_told_by_its_content(
@@ -182,6 +183,7 @@ def finished(name: str, place: int) -> Finished:
         class_index=1,
         score=2 / 3,
         boxes=boxes,
+        trust=np.array([1 / 7]),
         size=(30, 40),
         threshold=0.2,
         protocol="standard",
@@ -215,6 +217,7 @@ def test_the_journal_gives_back_what_it_took(tmp_path: Path, cut: int) -> None:
             expected = finished(NAMES[place], place)
             assert one.line() == expected.line()
             assert one.findings[0].boxes.tolist() == expected.findings[0].boxes.tolist()
+            assert one.findings[0].trust.tolist() == [1 / 7]
     assert not path.exists()
 
 

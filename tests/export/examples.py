@@ -25,12 +25,14 @@ def found(
     score: float = 0.75,
     size: tuple[int, int] = (80, 40),
 ) -> Localization:
+    corners = np.array(boxes, dtype=np.float64).reshape(-1, 4)
     return Localization(
         source=source,
         label=classes[index],
         class_index=index,
         score=score,
-        boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
+        boxes=corners,
+        trust=score / np.arange(2.0, 2 + len(corners)),
         map=np.ones((2, 2), np.float32),
         mask=np.ones((2, 2), bool),
         threshold=0.2,

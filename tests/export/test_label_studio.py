@@ -57,18 +57,24 @@ def test_tasks_are_as_published_and_fit_the_configuration(tmp_path: Path) -> Non
             check_region(region, configuration)
 
 
+def test_tasks_are_sorted_by_the_trust_of_their_first_box(tmp_path: Path) -> None:
+    tasks, _ = written(tmp_path)
+    assert [task["predictions"][0]["score"] for task in tasks] == [0.375, 0, round(1 / 6, 6)]
+    assert [region["score"] for region in tasks[0]["predictions"][0]["result"]] == [0.75, 0.75]
+
+
 def test_percent_of_the_picture(tmp_path: Path) -> None:
     tasks, _ = written(tmp_path)
     value = tasks[0]["predictions"][0]["result"][0]["value"]
     assert [value[key] for key in PERCENT] == [12.8125, 13.75, 62.1875, 61.5625]
 
 
-def test_a_pictures_score_is_that_of_its_surest_class(tmp_path: Path) -> None:
-    both = [found("a.jpg", score=0.25), found("a.jpg", index=3, score=0.75)]
+def test_the_trust_of_several_classes_is_that_of_the_most_probable(tmp_path: Path) -> None:
+    both = [found("a.jpg", score=0.75), found("a.jpg", index=3, score=0.25)]
     path, _ = LABEL_STUDIO.write([both], CLASSES, tmp_path)
     (task,) = json.loads(path.read_text())
-    assert task["predictions"][0]["score"] == 0.75
-    assert [region["score"] for region in task["predictions"][0]["result"]] == [0.25, 0.75]
+    assert task["predictions"][0]["score"] == 0.375
+    assert [region["score"] for region in task["predictions"][0]["result"]] == [0.75, 0.25]
 
 
 def test_labels_of_any_kind_are_in_the_configuration(tmp_path: Path) -> None:

@@ -32,6 +32,17 @@ def test_the_csv_module_reads_it(tmp_path: Path) -> None:
         ["p/c d,e & 🐦.jpg", "1234.0"],
     ]
     assert rows[2]["label"] == CLASSES[1]
+    assert [row["trust"] for row in rows] == ["0.375", "0.25", "", str(1 / 6)]
+
+
+def test_a_table_of_before_there_was_a_trust_is_read(tmp_path: Path) -> None:
+    (path,) = CSV.write(golden_results("p"), CLASSES, tmp_path)
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    with (tmp_path / "old.csv").open("w", encoding="utf-8", newline="") as file:
+        place = COLUMNS.index("trust")
+        csv.writer(file).writerows([*row[:place], *row[place + 1 :]] for row in rows)
+    assert CSV.read(tmp_path / "old.csv") == CSV.read(path)
 
 
 def test_no_cell_is_a_formula(tmp_path: Path) -> None:
@@ -61,7 +72,7 @@ def test_a_spreadsheets_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
     [
         ("file,width\na.jpg,3\n", r"boxes\.csv: lacks the columns height, label, .*; expected file, width, height"),
         ("", r"boxes\.csv: lacks the columns file"),
-        (",".join(COLUMNS) + "\na.jpg,80,40,bird,0,0.5,1,2,wide,4\n", r"near line 2: could not convert .*'wide'"),
+        (",".join(COLUMNS) + "\na.jpg,80,40,bird,0,0.5,0.5,1,2,wide,4\n", r"near line 2: could not convert .*'wide'"),
         (",".join(COLUMNS) + "\na.jpg,80\n", r"boxes\.csv, near line 2: "),
     ],
 )
@@ -78,6 +89,7 @@ def test_pyarrow_reads_types_and_nulls(tmp_path: Path) -> None:
     assert table.schema.field("class_index").type == pyarrow.int32()
     assert table["label"].to_pylist() == [CLASSES[0], CLASSES[0], CLASSES[1], CLASSES[2]]
     assert table["x1"].to_pylist() == [60.0, 3.0, None, 1234.0]
+    assert table["trust"].to_pylist() == [0.375, 0.25, None, 1 / 6]
 
 
 def test_rows_are_written_in_groups(tmp_path: Path) -> None:

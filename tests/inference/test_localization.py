@@ -21,6 +21,7 @@ def result() -> Localization:
         class_index=3,
         score=0.75,
         boxes=np.array([[20.0, 10.0, 60.0, 30.0]]),
+        trust=np.array([0.25]),
         map=map_,
         mask=map_ > 0.5,
         threshold=0.5,
@@ -46,6 +47,7 @@ def test_plain_values(result: Localization) -> None:
         "class_index": 3,
         "score": 0.75,
         "boxes": [[20.0, 10.0, 60.0, 30.0]],
+        "trust": [0.25],
         "threshold": 0.5,
         "protocol": "standard",
     }
@@ -54,10 +56,14 @@ def test_plain_values(result: Localization) -> None:
 def test_boxes_cannot_be_changed_behind_its_back(result: Localization) -> None:
     with pytest.raises(ValueError, match="read-only"):
         result.boxes[0, 0] = 5
+    with pytest.raises(ValueError, match="read-only"):
+        result.trust[0] = 1
 
 
 def test_no_box_at_all_is_a_result(result: Localization) -> None:
-    assert replace(result, boxes=np.zeros((0, 4)), mask=np.zeros((4, 8), bool)).to_dict()["boxes"] == []
+    nothing = replace(result, boxes=np.zeros((0, 4)), trust=np.zeros(0), mask=np.zeros((4, 8), bool))
+    assert nothing.to_dict()["boxes"] == nothing.to_dict()["trust"] == []
+    assert (nothing.first_trust, result.first_trust) == (0, 0.25)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +71,9 @@ def test_no_box_at_all_is_a_result(result: Localization) -> None:
     [
         ({"boxes": np.array([[60.0, 10.0, 20.0, 30.0]])}, r"boxes of a\.jpg: .*inverted or empty.*x0 60"),
         ({"boxes": np.array([[20.0, 10.0, 600.0, 30.0]])}, r"boxes of a\.jpg: .*x1 600"),
+        ({"trust": np.array([1.5])}, r"trust of a\.jpg must be one number in \[0, 1\] for each of its 1 boxes"),
+        ({"trust": np.array([np.nan])}, r"trust of a\.jpg must be one number in \[0, 1\]"),
+        ({"trust": np.array([0.5, 0.5])}, r"trust of a\.jpg must be one number .* each of its 1 boxes"),
         ({"score": 1.5}, r"score of a\.jpg must lie in \[0, 1\]; got 1\.5"),
         ({"threshold": float("nan")}, r"threshold of a\.jpg must lie in \[0, 1\]; got nan"),
         ({"map": np.full((4, 8), np.nan, np.float32)}, r"the map of a\.jpg must be finite and lie in \[0, 1\]"),

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import tokenloc
-from tokenloc.boxes import best_iou, get_protocol, largest_boxes, prepare_map, truth_boxes
+from tokenloc.boxes import best_iou, box_trust, get_protocol, largest_boxes, prepare_map, truth_boxes
 from tokenloc.data import Unreadable, create_dataset, transforms
 from tokenloc.inference import Localization, Localizer, choose_device
 from tokenloc.inference.evaluation import measure
@@ -43,6 +43,7 @@ def test_the_way_from_picture_to_box_step_by_step(localizer: Localizer, picture:
     np.testing.assert_allclose(result.boxes, frame.to_original(box), atol=1e-9)
     assert result.score == pytest.approx(logits.softmax(1).max().item(), abs=1e-6)
     assert result.label == card.classes[int(logits.argmax())]
+    assert result.trust == pytest.approx(box_trust(result.score, prepared, box, 0.4, protocol), abs=1.01e-4)
     assert result.size == (90, 61)
 
 
@@ -176,3 +177,5 @@ def test_the_box_that_is_drawn_is_the_one_that_is_measured(run: Path, name: str)
         boxes = np.minimum(boxes.round(6), 31 if judged.box_end == "inside" else 40)
         truth = truth_boxes(test[index].boxes, found.frame, judged)
         assert best_iou(boxes, truth, judged)[0] == pytest.approx(rows[index].largest, abs=1e-6)
+        assert found.first_trust == pytest.approx(rows[index].trust, abs=1.01e-4)
+        assert found.score == pytest.approx(rows[index].score, abs=1e-6)

@@ -70,17 +70,27 @@ def test_without_predictions_there_are_none_in_the_row() -> None:
 
 def test_the_table_says_classes_by_name_and_nothing_for_none(tmp_path: Path) -> None:
     rows = [
-        ImageRow("a,b/1.jpg", 1, 0, False, True, 0.625, 0.75, True, False, True, "classification", 0.5),
+        ImageRow("a,b/1.jpg", 1, 0, False, True, 0.625, 0.75, True, False, True, "classification", 0.5, 0.75, 0.125),
         ImageRow("2.jpg", 0),
     ]
     path = tmp_path / "images.csv"
     write_rows(path, rows, ["ant", "bee"])
     lines = path.read_text().splitlines()
-    assert lines[1] == '"a,b/1.jpg",bee,ant,0,1,0.625,0.75,1,0,1,classification,0.5'
-    assert lines[2] == "2.jpg,ant,,,,,,,,,,"
+    assert lines[1] == '"a,b/1.jpg",bee,ant,0,1,0.625,0.75,1,0,1,classification,0.5,0.75,0.125'
+    assert lines[2] == "2.jpg,ant,,,,,,,,,,,,"
     first, second = read_table(path)
     assert (first["id"], first["label"], first["gt_known"], first["largest"]) == ("a,b/1.jpg", "bee", 1.0, 0.625)
-    assert second["gt_known"] is None
+    assert second["gt_known"] is second["trust"] is None
+    assert (first["score"], first["trust"]) == (0.75, 0.125)
+
+
+def test_a_table_of_before_there_was_a_trust_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "images.csv"
+    write_rows(path, [ImageRow("a", 0, 0, True, score=0.5, trust=0.25)], ["ant"])
+    path.write_text("".join(line.rsplit(",", 2)[0] + "\n" for line in path.read_text().splitlines()))
+    assert path.read_text().splitlines()[0].endswith(",object_share")
+    (line,) = read_table(path)
+    assert (line["id"], line["top1_cls"], line["score"], line["trust"]) == ("a", 1.0, None, None)
 
 
 def test_a_table_that_is_none_is_told(tmp_path: Path) -> None:

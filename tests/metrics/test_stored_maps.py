@@ -17,7 +17,7 @@ def write(folder: Path, count: int = 7, side: int = 5) -> list[np.ndarray]:
     maps = list(np.random.default_rng(0).normal(size=(count, side, side)).astype(np.float32))
     with writing_maps(folder, {"input_frame": "resize"}) as writer:
         for index, map_ in enumerate(maps):
-            writer.add(f"a/{index}.jpg", map_, [index, 1, 0], FRAMES[index % 2])
+            writer.add(f"a/{index}.jpg", map_, [index, 1, 0], FRAMES[index % 2], index / 7 if index else None)
     return maps
 
 
@@ -38,6 +38,17 @@ def test_what_is_stored_comes_back_bit_by_bit(tmp_path: Path, monkeypatch: pytes
         assert stored.frame == FRAMES[index % 2]
         assert stored.predicted is not None
         assert stored.predicted.tolist() == [index, 1, 0]
+        assert stored.probability == (index / 7 if index else None)
+
+
+def test_maps_of_before_there_was_a_trust_are_read(tmp_path: Path) -> None:
+    expected = write(tmp_path / "maps")
+    (path,) = (tmp_path / "maps").glob("*.npz")
+    with np.load(path) as arrays:
+        np.savez(path, **{name: arrays[name] for name in ("maps", "predicted", "frames")})
+    stored = open_maps(tmp_path / "maps").load("a/3.jpg")
+    assert stored.map_.tobytes() == expected[3].tobytes()
+    assert stored.probability is None
 
 
 def test_maps_of_other_sizes_go_to_another_file(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tokenloc.boxes.frame import Frame, Size
 from tokenloc.boxes.iou import box_faults, box_iou, check_boxes
 from tokenloc.boxes.maps import prepare_map, quantised_map, ready_map, scaled_map
 from tokenloc.boxes.protocols import Protocol, get_protocol, list_protocols, threshold_grid
+from tokenloc.boxes.trust import box_trust
 
 __all__ = [
     "BoxScan",
@@ -23,6 +24,7 @@ __all__ = [
     "best_iou",
     "box_faults",
     "box_iou",
+    "box_trust",
     "check_boxes",
     "compared_boxes",
     "component_masks",

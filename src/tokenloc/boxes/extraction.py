@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -25,6 +25,8 @@ from tokenloc.boxes.component_tree import (
 )
 from tokenloc.boxes.maps import PreparedMap
 from tokenloc.boxes.protocols import Protocol
+
+Number = TypeVar("Number", np.int64, np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +57,7 @@ class BoxScan:
         else:
             nodes = self._pixel_components[0]
         empty = self._empty_entries
-        boxes = [_written(nodes.boxes, self.ranks.shape, self.protocol), self._empty_boxes(len(empty))]
+        boxes = [written_boxes(nodes.boxes, self.ranks.shape, self.protocol), self._empty_boxes(len(empty))]
         low, high = (np.concatenate([levels, empty]) for levels in nodes[1:])
         return Nodes(np.concatenate(boxes), low, high)
 
@@ -100,7 +102,7 @@ class BoxScan:
             largest = largest_outlines(self._filled, self._entries)
         else:
             largest = self._pixel_components[1]
-        boxes = _written(largest, self.ranks.shape, self.protocol)
+        boxes = written_boxes(largest, self.ranks.shape, self.protocol)
         boxes[self._empty_entries] = self._empty_boxes(len(self._empty_entries))
         return boxes
 
@@ -193,14 +195,16 @@ def _ranked(prepared: PreparedMap, levels: NDArray[Any]) -> tuple[NDArray[np.uin
 def _component_boxes(foreground: NDArray[np.uint8], protocol: Protocol) -> NDArray[np.int64]:
     """Return the boxes [K, 4] of a foreground's components, largest first, or the protocol's empty box."""
     corners, _ = _components(foreground, protocol)
-    return _written(corners, foreground.shape, protocol) if len(corners) else _empty_box(foreground.shape, protocol)
+    return (
+        written_boxes(corners, foreground.shape, protocol) if len(corners) else _empty_box(foreground.shape, protocol)
+    )
 
 
-def _written(boxes: NDArray[np.int64], shape: tuple[int, ...], protocol: Protocol) -> NDArray[np.int64]:
-    """Return exclusive ``boxes`` [N, 4] of a map of ``shape`` with their ends as the protocol has them."""
+def written_boxes(boxes: NDArray[Number], shape: tuple[int, ...], protocol: Protocol) -> NDArray[Number]:
+    """Return exclusive ``boxes`` [N, 4] of a map of ``shape`` [H, W] with their ends as the protocol has them."""
     height, width = shape
-    last = (width - 1, height - 1) if protocol.box_end == "inside" else (width, height)
-    return np.minimum(boxes, [width, height, *last])
+    inside = int(protocol.box_end == "inside")
+    return np.minimum(boxes, np.array([width, height, width - inside, height - inside], dtype=boxes.dtype))
 
 
 def _empty_box(shape: tuple[int, ...], protocol: Protocol) -> NDArray[np.int64]:

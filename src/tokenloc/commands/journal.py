@@ -42,17 +42,21 @@ class Finished:
 
     def line(self) -> dict[str, Any]:
         """Return plain values, exact."""
-        findings = [{**vars(finding), "boxes": finding.boxes.tolist()} for finding in self.findings]
+        findings = [
+            {**vars(finding), "boxes": finding.boxes.tolist(), "trust": finding.trust.tolist()}
+            for finding in self.findings
+        ]
         return {"file": self.file, "stem": self.stem, "findings": findings, "shown": self.shown}
 
     @classmethod
     def of(cls, line: Mapping[str, Any]) -> Finished:
         """Read what ``line`` gave."""
-        findings = [
-            Finding(**{**one, "boxes": np.array(one["boxes"], np.float64).reshape(-1, 4), "size": tuple(one["size"])})
-            for one in line["findings"]
-        ]
-        return cls(line["file"], line["stem"], findings, line["shown"])
+        return cls(line["file"], line["stem"], [_finding(one) for one in line["findings"]], line["shown"])
+
+
+def _finding(plain: Mapping[str, Any]) -> Finding:
+    boxes, trust = (np.array(plain[name], np.float64) for name in ("boxes", "trust"))
+    return Finding(**{**plain, "boxes": boxes.reshape(-1, 4), "trust": trust, "size": tuple(plain["size"])})
 
 
 class Journal:

@@ -16,6 +16,7 @@ from PIL import Image
 import tokenloc
 from tokenloc._files import FreeNames, refuse_unwritable, written_whole
 from tokenloc._threads import THREADS, map_ahead
+from tokenloc.commands.check_first import TABLE, write_check_first
 from tokenloc.commands.console import IncompleteError, console, progress
 from tokenloc.commands.journal import Finished, Journal, open_journal
 from tokenloc.commands.looking import viewing_note, viewing_of
@@ -55,9 +56,10 @@ def localize(
 ) -> Path:
     """Draw boxes on photographs: files, or folders with all that is below them.
 
-    Writes localizations.json and, for each photograph, its boxes and heatmap beside one another. Photographs that
-    cannot be read are named at the end, and the exit status is then 1. A run that was interrupted goes on where it was
-    when the same command is given again.
+    Writes localizations.json and, for each photograph, its boxes and heatmap beside one another; check_first.csv lists
+    the photographs by how far their boxes can be trusted, those to check first at the top. Photographs that cannot be
+    read are named at the end, and the exit status is then 1. A run that was interrupted goes on where it was when the
+    same command is given again.
 
     Args:
         checkpoint: a checkpoint of `tokenloc train`, such as RUN/checkpoints/best.ckpt; a folder that was saved for
@@ -108,6 +110,7 @@ def localize(
             for finished in journal.finished(files):
                 annotate(finished.findings)
         _write_results(out / RESULTS, journal.finished(files), unreadable)
+        write_check_first(out, files, journal)
     return _report(out / RESULTS, len(files), unreadable)
 
 
@@ -198,7 +201,7 @@ def _write_results(path: Path, finished: Iterable[Finished], unreadable: Sequenc
 
 def _report(results: Path, total: int, unreadable: Sequence[Unreadable]) -> Path:
     """Say what was done; raise IncompleteError where some photographs could not be read."""
-    _say(f"{total - len(unreadable)} photographs localized; results in {results}")
+    _say(f"{total - len(unreadable)} photographs localized; results in {results}, what to check first in {TABLE}")
     if unreadable:
         lines = "\n".join(f"  {valid_text(item.reason)}" for item in unreadable)
         raise IncompleteError(f"{len(unreadable)} of {total} files could not be read:\n{lines}")

@@ -15,6 +15,7 @@ from tokenloc.data.base import named
 from tokenloc.inference import Localizer
 from tokenloc.inference.tally import Measured
 from tokenloc.metrics import ERROR_CATEGORIES
+from tokenloc.metrics.risk_coverage import trust_metrics
 from tokenloc.reporting import draw_localization, heatmap, save_picture, sheet, table_of_pictures, with_boxes
 from tokenloc.reporting.curves import save_curves
 from tokenloc.reporting.pictures import FOUND
@@ -64,6 +65,9 @@ def print_results(measured: Measured, threshold_source: str | None = None) -> No
     if evaluation.dropped_boxes:
         cannot = f"{evaluation.dropped_boxes} true boxes cannot be and are in no number; `tokenloc info` lists them"
         console.print(cannot, highlight=False, markup=False)
+    if trusted := trust_metrics(measured.images).get("gt_known"):
+        half, every = percents(trusted["error_rate_most_trusted_half"], trusted["error_rate_all"])
+        console.print(f"boxes with IoU below 0.5: {half} of the most trusted half, {every} of all", highlight=False)
     if not (evaluation.images_with_boxes or evaluation.images_with_masks):
         console.print("there are no true boxes or masks: localization is not measured", highlight=False)
     for what, names in measured.missing.items():

@@ -9,18 +9,22 @@ from typing import Any
 from tokenloc.data.annotations import Annotation
 from tokenloc.inference.localization import Finding
 
-COLUMNS = ("file", "width", "height", "label", "class_index", "score", "x0", "y0", "x1", "y1")
-"""Corners are xyxy in original pixels, half-open; the score is the class's probability."""
+COLUMNS = ("file", "width", "height", "label", "class_index", "score", "trust", "x0", "y0", "x1", "y1")
+"""Corners are xyxy in original pixels, half-open; the score is the class's probability, the trust the box's."""
+
+READ = tuple(column for column in COLUMNS if column != "trust")
+"""The columns that are read back."""
 
 CORNERS = COLUMNS[-4:]
 
 
 def rows_of(name: str, found: Sequence[Finding], labels: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of a picture; the values are those of ``COLUMNS``, the corners None where no box was found."""
+    """Yield the rows of a picture; the values are those of ``COLUMNS``, None from the trust on where no box is."""
     for localization in found:
         about = (name, *localization.size, labels[localization.class_index], localization.class_index)
-        for box in localization.boxes.tolist() or [[None] * 4]:
-            yield (*about, localization.score, *box)
+        boxes = zip(localization.trust.tolist(), localization.boxes.tolist(), strict=True)
+        for trust, corners in list(boxes) or [(None, [None] * 4)]:
+            yield (*about, localization.score, trust, *corners)
 
 
 def annotations_of(rows: Iterable[Mapping[str, Any]]) -> list[Annotation]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tokenloc._files import written_whole
 from tokenloc.data.annotations import Annotation
-from tokenloc.export._rows import COLUMNS, annotations_of, rows_of
+from tokenloc.export._rows import COLUMNS, READ, annotations_of, rows_of
 from tokenloc.export.base import FORMATS, AddPicture, Destination, Format
 from tokenloc.inference.localization import Finding
 
@@ -55,9 +55,9 @@ def _read(path: Path) -> list[Annotation]:
         raise FileNotFoundError(f"{path}: no such file")
     with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets put a byte order mark there
         reader = csv.DictReader(file, restval="")
-        missing = [column for column in COLUMNS if column not in (reader.fieldnames or [])]
+        missing = [column for column in READ if column not in (reader.fieldnames or [])]
         if missing:
-            raise ValueError(f"{path}: lacks the columns {', '.join(missing)}; expected {', '.join(COLUMNS)}")
+            raise ValueError(f"{path}: lacks the columns {', '.join(missing)}; expected {', '.join(READ)}")
         try:
             return annotations_of(map(_restored_row, reader))
         except (TypeError, ValueError) as error:

@@ -1,7 +1,8 @@
 """Label Studio: tasks with predictions as JSON, and the labelling configuration that fits them.
 
 Boxes are x, y, width, height in percent of the picture, https://labelstud.io/guide/predictions. They stand there as
-predictions, which a person accepts or corrects; ``read`` takes the person's annotations where there are some.
+predictions, which a person accepts or corrects; ``read`` takes the person's annotations where there are some. The score
+of a region is its class's probability; that of a prediction, by which tasks can be sorted, is its first box's trust.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def _writing(destination: Destination) -> Iterator[AddPicture]:
                 regions = [region for localization in found for region in _regions(localization, labels)]
                 prediction = {
                     "model_version": destination.model_version,
-                    "score": round(max(localization.score for localization in found), SCORE_DIGITS),
+                    "score": round(found[0].first_trust, SCORE_DIGITS),
                     "result": [{"id": f"box-{index + 1}", **region} for index, region in enumerate(regions)],
                 }
                 tasks.add({"data": {"image": image_url(name, destination)}, "predictions": [prediction]})

@@ -10,7 +10,7 @@ from typing import Any
 from tokenloc._extras import library
 from tokenloc._files import written_whole
 from tokenloc.data.annotations import Annotation
-from tokenloc.export._rows import COLUMNS, CORNERS, annotations_of, rows_of
+from tokenloc.export._rows import COLUMNS, CORNERS, READ, annotations_of, rows_of
 from tokenloc.export.base import FORMATS, AddPicture, Destination, Format
 from tokenloc.inference.localization import Finding
 
@@ -20,7 +20,7 @@ ROWS_AT_A_TIME = 4096
 
 @contextmanager
 def _writing(destination: Destination) -> Iterator[AddPicture]:
-    """Corners are null in the row of a picture without boxes."""
+    """Trust and corners are null in the row of a picture without boxes."""
     parquet = library("pyarrow.parquet", "parquet")
     labels, schema = destination.labels, box_schema()
     rows: list[tuple[Any, ...]] = []
@@ -49,6 +49,7 @@ def box_schema() -> Any:
         "label": arrow.string(),
         "class_index": arrow.int32(),
         "score": arrow.float64(),
+        "trust": arrow.float64(),
         **dict.fromkeys(CORNERS, arrow.float64()),
     }
     return arrow.schema([(column, types[column]) for column in COLUMNS])
@@ -64,10 +65,10 @@ def _read(path: Path) -> list[Annotation]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        rows = parquet.read_table(path, columns=list(COLUMNS)).to_pylist()
+        rows = parquet.read_table(path, columns=list(READ)).to_pylist()
         return annotations_of(rows)
     except (arrow.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not a Parquet table with the columns {', '.join(COLUMNS)} ({error})") from error
+        raise ValueError(f"{path}: not a Parquet table with the columns {', '.join(READ)} ({error})") from error
 
 
 PARQUET = FORMATS.add("parquet", Format(("boxes.parquet",), _writing, _read, ("pyarrow.parquet", "parquet")))

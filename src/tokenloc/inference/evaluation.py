@@ -86,18 +86,23 @@ def measure(
                 if keep is not None:
                     keep.add(picture.sample.id, picture.frame, picture.sample.boxes, scores)
                 if save is not None:
-                    save.add(picture.sample.id, picture.map_, picture.predicted, picture.frame)
+                    made = picture.map_, picture.predicted, picture.frame, picture.probability
+                    save.add(picture.sample.id, *made)
         return tally.measured(dataset, unreadable)
 
 
 class _LocatedSample(NamedTuple):
-    """A picture's map [h, w] of the true class, which is the one that metrics need, and its first predicted classes."""
+    """A picture's map [h, w] of the true class, which is the one that metrics need, and its first predicted classes.
+
+    ``probability`` is that of the first.
+    """
 
     sample: Sample
     frame: Frame
     mask: NDArray[np.uint8] | None
     map_: NDArray[np.float32]
     predicted: NDArray[np.int64]
+    probability: float
 
 
 _Found = tuple[list[Unreadable], list[tuple[_LocatedSample, ImageScores]]]
@@ -122,16 +127,17 @@ def _located(model: Method, viewer: Viewer, dataset: ImageDataset, batch: Locate
         return
     device = next(model.parameters()).device
     logits, maps = viewer.locate(model, batch.images.to(device), batch.labels[:, None].to(device))
-    predictions = logits.float().cpu().numpy(), maps.float().cpu().numpy()
+    probabilities = logits.float().softmax(dim=1).amax(dim=1).clamp(max=1).tolist()
+    predictions = logits.float().cpu().numpy(), maps.float().cpu().numpy(), probabilities
     rows = zip(batch.indices, batch.frames, batch.masks, *predictions, strict=True)
-    for index, frame, mask, scores, class_maps in rows:
-        yield _LocatedSample(dataset[index], frame, mask, class_maps[0], top_classes(scores))
+    for index, frame, mask, scores, class_maps, probability in rows:
+        yield _LocatedSample(dataset[index], frame, mask, class_maps[0], top_classes(scores), probability)
 
 
 def _score(protocol: Protocol, threshold: float | None, picture: _LocatedSample) -> ImageScores:
     sample = picture.sample
     known: dict[str, Any] = {"frame": picture.frame, "boxes": sample.boxes, "mask": picture.mask}
-    judged: dict[str, Any] = {"protocol": protocol, "threshold": threshold}
+    judged: dict[str, Any] = {"protocol": protocol, "threshold": threshold, "probability": picture.probability}
     return score_image(picture.map_[None], [sample.label], picture.predicted, sample.label, **known, **judged)
 
 

@@ -21,6 +21,7 @@ class Finding:
         class_index: its index among the checkpoint's classes.
         score: softmax probability of the class, in [0, 1].
         boxes: [N, 4] float64 xyxy, original pixels, half-open, origin top left; the largest component's box first.
+        trust: [N] float64 in [0, 1]: how far each box can be trusted, see ``tokenloc.boxes.box_trust``.
         size: (width, height) of the picture in pixels.
         threshold: on the map, in [0, 1].
         protocol: name of the protocol by which boxes were taken from the map.
@@ -31,9 +32,15 @@ class Finding:
     class_index: int
     score: float
     boxes: NDArray[np.float64]
+    trust: NDArray[np.float64]
     size: tuple[int, int]
     threshold: float
     protocol: str
+
+    @property
+    def first_trust(self) -> float:
+        """The trust of the first box, by which pictures are sorted; 0 where there is no box."""
+        return float(self.trust[0]) if len(self.trust) else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for ``localizations.json``, rounded for people."""
@@ -45,6 +52,7 @@ class Finding:
             "class_index": self.class_index,
             "score": round(self.score, 6),
             "boxes": self.boxes.round(2).tolist(),
+            "trust": self.trust.round(6).tolist(),
             "threshold": self.threshold,
             "protocol": self.protocol,
         }
@@ -76,8 +84,12 @@ class Localization(Finding):
         faults = [fault for fault in box_faults(boxes, self.frame.original_size) if fault]
         if faults:
             raise ValueError(f"boxes of {self.source}: {'; '.join(faults)}")
-        boxes.setflags(write=False)
-        object.__setattr__(self, "boxes", boxes)
+        trust = np.asarray(self.trust, dtype=np.float64)
+        if trust.shape != boxes.shape[:1] or not ((trust >= 0) & (trust <= 1)).all():
+            raise ValueError(f"trust of {self.source} must be one number in [0, 1] for each of its {len(boxes)} boxes")
+        for name, array in (("boxes", boxes), ("trust", trust)):
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
         for name in ("score", "threshold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} of {self.source} must lie in [0, 1]; got {getattr(self, name)}")

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tokenloc._names import one_of
 from tokenloc._threads import map_ahead
-from tokenloc.boxes import Frame, Protocol, component_masks, get_protocol, quantised_map, scaled_map
+from tokenloc.boxes import Frame, Protocol, box_trust, component_masks, get_protocol, quantised_map, scaled_map
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.data import Unreadable, read_size
 from tokenloc.inference.localization import Localization
@@ -281,6 +281,7 @@ class Localizer(Pretrained):
             class_index=index,
             score=min(1.0, score),
             boxes=frame.to_original(boxes),
+            trust=box_trust(min(1.0, score), prepared, boxes, self.threshold, self.protocol),
             map=scaled,
             mask=np.asarray(masks.any(axis=0)),
             threshold=self.threshold,

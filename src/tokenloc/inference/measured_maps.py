@@ -119,10 +119,11 @@ class _ScoredMaps(Dataset[Any]):
         mask = self.images.mask(index)
         if fault := mask_fault(frame.original_size, mask):
             raise ValueError(f"{sample.path or sample.id} {fault}")
-        known: dict[str, Any] = {"frame": frame, "boxes": sample.boxes, "mask": mask}
-        judged: dict[str, Any] = {"protocol": self.protocol, "threshold": self.threshold, "ready": self.maps.ready}
+        known = {"frame": frame, "boxes": sample.boxes, "mask": mask, "probability": stored.probability}
+        judged = {"protocol": self.protocol, "threshold": self.threshold, "ready": self.maps.ready}
+        given: dict[str, Any] = {**known, **judged}
         maps = np.asarray(stored.map_)[None]
-        return index, frame, score_image(maps, [sample.label], stored.predicted, sample.label, **known, **judged)
+        return index, frame, score_image(maps, [sample.label], stored.predicted, sample.label, **given)
 
 
 def _original_size(dataset: ImageDataset, index: int) -> Size:

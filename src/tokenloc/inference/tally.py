@@ -15,6 +15,7 @@ from tokenloc.metrics.images import ImageLog, ImageRow, write_rows
 from tokenloc.metrics.localization import LocalizationMetrics
 from tokenloc.metrics.reference import constant_box_iou, level_accuracies
 from tokenloc.metrics.resamples import Resamples
+from tokenloc.metrics.risk_coverage import trust_metrics
 
 CONSTANT_BOXES = {"centre 70 % box": 0.7, "whole-image box": 1.0}
 
@@ -53,6 +54,7 @@ class Measured:
             "per_class": by_class(self.images, self.classes),
             "by_size": by_size(self.images),
             "constant_boxes": constant,
+            "trust": trust_metrics(self.images),
             "unreadable": [{"id": item.id, "reason": item.reason} for item in self.unreadable],
             "missing": self.missing,
         }

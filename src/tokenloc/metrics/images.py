@@ -18,8 +18,8 @@ from tokenloc.boxes import Protocol
 from tokenloc.metrics.errors import ERROR_CATEGORIES
 from tokenloc.metrics.scores import BoxScores, ImageScores
 
-OPTIONAL = ("trust",)
-"""Columns that an ``images.csv`` may have beside those of :class:`ImageRow`."""
+ADDED = ("score", "trust")
+"""The last columns of images.csv, which were added later."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class ImageRow:
         top5_loc: Likewise for one of the first five.
         error: One of ``ERROR_CATEGORIES``.
         object_share: Area of the largest ground-truth box over the picture's.
+        score: Probability of ``predicted``.
+        trust: How far the box can be trusted, in [0, 1], see ``ImageScores``.
     """
 
     id: str
@@ -53,6 +55,8 @@ class ImageRow:
     top5_loc: bool | None = None
     error: str | None = None
     object_share: float | None = None
+    score: float | None = None
+    trust: float | None = None
 
 
 class ImageLog:
@@ -76,7 +80,7 @@ class ImageLog:
 
     def add(self, id_: str, scores: ImageScores) -> None:
         """Add an image that was scored by ``score_image``."""
-        row = ImageRow(id_, scores.label)
+        row = ImageRow(id_, scores.label, score=scores.probability, trust=scores.trust)
         if len(scores.predicted):
             first = int(scores.predicted[0])
             row = replace(row, predicted=first, top1_cls=scores.in_top(1), top5_cls=scores.in_top(5))
@@ -127,7 +131,7 @@ def write_rows(path: str | Path, rows: Sequence[ImageRow], classes: Sequence[str
 def read_table(path: str | Path) -> list[dict[str, Any]]:
     """Return the lines of an ``images.csv``: classes by name, numbers as float, None where there is nothing.
 
-    A column ``trust`` in [0, 1] is read where there is one; other columns that are not of ``ImageRow`` are left out.
+    Those of before there was a trust lack its columns, which are then None; columns of other programs are left out.
 
     Raises:
         FileNotFoundError: where there is none.
@@ -140,10 +144,9 @@ def read_table(path: str | Path) -> list[dict[str, Any]]:
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         there = reader.fieldnames or []
-        if not set(names) <= {*there}:
+        if not set(names) - set(ADDED) <= set(there):
             raise ValueError(f"{path} has the columns {reader.fieldnames}, expected {names}")
-        known = [name for name in there if name in (*names, *OPTIONAL)]
-        lines = [{name: _value(path, name, line[name]) for name in known} for line in reader]
+        lines = [{name: _value(path, name, line.get(name)) for name in names} for line in reader]
     if len({line["id"] for line in lines}) < len(lines):
         raise ValueError(f"{path} has two lines of one id")
     return lines

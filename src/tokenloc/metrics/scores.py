@@ -12,7 +12,9 @@ from tokenloc.boxes import (
     Frame,
     Protocol,
     best_iou,
+    box_trust,
     compared_boxes,
+    largest_boxes,
     possible_boxes,
     quantised_map,
     ready_map,
@@ -22,6 +24,7 @@ from tokenloc.boxes import (
 )
 from tokenloc.boxes.frame import checked_boxes
 from tokenloc.boxes.iou import box_areas
+from tokenloc.boxes.maps import PreparedMap
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.metrics.errors import error_categories
 
@@ -62,6 +65,9 @@ class ImageScores:
         pixels: [2, bins] int64: pixels of background (row 0) and object (row 1) by their map value, in the bins of
             ``pixel_edges``. None where the image has no mask.
         dropped_boxes: Ground-truth boxes left out because they cannot be (inverted, empty, outside the picture).
+        probability: Of the first predicted class; None where it is not known.
+        trust: Of the largest component's box of the true class's map at the fixed threshold, see ``box_trust``; None
+            without a fixed threshold or ``probability``.
     """
 
     label: int
@@ -69,6 +75,8 @@ class ImageScores:
     boxes: BoxScores | None = None
     pixels: NDArray[np.int64] | None = None
     dropped_boxes: int = 0
+    probability: float | None = None
+    trust: float | None = None
 
     def in_top(self, k: int) -> bool:
         """Say if the true class is among the first ``k`` predicted ones."""
@@ -87,6 +95,7 @@ def score_image(
     boxes: ArrayLike | None = None,
     mask: NDArray[np.generic] | None = None,
     ready: bool = False,
+    probability: float | None = None,
 ) -> ImageScores:
     """Measure one image.
 
@@ -105,6 +114,7 @@ def score_image(
         mask: [H, W] in original pixels: 0 background, 1 object, 255 ignored; None where there is none.
         ready: The maps are in [0, 1] and of the network's size, as the referee stores them: they are taken as they
             are, neither scaled nor upsampled again.
+        probability: Of the first predicted class, softmax, for the trust.
 
     Raises:
         ValueError: where shapes, classes, the threshold or mask values do not fit, or a map is not finite.
@@ -125,6 +135,8 @@ def score_image(
         _box_scores(scaled, own_scaled, truth, frame, protocol, threshold, label, top) if len(truth) else None,
         None if mask is None else _pixel_histogram(scaled, mask, frame, protocol),
         len(every) - len(truth),
+        probability,
+        _trust(probability, scaled, fixed_threshold(protocol, threshold), protocol),
     )
 
 
@@ -234,9 +246,23 @@ def _box_scores(
     )
 
 
+def _trust(
+    probability: float | None, scaled: NDArray[np.floating], threshold: float | None, protocol: Protocol
+) -> float | None:
+    """Return the trust of the largest component's box; 0 where nothing exceeds the threshold."""
+    if probability is None or threshold is None:
+        return None
+    prepared = _prepared(scaled, protocol)
+    box = largest_boxes(prepared, [threshold], protocol)
+    return float(box_trust(probability, prepared, box, threshold, protocol)[0])
+
+
 def _scan(scaled: NDArray[np.floating], thresholds: NDArray[np.float64], protocol: Protocol) -> BoxScan:
-    prepared = quantised_map(scaled) if protocol.quantised else scaled.astype(np.float32, copy=False)
-    return scan_boxes(prepared, thresholds, protocol)
+    return scan_boxes(_prepared(scaled, protocol), thresholds, protocol)
+
+
+def _prepared(scaled: NDArray[np.floating], protocol: Protocol) -> PreparedMap:
+    return quantised_map(scaled) if protocol.quantised else scaled.astype(np.float32, copy=False)
 
 
 def _pixel_histogram(

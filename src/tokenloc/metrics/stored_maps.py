@@ -35,11 +35,13 @@ class StoredMap:
         map_: [h, w] float.
         predicted: [P] int64 the predicted classes, best first; None where none are stored.
         frame: Of the network that made the map; None where it is not stored.
+        probability: Of the first predicted class; None where it is not stored.
     """
 
     map_: NDArray[np.floating]
     predicted: NDArray[np.int64] | None = None
     frame: Frame | None = None
+    probability: float | None = None
 
 
 class StoredMaps(ABC):
@@ -109,8 +111,14 @@ class TokenlocMaps(StoredMaps):
     def _read(self, path: Path) -> list[StoredMap]:
         report = f"{path} is no .npz file of maps; save the maps again"
         with path.open("rb") as file, told(report), np.load(file, allow_pickle=False) as arrays:
-            rows = zip(arrays["maps"], arrays["predicted"], arrays["frames"], strict=True)
-            return [StoredMap(map_, predicted, frame_of(numbers)) for map_, predicted, numbers in rows]
+            maps = arrays["maps"]
+            # Files of before there was a trust have no probabilities.
+            likely = arrays["probabilities"] if "probabilities" in arrays else np.full(len(maps), np.nan)
+            rows = zip(maps, arrays["predicted"], arrays["frames"], likely.tolist(), strict=True)
+            return [
+                StoredMap(map_, predicted, frame_of(numbers), None if np.isnan(probability) else probability)
+                for map_, predicted, numbers, probability in rows
+            ]
 
 
 class MapWriter:
@@ -118,18 +126,25 @@ class MapWriter:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._waiting: list[tuple[str, NDArray[np.float32], NDArray[np.int64], NDArray[np.float64]]] = []
+        self._waiting: list[tuple[str, NDArray[np.float32], NDArray[np.int64], NDArray[np.float64], float]] = []
         self._shapes: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
         self.files: dict[str, list[str]] = {}
 
-    def add(self, id_: str, map_: NDArray[np.floating], predicted: ArrayLike, frame: Frame) -> None:
-        """Add the map [h, w] of an image's true class, its predicted classes [P], best first, and its frame."""
+    def add(
+        self,
+        id_: str,
+        map_: NDArray[np.floating],
+        predicted: ArrayLike,
+        frame: Frame,
+        probability: float | None = None,
+    ) -> None:
+        """Add an image's map; see ``StoredMap`` for the arguments, ``predicted`` must be known."""
         map_, classes = np.asarray(map_, dtype=np.float32), np.asarray(predicted, dtype=np.int64)
         shapes = map_.shape, classes.shape
         if self._waiting and shapes != self._shapes:
             self.flush()
         self._shapes = shapes
-        self._waiting.append((id_, map_, classes, frame_numbers(frame)))
+        self._waiting.append((id_, map_, classes, frame_numbers(frame), np.nan if probability is None else probability))
         if len(self._waiting) == SHARD:
             self.flush()
 
@@ -138,9 +153,13 @@ class MapWriter:
         if not self._waiting:
             return
         name = f"maps-{len(self.files):05d}.npz"
-        ids, maps, predicted, frames = zip(*self._waiting, strict=True)
+        ids, maps, predicted, frames, probabilities = zip(*self._waiting, strict=True)
         np.savez_compressed(
-            self._folder / name, maps=np.stack(maps), predicted=np.stack(predicted), frames=np.stack(frames)
+            self._folder / name,
+            maps=np.stack(maps),
+            predicted=np.stack(predicted),
+            frames=np.stack(frames),
+            probabilities=np.array(probabilities),
         )
         self.files[name] = list(ids)
         self._waiting.clear()
