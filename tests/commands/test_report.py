@@ -91,6 +91,9 @@ def test_runs_that_cannot_stand_side_by_side_are_told(
     assert "mine is under protocol 'standard', sat under 'sat': their numbers cannot be compared" in said
     other = write_evaluation(tmp_path / "other", named_samples(["a", "b"], ["one", "two"]))
     assert "mine and other are of different photographs or classes" in told(capsys, made, other)
+    renamed = shutil.copytree(made, tmp_path / "renamed")
+    with_column(renamed, "label", ["other"] * 18)
+    assert "mine and renamed are of different photographs or classes" in told(capsys, made, renamed)
     turned = shutil.copytree(made, tmp_path / "turned")
     first, *lines = (made / "images.csv").read_text().splitlines(keepends=True)
     (turned / "images.csv").write_text("".join([first, *lines[::-1]]))

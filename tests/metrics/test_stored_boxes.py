@@ -18,6 +18,8 @@ SAT = get_protocol("sat")
 FRAMES = [Frame.center_cropped((40 + 9 * n, 30), (32, 32), (28, 28)) for n in range(5)]
 TRUTH: list[Any] = [[[5, 5, 30, 25], [1, 2, 8, 9]], [], [[0, 0, 10, 10]], [], [[2, 2, 9, 28], [4, 9, 3, 12]]]
 MAPS = np.random.default_rng(3).random((5, 7, 7)).cumsum(axis=1)
+MAPS[4] = 0.0
+MAPS[4, :, 4:] = MAPS[4, 1:6, 0] = 1.0  # the largest component is beside the object, another on it
 
 
 def scored(index: int) -> ImageScores:
@@ -47,6 +49,7 @@ def test_boxes_come_back_at_every_threshold(tmp_path: Path) -> None:
         boxes = scored(index).boxes
         assert boxes is not None
         np.testing.assert_array_equal(found[index].iou, boxes.largest.astype(np.float32))
+    assert boxes.largest.max() < boxes.any.min()
     assert np.isnan(found[1].iou).all()
     assert not list(stored.images(set()))
 

@@ -105,7 +105,7 @@ def test_the_sliders_stops_are_thresholds_with_the_reported_one_once(runs: list[
 
 def test_steps_say_each_box_again() -> None:
     rng = np.random.default_rng(0)
-    boxes = np.repeat(rng.integers(0, 50, (9, 4)), rng.integers(1, 5, 9), axis=0).astype(float)
+    boxes = np.repeat(rng.integers(0, 50, (9, 4)), rng.integers(3, 9, 9), axis=0).astype(float)
     image = SweptImage(boxes, rng.choice([0.25, 0.5], len(boxes)).astype(np.float32))
     columns = list(range(0, len(boxes), 2))
     flat = np.array(steps(image, (100, 50), columns)).reshape(-1, 6)
