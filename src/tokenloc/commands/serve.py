@@ -37,7 +37,7 @@ def serve(
         max_queue: requests that may wait; more are told that the server is busy.
     """
     limits = _limits(max_megabytes, max_megapixels, max_queue)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the pictures go then, too
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the pictures go then, too
     try:
         with private_folder() as folder:
             free_port(host, port)  # what is wrong with it is told before models are loaded
@@ -50,6 +50,8 @@ def serve(
                     time.sleep(3600)
     except KeyboardInterrupt:
         _say("ended; the uploaded pictures are removed")
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _limits(max_megabytes: float, max_megapixels: float, max_queue: int) -> Limits:

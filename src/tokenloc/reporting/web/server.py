@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -62,10 +64,17 @@ def serving(models: Models, folder: Path, host: str, port: int, limits: Limits) 
         OSError: a port in use, or an address that is not this machine's; see ``free_port``.
     """
     port = free_port(host, port)
-    with _swept(folder):
+
+    async def start() -> tuple[Any, str]:
         blocks = make_page(Page(models, folder), limits)
+        return blocks, _launch(blocks, host, port, folder, limits)
+
+    with _swept(folder):
+        # Where no event loop runs, Gradio would make some for the calling thread, and leave them open.
+        with ThreadPoolExecutor(1) as thread:
+            blocks, address = thread.submit(asyncio.run, start()).result()
         try:
-            yield _launch(blocks, host, port, folder, limits)
+            yield address
         finally:
             blocks.close(verbose=False)
 
