@@ -14,6 +14,9 @@ from tokenloc.inference import Localizer
 from tokenloc.reporting.web import Limits, Models, private_folder, serving
 
 MARKUP = "<img src=x onerror=alert(1)> ${1+1} {{value}} & <script>alert(2)</script>"
+GRADIO_WARNS = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing")
+"""Gradio's queue does what pandas is about to drop."""
+
 LIMITS = Limits(max_bytes=300_000, max_pixels=1_000_000, max_queue=16)
 
 

@@ -12,8 +12,10 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.reporting.web.conftest import LIMITS, Served
+from tests.reporting.web.conftest import GRADIO_WARNS, LIMITS, Served
 from tokenloc.reporting.web.guard import ENVELOPE
+
+pytestmark = GRADIO_WARNS
 
 Answer = tuple[int, bytes, dict[str, str]]
 BOUNDARY = "x-x-x"
