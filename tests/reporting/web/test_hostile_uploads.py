@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
+from tests.browser import DESKTOP, watched_page
 from tests.reporting.web.conftest import GRADIO_WARNS, LIMITS, Served
 
 pytestmark = GRADIO_WARNS
@@ -65,7 +66,7 @@ def opened(page: Page, served: Served) -> Page:
 
 
 def upload(page: Page, name: str, content: bytes) -> None:
-    if page.get_by_label("Clear").is_visible():
+    if not page.locator("#found .hint").is_visible():
         page.get_by_label("Clear").click()
         expect(page.locator("#found .hint")).to_be_visible(timeout=SLOW)
     page.set_input_files("#drop input[type=file]", {"name": name, "mimeType": "image/jpeg", "buffer": content})
@@ -113,12 +114,20 @@ def test_odd_pictures_are_read(opened: Page, served: Served, tmp_path: Path) -> 
         expect(opened.locator(".found h3")).to_contain_text(f"{expected.label} {expected.score:.0%}", timeout=SLOW)
 
 
-def test_a_file_that_is_too_large_is_refused_in_the_browser(opened: Page) -> None:
-    opened.set_input_files(
-        "#drop input[type=file]", {"name": "a.png", "mimeType": "image/png", "buffer": bytes(LIMITS.max_bytes + 1)}
-    )
-    expect(opened.get_by_text("File size exceeds the maximum allowed size")).to_be_visible(timeout=SLOW)
-    assert opened.locator(".found").count() == 0
+def test_a_file_that_is_too_large_or_of_another_kind_is_refused_in_the_browser(
+    browser: Browser, served: Served
+) -> None:
+    # Gradio asks how far an upload is that it has not begun.
+    known = ["Failed to load resource: the server responded with a status of 404 (Not Found)", "Response"]
+    with watched_page(browser, DESKTOP, known) as page:
+        page.goto(served.address)
+        expect(page.locator("#found .hint")).to_be_visible(timeout=SLOW)
+        upload(page, "a.png", bytes(LIMITS.max_bytes + 1))
+        message = "File(s) exceed the maximum allowed size of 293.0 Kb"
+        expect(page.get_by_text(message).first).to_be_visible(timeout=SLOW)
+        upload(page, "a.svg", SCRIPT)
+        expect(page.get_by_text("Invalid file type: a.svg. Only .avif, .bmp").first).to_be_visible(timeout=SLOW)
+        assert page.locator(".found").count() == 0
 
 
 def test_a_picture_that_is_no_longer_kept(opened: Page, served: Served) -> None:

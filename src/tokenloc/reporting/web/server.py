@@ -113,15 +113,15 @@ def free_port(host: str, port: int) -> int:
     Raises:
         OSError: where it is in use, naming the next free one, or ``host`` is not an address of this machine.
     """
+    if not 0 <= port <= LAST_PORT:
+        raise OSError(f"port {port} must lie in 0 … {LAST_PORT}")
     try:
         return _bound(host, port)
     except socket.gaierror as error:
         raise OSError(f"host {host!r} is not known ({error.strerror}); try 127.0.0.1") from error
-    except OverflowError as error:
-        raise OSError(f"port {port} must lie in 0 … {LAST_PORT}") from error
     except OSError as error:
         other = next(
-            (free for free in range(port + 1, min(port + NEXT_PORTS, LAST_PORT)) if _is_free(host, free)), None
+            (free for free in range(port + 1, min(port + NEXT_PORTS, LAST_PORT) + 1) if _is_free(host, free)), None
         )
         hint = f"; --port {other} is free" if other else ""
         raise OSError(f"port {port} of {host} cannot be used ({error.strerror}){hint}") from error
@@ -162,10 +162,8 @@ def _swept(folder: Path) -> Iterator[None]:
 
 
 def remove_older(folder: Path, moment: float) -> None:
-    """Remove the files below ``folder`` that were last changed before ``moment`` (seconds), and empty folders."""
+    """Remove what is below ``folder`` and was last changed before ``moment`` (seconds), but for folders in use."""
     for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder comes before it
         with suppress(OSError):
-            if path.is_dir() and not path.is_symlink():
-                path.rmdir()
-            elif path.lstat().st_mtime < moment:
-                path.unlink()
+            if path.lstat().st_mtime < moment:
+                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
