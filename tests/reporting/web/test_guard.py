@@ -14,6 +14,7 @@ import pytest
 
 from tests.reporting.web.conftest import GRADIO_WARNS, LIMITS, Served
 from tokenloc.reporting.web.guard import ENVELOPE
+from tokenloc.reporting.web.page import Page
 
 pytestmark = GRADIO_WARNS
 
@@ -186,6 +187,18 @@ def test_the_queue_answers_what_the_page_would_show(served: Served, photo: Path)
     assert "must lie in 1 … 10; got 9999" in json.loads(f'"{join_text(join(served, meta, count=9999))}"')
     for odd in ("x", None, [], {}, 1e999):
         assert "Traceback" not in join(served, meta, threshold=odd, count=odd)
+
+
+def test_no_client_says_which_folder_goes(served: Served, photo: Path) -> None:
+    (stored,) = json.loads(upload(served, photo.name, photo.read_bytes())[1])
+    meta = {"path": stored, "orig_name": photo.name, "meta": {"_type": "gradio.FileData"}}
+    for folder in (photo.parent, Path(stored).parent):
+        assert '"success":true' in join(served, meta, previous=str(folder))
+        assert folder.is_dir()
+    page = Page(served.models, served.folder)
+    page.forget(str(photo.parent))
+    page.forget(str(served.folder / ".." / photo.parent.name))
+    assert photo.exists()
 
 
 def join_text(answered: str) -> str:

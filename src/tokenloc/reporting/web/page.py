@@ -87,7 +87,7 @@ class Page:
         Returns:
             HTML; the download button's new state; and the folder of the annotation.
         """
-        forget(previous)
+        self.forget(previous)
         if upload is None:
             return HINT, _button(None), None
         stored = Path(str(upload.get("path")))
@@ -122,15 +122,14 @@ class Page:
         version = f"tokenloc {sight.method}"
         return answer(sight, results), write_annotation(results, sight.classes, stored, name, form, folder, version)
 
+    def forget(self, annotation: str | None) -> None:
+        """Remove the folder of an annotation that is no longer offered."""
+        if annotation is not None and Path(annotation).resolve().parent == self.folder.resolve():
+            shutil.rmtree(annotation, ignore_errors=True)
+
     def usual_threshold(self, model: str) -> float:
         """Return the threshold at which a model's slider begins."""
         return self.models[model].threshold
-
-
-def forget(folder: str | None) -> None:
-    """Remove the folder of an annotation that is no longer offered."""
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def make_page(page: Page, limits: Limits) -> Any:
@@ -151,7 +150,7 @@ def make_page(page: Page, limits: Limits) -> Any:
                 controls = _controls(gr, page)
                 button = gr.DownloadButton("Download annotation", interactive=False, variant="primary")
         controls = {"upload": upload, **controls}
-        _connect(gr, page, controls, [shown, button, gr.State(None, delete_callback=forget)])
+        _connect(gr, page, controls, [shown, button, gr.State(None, delete_callback=page.forget)])
     blocks.queue(max_size=limits.max_queue, api_open=False, default_concurrency_limit=4)
     return blocks
 

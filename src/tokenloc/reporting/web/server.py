@@ -103,6 +103,7 @@ def _launch(blocks: Any, host: str, port: int, folder: Path, limits: Limits) -> 
         app_kwargs={"middleware": [guard]},
         theme=gr.themes.Default(font=fonts[0], font_mono=fonts[1]),
         css=CSS,
+        _frontend=False,  # a look at its own page, which fails on a busy machine after three seconds
     )
     return str(address)
 
