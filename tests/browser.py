@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Route, sync_playwright
 
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 900}
@@ -30,8 +30,11 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def watched_page(browser: Browser, viewport: dict[str, int]) -> Iterator[Page]:
-    """Open a page; at the end fail for all that it wrote to the console as an error, or sought on the network."""
+def watched_page(browser: Browser, viewport: dict[str, int], known: Collection[str] = ()) -> Iterator[Page]:
+    """Open a page; at the end fail for all that it wrote to the console as an error, or sought on the network.
+
+    ``known`` are exact messages of somebody else's code that nothing mends.
+    """
     faults: list[str] = []
 
     def only_here(route: Route) -> None:
@@ -42,9 +45,12 @@ def watched_page(browser: Browser, viewport: dict[str, int]) -> Iterator[Page]:
         else:
             route.continue_()
 
+    def is_fault(message: ConsoleMessage) -> bool:
+        return message.type == "error" and message.text not in known
+
     page = browser.new_page(viewport=viewport)
     page.route("**/*", only_here)
-    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    page.on("console", lambda message: faults.append(message.text) if is_fault(message) else None)
     page.on("pageerror", lambda error: faults.append(str(error)))
     yield page
     page.close()

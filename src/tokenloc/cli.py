@@ -27,6 +27,7 @@ COMMANDS = {
     "localize": "localize.localize",
     "localize-ray": "localize_ray.localize_ray",
     "export": "export.export",
+    "serve": "serve.serve",
     "list": "catalogue.list_names",
     "info": "catalogue.info",
 }

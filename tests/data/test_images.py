@@ -152,7 +152,7 @@ def test_the_size_of_the_header_is_that_of_the_upright_picture(tmp_path: Path, o
     path.write_bytes(_encoded(Image.fromarray(RAMP[:10, :16]), "JPEG", exif=exif))
     assert read_size(path) == read_image(path).size
     assert read_size(path) == ((10, 16) if orientation > 4 else (16, 10))
-    path.write_bytes(path.read_bytes()[:-40])  # the pixels are not read
+    path.write_bytes(path.read_bytes()[:-8])  # the pixels are not read
     assert read_size(path) == ((10, 16) if orientation > 4 else (16, 10))
 
 

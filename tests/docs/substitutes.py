@@ -45,6 +45,12 @@ SUBSTITUTES = [
     Substitute("docs/sharing.md", r"hf-hub:user/my-birds(@main)?", "my-birds", HUB),
     Substitute("docs/ray.md", r"^pip install .*", None, "no network in tests"),
     Substitute("docs/ray.md", r"^tokenloc localize-ray .*|^import ray$", None, RAY),
+    Substitute(
+        "docs/serve.md",
+        r"^tokenloc serve .*",
+        None,
+        "it serves until it is stopped; tests/commands/test_serve.py starts and stops one",
+    ),
     Substitute("docs/tutorial.md", r"^.*label-studio start$", None, f"{OTHER_TOOL}, and serves until it is stopped"),
     Substitute("docs/export.md", r"^.*label-studio start$", None, f"{OTHER_TOOL}, and serves until it is stopped"),
     Substitute("docs/export.md", r"^import fiftyone$", None, OTHER_TOOL),

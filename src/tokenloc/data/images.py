@@ -18,6 +18,9 @@ PICTURE_SUFFIXES = frozenset(
 )
 """Suffixes, lower case, by which pictures are found in folders."""
 
+PICTURE_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow's names of what is read, whatever a file is called: Pillow would hand EPS to a PostScript interpreter."""
+
 MAX_PIXELS = 178_956_970
 """Width times height up to which a picture is decoded: the number from which Pillow itself refuses, 0.5 GB of RGB."""
 
@@ -152,7 +155,9 @@ def _opened(source: str | Path | bytes, name: str) -> Iterator[Image.Image]:
     """Yield the picture, header read and pixels not; raise as ``read_image``."""
     try:
         with _quiet():
-            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+            Image.init()
+            formats = [kind for kind in PICTURE_FORMATS if kind in Image.OPEN]  # a Pillow may be built without AVIF
+            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{name}: no such picture; check the path") from error
     except IsADirectoryError as error:
@@ -173,7 +178,7 @@ def _unopened(source: str | Path | bytes, name: str, error: Exception) -> str:
     if size == 0:
         return f"{name}: the file is empty; copy or download it again"
     if isinstance(error, UnidentifiedImageError):
-        return f"{name}: not a picture in any format that Pillow reads; convert it to JPEG or PNG, or remove it"
+        return f"{name}: not a picture in any format that is read here; convert it to JPEG or PNG, or remove it"
     return f"{name}: cannot be opened ({error}); copy or download it again"
 
 

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from tokenloc._names import one_of
 from tokenloc._threads import map_ahead
-from tokenloc.boxes import Frame, Protocol, box_trust, component_masks, get_protocol, quantised_map, scaled_map
+from tokenloc.boxes import Frame, Protocol, get_protocol, scaled_map
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.data import Unreadable, read_size
 from tokenloc.inference.localization import Localization
 from tokenloc.inference.picture import Picture, as_image, name_of
 from tokenloc.inference.pretrained import Pretrained
+from tokenloc.inference.thresholding import drawn_above
 from tokenloc.inference.viewing import Viewer, Viewing, top_classes
 from tokenloc.methods import Method
 from tokenloc.training.checkpoint import Card, load_checkpoint
@@ -270,20 +271,15 @@ class Localizer(Pretrained):
 
     def _result(self, source: str, frame: Frame, score: float, index: int, map_: NDArray[np.float32]) -> Localization:
         scaled = scaled_map(map_, frame.network_size, self.protocol)
-        prepared = quantised_map(scaled) if self.protocol.quantised else scaled
-        masks = component_masks(prepared, self.threshold, self.protocol)
         wanted = 0 if score < self.min_score else 1 if self.objects == "largest" else None
-        masks = masks[masks.any(axis=(1, 2))][:wanted]
-        boxes = np.array([_box_of(mask) for mask in masks], dtype=np.float64).reshape(-1, 4)
+        drawn = drawn_above(scaled, score, frame, self.protocol, self.threshold, wanted)
         return Localization(
+            **drawn._asdict(),
             source=source,
             label=self.card.classes[index],
             class_index=index,
             score=min(1.0, score),
-            boxes=frame.to_original(boxes),
-            trust=box_trust(min(1.0, score), prepared, boxes, self.threshold, self.protocol),
             map=scaled,
-            mask=np.asarray(masks.any(axis=0)),
             threshold=self.threshold,
             protocol=self.protocol.name,
             frame=frame,
@@ -307,12 +303,6 @@ def choose_device(name: str = "auto") -> torch.device:
     if name.split(":")[0] not in available:
         raise ValueError(f"device {name!r} is not available here; use auto or one of {', '.join(available)}")
     return torch.device(name)
-
-
-def _box_of(mask: NDArray[np.bool_]) -> list[int]:
-    """Return the half-open box x0, y0, x1, y1 around the True pixels."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
