@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,30 +77,6 @@ def test_another_seed_gives_other_weights(run: Path, tmp_path: Path) -> None:
     assert not same(weights(run / "checkpoints/last.ckpt"), weights(tmp_path / "other/checkpoints/last.ckpt"))
 
 
-class KilledError(Exception):
-    """Stands for a killed process."""
-
-
-def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tokenloc.training.module import LocalizationTask
-
-    step = LocalizationTask.training_step
-
-    def stops(self: LocalizationTask, batch: object, batch_index: int) -> torch.Tensor:
-        if self.current_epoch == 1 and batch_index == 1:
-            raise KilledError
-        return step(self, batch, batch_index)
-
-    monkeypatch.setattr(LocalizationTask, "training_step", stops)
-    with pytest.raises(KilledError):
-        tiny_run(tmp_path / "broken")
-    monkeypatch.undo()
-    tiny_run(tmp_path / "broken", resume=True)
-    assert same(weights(run / "checkpoints/last.ckpt"), weights(tmp_path / "broken/checkpoints/last.ckpt"))
-
-
 def test_a_run_is_not_written_over(run: Path) -> None:
     with pytest.raises(ValueError, match="holds a run already; continue it with --resume, or give another --out"):
         tiny_run(run)
@@ -110,10 +87,9 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
         tiny_run(tmp_path / "none", resume=True)
 
 
-def test_resuming_another_model_shows_the_difference(run: Path, tmp_path: Path) -> None:
-    import shutil
-
+def test_a_checkpoint_of_another_model_is_not_resumed(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "copy")
+    (tmp_path / "copy/config.yaml").unlink()  # which tells the difference of settings; see test_nothing_lost.py
     settings = tiny_settings(tmp_path / "copy", resume=True)
     settings["model"].options = {"head": "fc"}
     with pytest.raises(

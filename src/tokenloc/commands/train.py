@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+import shlex
 import subprocess
-from dataclasses import asdict, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import lightning
 import yaml
 
-from tokenloc._files import write_json, write_text
+from tokenloc._files import sweep, write_json, write_text
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import console, progress
 from tokenloc.commands.looking import calibrated, threshold_of
@@ -25,6 +29,8 @@ from tokenloc.reporting.training import save_training_curves
 from tokenloc.training.checkpoint import Card, load_checkpoint, store_threshold, versions
 from tokenloc.training.config import DataConfig, DataSource, ModelChoice, Optimisation
 from tokenloc.training.fit import CHECKPOINTS, Photographs, fit
+from tokenloc.training.interruption import StoppedError
+from tokenloc.training.resuming import CONFIG, check_settings
 
 
 def train(
@@ -39,6 +45,7 @@ def train(
     device: str = "auto",
     precision: str = "32-true",
     workers: int = 0,
+    save_minutes: float = 15.0,
 ) -> Path:
     """Train a method on photographs and their class labels; then calibrate and measure it where boxes are known.
 
@@ -52,18 +59,19 @@ def train(
         out: the run's folder.
         protocol: by which boxes are judged; see `tokenloc list protocols`.
         seed: of everything random.
-        resume: go on with the interrupted run in the folder.
+        resume: go on with the interrupted run in the folder; it ends with the weights of one that never was.
         device: auto, cpu, cuda or mps.
         precision: 32-true, bf16-mixed or 16-mixed.
         workers: processes that read pictures.
+        save_minutes: last.ckpt is saved at the end of every epoch, and within one after so many minutes.
 
     Returns:
         the path of the best checkpoint.
     """
-    settings = dict(locals())
+    settings = _plain_settings(locals())
     lightning.seed_everything(seed, workers=True, verbose=False)  # before the head is drawn
     judged = get_protocol(protocol)
-    _check_out(out, resume)
+    _check_out(out, resume, settings)
     photographs = create_dataset(data.name, data.root, "train", data.classes, **data.options)
     held_out = _split(data, data.val_split, photographs)
     network = _create(model, data, photographs)
@@ -73,11 +81,27 @@ def train(
         f"{len(photographs)} photographs of {len(photographs.classes)} classes from {data.name}", highlight=False
     )
     feed = Photographs(photographs, held_out, card.preprocessing, optimisation.batch_size, workers, seed)
-    run: dict[str, Any] = {"seed": seed, "resume": resume, "device": device, "precision": precision}
-    best = fit(network, feed, card, optimisation, out, **run)
-    save_training_curves(out / "logs", out / "figures" / "training.png")
-    _after(best, out, judged, data, workers, device)
+    run: dict[str, Any] = {"seed": seed, "device": device, "precision": precision, "save_minutes": save_minutes}
+    with _telling_how_to_go_on(out):
+        best = fit(network, feed, card, optimisation, out, resume=_last(out).is_file(), **run)
+        save_training_curves(out / "logs", out / "figures" / "training.png")
+        _after(best, out, judged, data, workers, device)
     return best
+
+
+def _last(out: Path) -> Path:
+    return out / CHECKPOINTS / "last.ckpt"
+
+
+@contextmanager
+def _telling_how_to_go_on(out: Path) -> Iterator[None]:
+    """Let an interruption say what is kept, and what to type to go on."""
+    try:
+        yield
+    except (StoppedError, KeyboardInterrupt) as end:
+        kept = str(end) or (f"{_last(out)} is kept" if _last(out).is_file() else "no checkpoint was written yet")
+        command = shlex.join(["tokenloc", "train", "--config", str(out / CONFIG), "--resume"])
+        raise KeyboardInterrupt(f"interrupted; {kept}; go on with: {command}") from end
 
 
 def _after(best: Path, out: Path, judged: Protocol, data: DataConfig, workers: int, device: str) -> None:
@@ -132,26 +156,40 @@ def _card(network: Method, data: DataConfig, photographs: ImageDataset) -> Card:
     return Card(network.config, tuple(photographs.classes), preprocessing, None, source)
 
 
-def _check_out(out: Path, resume: bool) -> None:
-    """Refuse to write over a run, and to resume one that is not there."""
-    last = out / CHECKPOINTS / "last.ckpt"
-    if resume and not last.is_file():
-        raise FileNotFoundError(f"nothing to resume: no {last}; leave --resume away to start anew")
-    if not resume and last.is_file():
-        raise ValueError(f"{out} holds a run already; continue it with --resume, or give another --out")
+def _check_out(out: Path, resume: bool, settings: dict[str, Any]) -> None:
+    """Refuse to write over a run, and to resume one that is not there or was begun otherwise."""
+    if not resume:
+        if _last(out).is_file():
+            raise ValueError(f"{out} holds a run already; continue it with --resume, or give another --out")
+        return
+    if (out / CONFIG).is_file():
+        sweep(out)
+        for line in check_settings(out, settings, _defaults()):
+            console.print(f"resumed with{line}", markup=False, highlight=False, soft_wrap=True)
+    elif not _last(out).is_file():
+        raise FileNotFoundError(f"nothing to resume: no {_last(out)}; leave --resume away to start anew")
+
+
+def _defaults() -> dict[str, Any]:
+    parameters = inspect.signature(train).parameters.values()
+    flat = {each.name: each.default for each in parameters if each.default is not each.empty}
+    return _plain_settings({**flat, "data": DataConfig(), "model": ModelChoice(), "optimisation": Optimisation()})
 
 
 def _record(out: Path, settings: dict[str, Any]) -> None:
     """Write the resolved configuration, which can be given to --config again, and what it ran with."""
-    plain = {
-        key: asdict(value) if key in ("data", "model", "optimisation") else value for key, value in settings.items()
-    }
-    plain.pop("resume")
-    write_text(out / "config.yaml", yaml.safe_dump(_plain(plain), sort_keys=False, allow_unicode=True))
+    write_text(out / CONFIG, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     write_json(out / "environment.json", {**versions(), "commit": _commit()})
 
 
+def _plain_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of ``train`` as plain values."""
+    return {name: _plain(value) for name, value in settings.items() if name != "resume"}
+
+
 def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
