@@ -62,7 +62,7 @@ def at_step(epoch: int, batch: int, act: Callable[[], Any]) -> None:
             act()
         return step(self, images, batch_index)
 
-    LocalizationTask.training_step = acting  # type: ignore[method-assign]
+    LocalizationTask.training_step = acting
 
 
 def die() -> None:
@@ -99,7 +99,7 @@ def dying_between_best_and_last() -> None:
 
 
 def dying_while_measuring() -> None:
-    command.measure = lambda *_, **__: die()  # type: ignore[attr-defined]
+    command.measure = lambda *_, **__: die()
 
 
 def dying_while_the_threshold_is_stored() -> None:

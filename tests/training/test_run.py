@@ -112,6 +112,27 @@ def test_best_is_the_epoch_with_the_best_held_out_labels(run: Path) -> None:
     assert read_checkpoint(run / "checkpoints/last.ckpt")["epoch"] == 1
 
 
+def test_a_run_with_few_photographs_tells_what_it_learns_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = DataConfig(name="scenes", per_class=2, draw=3, resize=36, crop=32, options={"size": 40, "length": 24})
+    best = tiny_run(tmp_path / "few", data=data, optimisation=Optimisation(epochs=2, batch_size=100, freeze="blocks"))
+    assert read_checkpoint(best)["global_step"] == 2
+    printed = capsys.readouterr().err
+    assert "12 photographs of 6 classes from scenes" in printed
+    assert "the batch of 100 is larger than the set: each step learns from all 12 photographs" in printed
+    assert "tunable: 0.01 M of the backbone's 0.03 M" in printed
+    config = yaml.safe_load((tmp_path / "few/config.yaml").read_text())
+    assert (config["data"]["per_class"], config["data"]["draw"], config["optimisation"]["freeze"]) == (2, 3, "blocks")
+
+
+def test_more_photographs_than_there_are(tmp_path: Path) -> None:
+    data = replace(tiny_settings(tmp_path)["data"], per_class=5)
+    with pytest.raises(ValueError, match="asks for 5 pictures of each class; scenes train has fewer of these: stripes"):
+        tiny_run(tmp_path / "run", data=data)
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_a_method_learns_is_logged(tmp_path: Path) -> None:
     settings = tiny_settings(tmp_path / "scm")
     data = DataConfig(name="scenes", resize=36, crop=32, options={"size": 40, "length": 16})

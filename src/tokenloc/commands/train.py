@@ -21,6 +21,7 @@ from tokenloc.commands.looking import calibrated, threshold_of
 from tokenloc.commands.photographs import data_of
 from tokenloc.commands.results import BOXES, METRICS, print_results, save_figures, save_tables
 from tokenloc.data import ImageDataset, Preprocessing, create_dataset
+from tokenloc.data.stratified import few_shot
 from tokenloc.inference import Localizer, Viewing, choose_device
 from tokenloc.inference.evaluation import calibrate_threshold, measure
 from tokenloc.methods import Method, create_model
@@ -29,6 +30,7 @@ from tokenloc.reporting.training import save_training_curves
 from tokenloc.training.checkpoint import Card, load_checkpoint, store_threshold, versions
 from tokenloc.training.config import DataConfig, DataSource, ModelChoice, Optimisation
 from tokenloc.training.fit import CHECKPOINTS, Photographs, fit
+from tokenloc.training.freezing import freeze, told
 from tokenloc.training.interruption import StoppedError
 from tokenloc.training.resuming import CONFIG, check_settings
 
@@ -72,14 +74,14 @@ def train(
     lightning.seed_everything(seed, workers=True, verbose=False)  # before the head is drawn
     judged = get_protocol(protocol)
     _check_out(out, resume, settings)
-    photographs = create_dataset(data.name, data.root, "train", data.classes, **data.options)
+    photographs = _to_learn_from(data)
     held_out = _split(data, data.val_split, photographs)
     network = _create(model, data, photographs)
+    tunable = freeze(network, optimisation.freeze)
     card = _card(network, data, photographs)
     _record(out, settings)
-    console.print(
-        f"{len(photographs)} photographs of {len(photographs.classes)} classes from {data.name}", highlight=False
-    )
+    for line in _begun(photographs, optimisation.batch_size, told(tunable, network, optimisation.freeze)):
+        console.print(line, highlight=False, soft_wrap=True)
     feed = Photographs(photographs, held_out, card.preprocessing, optimisation.batch_size, workers, seed)
     run: dict[str, Any] = {"seed": seed, "device": device, "precision": precision, "save_minutes": save_minutes}
     with _telling_how_to_go_on(out):
@@ -127,6 +129,19 @@ def _after(best: Path, out: Path, judged: Protocol, data: DataConfig, workers: i
     write_json(out / METRICS, {**measured.to_dict(), **described, **source_entry})
     save_tables(measured, out)
     save_figures(Localizer(model, card, measured.evaluation.threshold, protocol=judged), test, out / "figures")
+
+
+def _to_learn_from(data: DataConfig) -> ImageDataset:
+    photographs = create_dataset(data.name, data.root, "train", data.classes, **data.options)
+    return photographs if data.per_class is None else few_shot(photographs, data.per_class, data.draw)
+
+
+def _begun(photographs: ImageDataset, batch_size: int, tunable: str) -> list[str]:
+    """Return what is told of a training at its begin."""
+    count = len(photographs)
+    lines = [f"{count} photographs of {len(photographs.classes)} classes from {photographs.name}", tunable]
+    small = f"the batch of {batch_size} is larger than the set: each step learns from all {count} photographs"
+    return [*lines, small] if batch_size > count else lines
 
 
 def _split(data: DataConfig, split: str | None, train: ImageDataset | None) -> ImageDataset | None:
