@@ -20,6 +20,7 @@ from tokenloc.commands.console import console, progress
 from tokenloc.commands.looking import calibrated, threshold_of
 from tokenloc.commands.photographs import data_of
 from tokenloc.commands.results import BOXES, METRICS, print_results, save_figures, save_tables
+from tokenloc.commands.runs import SEED, groups_to_json, print_runs, read_run
 from tokenloc.data import ImageDataset, Preprocessing, create_dataset
 from tokenloc.data.stratified import few_shot
 from tokenloc.inference import Localizer, Viewing, choose_device
@@ -34,6 +35,8 @@ from tokenloc.training.freezing import freeze, told
 from tokenloc.training.interruption import StoppedError
 from tokenloc.training.resuming import CONFIG, check_settings
 
+SEEDS = "seeds.json"
+
 
 def train(
     *,
@@ -43,6 +46,7 @@ def train(
     out: Path = Path("runs/latest"),
     protocol: str = "standard",
     seed: int = 0,
+    seeds: list[int] | None = None,
     resume: bool = False,
     device: str = "auto",
     precision: str = "32-true",
@@ -61,6 +65,7 @@ def train(
         out: the run's folder.
         protocol: by which boxes are judged; see `tokenloc list protocols`.
         seed: of everything random.
+        seeds: train once with each of these instead, in OUT/seed-N, and print mean and spread; see `tokenloc compare`.
         resume: go on with the interrupted run in the folder; it ends with the weights of one that never was.
         device: auto, cpu, cuda or mps.
         precision: 32-true, bf16-mixed or 16-mixed.
@@ -68,8 +73,10 @@ def train(
         save_minutes: last.ckpt is saved at the end of every epoch, and within one after so many minutes.
 
     Returns:
-        the path of the best checkpoint.
+        the path of the best checkpoint; with ``seeds``, that of the first.
     """
+    if seeds is not None:
+        return _repeat({**locals(), "seeds": None}, seeds, out, resume)
     settings = _plain_settings(locals())
     lightning.seed_everything(seed, workers=True, verbose=False)  # before the head is drawn
     judged = get_protocol(protocol)
@@ -89,6 +96,28 @@ def train(
         save_training_curves(out / "logs", out / "figures" / "training.png")
         _after(best, out, judged, data, workers, device)
     return best
+
+
+def _repeat(settings: dict[str, Any], seeds: list[int], out: Path, resume: bool) -> Path:
+    """Train once with each seed; to resume is to leave out what is measured, go on with what began, begin the rest."""
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds must be different numbers, at least one; got {seeds}")
+    folders = {seed: out / f"{SEED}{seed}" for seed in seeds}
+    try:
+        for seed, folder in folders.items():
+            begun = resume and (folder / CONFIG).is_file()
+            one = {**settings, "seed": seed, "out": folder, "resume": begun}
+            if begun and (folder / METRICS).is_file():
+                _check_out(folder, True, _plain_settings(one))
+            else:
+                train(**one)
+    except KeyboardInterrupt as end:
+        raise KeyboardInterrupt(f"{end}; or, for all seeds, the same command with --resume") from end
+    if settings["data"].test_split is not None:
+        runs = [read_run(folder) for folder in folders.values()]
+        print_runs({str(out): runs})
+        write_json(out / SEEDS, {"protocol": runs[0].protocol, "groups": groups_to_json({str(out): runs})})
+    return folders[seeds[0]] / CHECKPOINTS / "best.ckpt"
 
 
 def _last(out: Path) -> Path:
@@ -199,7 +228,7 @@ def _record(out: Path, settings: dict[str, Any]) -> None:
 
 def _plain_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of ``train`` as plain values."""
-    return {name: _plain(value) for name, value in settings.items() if name != "resume"}
+    return {name: _plain(value) for name, value in settings.items() if name not in ("resume", "seeds")}
 
 
 def _plain(value: Any) -> Any:
