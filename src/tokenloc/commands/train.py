@@ -28,12 +28,13 @@ from tokenloc.inference.evaluation import calibrate_threshold, measure
 from tokenloc.methods import Method, create_model
 from tokenloc.metrics.stored_boxes import writing_boxes
 from tokenloc.reporting.training import save_training_curves
-from tokenloc.training.checkpoint import Card, load_checkpoint, store_threshold, versions
+from tokenloc.training.checkpoint import Card, load_checkpoint, read_checkpoint, store_threshold, versions
 from tokenloc.training.config import DataConfig, DataSource, ModelChoice, Optimisation
 from tokenloc.training.fit import CHECKPOINTS, Photographs, fit
 from tokenloc.training.freezing import freeze, told
 from tokenloc.training.interruption import StoppedError
 from tokenloc.training.resuming import CONFIG, check_settings
+from tokenloc.training.selection import Selection
 
 SEEDS = "seeds.json"
 
@@ -84,15 +85,16 @@ def train(
     photographs = _to_learn_from(data)
     held_out = _split(data, data.val_split, photographs)
     network = _create(model, data, photographs)
-    tunable = freeze(network, optimisation.freeze)
+    tunable = told(freeze(network, optimisation.freeze), network, optimisation.freeze)
     card = _card(network, data, photographs)
+    selection = _selection(data, held_out, card.preprocessing, judged, workers)
     _record(out, settings)
-    for line in _begun(photographs, optimisation.batch_size, told(tunable, network, optimisation.freeze)):
-        console.print(line, highlight=False, soft_wrap=True)
+    _tell_begin(photographs, optimisation.batch_size, tunable)
     feed = Photographs(photographs, held_out, card.preprocessing, optimisation.batch_size, workers, seed)
-    run: dict[str, Any] = {"seed": seed, "device": device, "precision": precision, "save_minutes": save_minutes}
+    run: dict[str, Any] = {"device": device, "precision": precision, "save_minutes": save_minutes}
     with _telling_how_to_go_on(out):
-        best = fit(network, feed, card, optimisation, out, resume=_last(out).is_file(), **run)
+        resumed = _last(out).is_file()
+        best = fit(network, feed, card, optimisation, out, seed=seed, resume=resumed, selection=selection, **run)
         save_training_curves(out / "logs", out / "figures" / "training.png")
         _after(best, out, judged, data, workers, device)
     return best
@@ -154,8 +156,10 @@ def _after(best: Path, out: Path, judged: Protocol, data: DataConfig, workers: i
         measured = measure(model, test, card.preprocessing, judged, fixed, keep=keep, **options)
     print_results(measured, source)
     described = {"model": asdict(card.model), "data": data_of(card, DataSource(), data.test_split, "measured")}
-    source_entry = {"threshold_source": source} if source else {}
-    write_json(out / METRICS, {**measured.to_dict(), **described, **source_entry})
+    sources = {"threshold_source": source} if source else {}
+    chosen = {"epoch": read_checkpoint(best)["epoch"] + 1, "epoch_source": _epoch_source(data)}
+    console.print(f"epoch {chosen['epoch']}: {chosen['epoch_source']}", highlight=False, soft_wrap=True)
+    write_json(out / METRICS, {**measured.to_dict(), **described, **sources, **chosen})
     save_tables(measured, out)
     save_figures(Localizer(model, card, measured.evaluation.threshold, protocol=judged), test, out / "figures")
 
@@ -165,12 +169,41 @@ def _to_learn_from(data: DataConfig) -> ImageDataset:
     return photographs if data.per_class is None else few_shot(photographs, data.per_class, data.draw)
 
 
-def _begun(photographs: ImageDataset, batch_size: int, tunable: str) -> list[str]:
-    """Return what is told of a training at its begin."""
+def _tell_begin(photographs: ImageDataset, batch_size: int, tunable: str) -> None:
     count = len(photographs)
     lines = [f"{count} photographs of {len(photographs.classes)} classes from {photographs.name}", tunable]
-    small = f"the batch of {batch_size} is larger than the set: each step learns from all {count} photographs"
-    return [*lines, small] if batch_size > count else lines
+    if batch_size > count:
+        lines.append(f"the batch of {batch_size} is larger than the set: each step learns from all {count} photographs")
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _selection(
+    data: DataConfig, held_out: ImageDataset | None, preprocessing: Preprocessing, judged: Protocol, workers: int
+) -> Selection:
+    """Return by what the best epoch is chosen; refuse boxes where there are none."""
+    if data.select == "top1_cls":
+        return Selection()
+    if held_out is None or not held_out.has_boxes:
+        lacking = "data.val_split is not given" if held_out is None else f"{held_out.split} of {held_out.name} has none"
+        raise ValueError(f"data.select={data.select!r} chooses the best epoch by held-out boxes, and {lacking}")
+    photographs: ImageDataset = held_out
+
+    def judge(model: Method) -> float:
+        value = getattr(measure(model, photographs, preprocessing, judged, workers=workers).evaluation, data.select)
+        return float(value)
+
+    return Selection(data.select, judge)
+
+
+def _epoch_source(data: DataConfig) -> str:
+    """Return how the best epoch was chosen, with a mark where that was by the photographs that are measured."""
+    if data.val_split is None:
+        return "the last one"
+    mark = (
+        "; chosen on the very photographs that are measured, as an oracle" if data.val_split == data.test_split else ""
+    )
+    return f"the best {data.select} on {data.val_split} of {data.name}{mark}"
 
 
 def _split(data: DataConfig, split: str | None, train: ImageDataset | None) -> ImageDataset | None:

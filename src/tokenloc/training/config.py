@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Schedule = Literal["constant", "cosine", "step"]
+Select = Literal["top1_cls", "max_box_acc_v1", "max_box_acc_v2"]
 Freeze = Literal["none", "attention", "mlp", "blocks", "most"]
 
 
@@ -22,7 +23,9 @@ class DataConfig:
         draw: seed of that draw; the photographs of a draw with fewer are among those with more.
         resize: pixels; the picture is resized to a square of this side before the crop.
         crop: pixels; side of the network's input.
-        val_split: the split whose labels choose the best epoch; None to keep the last epoch.
+        val_split: the split that chooses the best epoch, by its labels alone; None to keep the last epoch.
+        select: by what of val_split instead: ``max_box_acc_v1``, GT-known at its best threshold, or ``max_box_acc_v2``,
+            both by its boxes.
         calibration_split: the split whose boxes choose the map threshold after training; None for no calibration.
         test_split: the split to measure on after training; None for no measurement.
         options: of the dataset.
@@ -36,6 +39,7 @@ class DataConfig:
     resize: int = 256
     crop: int = 224
     val_split: str | None = None
+    select: Select = "top1_cls"
     calibration_split: str | None = None
     test_split: str | None = None
     options: dict[str, Any] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
@@ -29,6 +29,7 @@ from tokenloc.training.checkpoint import Card, WholeCheckpointIO, read_checkpoin
 from tokenloc.training.config import Optimisation
 from tokenloc.training.interruption import Saving, StoppedError, stop_requests
 from tokenloc.training.module import DivergedError, LocalizationTask, epoch_seed
+from tokenloc.training.selection import Selection
 
 CHECKPOINTS = "checkpoints"
 
@@ -93,11 +94,12 @@ def fit(
     device: str = "auto",
     precision: str = "32-true",
     save_minutes: float = 15.0,
+    selection: Selection | None = None,
 ) -> Path:
     """Train a model; return the path of its best checkpoint.
 
     The best epoch is the one with the best classification accuracy on ``photographs.val`` (boxes play no part), or
-    the last one where there is none. Logs go to OUT/logs, for TensorBoard and as CSV.
+    what ``selection`` says, or the last one where there is none. Logs go to OUT/logs, for TensorBoard and as CSV.
 
     Args:
         model: what is trained, in place; it ends with the weights of the last epoch.
@@ -110,6 +112,7 @@ def fit(
         device: auto, cpu, cuda or mps.
         precision: of Lightning: 32-true, bf16-mixed, 16-mixed.
         save_minutes: within an epoch, last.ckpt is saved anew after so many minutes.
+        selection: by what the best epoch is chosen; None for the labels.
 
     Raises:
         FileNotFoundError: where there is no checkpoint to resume from.
@@ -120,30 +123,37 @@ def fit(
     """
     folder = out / CHECKPOINTS
     last = folder / "last.ckpt"
+    selection = selection or Selection()
     if resume:
         _check_same_model(last, card)
     task = LocalizationTask(model, optimisation, card, photographs.steps, seed)
-    numbers: dict[str, Any] = {"precision": precision}  # Lightning checks the name
     with _without_advice(), stop_requests() as request:
-        keepers = _keepers(folder, photographs.val is not None)
-        trainer = L.Trainer(
-            accelerator=device,
-            devices=1,
-            **numbers,
-            max_epochs=optimisation.epochs,
-            gradient_clip_val=optimisation.gradient_clip,
-            callbacks=[*keepers, Saving(last, request, save_minutes), RichProgressBar()],
-            logger=[TensorBoardLogger(out, name="logs"), CSVLogger(out, name="logs", flush_logs_every_n_steps=1)],
-            plugins=[WholeCheckpointIO()],
-            reload_dataloaders_every_n_epochs=1,
-            num_sanity_val_steps=0,
-            log_every_n_steps=10,
-            enable_model_summary=False,
-        )
-        _run(trainer, task, photographs, last, resume)
+        keepers = _keepers(folder, selection.logged if photographs.val is not None else None)
+        callbacks = [*selection.callbacks(), *keepers, Saving(last, request, save_minutes), RichProgressBar()]
+        _run(_trainer(out, optimisation, callbacks, device, precision), task, photographs, last, resume)
         if request.name is not None:
             raise StoppedError(f"training is finished and kept in {folder}")
     return folder / "best.ckpt"
+
+
+def _trainer(
+    out: Path, optimisation: Optimisation, callbacks: list[Callback], device: str, precision: str
+) -> L.Trainer:
+    numbers: dict[str, Any] = {"precision": precision}  # Lightning checks the name
+    return L.Trainer(
+        accelerator=device,
+        devices=1,
+        **numbers,
+        max_epochs=optimisation.epochs,
+        gradient_clip_val=optimisation.gradient_clip,
+        callbacks=callbacks,
+        logger=[TensorBoardLogger(out, name="logs"), CSVLogger(out, name="logs", flush_logs_every_n_steps=1)],
+        plugins=[WholeCheckpointIO()],
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+        enable_model_summary=False,
+    )
 
 
 def _run(trainer: L.Trainer, task: LocalizationTask, photographs: Photographs, last: Path, resume: bool) -> None:
@@ -160,12 +170,12 @@ def _run(trainer: L.Trainer, task: LocalizationTask, photographs: Photographs, l
         raise KeyboardInterrupt from end
 
 
-def _keepers(folder: Path, held_out: bool) -> list[ModelCheckpoint]:
-    """Return what keeps best.ckpt and last.ckpt, after every epoch; without held-out labels they are the same."""
+def _keepers(folder: Path, monitored: str | None) -> list[ModelCheckpoint]:
+    """Return what keeps best.ckpt and last.ckpt, after every epoch; where nothing is monitored they are the same."""
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
-    if not held_out:
+    if monitored is None:
         return [ModelCheckpoint(filename="best", save_last=True, **common)]
-    best = ModelCheckpoint(filename="best", monitor="val/top1_cls", mode="max", **common)
+    best = ModelCheckpoint(filename="best", monitor=monitored, mode="max", **common)
     return [best, ModelCheckpoint(filename="last", **common)]
 
 
