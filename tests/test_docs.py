@@ -11,7 +11,6 @@ import torch
 
 import tokenloc
 from tests.conftest import REPOSITORY
-from tokenloc.cli import _make_parser
 from tokenloc.data import DATASETS, list_datasets
 from tokenloc.methods import METHODS, create_model
 
@@ -70,10 +69,3 @@ def test_every_public_name_is_on_the_api_pages() -> None:
         found = package[f"{home}.{name}".removeprefix("tokenloc.")]
         found = found.final_target if found.is_alias else found
         assert found.docstring is not None, f"{home}.{name} has no docstring"
-
-
-def test_recipes_parse() -> None:
-    parser, _ = _make_parser()
-    for recipe in sorted((REPOSITORY / "recipes").rglob("[!_]*.yaml")):
-        settings = parser.parse_args(["train", "--config", str(recipe)]).train
-        assert settings.model.method in METHODS.names()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 import threading
 from collections import Counter
@@ -57,6 +58,15 @@ def folder_written_whole(path: str | Path, replace: bool = False) -> Iterator[Pa
         if path.exists():
             path.rename(old)
         new.rename(path)
+
+
+def sweep(folder: str | Path) -> None:
+    """Remove the half-written files that a killed process left in ``folder`` and its subfolders."""
+    for partial in (*Path(folder).glob(".partial-*"), *Path(folder).glob("*/.partial-*")):
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink()
 
 
 def _umask() -> int:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import sys
 from collections.abc import Callable, Collection, Sequence
 from importlib import import_module
 from importlib.resources import files
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 import docstring_parser
 from jsonargparse import ArgumentParser
 
+from tokenloc._names import unknown_name
+from tokenloc._recipes import recipe_file
 from tokenloc.commands.console import IncompleteError, console
 
 Command = Callable[..., Any]
@@ -38,9 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Mistakes are told in words, without a traceback.
     """
-    words = sys.argv[1:] if arguments is None else arguments
+    words = [_underscored(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     parser, commands = _make_parser([word for word in words if word in COMMANDS][:1])
-    settings = parser.instantiate(parser.parse_args([_underscored(word) for word in words]))
+    try:
+        words = _with_recipes(words)
+    except ValueError as error:
+        return _say(f"tokenloc: {error}", status=2)
+    settings = parser.instantiate(parser.parse_args(words))
     name = settings.subcommand
     values = {key: value for key, value in vars(settings[name]).items() if key not in ("config", "__default_config__")}
     try:
@@ -49,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(str(error), status=1)
     except (ValueError, OSError, ImportError) as error:
         return _say(f"tokenloc {name}: {error}", status=2)
-    except KeyboardInterrupt:
-        return _say(f"tokenloc {name}: interrupted", status=130)
+    except KeyboardInterrupt as end:
+        return _say(f"tokenloc {name}: {str(end) or 'interrupted'}", status=130)
     return 0
 
 
@@ -64,14 +71,42 @@ def _underscored(word: str) -> str:
     return "--" + flag[2:].replace("-", "_") + equals + value if word.startswith("--") else word
 
 
+def _with_recipes(words: Sequence[str]) -> list[str]:
+    """Return ``words`` with the file in place of a recipe's name.
+
+    >>> _with_recipes(["train", "--seed", "1"])
+    ['train', '--seed', '1']
+    """
+    found = list(words)
+    for place, (before, word) in enumerate(zip(["", *words], words, strict=False)):
+        if before == "--config":
+            found[place] = recipe_file(word)
+        elif word.startswith("--config="):
+            found[place] = "--config=" + recipe_file(word.removeprefix("--config="))
+    return found
+
+
+class _Parser(ArgumentParser):
+    """Names the nearest option where a recipe has one that there is not."""
+
+    options: Collection[str] = ()
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """End as every mistake in the input does."""
+        unknown = re.search(r"does not accept option '([^']+)'", message)
+        if unknown is None:
+            super().error(message, ex)
+        sys.exit(_say(f"tokenloc: {unknown_name('option', unknown[1], self.options)}", status=2))
+
+
 def _say(message: str, status: int) -> int:
     console.print(message, markup=False, highlight=False, soft_wrap=True)
     return status
 
 
-def _make_parser(wanted: Collection[str] = tuple(COMMANDS)) -> tuple[ArgumentParser, dict[str, Command]]:
+def _make_parser(wanted: Collection[str] = tuple(COMMANDS)) -> tuple[_Parser, dict[str, Command]]:
     """Return a parser that knows all commands by name, and the ``wanted`` ones, which it imports, with their flags."""
-    parser = ArgumentParser(prog="tokenloc", description="Learn to draw boxes from image labels alone.")
+    parser = _Parser(prog="tokenloc", description="Learn to draw boxes from image labels alone.")
     subcommands = parser.add_subcommands()
     commands: dict[str, Command] = {}
     for name, place in COMMANDS.items():
@@ -80,6 +115,7 @@ def _make_parser(wanted: Collection[str] = tuple(COMMANDS)) -> tuple[ArgumentPar
         if name in wanted:
             commands[name] = getattr(import_module(f"tokenloc.commands.{module}"), function)
             subparser = _command_parser(commands[name])
+            parser.options = list(subparser.get_defaults().keys())
         subcommands.add_subcommand(name, subparser, help=_summary(module, function))
     return parser, commands
 

@@ -70,7 +70,8 @@ def test_an_interrupted_run_goes_on_and_ends_as_one_that_was_not(
 ) -> None:
     folder = photographs(tmp_path / "mine", 12)
     (folder / "002.jpg").write_bytes(b"broken")
-    options = ["--batch_size", "2", "--top_k", "2", "--masks", "--objects", "all"]
+    # One by one: in other company a picture's scores differ in their last bit.
+    options = ["--batch_size", "1", "--top_k", "2", "--masks", "--objects", "all"]
     words = ["localize", checkpoint, str(folder), *options, "--format", *list_formats(), "--out"]
     assert main([*words, str(tmp_path / "whole")]) == 1
     with monkeypatch.context() as patched:

@@ -38,8 +38,8 @@ def dataset(tmp_path: Path, make_picture: Callable[..., Path]) -> ImageDataset:
     return ImageDataset("train", list("abcdefghij"), [Sample(p.name, p, n) for n, p in enumerate(paths)])
 
 
-def _labelled(dataset: ImageDataset) -> LabelledPictures:
-    return LabelledPictures(dataset, train_transform(SMALL))
+def _labelled(dataset: ImageDataset, seed: int | None = None) -> LabelledPictures:
+    return LabelledPictures(dataset, train_transform(SMALL), seed=seed)
 
 
 def test_training_replaces_broken_pictures_by_the_next(dataset: ImageDataset, caplog: pytest.LogCaptureFixture) -> None:
@@ -88,17 +88,36 @@ def test_a_sufficient_size_is_passed_on(tmp_path: Path, make_picture: Callable[.
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_training_batches_follow_from_the_seed(dataset: ImageDataset, workers: int) -> None:
-    def run(seed: int) -> list[torch.Tensor]:
-        torch.manual_seed(7)
-        batches = list(training_loader(_labelled(dataset), 4, workers=workers, seed=seed))
+def test_training_batches_follow_from_the_seed_whoever_reads_them(dataset: ImageDataset, workers: int) -> None:
+    def run(seed: int, workers: int = workers) -> list[torch.Tensor]:
+        torch.rand(seed + workers)  # the state of the global generator is of no concern
+        batches = list(training_loader(_labelled(dataset, seed), 4, workers=workers, seed=seed))
         assert [tuple(images.shape) for images, _ in batches] == [(4, 3, 6, 8)] * 2
         assert all(labels.dtype == torch.int64 for _, labels in batches)
         return [tensor for batch in batches for tensor in batch]
 
-    first, again, other = run(0), run(0), run(1)
+    first, again, other = run(0), run(0, workers=0), run(1)
     torch.testing.assert_close(first, again, rtol=0, atol=0)
     assert any(not torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_a_seeded_picture_leaves_the_global_generator_alone(dataset: ImageDataset) -> None:
+    pictures = _labelled(dataset, seed=5)
+    torch.manual_seed(1)
+    image = pictures[1][0]
+    drawn = torch.rand(3)
+    torch.manual_seed(1)
+    assert torch.equal(drawn, torch.rand(3))
+    assert torch.equal(image, pictures[1][0])
+    crops = {_labelled(dataset, seed)[1][0].sum().item() for seed in range(8)}
+    assert len(crops) > 1
+
+
+def test_a_loader_begins_where_it_is_told_and_counts_all(dataset: ImageDataset) -> None:
+    whole = list(training_loader(_labelled(dataset, 0), 4, seed=3, drop_last=False))
+    rest = training_loader(_labelled(dataset, 0), 4, seed=3, drop_last=False, start=1)
+    torch.testing.assert_close(list(rest), whole[1:], rtol=0, atol=0)
+    assert len(rest) == len(whole) == 3
 
 
 def test_a_last_smaller_batch_is_dropped_unless_it_is_the_only_one(dataset: ImageDataset) -> None:

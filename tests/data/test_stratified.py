@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenloc.data.base import ImageDataset, Sample
-from tokenloc.data.stratified import stratified_indices, stratified_split
+from tokenloc.data.stratified import few_shot, stratified_indices, stratified_split
 
 
 def _dataset(counts: dict[str, int]) -> ImageDataset:
@@ -72,3 +72,35 @@ def test_scarce_classes_are_named() -> None:
 def test_rounding_never_takes_the_last_sample_of_the_rest() -> None:
     parts = stratified_indices(["a", "b", "c"], ["x"] * 3, [0.5, 0.25])
     assert [len(part) for part in parts] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("per_class", [1, 3, 5])
+def test_few_of_every_class(per_class: int) -> None:
+    dataset = _dataset({"ant": 5, "bee": 9, "cat": 30})
+    drawn = few_shot(dataset, per_class, draw=2)
+    assert [sample.label for sample in drawn] == [label for label in range(3) for _ in range(per_class)]
+    assert drawn.classes == dataset.classes
+    assert {sample.id for sample in drawn} <= {sample.id for sample in dataset}
+    assert [sample.id for sample in few_shot(dataset, per_class, draw=2)] == [sample.id for sample in drawn]
+
+
+def test_draws_differ_are_nested_and_do_not_hang_together() -> None:
+    dataset = _dataset({"ant": 30, "bee": 30})
+    draws = [{sample.id for sample in few_shot(dataset, 3, draw)} for draw in range(10)]
+    assert len({frozenset(drawn) for drawn in draws}) == 10
+    for draw, drawn in enumerate(draws):
+        assert drawn < {sample.id for sample in few_shot(dataset, 5, draw)}
+    alone = {sample.id for sample in few_shot(_dataset({"bee": 30}), 3, 4)}
+    assert alone == {id_ for id_ in draws[4] if id_.startswith("bee")}
+    counts = [sum(f"ant/{number}.jpg" in drawn for drawn in draws) for number in range(30)]
+    assert max(counts) <= 5  # no picture is drawn again and again
+
+
+def test_more_than_there_are_and_less_than_one() -> None:
+    dataset = _dataset({"ant": 2, "bee": 5, "cat": 3})
+    with pytest.raises(
+        ValueError, match="asks for 4 pictures of each class; .* has fewer of these: ant with 2, cat with 3"
+    ):
+        few_shot(dataset, 4)
+    with pytest.raises(ValueError, match=r"data\.per_class must be at least 1; got 0"):
+        few_shot(dataset, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,30 +77,6 @@ def test_another_seed_gives_other_weights(run: Path, tmp_path: Path) -> None:
     assert not same(weights(run / "checkpoints/last.ckpt"), weights(tmp_path / "other/checkpoints/last.ckpt"))
 
 
-class KilledError(Exception):
-    """Stands for a killed process."""
-
-
-def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tokenloc.training.module import LocalizationTask
-
-    step = LocalizationTask.training_step
-
-    def stops(self: LocalizationTask, batch: object, batch_index: int) -> torch.Tensor:
-        if self.current_epoch == 1 and batch_index == 1:
-            raise KilledError
-        return step(self, batch, batch_index)
-
-    monkeypatch.setattr(LocalizationTask, "training_step", stops)
-    with pytest.raises(KilledError):
-        tiny_run(tmp_path / "broken")
-    monkeypatch.undo()
-    tiny_run(tmp_path / "broken", resume=True)
-    assert same(weights(run / "checkpoints/last.ckpt"), weights(tmp_path / "broken/checkpoints/last.ckpt"))
-
-
 def test_a_run_is_not_written_over(run: Path) -> None:
     with pytest.raises(ValueError, match="holds a run already; continue it with --resume, or give another --out"):
         tiny_run(run)
@@ -110,10 +87,9 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
         tiny_run(tmp_path / "none", resume=True)
 
 
-def test_resuming_another_model_shows_the_difference(run: Path, tmp_path: Path) -> None:
-    import shutil
-
+def test_a_checkpoint_of_another_model_is_not_resumed(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "copy")
+    (tmp_path / "copy/config.yaml").unlink()  # which tells the difference of settings; see test_nothing_lost.py
     settings = tiny_settings(tmp_path / "copy", resume=True)
     settings["model"].options = {"head": "fc"}
     with pytest.raises(
@@ -134,6 +110,27 @@ def test_best_is_the_epoch_with_the_best_held_out_labels(run: Path) -> None:
     callbacks = read_checkpoint(run / "checkpoints/best.ckpt")["callbacks"]
     assert [value["monitor"] for value in callbacks.values()] == ["val/top1_cls", None]
     assert read_checkpoint(run / "checkpoints/last.ckpt")["epoch"] == 1
+
+
+def test_a_run_with_few_photographs_tells_what_it_learns_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = DataConfig(name="scenes", per_class=2, draw=3, resize=36, crop=32, options={"size": 40, "length": 24})
+    best = tiny_run(tmp_path / "few", data=data, optimisation=Optimisation(epochs=2, batch_size=100, freeze="blocks"))
+    assert read_checkpoint(best)["global_step"] == 2
+    printed = capsys.readouterr().err
+    assert "12 photographs of 6 classes from scenes" in printed
+    assert "the batch of 100 is larger than the set: each step learns from all 12 photographs" in printed
+    assert "tunable: 0.01 M of the backbone's 0.03 M" in printed
+    config = yaml.safe_load((tmp_path / "few/config.yaml").read_text())
+    assert (config["data"]["per_class"], config["data"]["draw"], config["optimisation"]["freeze"]) == (2, 3, "blocks")
+
+
+def test_more_photographs_than_there_are(tmp_path: Path) -> None:
+    data = replace(tiny_settings(tmp_path)["data"], per_class=5)
+    with pytest.raises(ValueError, match="asks for 5 pictures of each class; scenes train has fewer of these: stripes"):
+        tiny_run(tmp_path / "run", data=data)
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_a_method_learns_is_logged(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
-from tokenloc._names import matching
+from tokenloc._recipes import list_recipes
 from tokenloc.backbones import list_backbones
 from tokenloc.boxes import list_protocols
 from tokenloc.commands.console import IncompleteError
@@ -17,11 +17,6 @@ from tokenloc.training.config import DataConfig
 
 Kind = Literal["methods", "backbones", "datasets", "protocols", "recipes"]
 SHOWN_PROBLEMS = 20
-
-
-def list_recipes(pattern: str | None = None) -> list[str]:
-    """Return the recipes below ./recipes, sorted; ``pattern`` is a shell wildcard."""
-    return matching((path.as_posix() for path in Path("recipes").rglob("[!_]*.yaml")), pattern)
 
 
 LISTS: dict[str, Callable[[str | None], list[str]]] = {

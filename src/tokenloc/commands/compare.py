@@ -1,10 +1,9 @@
-"""``tokenloc compare``: whether one run is really better than another."""
+"""``tokenloc compare``: runs side by side, and whether one of two is really better than the other."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from rich.table import Table
 
 from tokenloc._files import write_json, write_text
 from tokenloc.commands.console import console
-from tokenloc.commands.results import IMAGES, METRICS
+from tokenloc.commands.results import IMAGES
+from tokenloc.commands.runs import Run, groups_to_json, print_runs, read_runs, require_one_protocol
 from tokenloc.metrics.confidence import Comparison, compare
 from tokenloc.metrics.images import read_table
 
@@ -20,45 +20,45 @@ COMPARED = ("gt_known", "top1_loc")
 Hits = dict[str, float | None]
 
 
-def compare_runs(first: Path, second: Path, *, out: Path | None = None) -> list[Comparison]:
-    """Compare two runs image by image: which one wins where, and if the difference is more than chance.
+def compare_runs(runs: list[Path], *, out: Path | None = None) -> list[Comparison]:
+    """Put runs side by side, with the mean and spread of repeats; of two, tell which one wins where, and if by chance.
 
-    The test is McNemar's exact test on the images that one run alone gets right, for GT-known and for Top-1 Loc.
+    Two runs on the same images are compared image by image. The test is McNemar's exact test on the images that one
+    run alone gets right, for GT-known and for Top-1 Loc.
 
     Args:
-        first: the folder of a run, or of an evaluation, with metrics.json and images.csv.
-        second: the folder of another, on the same images and under the same protocol.
-        out: a folder to write comparison.json and comparison.csv to (images that one run alone gets right).
+        runs: folders of runs, or of evaluations, with metrics.json and, of two, images.csv; or the folder of a
+            `tokenloc train --seeds`, with a run for each seed. All under the same protocol.
+        out: a folder to write runs.json to; of two runs also comparison.json and comparison.csv (images that one run
+            alone gets right).
 
     Returns:
-        the comparisons; none of a metric that a run lacks.
+        the comparisons of two runs; none of a metric that one lacks.
     """
-    protocols = [_protocol(folder) for folder in (first, second)]
-    if protocols[0] != protocols[1]:
-        raise ValueError(f"{first} is under protocol {protocols[0]!r}, {second} under {protocols[1]!r}: expected one")
-    one, other = (read_table(folder / IMAGES) for folder in (first, second))
+    groups = {str(folder): read_runs(folder) for folder in runs}
+    every = [run for group in groups.values() for run in group]
+    require_one_protocol(every)
+    print_runs(groups)
+    if out is not None:
+        write_json(out / "runs.json", {"protocol": every[0].protocol, "groups": groups_to_json(groups)})
+    return _compared(every[0], every[1], out) if len(every) == len(groups) == 2 else []
+
+
+def _compared(first: Run, second: Run, out: Path | None) -> list[Comparison]:
+    one, other = (read_table(run.folder / IMAGES) for run in (first, second))
     hits = {metric: (_column(one, metric), _column(other, metric)) for metric in COMPARED}
     compared = [compare(*pair, metric=metric) for metric, pair in hits.items()]
     found = [comparison for comparison in compared if comparison is not None]
     if not found:
-        raise ValueError(f"{first} and {second} have no image with {' or '.join(COMPARED)} in both: there are no boxes")
-    _print(found, first, second)
+        raise ValueError(
+            f"{first.folder} and {second.folder} have no image with {' or '.join(COMPARED)} in both: there are no boxes"
+        )
+    _print(found, first.folder, second.folder)
     if out is not None:
-        runs = {"first": str(first), "second": str(second), "protocol": protocols[0]}
-        write_json(out / "comparison.json", {**runs, "metrics": {item.metric: item.to_dict() for item in found}})
+        sides = {"first": str(first.folder), "second": str(second.folder), "protocol": first.protocol}
+        write_json(out / "comparison.json", {**sides, "metrics": {item.metric: item.to_dict() for item in found}})
         write_text(out / "comparison.csv", _wins(hits))
     return found
-
-
-def _protocol(folder: Path) -> str:
-    path = folder / METRICS
-    if not path.is_file():
-        raise FileNotFoundError(f"no {path}: expected the folder of a run or of an evaluation")
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["protocol"])
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"names no protocol ({type(error).__name__}: {error})"
-        raise ValueError(f"{path} {reason}; measure the run with `tokenloc evaluate`") from error
 
 
 def _column(table: list[dict[str, Any]], name: str) -> Hits:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from tokenloc._files import sweep
 from tokenloc.inference import Finding
 
 if sys.platform != "win32":
@@ -149,7 +149,7 @@ def open_journal(path: Path, settings: Mapping[str, Any], overwrite: bool = Fals
         if journal.settings is not None and journal.settings != plain and len(journal) and not overwrite:
             raise ValueError(_refusal(journal, plain))
         if journal.settings is not None:
-            _sweep(path.parent)
+            sweep(path.parent)
         if journal.settings != plain:
             journal.begin(plain)
         journal.write({"process": os.getpid()})
@@ -160,15 +160,6 @@ def open_journal(path: Path, settings: Mapping[str, Any], overwrite: bool = Fals
                 _remove(file, path)
             raise
         _remove(file, path)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove the half-written files that a killed run left in ``folder`` and its subfolders."""
-    for partial in (*folder.glob(".partial-*"), *folder.glob("*/.partial-*")):
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        else:
-            partial.unlink()
 
 
 def _refusal(journal: Journal, settings: Mapping[str, Any]) -> str:

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import inspect
+import shlex
 import subprocess
-from dataclasses import asdict, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import lightning
 import yaml
 
-from tokenloc._files import write_json, write_text
+from tokenloc._files import sweep, write_json, write_text
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import console, progress
 from tokenloc.commands.looking import calibrated, threshold_of
 from tokenloc.commands.photographs import data_of
 from tokenloc.commands.results import BOXES, METRICS, print_results, save_figures, save_tables
+from tokenloc.commands.runs import SEED, groups_to_json, print_runs, read_run
 from tokenloc.data import ImageDataset, Preprocessing, create_dataset
+from tokenloc.data.stratified import few_shot
 from tokenloc.inference import Localizer, Viewing, choose_device
 from tokenloc.inference.evaluation import calibrate_threshold, measure
 from tokenloc.methods import Method, create_model
 from tokenloc.metrics.stored_boxes import writing_boxes
 from tokenloc.reporting.training import save_training_curves
-from tokenloc.training.checkpoint import Card, load_checkpoint, store_threshold, versions
+from tokenloc.training.checkpoint import Card, load_checkpoint, read_checkpoint, store_threshold, versions
 from tokenloc.training.config import DataConfig, DataSource, ModelChoice, Optimisation
 from tokenloc.training.fit import CHECKPOINTS, Photographs, fit
+from tokenloc.training.freezing import freeze, told
+from tokenloc.training.interruption import StoppedError
+from tokenloc.training.resuming import CONFIG, check_settings
+from tokenloc.training.selection import Selection
+
+SEEDS = "seeds.json"
 
 
 def train(
@@ -35,10 +47,12 @@ def train(
     out: Path = Path("runs/latest"),
     protocol: str = "standard",
     seed: int = 0,
+    seeds: list[int] | None = None,
     resume: bool = False,
     device: str = "auto",
     precision: str = "32-true",
     workers: int = 0,
+    save_minutes: float = 15.0,
 ) -> Path:
     """Train a method on photographs and their class labels; then calibrate and measure it where boxes are known.
 
@@ -52,32 +66,75 @@ def train(
         out: the run's folder.
         protocol: by which boxes are judged; see `tokenloc list protocols`.
         seed: of everything random.
-        resume: go on with the interrupted run in the folder.
+        seeds: train once with each of these instead, in OUT/seed-N, and print mean and spread; see `tokenloc compare`.
+        resume: go on with the interrupted run in the folder; it ends with the weights of one that never was.
         device: auto, cpu, cuda or mps.
         precision: 32-true, bf16-mixed or 16-mixed.
         workers: processes that read pictures.
+        save_minutes: last.ckpt is saved at the end of every epoch, and within one after so many minutes.
 
     Returns:
-        the path of the best checkpoint.
+        the path of the best checkpoint; with ``seeds``, that of the first.
     """
-    settings = dict(locals())
+    if seeds is not None:
+        return _repeat({**locals(), "seeds": None}, seeds, out, resume)
+    settings = _plain_settings(locals())
     lightning.seed_everything(seed, workers=True, verbose=False)  # before the head is drawn
     judged = get_protocol(protocol)
-    _check_out(out, resume)
-    photographs = create_dataset(data.name, data.root, "train", data.classes, **data.options)
+    _check_out(out, resume, settings)
+    photographs = _to_learn_from(data)
     held_out = _split(data, data.val_split, photographs)
     network = _create(model, data, photographs)
+    tunable = told(freeze(network, optimisation.freeze), network, optimisation.freeze)
     card = _card(network, data, photographs)
+    selection = _selection(data, held_out, card.preprocessing, judged, workers)
     _record(out, settings)
-    console.print(
-        f"{len(photographs)} photographs of {len(photographs.classes)} classes from {data.name}", highlight=False
-    )
+    _tell_begin(photographs, optimisation.batch_size, tunable)
     feed = Photographs(photographs, held_out, card.preprocessing, optimisation.batch_size, workers, seed)
-    run: dict[str, Any] = {"seed": seed, "resume": resume, "device": device, "precision": precision}
-    best = fit(network, feed, card, optimisation, out, **run)
-    save_training_curves(out / "logs", out / "figures" / "training.png")
-    _after(best, out, judged, data, workers, device)
+    run: dict[str, Any] = {"device": device, "precision": precision, "save_minutes": save_minutes}
+    with _telling_how_to_go_on(out):
+        resumed = _last(out).is_file()
+        best = fit(network, feed, card, optimisation, out, seed=seed, resume=resumed, selection=selection, **run)
+        save_training_curves(out / "logs", out / "figures" / "training.png")
+        _after(best, out, judged, data, workers, device)
     return best
+
+
+def _repeat(settings: dict[str, Any], seeds: list[int], out: Path, resume: bool) -> Path:
+    """Train once with each seed; to resume is to leave out what is measured, go on with what began, begin the rest."""
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds must be different numbers, at least one; got {seeds}")
+    folders = {seed: out / f"{SEED}{seed}" for seed in seeds}
+    try:
+        for seed, folder in folders.items():
+            begun = resume and (folder / CONFIG).is_file()
+            one = {**settings, "seed": seed, "out": folder, "resume": begun}
+            if begun and (folder / METRICS).is_file():
+                _check_out(folder, True, _plain_settings(one))
+            else:
+                train(**one)
+    except KeyboardInterrupt as end:
+        raise KeyboardInterrupt(f"{end}; or, for all seeds, the same command with --resume") from end
+    if settings["data"].test_split is not None:
+        runs = [read_run(folder) for folder in folders.values()]
+        print_runs({str(out): runs})
+        write_json(out / SEEDS, {"protocol": runs[0].protocol, "groups": groups_to_json({str(out): runs})})
+    return folders[seeds[0]] / CHECKPOINTS / "best.ckpt"
+
+
+def _last(out: Path) -> Path:
+    return out / CHECKPOINTS / "last.ckpt"
+
+
+@contextmanager
+def _telling_how_to_go_on(out: Path) -> Iterator[None]:
+    """Let an interruption say what is kept, and what to type to go on."""
+    try:
+        yield
+    except (StoppedError, KeyboardInterrupt) as end:
+        kept = str(end) or (f"{_last(out)} is kept" if _last(out).is_file() else "no checkpoint was written yet")
+        command = shlex.join(["tokenloc", "train", "--config", str(out / CONFIG), "--resume"])
+        raise KeyboardInterrupt(f"interrupted; {kept}; go on with: {command}") from end
 
 
 def _after(best: Path, out: Path, judged: Protocol, data: DataConfig, workers: int, device: str) -> None:
@@ -99,10 +156,54 @@ def _after(best: Path, out: Path, judged: Protocol, data: DataConfig, workers: i
         measured = measure(model, test, card.preprocessing, judged, fixed, keep=keep, **options)
     print_results(measured, source)
     described = {"model": asdict(card.model), "data": data_of(card, DataSource(), data.test_split, "measured")}
-    source_entry = {"threshold_source": source} if source else {}
-    write_json(out / METRICS, {**measured.to_dict(), **described, **source_entry})
+    sources = {"threshold_source": source} if source else {}
+    chosen = {"epoch": read_checkpoint(best)["epoch"] + 1, "epoch_source": _epoch_source(data)}
+    console.print(f"epoch {chosen['epoch']}: {chosen['epoch_source']}", highlight=False, soft_wrap=True)
+    write_json(out / METRICS, {**measured.to_dict(), **described, **sources, **chosen})
     save_tables(measured, out)
     save_figures(Localizer(model, card, measured.evaluation.threshold, protocol=judged), test, out / "figures")
+
+
+def _to_learn_from(data: DataConfig) -> ImageDataset:
+    photographs = create_dataset(data.name, data.root, "train", data.classes, **data.options)
+    return photographs if data.per_class is None else few_shot(photographs, data.per_class, data.draw)
+
+
+def _tell_begin(photographs: ImageDataset, batch_size: int, tunable: str) -> None:
+    count = len(photographs)
+    lines = [f"{count} photographs of {len(photographs.classes)} classes from {photographs.name}", tunable]
+    if batch_size > count:
+        lines.append(f"the batch of {batch_size} is larger than the set: each step learns from all {count} photographs")
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _selection(
+    data: DataConfig, held_out: ImageDataset | None, preprocessing: Preprocessing, judged: Protocol, workers: int
+) -> Selection:
+    """Return by what the best epoch is chosen; refuse boxes where there are none."""
+    if data.select == "top1_cls":
+        return Selection()
+    if held_out is None or not held_out.has_boxes:
+        lacking = "data.val_split is not given" if held_out is None else f"{held_out.split} of {held_out.name} has none"
+        raise ValueError(f"data.select={data.select!r} chooses the best epoch by held-out boxes, and {lacking}")
+    photographs: ImageDataset = held_out
+
+    def judge(model: Method) -> float:
+        value = getattr(measure(model, photographs, preprocessing, judged, workers=workers).evaluation, data.select)
+        return float(value)
+
+    return Selection(data.select, judge)
+
+
+def _epoch_source(data: DataConfig) -> str:
+    """Return how the best epoch was chosen, with a mark where that was by the photographs that are measured."""
+    if data.val_split is None:
+        return "the last one"
+    mark = (
+        "; chosen on the very photographs that are measured, as an oracle" if data.val_split == data.test_split else ""
+    )
+    return f"the best {data.select} on {data.val_split} of {data.name}{mark}"
 
 
 def _split(data: DataConfig, split: str | None, train: ImageDataset | None) -> ImageDataset | None:
@@ -132,26 +233,40 @@ def _card(network: Method, data: DataConfig, photographs: ImageDataset) -> Card:
     return Card(network.config, tuple(photographs.classes), preprocessing, None, source)
 
 
-def _check_out(out: Path, resume: bool) -> None:
-    """Refuse to write over a run, and to resume one that is not there."""
-    last = out / CHECKPOINTS / "last.ckpt"
-    if resume and not last.is_file():
-        raise FileNotFoundError(f"nothing to resume: no {last}; leave --resume away to start anew")
-    if not resume and last.is_file():
-        raise ValueError(f"{out} holds a run already; continue it with --resume, or give another --out")
+def _check_out(out: Path, resume: bool, settings: dict[str, Any]) -> None:
+    """Refuse to write over a run, and to resume one that is not there or was begun otherwise."""
+    if not resume:
+        if _last(out).is_file():
+            raise ValueError(f"{out} holds a run already; continue it with --resume, or give another --out")
+        return
+    if (out / CONFIG).is_file():
+        sweep(out)
+        for line in check_settings(out, settings, _defaults()):
+            console.print(f"resumed with{line}", markup=False, highlight=False, soft_wrap=True)
+    elif not _last(out).is_file():
+        raise FileNotFoundError(f"nothing to resume: no {_last(out)}; leave --resume away to start anew")
+
+
+def _defaults() -> dict[str, Any]:
+    parameters = inspect.signature(train).parameters.values()
+    flat = {each.name: each.default for each in parameters if each.default is not each.empty}
+    return _plain_settings({**flat, "data": DataConfig(), "model": ModelChoice(), "optimisation": Optimisation()})
 
 
 def _record(out: Path, settings: dict[str, Any]) -> None:
     """Write the resolved configuration, which can be given to --config again, and what it ran with."""
-    plain = {
-        key: asdict(value) if key in ("data", "model", "optimisation") else value for key, value in settings.items()
-    }
-    plain.pop("resume")
-    write_text(out / "config.yaml", yaml.safe_dump(_plain(plain), sort_keys=False, allow_unicode=True))
+    write_text(out / CONFIG, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     write_json(out / "environment.json", {**versions(), "commit": _commit()})
 
 
+def _plain_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of ``train`` as plain values."""
+    return {name: _plain(value) for name, value in settings.items() if name not in ("resume", "seeds")}
+
+
 def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler
 
 from tokenloc.boxes.frame import Frame
 from tokenloc.data.base import ImageDataset, mask_fault
@@ -34,15 +37,21 @@ class LabelledPictures(Dataset[tuple[torch.Tensor, int]]):
         transform: from an RGB PIL image to [3, H, W].
         min_size: (width, height) that suffices for the transform, so that large JPEGs are decoded faster and a
             little differently; see ``read_image``. None decodes them whole.
+        seed: what is random in the transform follows from it and the picture's index alone, whoever reads the picture
+            and after whatever else. None leaves it to torch's global generator.
 
     Raises:
         ValueError: on reading, where ``MAX_UNREADABLE`` pictures in a row (or all) cannot be read.
     """
 
     def __init__(
-        self, dataset: ImageDataset, transform: TrainTransform, min_size: tuple[int, int] | None = None
+        self,
+        dataset: ImageDataset,
+        transform: TrainTransform,
+        min_size: tuple[int, int] | None = None,
+        seed: int | None = None,
     ) -> None:
-        self.dataset, self.transform, self.min_size = dataset, transform, min_size
+        self.dataset, self.transform, self.min_size, self.seed = dataset, transform, min_size, seed
         self._reported: set[int] = set()
 
     def __len__(self) -> int:
@@ -57,7 +66,8 @@ class LabelledPictures(Dataset[tuple[torch.Tensor, int]]):
             except (ValueError, OSError) as error:
                 self._report(position, error)
             else:
-                return self.transform(image), self.dataset.samples[position].label
+                with _drawing_from(None if self.seed is None else self.seed * 1_000_003 + index):
+                    return self.transform(image), self.dataset.samples[position].label
         sample = self.dataset.samples[index]
         raise ValueError(
             f"{tries} pictures in a row cannot be read, from {sample.path or sample.id} on: is the disk still there? "
@@ -68,6 +78,20 @@ class LabelledPictures(Dataset[tuple[torch.Tensor, int]]):
         if index not in self._reported:
             self._reported.add(index)
             _logger.warning("left out of training, the next picture takes its place: %s", error)
+
+
+@contextmanager
+def _drawing_from(seed: int | None) -> Iterator[None]:
+    """Let torch's global generator of the CPU start from ``seed`` in the block; it then goes on as if unused."""
+    if seed is None:
+        yield
+        return
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
 
 
 @dataclass(frozen=True)
@@ -178,24 +202,42 @@ def collate_located(items: Sequence[LocatedPicture | Unreadable]) -> Located:
 
 
 def training_loader(
-    pictures: LabelledPictures, batch_size: int = 32, *, workers: int = 0, seed: int = 0, drop_last: bool = True
+    pictures: LabelledPictures,
+    batch_size: int = 32,
+    *,
+    workers: int = 0,
+    seed: int = 0,
+    drop_last: bool = True,
+    start: int = 0,
 ) -> DataLoader[tuple[torch.Tensor, int]]:
-    """Return shuffled batches: (images [B, 3, H, W] float32, labels [B] int64).
-
-    The order follows from ``seed``, and with workers the random crops do too; without workers these come from torch's
-    global generator, which the caller seeds.
+    """Return shuffled batches: (images [B, 3, H, W] float32, labels [B] int64), in an order that follows from ``seed``.
 
     Args:
-        pictures: what is loaded.
+        pictures: what is loaded; it has a seed of its own for its random crops.
         batch_size: pictures a batch.
         workers: worker processes, 0 for none.
-        seed: of order and workers.
+        seed: of the order.
         drop_last: leave out the last batch where it is smaller, unless it is the only one.
+        start: the first batch to give: those before it are left out, though the loader's length counts them.
     """
     drop_last = drop_last and len(pictures) >= batch_size
     # An order of its own: a loader that is asked twice for its batches, as in a resumed run, gives the same ones.
     order = RandomSampler(pictures, generator=torch.Generator().manual_seed(seed))
-    return DataLoader(pictures, sampler=order, drop_last=drop_last, batch_size=batch_size, **_common(workers, seed))
+    batches = _BatchesFrom(start, BatchSampler(order, batch_size, drop_last))
+    return DataLoader(pictures, batch_sampler=batches, **_common(workers, seed))
+
+
+class _BatchesFrom(Sampler[list[int]]):
+    """The batches from ``start`` on; the length is that of all, as Lightning expects of what it resumes."""
+
+    def __init__(self, start: int, batches: BatchSampler) -> None:
+        self.start, self.batches = start, batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return islice(iter(self.batches), self.start, None)
+
+    def __len__(self) -> int:
+        return len(self.batches)
 
 
 def evaluation_loader(
@@ -232,15 +274,16 @@ def shared_batches(length: int, batch_size: int, share: tuple[int, int] = (0, 1)
     return [list(range(start, min(start + batch_size, length))) for start in starts]
 
 
-def _seed_worker(seed: int, worker: int) -> None:
-    """Make a worker's random crops follow from ``seed`` alone."""
+def _begin_worker(seed: int, worker: int) -> None:
+    """Make what a worker draws follow from ``seed``; leave it to the main process what Ctrl-C means."""
     torch.manual_seed(seed + worker)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _common(workers: int, seed: int) -> dict[str, Any]:
     return {
         "num_workers": workers,
         "generator": torch.Generator().manual_seed(seed),
-        "worker_init_fn": partial(_seed_worker, seed),
+        "worker_init_fn": partial(_begin_worker, seed),
         "pin_memory": torch.cuda.is_available(),
     }

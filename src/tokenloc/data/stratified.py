@@ -64,6 +64,35 @@ def stratified_split(dataset: ImageDataset, fraction: float, seed: int = 0) -> t
     return dataset.subset(rest), dataset.subset(held_out)
 
 
+def few_shot(dataset: ImageDataset, per_class: int, draw: int = 0) -> Subset:
+    """Return ``per_class`` samples of every class, drawn by a hash of ``draw`` and id, in the dataset's order.
+
+    So a draw is the same on every machine, and that of few samples is a part of that of more.
+
+    Raises:
+        ValueError: for less than one, or more than a class has.
+
+    >>> from tokenloc.data import create_dataset
+    >>> scenes = create_dataset("scenes", None, "train", length=12)
+    >>> [scene.label for scene in few_shot(scenes, 1)]
+    [0, 1, 2, 3, 4, 5]
+    """
+    if per_class < 1:
+        raise ValueError(f"data.per_class must be at least 1; got {per_class}")
+    members: dict[int, list[int]] = {label: [] for label in range(len(dataset.classes))}
+    for index, sample in enumerate(dataset):
+        members[sample.label].append(index)
+    scarce = [f"{dataset.classes[label]} with {len(all_)}" for label, all_ in members.items() if len(all_) < per_class]
+    if scarce:
+        raise ValueError(
+            f"data.per_class asks for {per_class} pictures of each class; {dataset.name} {dataset.split} has fewer of "
+            f"these: {named(scarce)}. Ask for less, or choose the other classes with data.classes"
+        )
+    ids = [sample.id for sample in dataset]
+    drawn = [sorted(all_, key=lambda index: _draw(ids[index], draw))[:per_class] for all_ in members.values()]
+    return dataset.subset(sorted(index for part in drawn for index in part))
+
+
 def _sizes(count: int, fractions: Sequence[float]) -> list[int]:
     """Return how many of ``count`` samples each part takes; where rounding leaves no rest, the largest gives one."""
     sizes = [max(1, round(fraction * count)) for fraction in fractions]

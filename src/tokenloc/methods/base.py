@@ -48,6 +48,9 @@ class Method(nn.Module, ABC):
     # Steps of tokenloc.refine that belong to the method: whoever draws boxes from its maps takes them first.
     refinement: tuple[str, ...] = ()
 
+    # Blocks of the backbone that say where by themselves, as SAT's spatial ones: what freezes plain blocks spares them.
+    spatial: tuple[int, ...] = ()
+
     # Whether class_maps is a graph of tensor operations alone, which ONNX can hold.
     is_graph: bool = True
 

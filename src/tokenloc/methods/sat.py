@@ -83,6 +83,7 @@ class SAT(Method):
         self.gate: Gate = "values" if one_of("dot", dot, Dot) == "after_softmax" else "keys"
         if map == "attention":
             self.blocks, self.gate = tuple(range(backbone.depth)), "none"
+        self.spatial = self.blocks if map == "spatial" else ()
         self.area, self.certainty = one_of("area", area, Area), one_of("certainty", certainty, Certainty)
         self.area_target = _checked_target(area_target)
         self.gaussian_filter = gaussian_filter

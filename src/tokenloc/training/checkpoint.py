@@ -7,6 +7,7 @@ a hub repository, holds the same and serves wherever a checkpoint is read.
 
 from __future__ import annotations
 
+import os
 import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -184,18 +185,37 @@ def store_threshold(path: str | Path, threshold: Threshold) -> None:
         return
     content = read_checkpoint(path)
     content[ENTRY]["threshold"] = asdict(threshold)
-    with written_whole(path) as temporary:
-        torch.save(content, temporary)
+    save_whole(content, path)
+
+
+def save_whole(content: dict[str, Any], path: str | Path) -> None:
+    """Write a checkpoint whole, and down to the disk, or not at all.
+
+    Raises:
+        OSError: where it cannot be written, as on a full disk; what stood at ``path`` is as it was.
+    """
+    try:
+        with written_whole(path) as temporary, temporary.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__  # torch hides the first behind a second
+        if not isinstance(cause, OSError):
+            raise
+        raise OSError(
+            f"{path} could not be written ({cause.strerror or cause}), and is as it was before; "
+            "make room or mend the disk, then go on with --resume"
+        ) from error
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
     """Writes Lightning's checkpoints whole or not at all, and reads them without running code."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write beside ``path``, then rename."""
+        """Write beside ``path``, then rename; raises as ``save_whole`` does."""
         del storage_options
-        with written_whole(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+        save_whole(checkpoint, path)
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
         """Read plain data only."""

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 Schedule = Literal["constant", "cosine", "step"]
+Select = Literal["top1_cls", "max_box_acc_v1", "max_box_acc_v2"]
+Freeze = Literal["none", "attention", "mlp", "blocks", "most"]
 
 
 @dataclass
@@ -17,9 +19,13 @@ class DataConfig:
         name: a name of ``tokenloc list datasets``.
         root: the dataset's own folder or the one above it; relative to the working folder.
         classes: the classes to use, by name; None for all.
+        per_class: photographs of each class to train with, drawn at random; None for all.
+        draw: seed of that draw; the photographs of a draw with fewer are among those with more.
         resize: pixels; the picture is resized to a square of this side before the crop.
         crop: pixels; side of the network's input.
-        val_split: the split whose labels choose the best epoch; None to keep the last epoch.
+        val_split: the split that chooses the best epoch, by its labels alone; None to keep the last epoch.
+        select: by what of val_split instead: ``max_box_acc_v1``, GT-known at its best threshold, or ``max_box_acc_v2``,
+            both by its boxes.
         calibration_split: the split whose boxes choose the map threshold after training; None for no calibration.
         test_split: the split to measure on after training; None for no measurement.
         options: of the dataset.
@@ -28,9 +34,12 @@ class DataConfig:
     name: str = "folder"
     root: Path | None = None
     classes: list[str] | None = None
+    per_class: int | None = None
+    draw: int = 0
     resize: int = 256
     crop: int = 224
     val_split: str | None = None
+    select: Select = "top1_cls"
     calibration_split: str | None = None
     test_split: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
@@ -85,6 +94,9 @@ class Optimisation:
         min_lr: where the cosine ends.
         warmup_epochs: the learning rate rises linearly over so many epochs; for networks that start from nothing.
         step_epochs: of the step schedule.
+        freeze: what of the backbone stays as it is, (a) to (e) of SAT's Table 8: ``none``; ``attention`` or ``mlp`` of
+            the plain blocks; ``blocks``, the plain ones whole; ``most``: with them position embedding, projections, and
+            the MLPs of the spatial blocks.
         gradient_clip: gradients are scaled down to this norm; None leaves them, as the papers do.
     """
 
@@ -97,6 +109,7 @@ class Optimisation:
     min_lr: float = 0.0
     warmup_epochs: float = 0.0
     step_epochs: int = 30
+    freeze: Freeze = "none"
     gradient_clip: float | None = None
 
     def __post_init__(self) -> None:

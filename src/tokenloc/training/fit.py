@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
@@ -26,7 +27,9 @@ from tokenloc.data import (
 from tokenloc.methods import Method
 from tokenloc.training.checkpoint import Card, WholeCheckpointIO, read_checkpoint
 from tokenloc.training.config import Optimisation
-from tokenloc.training.module import LocalizationTask, epoch_seed
+from tokenloc.training.interruption import Saving, StoppedError, stop_requests
+from tokenloc.training.module import DivergedError, LocalizationTask, epoch_seed
+from tokenloc.training.selection import Selection
 
 CHECKPOINTS = "checkpoints"
 
@@ -57,12 +60,19 @@ class Photographs(L.LightningDataModule):
         self.preprocessing = preprocessing
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
 
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch."""
+        return math.ceil(len(self.train) / self.batch_size)
+
     def train_dataloader(self) -> DataLoader[Any]:
-        """Return this epoch's loader (the trainer asks again for every epoch)."""
-        epoch = self.trainer.current_epoch if self.trainer else 0
-        pictures = LabelledPictures(self.train, train_transform(self.preprocessing))
-        seed = epoch_seed(self.seed, epoch)
-        return training_loader(pictures, self.batch_size, workers=self.workers, seed=seed, drop_last=False)
+        """Return what is left of this epoch's batches (the trainer asks again for every epoch)."""
+        seed = epoch_seed(self.seed, self.trainer.current_epoch if self.trainer else 0)
+        pictures = LabelledPictures(self.train, train_transform(self.preprocessing), seed=seed)
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready if self.trainer else 0
+        start = done % self.steps  # all are done at the end of an epoch, some where it goes on within one
+        options: dict[str, Any] = {"workers": self.workers, "seed": seed, "drop_last": False, "start": start}
+        return training_loader(pictures, self.batch_size, **options)
 
     def val_dataloader(self) -> Any:
         """Return the held-out photographs, or nothing."""
@@ -83,11 +93,13 @@ def fit(
     resume: bool = False,
     device: str = "auto",
     precision: str = "32-true",
+    save_minutes: float = 15.0,
+    selection: Selection | None = None,
 ) -> Path:
     """Train a model; return the path of its best checkpoint.
 
     The best epoch is the one with the best classification accuracy on ``photographs.val`` (boxes play no part), or
-    the last one where there is none. Logs go to OUT/logs, for TensorBoard and as CSV.
+    what ``selection`` says, or the last one where there is none. Logs go to OUT/logs, for TensorBoard and as CSV.
 
     Args:
         model: what is trained, in place; it ends with the weights of the last epoch.
@@ -99,42 +111,71 @@ def fit(
         resume: go on from OUT/checkpoints/last.ckpt, as if never interrupted.
         device: auto, cpu, cuda or mps.
         precision: of Lightning: 32-true, bf16-mixed, 16-mixed.
+        save_minutes: within an epoch, last.ckpt is saved anew after so many minutes.
+        selection: by what the best epoch is chosen; None for the labels.
 
     Raises:
         FileNotFoundError: where there is no checkpoint to resume from.
-        ValueError: where the checkpoint to resume from is of another model.
+        ValueError: where the checkpoint to resume from is of another model, or loss or weights are no longer numbers.
+        OSError: where a checkpoint cannot be written; the one before it is still there.
+        StoppedError: where SIGINT (Ctrl-C) or SIGTERM asked for an end, and all that was done is saved.
+        KeyboardInterrupt: at a second Ctrl-C: training ends at once, and last.ckpt is what it was.
     """
     folder = out / CHECKPOINTS
     last = folder / "last.ckpt"
+    selection = selection or Selection()
     if resume:
         _check_same_model(last, card)
-    task = LocalizationTask(model, optimisation, card, seed)
-    numbers: dict[str, Any] = {"precision": precision}  # Lightning checks the name
-    with _without_advice():
-        trainer = L.Trainer(
-            accelerator=device,
-            devices=1,
-            **numbers,
-            max_epochs=optimisation.epochs,
-            gradient_clip_val=optimisation.gradient_clip,
-            callbacks=[*_keepers(folder, photographs.val is not None), RichProgressBar()],
-            logger=[TensorBoardLogger(out, name="logs"), CSVLogger(out, name="logs")],
-            plugins=[WholeCheckpointIO()],
-            reload_dataloaders_every_n_epochs=1,
-            num_sanity_val_steps=0,
-            log_every_n_steps=10,
-            enable_model_summary=False,
-        )
-        trainer.fit(task, photographs, ckpt_path=last if resume else None)
+    task = LocalizationTask(model, optimisation, card, photographs.steps, seed)
+    with _without_advice(), stop_requests() as request:
+        keepers = _keepers(folder, selection.logged if photographs.val is not None else None)
+        callbacks = [*selection.callbacks(), *keepers, Saving(last, request, save_minutes), RichProgressBar()]
+        _run(_trainer(out, optimisation, callbacks, device, precision), task, photographs, last, resume)
+        if request.name is not None:
+            raise StoppedError(f"training is finished and kept in {folder}")
     return folder / "best.ckpt"
 
 
-def _keepers(folder: Path, held_out: bool) -> list[ModelCheckpoint]:
-    """Return what keeps best.ckpt and last.ckpt, after every epoch; without held-out labels they are the same."""
+def _trainer(
+    out: Path, optimisation: Optimisation, callbacks: list[Callback], device: str, precision: str
+) -> L.Trainer:
+    numbers: dict[str, Any] = {"precision": precision}  # Lightning checks the name
+    return L.Trainer(
+        accelerator=device,
+        devices=1,
+        **numbers,
+        max_epochs=optimisation.epochs,
+        gradient_clip_val=optimisation.gradient_clip,
+        callbacks=callbacks,
+        logger=[TensorBoardLogger(out, name="logs"), CSVLogger(out, name="logs", flush_logs_every_n_steps=1)],
+        plugins=[WholeCheckpointIO()],
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+        enable_model_summary=False,
+    )
+
+
+def _run(trainer: L.Trainer, task: LocalizationTask, photographs: Photographs, last: Path, resume: bool) -> None:
+    """Let the trainer train, and tell what ends it early as ``fit`` says."""
+    try:
+        trainer.fit(task, photographs, ckpt_path=last if resume else None)
+    except DivergedError as error:
+        kept = f"the last good checkpoint is {last}" if last.is_file() else "no checkpoint was written yet"
+        raise ValueError(
+            f"{error}; {kept}. Begin anew, with another --out, and a lower optimisation.lr, optimisation.warmup_epochs "
+            "or optimisation.gradient_clip"
+        ) from error
+    except SystemExit as end:  # Lightning's answer to a second Ctrl-C
+        raise KeyboardInterrupt from end
+
+
+def _keepers(folder: Path, monitored: str | None) -> list[ModelCheckpoint]:
+    """Return what keeps best.ckpt and last.ckpt, after every epoch; where nothing is monitored they are the same."""
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
-    if not held_out:
+    if monitored is None:
         return [ModelCheckpoint(filename="best", save_last=True, **common)]
-    best = ModelCheckpoint(filename="best", monitor="val/top1_cls", mode="max", **common)
+    best = ModelCheckpoint(filename="best", monitor=monitored, mode="max", **common)
     return [best, ModelCheckpoint(filename="last", **common)]
 
 
@@ -156,6 +197,7 @@ ADVICE = (
     ".*exists and is not empty.*",
     ".*Total length of `list` across ranks is zero.*",
     ".*isinstance\\(treespec, LeafSpec\\).*",
+    ".*your dataloader is not resumable.*",
 )
 
 

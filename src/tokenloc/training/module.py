@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tokenloc.data import Located
+from tokenloc.data.base import named
 from tokenloc.methods import Method
 from tokenloc.training.checkpoint import ENTRY, Card
 from tokenloc.training.config import Optimisation
@@ -24,23 +25,31 @@ class LocalizationTask(L.LightningModule):
         model: what is trained.
         optimisation: how.
         card: what the checkpoints are to say of the weights.
-        seed: every epoch starts from a random state of its own, so that a resumed run repeats an unbroken one.
+        steps_per_epoch: optimiser steps, by which the schedule goes.
+        seed: every step starts from a random state of its own, so that a resumed run repeats an unbroken one.
     """
 
-    def __init__(self, model: Method, optimisation: Optimisation, card: Card, seed: int = 0) -> None:
+    def __init__(
+        self, model: Method, optimisation: Optimisation, card: Card, steps_per_epoch: int, seed: int = 0
+    ) -> None:
         super().__init__()
         self.model = model
         self.optimisation = optimisation
         self.card = card
+        self.steps_per_epoch = steps_per_epoch
         self.seed = seed
 
-    def on_train_epoch_start(self) -> None:
-        """Seed the epoch's dropout, drop path and augmentation."""
-        torch.manual_seed(epoch_seed(self.seed, self.current_epoch) + self.global_rank)
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        """Seed the step's dropout and drop path."""
+        del batch
+        torch.manual_seed(epoch_seed(self.seed, self.current_epoch) * 1_000_003 + batch_index * 1009 + self.global_rank)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Return the loss of a batch (images [B, 3, h, w], labels [B]); log its terms."""
-        del batch_index
+        """Return the loss of a batch (images [B, 3, h, w], labels [B]); log its terms.
+
+        Raises:
+            DivergedError: where it is no number.
+        """
         images, labels = batch
         output = self.model(images)
         terms = self.model.loss(output, labels)
@@ -48,8 +57,14 @@ class LocalizationTask(L.LightningModule):
         self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()}, batch_size=len(labels))
         self.log("train/top1_cls", accuracy, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(labels))
         total = terms["total"]
+        if not torch.isfinite(total):
+            raise DivergedError(self._diverged(terms, batch_index))
         self.log("loss", total.detach(), prog_bar=True, logger=False, batch_size=len(labels))
         return total
+
+    def _diverged(self, terms: dict[str, Tensor], batch_index: int) -> str:
+        values = ", ".join(f"{name} {float(term.detach()):g}" for name, term in terms.items())
+        return f"the loss is no longer a number in step {batch_index + 1} of epoch {self.current_epoch + 1}: {values}"
 
     def on_train_epoch_end(self) -> None:
         """Log what the method wants to be followed over training, such as SCM's lambda and beta (its Fig. 7)."""
@@ -70,13 +85,23 @@ class LocalizationTask(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return AdamW and its schedule, which advances with every step."""
         optimiser = make_optimiser(self.model, self.optimisation)
-        steps = max(1, int(self.trainer.estimated_stepping_batches) // self.optimisation.epochs)
-        schedule = make_schedule(optimiser, self.optimisation, steps)
+        schedule = make_schedule(optimiser, self.optimisation, self.steps_per_epoch)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the weights need to be used."""
+        """Add what the weights need to be used.
+
+        Raises:
+            DivergedError: where a weight is no number; the checkpoint is not written then.
+        """
+        broken = [name for name, value in checkpoint["state_dict"].items() if not torch.isfinite(value).all()]
+        if broken:
+            raise DivergedError(f"weights are no longer numbers after epoch {self.current_epoch + 1}: {named(broken)}")
         checkpoint[ENTRY] = self.card.entry()
+
+
+class DivergedError(ValueError):
+    """What was learned is no longer a number."""
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

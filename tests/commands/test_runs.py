@@ -1,0 +1,127 @@
+"""Runs side by side, and repeats with several seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runs import tiny_run, tiny_settings
+from tokenloc.cli import main
+from tokenloc.commands import train as command
+from tokenloc.commands.runs import Run, mean_and_spread, read_run
+from tokenloc.training.config import DataConfig, Optimisation
+
+
+def measured(folder: Path, gt_known: float | None, protocol: str = "sat", level: float = 50.0) -> Path:
+    folder.mkdir(parents=True)
+    metrics = {"top1_cls": 90.0, "gt_known": gt_known, "box_acc": {"0.7": level}}
+    (folder / "metrics.json").write_text(json.dumps({"protocol": protocol, "images": 9, "metrics": metrics}))
+    return folder
+
+
+def compared(*folders: Path, out: Path) -> dict[str, Any]:
+    assert main(["compare", *map(str, folders), "--out", str(out)]) == 0
+    return json.loads((out / "runs.json").read_text())
+
+
+def test_any_number_of_runs_in_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [measured(tmp_path / name, value) for name, value in (("a", 80.0), ("b", 84.0), ("c", None))]
+    content = compared(*folders, out=tmp_path / "found")
+    assert content["protocol"] == "sat"
+    assert [group["runs"][0]["metrics"]["gt_known"] for group in content["groups"].values()] == [80.0, 84.0, None]
+    assert content["groups"][str(folders[0])]["runs"][0]["metrics"]["box_acc_0.7"] == 50.0
+    assert not (tmp_path / "found/comparison.json").exists()
+    printed = capsys.readouterr().err
+    assert "84.0" in printed
+    assert "mean" not in printed
+
+
+def test_repeats_have_mean_and_sample_deviation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = {0: 80.0, 1: 84.0, 10: 85.0}
+    for seed, value in values.items():
+        measured(tmp_path / f"many/seed-{seed}", value)
+    single = measured(tmp_path / "single", 70.0)
+    content = compared(tmp_path / "many", single, out=tmp_path / "found")
+    group = content["groups"][str(tmp_path / "many")]
+    assert [Path(run["folder"]).name for run in group["runs"]] == ["seed-0", "seed-1", "seed-10"]
+    centre = sum(values.values()) / 3
+    spread = math.sqrt(sum((value - centre) ** 2 for value in values.values()) / 2)
+    assert group["metrics"]["gt_known"] == pytest.approx({"mean": centre, "standard_deviation": spread})
+    alone = content["groups"][str(single)]["metrics"]["gt_known"]
+    assert alone == {"mean": 70.0, "standard_deviation": None}
+    printed = [line.split("│")[1:5] for line in capsys.readouterr().err.splitlines() if "│" in line]
+    assert [" ".join(line).split() for line in printed if "mean of" in line[0]] == [
+        ["mean", "of", "3", "90.0", "-", "83.0"]
+    ]
+    assert [" ".join(line).split()[-3:] for line in printed if "deviation" in line[0]] == [["0.0", "-", "2.6"]]
+
+
+def test_a_metric_that_a_run_lacks_has_no_mean(tmp_path: Path) -> None:
+    runs = [read_run(measured(tmp_path / name, value)) for name, value in (("a", 80.0), ("b", None))]
+    assert set(mean_and_spread(runs)) == {"top1_cls", "box_acc_0.7"}
+    assert mean_and_spread([Run(Path(), "sat", None, {"gt_known": 3.0})]) == {"gt_known": (3.0, None)}
+
+
+def test_numbers_of_several_protocols_are_not_put_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [measured(tmp_path / str(index), 80.0, name) for index, name in enumerate(("sat", "sat", "standard"))]
+    assert main(["compare", *map(str, folders)]) == 2
+    assert f"{folders[0]} is under protocol 'sat', {folders[2]} under 'standard'" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def repeated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("repeated") / "runs"
+    best = tiny_run(out, seeds=[3, 0])
+    assert best == out / "seed-3/checkpoints/best.ckpt"
+    return out
+
+
+def test_seeds_train_a_run_each_and_sum_up(repeated: Path, run: Path) -> None:
+    content = json.loads((repeated / "seeds.json").read_text())
+    (group,) = content["groups"].values()
+    each = [json.loads((repeated / f"seed-{seed}/metrics.json").read_text())["metrics"] for seed in (3, 0)]
+    assert group["metrics"]["top1_cls"]["mean"] == pytest.approx(sum(one["top1_cls"] for one in each) / 2)
+    assert [run["metrics"]["pxap"] for run in group["runs"]] == [one["pxap"] for one in each]
+    assert each[1] == json.loads((run / "metrics.json").read_text())["metrics"]  # as with --seed 0
+    assert each[0] != each[1]
+
+
+def test_seeds_are_resumed_where_they_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = DataConfig("scenes", resize=36, crop=32, test_split="test", options={"size": 40, "length": 12})
+    settings = tiny_settings(tmp_path / "runs", data=data, optimisation=Optimisation(epochs=1, batch_size=8))
+    fit = command.fit
+    seen = []
+
+    def interrupted_at_1(*arguments: Any, **options: Any) -> Path:
+        seen.append((options["seed"], options["resume"]))
+        if seen == [(0, False), (1, False)]:
+            raise KeyboardInterrupt
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr(command, "fit", interrupted_at_1)
+    with pytest.raises(
+        KeyboardInterrupt, match=r"seed-1/config\.yaml --resume; or, for all seeds, the same command with"
+    ):
+        command.train(**settings, seeds=[0, 1, 2])
+    command.train(**settings, seeds=[0, 1, 2], resume=True)
+    assert seen == [(0, False), (1, False), (1, False), (2, False)]
+    assert len(json.loads((tmp_path / "runs/seeds.json").read_text())["groups"][str(tmp_path / "runs")]["runs"]) == 3
+    assert "mean of 3" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"seed-0 holds a run already; continue it with --resume"):
+        command.train(**settings, seeds=[0, 1, 2])
+    settings["optimisation"] = Optimisation(epochs=1, batch_size=8, lr=1.0)
+    with pytest.raises(ValueError, match=r"seed-0 cannot be resumed with another configuration"):
+        command.train(**settings, seeds=[0, 1, 2], resume=True)
+
+
+@pytest.mark.parametrize("seeds", [[], [1, 2, 1]])
+def test_seeds_are_different_numbers(seeds: list[int], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--seeds must be different numbers, at least one; got"):
+        tiny_run(tmp_path / "runs", seeds=seeds)
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,164 @@
+"""Every recipe says what it reproduces, is found from any folder, and trains."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import REPOSITORY
+from tokenloc import _recipes
+from tokenloc._recipes import list_recipes, recipe_file
+from tokenloc.boxes import get_protocol
+from tokenloc.cli import _make_parser, main
+from tokenloc.data import DATASETS, LabelledPictures, Preprocessing, create_dataset, train_transform, training_loader
+from tokenloc.methods import create_model
+from tokenloc.training.config import Optimisation
+from tokenloc.training.optimisation import make_optimiser, make_schedule
+
+RECIPES = list_recipes()
+PUBLISHED = [name for name in RECIPES if name.split("/")[1] in ("cub", "imagenet")]
+SMALL = {"embed_dim": 48, "depth": 4, "num_heads": 3}
+SMALL_CONFORMER = {"embed_dim": 48, "depth": 12, "num_heads": 3, "channel_ratio": 1}
+DEIT, CONFORMER, DINO = "deit_{}_patch16_224", "conformer_small_patch16", "vit_small_patch16_224.dino"
+
+
+@pytest.fixture(scope="module")
+def parser() -> Any:
+    return _make_parser(["train"])[0]
+
+
+def settings(parser: Any, name: str) -> Any:
+    words = ["train", "--config", str(REPOSITORY / name)]
+    return parser.instantiate(parser.parse_args(words)).train
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_built_and_takes_a_step(name: str, parser: Any) -> None:
+    recipe = settings(parser, name)
+    model, optimisation = recipe.model, recipe.optimisation
+    small = SMALL_CONFORMER if model.backbone == CONFORMER else SMALL
+    options = {"backbone_options": {**model.backbone_options, **small}, **model.options}
+    network = create_model(model.method, model.backbone, 6, False, 48, **options).train()
+    scenes = create_dataset("scenes", None, "train", size=56, length=6)
+    pictures = LabelledPictures(scenes, train_transform(Preprocessing((48, 48), (56, 56))), seed=0)
+    ((images, labels),) = training_loader(pictures, optimisation.batch_size)  # a batch larger than the set: all of it
+    optimiser = make_optimiser(network, optimisation)
+    before = {name: value.clone() for name, value in network.named_parameters() if value.requires_grad}
+    loss = network.loss(network(images), labels)["total"]
+    loss.backward()
+    optimiser.step()
+    make_schedule(optimiser, optimisation, 1)
+    assert loss.isfinite()
+    moved = [name for name, value in network.named_parameters() if name in before and not value.equal(before[name])]
+    assert any(name.startswith("head") for name in moved)
+    assert all(value.isfinite().all() for value in network.parameters())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_a_recipe_names_is_there(name: str, parser: Any) -> None:
+    recipe = settings(parser, name)
+    assert get_protocol(recipe.protocol).name == recipe.protocol
+    splits = DATASETS[recipe.data.name].splits
+    assert {recipe.data.val_split, recipe.data.calibration_split, recipe.data.test_split} - {None} <= {*splits}
+    assert str(recipe.out) == "runs/" + name.removeprefix("recipes/").removesuffix(".yaml")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_recipe_says_its_table_and_the_number_to_expect(name: str, parser: Any) -> None:
+    recipe = settings(parser, name)
+    head = [line.removeprefix("# ") for line in (REPOSITORY / name).read_text().splitlines() if line.startswith("# ")]
+    dataset = {"cub": "CUB-200-2011", "imagenet": "ImageNet"}[recipe.data.name]
+    assert re.fullmatch(rf"\S+ on .+, {dataset}(, as its release trains)?: .*(Table|Fig\.|section).*\.", head[0])
+    assert re.match(r"Expect .*(GT-known|Loc Top-1).* \d+\.\d", head[1])
+    assert head[0].split()[0].replace("-", "").lower() == recipe.model.method
+
+
+def test_there_is_a_recipe_for_every_main_row(parser: Any) -> None:
+    recipes = [settings(parser, name) for name in PUBLISHED]
+    rows = {(each.model.method, each.model.backbone, each.data.name) for each in recipes}
+    expected = {(method, DEIT.format("small"), data) for method in ("tscam", "lctr", "scm", "sat") for data in DATA}
+    expected |= {(method, DINO, data) for method in ("lcar", "tokencut") for data in DATA}
+    others = (DEIT.format("tiny"), DEIT.format("base"), CONFORMER)
+    expected |= {(method, backbone, "cub") for method in ("tscam", "scm", "sat") for backbone in others}
+    assert rows == expected | {("scm", "vit_small_patch16_224", "cub")}
+
+
+DATA = ("cub", "imagenet")
+
+
+def test_the_papers_numbers_and_the_releases(parser: Any) -> None:
+    """What the papers print, and what their releases were seen to do, written down a second time."""
+    paper, released = (settings(parser, f"recipes/cub/scm{kind}.yaml") for kind in ("", "_released"))
+    assert paper.optimisation == Optimisation(30, 256, 5e-5, 5e-4, (0.9, 0.99))
+    assert paper.model.options == {"steps": 4}
+    assert released.optimisation == Optimisation(30, 256, 5e-5, 0.05, (0.9, 0.999), "step", step_epochs=30)
+    assert released.model.backbone_options == {"drop_path_rate": 0.1}
+    assert settings(parser, "recipes/cub/tscam.yaml").optimisation == Optimisation()
+    sat = settings(parser, "recipes/imagenet/sat.yaml")
+    assert sat.optimisation == Optimisation(5, 512, 1.5e-5, 0.05, (0.9, 0.999), "cosine", 1e-6)
+    assert sat.model.options == {"area_target": 0.35}
+
+
+def test_recipes_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert list_recipes() == RECIPES
+    found = ["recipes/imagenet/sat.yaml", "recipes/imagenet/scm.yaml", "recipes/imagenet/scm_released.yaml"]
+    assert list_recipes("recipes/imagenet/s*") == found
+    assert Path(recipe_file("recipes/cub/sat.yaml")).samefile(REPOSITORY / "recipes/cub/sat.yaml")
+    mine = tmp_path / "recipes/mine.yaml"
+    mine.parent.mkdir()
+    mine.write_text("seed: 3\n")
+    (mine.parent / "_part.yaml").write_text("lr: 3\n")
+    assert set(list_recipes()) == {*RECIPES, "recipes/mine.yaml"}
+    assert recipe_file("recipes/mine.yaml") == "recipes/mine.yaml"
+
+
+def test_an_installed_package_has_them_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "site-packages/tokenloc"
+    (package / "recipes/cub").mkdir(parents=True)
+    (package / "recipes/cub/sat.yaml").write_text("seed: 3\n")
+    monkeypatch.setattr(_recipes.tokenloc, "__file__", str(package / "__init__.py"))
+    monkeypatch.chdir(tmp_path)
+    assert list_recipes() == ["recipes/cub/sat.yaml"]
+    assert recipe_file("recipes/cub/sat.yaml") == str(package / "recipes/cub/sat.yaml")
+
+
+def test_a_recipe_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--config", "recipes/cub/sta.yaml"]) == 2
+    assert "unknown recipe 'recipes/cub/sta.yaml'; did you mean 'recipes/cub/sat.yaml'?" in capsys.readouterr().err
+    assert main(["train", "--config=cub10.yaml"]) == 2
+    assert "unknown recipe 'cub10.yaml'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "part", "message"),
+    [
+        ({"optimization": {"lr": 1}}, {}, "unknown option 'optimization"),
+        ({"data": {"calibrate_split": "val"}}, {}, "'data.calibrate_split'; did you mean 'data.calibration_split'?"),
+        ({"model": {"backbon": "x"}}, {}, "unknown option 'model.backbon'; did you mean 'model.backbone'?"),
+        ({"optimisation": "_part.yaml"}, {"epoch": 3}, "'optimisation.epoch'; did you mean 'optimisation.epochs'?"),
+        ({"sede": 1}, {}, "unknown option 'sede'; did you mean 'seed'?"),
+    ],
+)
+def test_an_unknown_key_is_told_with_the_nearest(
+    content: dict[str, Any], part: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "_part.yaml").write_text(yaml.safe_dump(part))
+    with pytest.raises(SystemExit) as end:
+        main(["train", "--config", str(tmp_path / "recipe.yaml")])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_unknown_option_of_the_method_is_told_with_the_nearest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = {"data": {"name": "scenes"}, "model": {"method": "sat", "options": {"area": 0.3, "spatial_block": 2}}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "out": str(tmp_path / "out")}))
+    assert main(["train", "--config", str(tmp_path / "recipe.yaml")]) == 2
+    assert "unknown option of sat 'spatial_block'; did you mean 'spatial_blocks'?" in capsys.readouterr().err
