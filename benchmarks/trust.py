@@ -108,7 +108,7 @@ def report_cost(localizer: Localizer, paths: list[Path]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoints", type=Path, nargs="+")
+    parser.add_argument("checkpoints", type=Path, nargs="*", help="of trained models; without one nothing is measured")
     parser.add_argument("--root", type=Path)
     parser.add_argument("--split", default="test")
     parser.add_argument("--boxes", type=Path)
