@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.request import urlopen
 
 import pytest
@@ -79,11 +80,15 @@ def test_others_are_warned_of_and_a_killed_server_ends_cleanly(
     monkeypatch: pytest.MonkeyPatch, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("gradio")
-    monkeypatch.setattr("tokenloc.commands.serve.time.sleep", lambda _: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(
+        "tokenloc.commands.serve.time", SimpleNamespace(sleep=lambda _: signal.raise_signal(signal.SIGINT))
+    )
     checkpoint = str(run / "checkpoints" / "last.ckpt")
     assert main(["serve", checkpoint, "--port", "0", "--host", "0.0.0.0"]) == 0
     said = capsys.readouterr().err
     assert "warning: everyone who reaches 0.0.0.0 can use this page" in said
-    monkeypatch.setattr("tokenloc.commands.serve.time.sleep", lambda _: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(
+        "tokenloc.commands.serve.time", SimpleNamespace(sleep=lambda _: signal.raise_signal(signal.SIGTERM))
+    )
     assert main(["serve", checkpoint, "--port", "0"]) == 0
     assert "warning" not in capsys.readouterr().err
