@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tokenloc._threads import THREADS
@@ -25,7 +26,7 @@ from tokenloc.commands.localize import JOURNAL, RESULTS
 from tokenloc.data import create_dataset
 from tokenloc.export import FORMATS, list_formats
 from tokenloc.inference import Finding, Localization, Localizer
-from tokenloc.training.checkpoint import Threshold, store_threshold
+from tokenloc.training.checkpoint import read_checkpoint
 
 
 @pytest.fixture
@@ -150,10 +151,12 @@ def test_another_checkpoint_is_told_by_its_content(
         interrupt(3, patched)
         assert main(["localize", checkpoint, *rest]) == 130
     changed = tmp_path / "changed.ckpt"
-    changed.write_bytes(moved.read_bytes())
-    store_threshold(changed, Threshold(0.9, "by hand"))
+    content = read_checkpoint(moved)
+    name = next(iter(content["state_dict"]))
+    content["state_dict"][name] = content["state_dict"][name] + 1e-6
+    torch.save(content, changed)
     assert main(["localize", str(changed), *rest]) == 2
-    assert "checkpoint: sha256" in capsys.readouterr().err
+    assert "model: sha256" in capsys.readouterr().err
     assert main(["localize", str(moved), *rest]) == 0  # the same one, elsewhere
     assert "of 4 photographs were finished by an interrupted run" in capsys.readouterr().err
 

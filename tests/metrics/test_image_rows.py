@@ -105,14 +105,14 @@ def test_a_table_that_is_none_is_told(tmp_path: Path) -> None:
         read_table(path)
 
 
-def test_trust_is_read_where_there_is_such_a_column_and_others_are_left_out(tmp_path: Path) -> None:
+def test_columns_of_others_are_left_out_and_a_broken_number_is_named(tmp_path: Path) -> None:
     path = tmp_path / "images.csv"
-    write_rows(path, [ImageRow("a", 0), ImageRow("b", 0)], ["ant"])
+    write_rows(path, [ImageRow("a", 0, trust=0.75), ImageRow("b", 0)], ["ant"])
     head, *lines = path.read_text().splitlines()
-    path.write_text("\n".join([f"{head},trust,colour", f"{lines[0]},0.75,red", f"{lines[1]},,blue"]))
+    path.write_text("\n".join([f"{head},colour", f"{lines[0]},red", f"{lines[1]},blue"]))
     first, second = read_table(path)
     assert (first["trust"], second["trust"]) == (0.75, None)
     assert "colour" not in first
-    path.write_text(f"{head}\n{lines[0][:-1]},much\n")
-    with pytest.raises(ValueError, match=r"images\.csv has 'much' for object_share, expected a number"):
+    path.write_text(f"{head}\n{lines[1]}much\n")
+    with pytest.raises(ValueError, match=r"images\.csv has 'much' for trust, expected a number"):
         read_table(path)

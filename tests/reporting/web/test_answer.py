@@ -60,7 +60,7 @@ def test_boxes_are_drawn_in_the_pictures_own_pixels_on_both() -> None:
 
 
 def test_no_box_is_said() -> None:
-    empty = replace(found("a"), boxes=np.zeros((0, 4)))
+    empty = replace(found("a"), boxes=np.zeros((0, 4)), trust=np.zeros(0))
     read = _Read(answer(sight(empty), [empty]))
     assert "no box" in read.text
     assert "0 boxes" in read.text

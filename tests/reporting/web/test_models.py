@@ -87,9 +87,18 @@ def test_the_map_lies_on_the_shown_picture_as_on_the_whole_one() -> None:
     map_ = np.linspace(0.1, 1, 224 * 224, dtype=np.float32).reshape(224, 224)
     boxes, mask = np.zeros((0, 4)), np.zeros((224, 224), bool)
     result = Localization(
-        source="x", label="a", class_index=0, score=0.5, boxes=boxes, map=map_, mask=mask, threshold=0.5,
-        protocol="standard", frame=frame,
-    )  # fmt: skip
+        source="x",
+        label="a",
+        class_index=0,
+        score=0.5,
+        boxes=boxes,
+        trust=np.zeros(0),
+        map=map_,
+        mask=mask,
+        threshold=0.5,
+        protocol="standard",
+        frame=frame,
+    )
     np.testing.assert_array_equal(_map_on(Image.new("RGB", (400, 300)), result), result.map_on_picture())
     half = _map_on(Image.new("RGB", (200, 150)), result)
     assert half.shape == (150, 200)
