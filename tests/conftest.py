@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from playwright.sync_api import Browser, Page
 
 from tests.browser import DESKTOP, PHONE, chromium, watched_page
 from tests.runs import tiny_run
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what they put in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests press Ctrl-C, and would wait for ever
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
