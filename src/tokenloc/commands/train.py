@@ -28,6 +28,7 @@ from tokenloc.inference.evaluation import calibrate_threshold, measure
 from tokenloc.methods import Method, create_model
 from tokenloc.metrics.stored_boxes import writing_boxes
 from tokenloc.reporting.training import save_training_curves
+from tokenloc.training.cached_features import CachedPhotographs, FeatureCache, frozen, sources_of
 from tokenloc.training.checkpoint import Card, load_checkpoint, read_checkpoint, store_threshold, versions
 from tokenloc.training.config import DataConfig, DataSource, ModelChoice, Optimisation
 from tokenloc.training.fit import CHECKPOINTS, Photographs, fit
@@ -88,12 +89,16 @@ def train(
     tunable = told(freeze(network, optimisation.freeze), network, optimisation.freeze)
     card = _card(network, data, photographs)
     selection = _selection(data, held_out, card.preprocessing, judged, workers)
+    feed = Photographs(photographs, held_out, card.preprocessing, optimisation.batch_size, workers, seed)
+    if data.cached_views:
+        feed = _cached(feed, network, data, out)
     _record(out, settings)
     _tell_begin(photographs, optimisation.batch_size, tunable)
-    feed = Photographs(photographs, held_out, card.preprocessing, optimisation.batch_size, workers, seed)
     run: dict[str, Any] = {"device": device, "precision": precision, "save_minutes": save_minutes}
     with _telling_how_to_go_on(out):
         resumed = _last(out).is_file()
+        if isinstance(feed, CachedPhotographs):
+            feed.fill(network, optimisation.epochs, choose_device(device), _tell, progress)
         best = fit(network, feed, card, optimisation, out, seed=seed, resume=resumed, selection=selection, **run)
         save_training_curves(out / "logs", out / "figures" / "training.png")
         _after(best, out, judged, data, workers, device)
@@ -167,6 +172,20 @@ def _after(best: Path, out: Path, judged: Protocol, data: DataConfig, workers: i
 def _to_learn_from(data: DataConfig) -> ImageDataset:
     photographs = create_dataset(data.name, data.root, "train", data.classes, **data.options)
     return photographs if data.per_class is None else few_shot(photographs, data.per_class, data.draw)
+
+
+def _cached(feed: Photographs, network: Method, data: DataConfig, out: Path) -> CachedPhotographs:
+    """Return the photographs as features of the frozen backbone, on disk."""
+    if data.cached_views < 0:
+        raise ValueError(f"data.cached_views must be at least 0; got {data.cached_views}")
+    sources = sources_of(frozen(network), feed.train, feed.preprocessing, feed.seed, data.options)
+    return CachedPhotographs(
+        feed, FeatureCache(data.cache or out / "features", sources, len(feed.train)), data.cached_views
+    )
+
+
+def _tell(line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _tell_begin(photographs: ImageDataset, batch_size: int, tunable: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,7 +27,14 @@ MAX_UNREADABLE = 50
 _logger = logging.getLogger(__name__)
 
 
-class LabelledPictures(Dataset[tuple[torch.Tensor, int]]):
+class Labelled(Dataset[tuple[torch.Tensor, int]]):
+    """What a training learns from: (tensor, class index) at each index."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+
+class LabelledPictures(Labelled):
     """Pictures and labels for training: (image [3, H, W] float32, class index).
 
     A picture that cannot be read is replaced by the next readable one, with that one's label; each is logged once as
@@ -202,7 +210,7 @@ def collate_located(items: Sequence[LocatedPicture | Unreadable]) -> Located:
 
 
 def training_loader(
-    pictures: LabelledPictures,
+    pictures: Labelled,
     batch_size: int = 32,
     *,
     workers: int = 0,
@@ -213,7 +221,7 @@ def training_loader(
     """Return shuffled batches: (images [B, 3, H, W] float32, labels [B] int64), in an order that follows from ``seed``.
 
     Args:
-        pictures: what is loaded; it has a seed of its own for its random crops.
+        pictures: what is loaded; pictures have a seed of their own for their random crops.
         batch_size: pictures a batch.
         workers: worker processes, 0 for none.
         seed: of the order.
@@ -225,6 +233,13 @@ def training_loader(
     order = RandomSampler(pictures, generator=torch.Generator().manual_seed(seed))
     batches = _BatchesFrom(start, BatchSampler(order, batch_size, drop_last))
     return DataLoader(pictures, batch_sampler=batches, **_common(workers, seed))
+
+
+def labelled_loader(
+    pictures: Labelled, batches: Sequence[list[int]], workers: int = 0
+) -> DataLoader[tuple[torch.Tensor, int]]:
+    """Return the ``batches`` of indices, in their order: (images [B, 3, H, W] float32, labels [B] int64)."""
+    return DataLoader(pictures, batch_sampler=batches, **_common(workers, 0))
 
 
 class _BatchesFrom(Sampler[list[int]]):

@@ -79,10 +79,16 @@ class LCAR(TokenCut):
         self.refinement = tuple(refinement)
         self.teacher = teacher_head(one_of("teacher", teacher, Teacher), backbone.embed_dim, num_classes)
 
-    def forward(self, images: Tensor) -> Output:
-        """Run the training pass over ``images`` [B, 3, height, width]; the part ``student`` is its logits [B, C]."""
-        features = self.backbone(images)
-        return Output(self.teacher_logits(features), {"student": self.head(features.patches.mean(dim=1))})
+    def pool(self, features: Features) -> Tensor:
+        """Return the class token beside the mean patch token, [B, 2 * D]."""
+        if features.class_token is None:
+            raise ValueError("the features have no class token, which LCAR's teacher needs")
+        return torch.cat([features.class_token, features.patches.mean(dim=1)], dim=1)
+
+    def from_pooled(self, pooled: Tensor) -> Output:
+        """Return the teacher's class scores z^t (Eq. 3); the part ``student``, of patches alone, [B, C]."""
+        patches = pooled[:, self.backbone.embed_dim :]
+        return Output(self.teacher(pooled), {"student": self.head(patches)})
 
     def loss(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
         """Return the terms ``teacher`` (Eq. 4), ``student`` and ``distillation`` (Eq. 6), and ``total``.
@@ -113,7 +119,7 @@ class LCAR(TokenCut):
                 return location.expand(-1, classes.shape[1], -1, -1)
             return facing(location, self.seeds(features, classes))
 
-        return self.teacher_logits(features), maps_of
+        return self.from_pooled(self.pool(features)).logits, maps_of
 
     def inner_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
         """Return activation map, seed and eigenvector for ``classes`` [B]; see ``Method.inner_maps``."""
@@ -121,13 +127,6 @@ class LCAR(TokenCut):
         activation = self.activation_maps(features, classes[:, None])[:, 0]
         seed = self.seeds(features, classes[:, None])[:, 0].float()
         return {"activation map": activation, "seed": seed, "eigenvector": self.eigenvector_map(features)}
-
-    def teacher_logits(self, features: Features) -> Tensor:
-        """Return the teacher's class scores z^t [B, C], from the class token beside the mean patch token (Eq. 3)."""
-        if features.class_token is None:
-            raise ValueError("the features have no class token, which LCAR's teacher needs")
-        logits: Tensor = self.teacher(torch.cat([features.class_token, features.patches.mean(dim=1)], dim=1))
-        return logits
 
     def seeds(self, features: Features, classes: Tensor) -> Tensor:
         """Return where each of ``classes`` [B, K] surely is, [B, K, h, w] bool (Eq. 2)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,16 +10,16 @@ from torch import Tensor
 from tokenloc._names import one_of
 from tokenloc.backbones import Backbone, Evidence, Features
 from tokenloc.methods._normalized_cut import Edges, eigenvector_maps, facing, object_masks
-from tokenloc.methods.base import ClassMaps, register_method
+from tokenloc.methods.base import ClassMaps, Output, register_method
 from tokenloc.methods.cam import CAM
+from tokenloc.methods.frozen import Frozen
 
 Polarity = Literal["peak", "border"]
 Map = Literal["eigenvector", "mask"]
-T = TypeVar("T", bound="TokenCut")
 
 
 @register_method("tokencut")
-class TokenCut(CAM):
+class TokenCut(Frozen, CAM):
     """TokenCut.
 
     Nothing is trained to localize. The patches of an image are the nodes of a graph, joined where the keys of the last
@@ -66,18 +66,19 @@ class TokenCut(CAM):
             raise ValueError(f"tau is a cosine in [0, 1); got {tau}")
         self.tau, self.edges = tau, one_of("edges", edges, Edges)
         self.polarity, self.map = one_of("polarity", polarity, Polarity), one_of("map", map, Map)
-        backbone.requires_grad_(False)
 
-    def train(self: T, mode: bool = True) -> T:
-        """Set the mode of the head; the frozen backbone stays in evaluation mode, without dropout or drop path."""
-        super().train(mode)
-        self.backbone.eval()
-        return self
+    def pool(self, features: Features) -> Tensor:
+        """Return the mean patch token, [B, D]."""
+        return features.patches.mean(dim=1)
+
+    def from_pooled(self, pooled: Tensor) -> Output:
+        """Return the class scores of what ``pool`` returned."""
+        return Output(self.head(pooled))
 
     def class_maps(self, images: Tensor) -> tuple[Tensor, ClassMaps]:
         """Return logits [B, C], and a function from classes [B, K] to the one map of each image, [B, K, h, w]."""
         features = self.backbone(images, Evidence(keys=True))
-        logits: Tensor = self.head(features.patches.mean(dim=1))
+        logits = self.from_pooled(self.pool(features)).logits
         location = self.object_map(features)[:, None]
         return logits, lambda classes: location.expand(-1, classes.shape[1], -1, -1)
 

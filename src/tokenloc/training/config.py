@@ -28,6 +28,9 @@ class DataConfig:
             both by its boxes.
         calibration_split: the split whose boxes choose the map threshold after training; None for no calibration.
         test_split: the split to measure on after training; None for no measurement.
+        cached_views: for methods on a frozen backbone: so many crops of each photograph, drawn once, whose features are
+            kept on disk; epochs show them in turn. 0 draws new ones in every epoch, through the backbone.
+        cache: the folder of these features, which runs may share; None for OUT/features.
         options: of the dataset.
     """
 
@@ -42,6 +45,8 @@ class DataConfig:
     select: Select = "top1_cls"
     calibration_split: str | None = None
     test_split: str | None = None
+    cached_views: int = 0
+    cache: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tokenloc.data import (
@@ -24,7 +25,8 @@ from tokenloc.data import (
     train_transform,
     training_loader,
 )
-from tokenloc.methods import Method
+from tokenloc.data.loading import Labelled
+from tokenloc.methods import Method, Output
 from tokenloc.training.checkpoint import Card, WholeCheckpointIO, read_checkpoint
 from tokenloc.training.config import Optimisation
 from tokenloc.training.interruption import Saving, StoppedError, stop_requests
@@ -67,12 +69,25 @@ class Photographs(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return what is left of this epoch's batches (the trainer asks again for every epoch)."""
-        seed = epoch_seed(self.seed, self.trainer.current_epoch if self.trainer else 0)
-        pictures = LabelledPictures(self.train, train_transform(self.preprocessing), seed=seed)
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        seed = epoch_seed(self.seed, epoch)
         done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready if self.trainer else 0
         start = done % self.steps  # all are done at the end of an epoch, some where it goes on within one
-        options: dict[str, Any] = {"workers": self.workers, "seed": seed, "drop_last": False, "start": start}
-        return training_loader(pictures, self.batch_size, **options)
+        options: dict[str, Any] = {"workers": self.readers, "seed": seed, "drop_last": False, "start": start}
+        return training_loader(self.examples(epoch), self.batch_size, **options)
+
+    @property
+    def readers(self) -> int:
+        """Processes that read what is trained on."""
+        return self.workers
+
+    def examples(self, epoch: int) -> Labelled:
+        """Return what an epoch learns from: each photograph with a crop and perhaps a mirror of its own."""
+        return LabelledPictures(self.train, train_transform(self.preprocessing), seed=epoch_seed(self.seed, epoch))
+
+    def training_pass(self, model: Method) -> Callable[[Tensor], Output]:
+        """Return what of ``model`` is run in a training step, on the first half of what ``examples`` gives."""
+        return model.__call__
 
     def val_dataloader(self) -> Any:
         """Return the held-out photographs, or nothing."""
@@ -127,6 +142,7 @@ def fit(
     if resume:
         _check_same_model(last, card)
     task = LocalizationTask(model, optimisation, card, photographs.steps, seed)
+    task.training_pass = photographs.training_pass(model)
     with _without_advice(), stop_requests() as request:
         keepers = _keepers(folder, selection.logged if photographs.val is not None else None)
         callbacks = [*selection.callbacks(), *keepers, Saving(last, request, save_minutes), RichProgressBar()]
@@ -198,6 +214,7 @@ ADVICE = (
     ".*Total length of `list` across ranks is zero.*",
     ".*isinstance\\(treespec, LeafSpec\\).*",
     ".*your dataloader is not resumable.*",
+    ".*in eval mode at the start of training.*",
 )
 
 

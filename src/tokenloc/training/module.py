@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from tokenloc.data import Located
 from tokenloc.data.base import named
-from tokenloc.methods import Method
+from tokenloc.methods import Method, Output
 from tokenloc.training.checkpoint import ENTRY, Card
 from tokenloc.training.config import Optimisation
 from tokenloc.training.optimisation import make_optimiser, make_schedule
@@ -27,6 +28,9 @@ class LocalizationTask(L.LightningModule):
         card: what the checkpoints are to say of the weights.
         steps_per_epoch: optimiser steps, by which the schedule goes.
         seed: every step starts from a random state of its own, so that a resumed run repeats an unbroken one.
+
+    Attributes:
+        training_pass: what is run on a batch's images: the whole model, until it is set to a part of it.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class LocalizationTask(L.LightningModule):
         self.card = card
         self.steps_per_epoch = steps_per_epoch
         self.seed = seed
+        self.training_pass: Callable[[Tensor], Output] = model.__call__
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         """Seed the step's dropout and drop path."""
@@ -45,13 +50,13 @@ class LocalizationTask(L.LightningModule):
         torch.manual_seed(epoch_seed(self.seed, self.current_epoch) * 1_000_003 + batch_index * 1009 + self.global_rank)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Return the loss of a batch (images [B, 3, h, w], labels [B]); log its terms.
+        """Return the loss of a batch (images [B, 3, h, w], or what ``training_pass`` takes, labels [B]); log its terms.
 
         Raises:
             DivergedError: where it is no number.
         """
         images, labels = batch
-        output = self.model(images)
+        output = self.training_pass(images)
         terms = self.model.loss(output, labels)
         accuracy = 100 * (output.logits.argmax(dim=1) == labels).float().mean()
         self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()}, batch_size=len(labels))

@@ -17,6 +17,7 @@ FREE = (
     "protocol",
     "save_minutes",
     "data.root",
+    "data.cache",
     "data.calibration_split",
     "data.test_split",
     "optimisation.epochs",
