@@ -13,6 +13,8 @@ FREE = (
     "out",
     "resume",
     "device",
+    "devices",
+    "nodes",
     "workers",
     "protocol",
     "save_minutes",
