@@ -39,6 +39,7 @@ class LocalizationTask(L.LightningModule):
         self.card = card
         self.steps_per_epoch = steps_per_epoch
         self.seed = seed
+        self._validated = torch.zeros(3)  # right classes, cross-entropy and photographs, summed
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         """Seed the step's dropout and drop path."""
