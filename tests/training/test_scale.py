@@ -15,6 +15,7 @@ import yaml
 
 from tests.runs import TINY_VIT, tiny_settings
 from tokenloc.commands.train import train
+from tokenloc.methods import create_model
 from tokenloc.training.checkpoint import read_checkpoint
 from tokenloc.training.config import ModelChoice, Optimisation
 from tokenloc.training.placement import check_shares, first_process, placed
@@ -149,3 +150,33 @@ def test_seeds_take_one_process(tmp_path: Path) -> None:
 def test_no_accumulation() -> None:
     with pytest.raises(ValueError, match=r"optimisation.accumulate must be at least 1; got 0"):
         Optimisation(accumulate=0)
+
+
+@pytest.mark.parametrize("method", ["sat", "tscam", "lctr", "scm"])
+@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224"])
+def test_checkpointed_activations_have_the_same_gradients(method: str, backbone: str) -> None:
+    """With dropped paths too; fewer bytes are kept for the backward pass."""
+    options: dict[str, Any] = {**TINY_VIT, "depth": 4, "drop_path_rate": 0.5}
+    made = create_model(method, backbone, 3, pretrained=False, image_size=32, backbone_options=options)
+    images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])
+    found: list[tuple[int, dict[str, torch.Tensor]]] = []
+    for checkpointed in (False, True):
+        made.backbone.checkpointed = checkpointed
+        kept: set[tuple[int, int]] = set()
+
+        def keep(tensor: torch.Tensor, kept: set[tuple[int, int]] = kept) -> torch.Tensor:
+            kept.add((tensor.data_ptr(), tensor.nbytes))
+            return tensor
+
+        torch.manual_seed(1)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            total = made.loss(made(images), labels)["total"]
+        made.zero_grad()
+        total.backward()
+        gradients = {name: each.grad.clone() for name, each in made.named_parameters() if each.grad is not None}
+        found.append((sum(size for _, size in kept), gradients))
+    (whole, expected), (less, same) = found
+    assert less < whole
+    assert set(same) == set(expected)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(same[name], gradient, rtol=0, atol=0, msg=name)

@@ -54,6 +54,7 @@ def train(
     devices: int | None = None,
     nodes: int = 1,
     precision: str = "32-true",
+    checkpoint_activations: bool = False,
     workers: int = 0,
     save_minutes: float = 15.0,
 ) -> Path:
@@ -75,6 +76,7 @@ def train(
         devices: so many of each machine share every batch, a process each; None: those of torchrun, or one.
         nodes: machines.
         precision: 32-true, bf16-mixed or 16-mixed.
+        checkpoint_activations: compute the transformer blocks twice rather than keep what is in them: less memory.
         workers: processes that read pictures.
         save_minutes: last.ckpt is saved at the end of every epoch, and within one after so many minutes.
 
@@ -94,6 +96,7 @@ def train(
     held_out = _split(data, data.val_split, photographs)
     network = _create(model, data, photographs)
     tunable = told(freeze(network, optimisation.freeze), network, optimisation.freeze)
+    network.backbone.checkpointed = checkpoint_activations
     card = _card(network, data, photographs)
     selection = _selection(data, held_out, card.preprocessing, judged, workers)
     if first_process():

@@ -15,6 +15,7 @@ FREE = (
     "device",
     "devices",
     "nodes",
+    "checkpoint_activations",
     "workers",
     "protocol",
     "save_minutes",
