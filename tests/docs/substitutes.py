@@ -19,6 +19,7 @@ IN_CI = "CI runs it by itself (.ci/run), and a test cannot run all tests; that t
 SUBSTITUTES = [
     Substitute("*", r"^make \w+$", None, IN_CI),
     Substitute("*", r"^source \.venv/bin/activate$", None, "the tests run in the environment already"),
+    Substitute("docs/training.md", r" --devices 2", "", "tests/training/test_scale.py trains on two"),
     Substitute("*", r"^tokenloc train .*", rf"\g<0> {TINY}", SLOW),
     Substitute(
         "*",

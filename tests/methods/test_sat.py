@@ -16,11 +16,11 @@ from torch import Tensor
 
 from tokenloc.backbones import ViT, create_backbone
 from tokenloc.methods import create_model
+from tokenloc.methods.global_batch import global_mean
 from tokenloc.methods.sat import (
     SAT,
     area_loss,
     gaussian_filtered,
-    global_mean,
     normalization_loss,
     spatial_block_indices,
     weighted_entropy,

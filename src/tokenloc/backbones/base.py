@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tokenloc.backbones.attention import Query, Seen, attend
 from tokenloc.backbones.features import Evidence, Features, SpatialQuery
@@ -24,6 +25,8 @@ class Backbone(nn.Module, ABC):
         num_heads: H, of each block's attention.
         num_prefix_tokens: how many tokens stand before the patches: class token, distillation token, registers.
         conv_dim: width of the pooled features of a convolution branch beside the tokens; None where there is none.
+        checkpointed: whether a training pass keeps only what goes into each transformer block, and computes the rest
+            again for the gradients: the same ones, in less memory and more time.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Backbone(nn.Module, ABC):
     num_heads: int
     num_prefix_tokens: int
     conv_dim: int | None = None
+    checkpointed: bool = False
 
     @abstractmethod
     def forward(
@@ -113,11 +117,13 @@ class Pass:
         """Run timm's pre-norm ``block``: attention, then MLP, each with residual, layer scale and drop path."""
         last = len(self.seen) == self.backbone.depth - 1
         wanted = replace(self.evidence, keys=self.evidence.keys and last)
-        attended, shown = attend(block.attn, block.norm1(tokens), wanted, self._query(), rope)
+        given = (block, tokens, wanted, self._query(), rope)
+        if self.backbone.checkpointed and torch.is_grad_enabled():
+            tokens, shown = checkpoint(_through, *given, use_reentrant=False)
+        else:
+            tokens, shown = _through(*given)
         self.seen.append(shown)
-        tokens = tokens + block.drop_path1(_scaled(block, 1, attended))
-        added: Tensor = block.drop_path2(_scaled(block, 2, block.mlp(block.norm2(tokens))))
-        return tokens + added
+        return tokens
 
     def features(self, tokens: Tensor, grid: tuple[int, int]) -> Features:
         """Return the result of the pass; ``tokens`` [B, T, D] are those after the last norm."""
@@ -140,6 +146,16 @@ class Pass:
         if self.spatial is None or len(self.seen) not in self.spatial.blocks:
             return None
         return Query(index=0 if self.spatial.token is None else -1, gate=self.spatial.gate)
+
+
+def _through(
+    block: Any, tokens: Tensor, wanted: Evidence, query: Query | None, rope: Tensor | None
+) -> tuple[Tensor, Seen]:
+    """Return the tokens after ``block`` and what its attention showed; nothing else is changed, so it may run twice."""
+    attended, shown = attend(block.attn, block.norm1(tokens), wanted, query, rope)
+    tokens = tokens + block.drop_path1(_scaled(block, 1, attended))
+    added: Tensor = block.drop_path2(_scaled(block, 2, block.mlp(block.norm2(tokens))))
+    return tokens + added, shown
 
 
 def _stacked(rows: list[Tensor | None], patches: slice) -> Tensor | None:

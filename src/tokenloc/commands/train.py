@@ -6,7 +6,7 @@ import inspect
 import shlex
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from tokenloc.training.config import DataConfig, DataSource, ModelChoice, Optimi
 from tokenloc.training.fit import CHECKPOINTS, Photographs, fit
 from tokenloc.training.freezing import freeze, told
 from tokenloc.training.interruption import StoppedError
+from tokenloc.training.placement import first_process, placed
 from tokenloc.training.resuming import CONFIG, check_settings
 from tokenloc.training.selection import Selection
 
@@ -51,7 +52,10 @@ def train(
     seeds: list[int] | None = None,
     resume: bool = False,
     device: str = "auto",
+    devices: int | None = None,
+    nodes: int = 1,
     precision: str = "32-true",
+    checkpoint_activations: bool = False,
     workers: int = 0,
     save_minutes: float = 15.0,
 ) -> Path:
@@ -70,7 +74,10 @@ def train(
         seeds: train once with each of these instead, in OUT/seed-N, and print mean and spread; see `tokenloc compare`.
         resume: go on with the interrupted run in the folder; it ends with the weights of one that never was.
         device: auto, cpu, cuda or mps.
+        devices: so many of each machine share every batch, a process each; None: those of torchrun, or one.
+        nodes: machines.
         precision: 32-true, bf16-mixed or 16-mixed.
+        checkpoint_activations: compute the transformer blocks twice rather than keep what is in them: less memory.
         workers: processes that read pictures.
         save_minutes: last.ckpt is saved at the end of every epoch, and within one after so many minutes.
 
@@ -78,29 +85,35 @@ def train(
         the path of the best checkpoint; with ``seeds``, that of the first.
     """
     if seeds is not None:
+        _refuse_processes(devices, nodes)
         return _repeat({**locals(), "seeds": None}, seeds, out, resume)
     settings = _plain_settings(locals())
     lightning.seed_everything(seed, workers=True, verbose=False)  # before the head is drawn
+    choose_device(device)
+    placement = placed(device, devices, nodes)
     judged = get_protocol(protocol)
     _check_out(out, resume, settings)
     photographs = _to_learn_from(data)
     held_out = _split(data, data.val_split, photographs)
     network = _create(model, data, photographs)
     tunable = told(freeze(network, optimisation.freeze), network, optimisation.freeze)
+    network.backbone.checkpointed = checkpoint_activations
     card = _card(network, data, photographs)
     selection = _selection(data, held_out, card.preprocessing, judged, workers)
     feed = Photographs(photographs, held_out, card.preprocessing, optimisation.batch_size, workers, seed)
     if data.cached_views:
         feed = _cached(feed, network, data, out)
-    _record(out, settings)
-    _tell_begin(photographs, optimisation.batch_size, tunable)
-    run: dict[str, Any] = {"device": device, "precision": precision, "save_minutes": save_minutes}
+    if first_process():
+        _record(out, settings)
+        _tell_begin(photographs, optimisation.batch_size, tunable)
+    run: dict[str, Any] = {"placement": placement, "precision": precision, "save_minutes": save_minutes}
     with _telling_how_to_go_on(out):
         resumed = _last(out).is_file()
         if isinstance(feed, CachedPhotographs):
             feed.fill(network, optimisation.epochs, choose_device(device), _tell, progress)
         best = fit(network, feed, card, optimisation, out, seed=seed, resume=resumed, selection=selection, **run)
-        save_training_curves(out / "logs", out / "figures" / "training.png")
+        if first_process():
+            save_training_curves(out / "logs", out / "figures" / "training.png")
         _after(best, out, judged, data, workers, device)
     return best
 
@@ -127,6 +140,11 @@ def _repeat(settings: dict[str, Any], seeds: list[int], out: Path, resume: bool)
     return folders[seeds[0]] / CHECKPOINTS / "best.ckpt"
 
 
+def _refuse_processes(devices: int | None, nodes: int) -> None:
+    if placed("cpu", devices, nodes).world > 1:
+        raise ValueError("--seeds trains one run after the other, in one process: give --seed to a command for each")
+
+
 def _last(out: Path) -> Path:
     return out / CHECKPOINTS / "last.ckpt"
 
@@ -137,6 +155,8 @@ def _telling_how_to_go_on(out: Path) -> Iterator[None]:
     try:
         yield
     except (StoppedError, KeyboardInterrupt) as end:
+        if not first_process():
+            raise SystemExit(130) from end
         kept = str(end) or (f"{_last(out)} is kept" if _last(out).is_file() else "no checkpoint was written yet")
         command = shlex.join(["tokenloc", "train", "--config", str(out / CONFIG), "--resume"])
         raise KeyboardInterrupt(f"interrupted; {kept}; go on with: {command}") from end
@@ -146,19 +166,22 @@ def _after(best: Path, out: Path, judged: Protocol, data: DataConfig, workers: i
     """Calibrate the best checkpoint and measure it, as far as the configuration asks for it."""
     model, card = load_checkpoint(best)
     model.to(choose_device(device))
-    options: dict[str, Any] = {"workers": workers, "progress": progress}
+    first = first_process()
+    options: dict[str, Any] = {"workers": workers, "progress": progress if first else None}
     calibration = _split(data, data.calibration_split, None)
     if calibration is not None:
         threshold = calibrate_threshold(model, calibration, card.preprocessing, judged, **options)
-        for name in ("best.ckpt", "last.ckpt"):
+        for name in ("best.ckpt", "last.ckpt") if first else ():
             store_threshold(out / CHECKPOINTS / name, threshold)
         card = replace(card, threshold=threshold)
     test = _split(data, data.test_split, None)
     if test is None:
         return
     fixed, source = threshold_of(judged, None, calibrated(card, Viewing(), test))
-    with writing_boxes(out / BOXES, judged, fixed) as keep:
+    with writing_boxes(out / BOXES, judged, fixed) if first else nullcontext() as keep:
         measured = measure(model, test, card.preprocessing, judged, fixed, keep=keep, **options)
+    if not first:
+        return
     print_results(measured, source)
     described = {"model": asdict(card.model), "data": data_of(card, DataSource(), data.test_split, "measured")}
     sources = {"threshold_source": source} if source else {}
@@ -259,8 +282,11 @@ def _check_out(out: Path, resume: bool, settings: dict[str, Any]) -> None:
             raise ValueError(f"{out} holds a run already; continue it with --resume, or give another --out")
         return
     if (out / CONFIG).is_file():
+        lines = check_settings(out, settings, _defaults())
+        if not first_process():
+            return
         sweep(out)
-        for line in check_settings(out, settings, _defaults()):
+        for line in lines:
             console.print(f"resumed with{line}", markup=False, highlight=False, soft_wrap=True)
     elif not _last(out).is_file():
         raise FileNotFoundError(f"nothing to resume: no {_last(out)}; leave --resume away to start anew")

@@ -217,6 +217,7 @@ def training_loader(
     seed: int = 0,
     drop_last: bool = True,
     start: int = 0,
+    share: tuple[int, int] = (0, 1),
 ) -> DataLoader[tuple[torch.Tensor, int]]:
     """Return shuffled batches: (images [B, 3, H, W] float32, labels [B] int64), in an order that follows from ``seed``.
 
@@ -227,11 +228,12 @@ def training_loader(
         seed: of the order.
         drop_last: leave out the last batch where it is smaller, unless it is the only one.
         start: the first batch to give: those before it are left out, though the loader's length counts them.
+        share: (r, w): of each batch only the pictures r, r + w, r + 2 w …, for process r of w.
     """
     drop_last = drop_last and len(pictures) >= batch_size
     # An order of its own: a loader that is asked twice for its batches, as in a resumed run, gives the same ones.
     order = RandomSampler(pictures, generator=torch.Generator().manual_seed(seed))
-    batches = _BatchesFrom(start, BatchSampler(order, batch_size, drop_last))
+    batches = _BatchesFrom(start, BatchSampler(order, batch_size, drop_last), share)
     return DataLoader(pictures, batch_sampler=batches, **_common(workers, seed))
 
 
@@ -243,13 +245,15 @@ def labelled_loader(
 
 
 class _BatchesFrom(Sampler[list[int]]):
-    """The batches from ``start`` on; the length is that of all, as Lightning expects of what it resumes."""
+    """A process's share of the batches from ``start`` on; the length is that of all, as Lightning expects of what it
+    resumes.
+    """
 
-    def __init__(self, start: int, batches: BatchSampler) -> None:
-        self.start, self.batches = start, batches
+    def __init__(self, start: int, batches: BatchSampler, share: tuple[int, int]) -> None:
+        self.start, self.batches, self.share = start, batches, share
 
     def __iter__(self) -> Iterator[list[int]]:
-        return islice(iter(self.batches), self.start, None)
+        return (batch[self.share[0] :: self.share[1]] for batch in islice(iter(self.batches), self.start, None))
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tokenloc._names import Registry, unknown_name
 from tokenloc.backbones import Backbone, Normalisation, create_backbone
+from tokenloc.methods.global_batch import cross_entropy
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,14 @@ class Method(nn.Module, ABC):
     def loss(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
         """Return the named scalar terms of the loss, ``total`` among them; here the cross-entropy.
 
+        Terms are means over the batches of all processes (``methods.global_batch``): every process has to call this.
+
         Args:
             output: of ``forward``.
             labels: class indices, [B] int64.
         """
-        cross_entropy = nn.functional.cross_entropy(output.logits, labels)
-        return {"cross_entropy": cross_entropy, "total": cross_entropy}
+        term = cross_entropy(output.logits, labels)
+        return {"cross_entropy": term, "total": term}
 
     def scalars(self) -> dict[str, float]:
         """Return what the method wants logged after every epoch, by name; here nothing."""

@@ -14,6 +14,7 @@ from tokenloc.backbones import Backbone, Evidence, Features
 from tokenloc.methods._normalized_cut import Edges, facing
 from tokenloc.methods._scaling import min_max
 from tokenloc.methods.base import ClassMaps, Output, register_method
+from tokenloc.methods.global_batch import cross_entropy, global_mean
 from tokenloc.methods.tokencut import TokenCut
 
 Teacher = Literal["mlp", "linear"]
@@ -99,8 +100,8 @@ class LCAR(TokenCut):
         """
         student = output.parts["student"]
         terms = {
-            "teacher": F.cross_entropy(output.logits, labels),
-            "student": F.cross_entropy(student, labels),
+            "teacher": cross_entropy(output.logits, labels),
+            "student": cross_entropy(student, labels),
             "distillation": distillation(output.logits, student, self.temperature),
         }
         taught = self.label_weight * terms["student"] + (1 - self.label_weight) * terms["distillation"]
@@ -152,7 +153,8 @@ def distillation(teacher: Tensor, student: Tensor, temperature: float) -> Tensor
     0.0
     """
     target = (teacher.detach() / temperature).log_softmax(dim=1)
-    return F.kl_div((student / temperature).log_softmax(dim=1), target, reduction="batchmean", log_target=True)
+    found = (student / temperature).log_softmax(dim=1)
+    return global_mean(F.kl_div(found, target, reduction="none", log_target=True).sum(dim=1))
 
 
 def _checked_share(name: str, value: float) -> float:

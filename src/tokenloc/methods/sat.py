@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenloc._names import one_of
 from tokenloc.backbones import Backbone, Features, Gate, SpatialQuery, as_map
 from tokenloc.methods.base import ClassMaps, Method, Output, register_method
+from tokenloc.methods.global_batch import cross_entropy, global_mean
 from tokenloc.methods.tscam import PooledClassifier, semantic_head
 
 Map = Literal["spatial", "attention"]
@@ -117,14 +117,15 @@ class SAT(Method):
     def loss(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
         """Return the terms of Eq. 9: ``cross_entropy``, those of ``area`` and ``certainty`` in use, and ``total``.
 
-        The terms on the map are means over the batches of all processes: every process has to call this.
+        All terms are means over the batches of all processes, which all have to call this. Where gradients are
+        accumulated, the mean area is that of each batch: it cannot see those that follow.
 
         Args:
             output: of ``forward``.
             labels: class indices, [B] int64.
         """
         location = output.parts["map"]
-        terms = {"cross_entropy": F.cross_entropy(output.logits, labels)}
+        terms = {"cross_entropy": cross_entropy(output.logits, labels)}
         if self.area != "none":
             terms["area"] = area_loss(location, self.area_target, self.area)
         if self.certainty == "normalization":
@@ -210,20 +211,6 @@ def weighted_entropy(maps: Tensor) -> Tensor:
     entropy = torch.special.entr(maps) + torch.special.entr(1 - maps)
     weight = torch.exp(-((maps - 0.5) ** 2) / (2 * 0.1**2))
     return global_mean((weight * entropy).mean(dim=(1, 2)))
-
-
-def global_mean(values: Tensor) -> Tensor:
-    """Return the mean of ``values`` [B] over the batches of all processes, with gradient to this process's own.
-
-    Gradients are scaled so that their average over the processes, as DistributedDataParallel takes it, is that of one
-    process with the whole batch, even where batches differ in size.
-    """
-    if not (dist.is_available() and dist.is_initialized()):
-        return values.mean()
-    total = torch.stack([values.detach().sum(), values.new_tensor(len(values))])
-    dist.all_reduce(total)
-    own = values.sum() * dist.get_world_size() / total[1]
-    return total[0] / total[1] + (own - own.detach())
 
 
 def _refuse_token_options(spatial_blocks: int, token: str, dot: str) -> None:

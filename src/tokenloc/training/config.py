@@ -90,7 +90,9 @@ class Optimisation:
 
     Attributes:
         epochs: passes over the training photographs.
-        batch_size: photographs per step.
+        batch_size: photographs that the network sees at once, those of all processes together.
+        accumulate: so many batches make one step, of batch_size times accumulate photographs in the memory of one.
+            SAT's area is then the mean over each batch, not over the step.
         lr: learning rate at the start.
         weight_decay: on weight matrices; biases, norms, tokens and position embeddings have none.
         betas: of AdamW.
@@ -107,6 +109,7 @@ class Optimisation:
 
     epochs: int = 60
     batch_size: int = 128
+    accumulate: int = 1
     lr: float = 5e-5
     weight_decay: float = 5e-4
     betas: tuple[float, float] = (0.9, 0.99)
@@ -119,7 +122,7 @@ class Optimisation:
 
     def __post_init__(self) -> None:
         """Refuse values with which nothing could be learned."""
-        for name in ("epochs", "batch_size", "step_epochs"):
+        for name in ("epochs", "batch_size", "accumulate", "step_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"optimisation.{name} must be at least 1; got {getattr(self, name)}")
         if self.lr <= 0:

@@ -31,6 +31,7 @@ from tokenloc.training.checkpoint import Card, WholeCheckpointIO, read_checkpoin
 from tokenloc.training.config import Optimisation
 from tokenloc.training.interruption import Saving, StoppedError, stop_requests
 from tokenloc.training.module import DivergedError, LocalizationTask, epoch_seed
+from tokenloc.training.placement import Placement, check_shares
 from tokenloc.training.selection import Selection
 
 CHECKPOINTS = "checkpoints"
@@ -43,7 +44,7 @@ class Photographs(L.LightningDataModule):
         train: labelled photographs.
         val: held-out labelled photographs; None to keep the last epoch as the best.
         preprocessing: how they become the network's input.
-        batch_size: photographs per step.
+        batch_size: photographs that all processes learn from together.
         workers: processes that read pictures.
         seed: of order and augmentation.
     """
@@ -64,7 +65,7 @@ class Photographs(L.LightningDataModule):
 
     @property
     def steps(self) -> int:
-        """Batches of an epoch."""
+        """Batches of an epoch, accumulated ones counted singly."""
         return math.ceil(len(self.train) / self.batch_size)
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -74,6 +75,7 @@ class Photographs(L.LightningDataModule):
         done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready if self.trainer else 0
         start = done % self.steps  # all are done at the end of an epoch, some where it goes on within one
         options: dict[str, Any] = {"workers": self.readers, "seed": seed, "drop_last": False, "start": start}
+        options["share"] = self._share()
         return training_loader(self.examples(epoch), self.batch_size, **options)
 
     @property
@@ -93,8 +95,14 @@ class Photographs(L.LightningDataModule):
         """Return the held-out photographs, or nothing."""
         if self.val is None:
             return []
+        rank, world = self._share()
+        # Fewer photographs than processes are everyone's: counted world times over, the mean is the same.
+        own = self.val.subset(range(rank, len(self.val), world)) if len(self.val) >= world > 1 else self.val
         transform = evaluation_transform(self.preprocessing, "crop")
-        return evaluation_loader(self.val, transform, self.batch_size, workers=self.workers)
+        return evaluation_loader(own, transform, math.ceil(self.batch_size / world), workers=self.workers)
+
+    def _share(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
 
 def fit(
@@ -106,7 +114,7 @@ def fit(
     *,
     seed: int = 0,
     resume: bool = False,
-    device: str = "auto",
+    placement: Placement | None = None,
     precision: str = "32-true",
     save_minutes: float = 15.0,
     selection: Selection | None = None,
@@ -124,14 +132,15 @@ def fit(
         out: the run's folder.
         seed: of every epoch; the weights that training starts from are the caller's.
         resume: go on from OUT/checkpoints/last.ckpt, as if never interrupted.
-        device: auto, cpu, cuda or mps.
+        placement: on which devices; None for one, whichever there is.
         precision: of Lightning: 32-true, bf16-mixed, 16-mixed.
         save_minutes: within an epoch, last.ckpt is saved anew after so many minutes.
         selection: by what the best epoch is chosen; None for the labels.
 
     Raises:
         FileNotFoundError: where there is no checkpoint to resume from.
-        ValueError: where the checkpoint to resume from is of another model, or loss or weights are no longer numbers.
+        ValueError: where the checkpoint to resume from is of another model, loss or weights are no longer numbers, or a
+            batch cannot be shared among the processes.
         OSError: where a checkpoint cannot be written; the one before it is still there.
         StoppedError: where SIGINT (Ctrl-C) or SIGTERM asked for an end, and all that was done is saved.
         KeyboardInterrupt: at a second Ctrl-C: training ends at once, and last.ckpt is what it was.
@@ -139,28 +148,35 @@ def fit(
     folder = out / CHECKPOINTS
     last = folder / "last.ckpt"
     selection = selection or Selection()
+    placement = placement or Placement()
+    check_shares(len(photographs.train), photographs.batch_size, placement.world)
     if resume:
         _check_same_model(last, card)
-    task = LocalizationTask(model, optimisation, card, photographs.steps, seed)
+    steps = math.ceil(photographs.steps / optimisation.accumulate)
+    task = LocalizationTask(model, optimisation, card, steps, seed)
     task.training_pass = photographs.training_pass(model)
     with _without_advice(), stop_requests() as request:
         keepers = _keepers(folder, selection.logged if photographs.val is not None else None)
         callbacks = [*selection.callbacks(), *keepers, Saving(last, request, save_minutes), RichProgressBar()]
-        _run(_trainer(out, optimisation, callbacks, device, precision), task, photographs, last, resume)
+        _run(_trainer(out, optimisation, callbacks, placement, precision), task, photographs, last, resume)
         if request.name is not None:
             raise StoppedError(f"training is finished and kept in {folder}")
     return folder / "best.ckpt"
 
 
 def _trainer(
-    out: Path, optimisation: Optimisation, callbacks: list[Callback], device: str, precision: str
+    out: Path, optimisation: Optimisation, callbacks: list[Callback], placement: Placement, precision: str
 ) -> L.Trainer:
     numbers: dict[str, Any] = {"precision": precision}  # Lightning checks the name
     return L.Trainer(
-        accelerator=device,
-        devices=1,
+        accelerator=placement.device,
+        devices=placement.devices,
+        num_nodes=placement.nodes,
+        strategy="auto" if placement.world == 1 else "ddp",
+        use_distributed_sampler=False,  # Photographs shares each batch itself
         **numbers,
         max_epochs=optimisation.epochs,
+        accumulate_grad_batches=optimisation.accumulate,
         gradient_clip_val=optimisation.gradient_clip,
         callbacks=callbacks,
         logger=[TensorBoardLogger(out, name="logs"), CSVLogger(out, name="logs", flush_logs_every_n_steps=1)],
@@ -215,19 +231,23 @@ ADVICE = (
     ".*isinstance\\(treespec, LeafSpec\\).*",
     ".*your dataloader is not resumable.*",
     ".*in eval mode at the start of training.*",
+    ".*Grad strides do not match bucket view strides.*",
+    ".*recommended to use `self.log.*sync_dist=True.*",  # what is logged is of all processes already
 )
 
 
 @contextmanager
 def _without_advice() -> Iterator[None]:
     """Silence Lightning's advice, hardware notes and advertisements; its warnings and errors stay."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             for message in ADVICE:
                 warnings.filterwarnings("ignore", message)
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

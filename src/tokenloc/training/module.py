@@ -12,6 +12,7 @@ from torch import Tensor
 from tokenloc.data import Located
 from tokenloc.data.base import named
 from tokenloc.methods import Method, Output
+from tokenloc.methods.global_batch import global_sum
 from tokenloc.training.checkpoint import ENTRY, Card
 from tokenloc.training.config import Optimisation
 from tokenloc.training.optimisation import make_optimiser, make_schedule
@@ -43,6 +44,7 @@ class LocalizationTask(L.LightningModule):
         self.steps_per_epoch = steps_per_epoch
         self.seed = seed
         self.training_pass: Callable[[Tensor], Output] = model.__call__
+        self._validated = torch.zeros(3)  # right classes, cross-entropy and photographs, summed
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         """Seed the step's dropout and drop path."""
@@ -58,13 +60,15 @@ class LocalizationTask(L.LightningModule):
         images, labels = batch
         output = self.training_pass(images)
         terms = self.model.loss(output, labels)
-        accuracy = 100 * (output.logits.argmax(dim=1) == labels).float().mean()
-        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()}, batch_size=len(labels))
-        self.log("train/top1_cls", accuracy, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(labels))
+        right = output.logits.argmax(dim=1) == labels
+        correct, count = global_sum(torch.stack([right.sum(), right.new_ones(len(labels)).sum()])).tolist()
+        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()}, batch_size=count)
+        accuracy = 100 * correct / count
+        self.log("train/top1_cls", accuracy, prog_bar=True, on_step=False, on_epoch=True, batch_size=count)
         total = terms["total"]
         if not torch.isfinite(total):
             raise DivergedError(self._diverged(terms, batch_index))
-        self.log("loss", total.detach(), prog_bar=True, logger=False, batch_size=len(labels))
+        self.log("loss", total.detach(), prog_bar=True, logger=False, batch_size=count)
         return total
 
     def _diverged(self, terms: dict[str, Tensor], batch_index: int) -> str:
@@ -76,16 +80,26 @@ class LocalizationTask(L.LightningModule):
         self.log_dict({f"learned/{name}": value for name, value in self.model.scalars().items()})
 
     def validation_step(self, batch: Located, batch_index: int) -> None:
-        """Log the classification accuracy of a batch; boxes play no part in choosing the best epoch."""
+        """Count a batch's right classes; boxes play no part in choosing the best epoch."""
         del batch_index
         if not len(batch):
             return
         labels = batch.labels
         logits, _ = self.model.class_maps(batch.images)  # what inference would say; SCM trains in another form
-        accuracy = 100 * (logits.argmax(dim=1) == labels).float().mean()
-        loss = torch.nn.functional.cross_entropy(logits, labels)
-        self.log("val/top1_cls", accuracy, prog_bar=True, batch_size=len(labels), sync_dist=True)
-        self.log("val/cross_entropy", loss, batch_size=len(labels), sync_dist=True)
+        loss = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+        correct = (logits.argmax(dim=1) == labels).sum()
+        self._validated = self._validated + torch.stack([correct, loss, loss.new_tensor(len(labels))])
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to count."""
+        self._validated = torch.zeros(3, device=self.device)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log accuracy and cross-entropy over the photographs of all processes."""
+        correct, loss, count = global_sum(self._validated).tolist()
+        if count:
+            self.log("val/top1_cls", 100 * correct / count, prog_bar=True)
+            self.log("val/cross_entropy", loss / count)
 
     def configure_optimizers(self) -> Any:
         """Return AdamW and its schedule, which advances with every step."""

@@ -1,0 +1,76 @@
+"""Where a training runs: on how many devices of how many machines, one process for each."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The processes of a training, each with a device of its own.
+
+    Attributes:
+        device: auto, cpu, cuda or mps.
+        devices: of each machine; on a CPU processes.
+        nodes: machines.
+    """
+
+    device: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+
+    @property
+    def world(self) -> int:
+        """How many processes there are in all."""
+        return self.devices * self.nodes
+
+
+def placed(device: str = "auto", devices: int | None = None, nodes: int = 1) -> Placement:
+    """Return where to train: as asked for, or as ``torchrun`` started this process, or on one device.
+
+    Args:
+        device: auto, cpu, cuda or mps.
+        devices: of each machine; None for as many processes as torchrun started here, or one.
+        nodes: machines; torchrun's number where ``devices`` is None.
+
+    Raises:
+        ValueError: for numbers below 1, and devices that this machine does not have.
+    """
+    if devices is None and dist.is_available() and dist.is_torchelastic_launched():
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    devices = 1 if devices is None else devices
+    for name, number in (("devices", devices), ("nodes", nodes)):
+        if number < 1:
+            raise ValueError(f"--{name} must be at least 1; got {number}")
+    cuda, mps = torch.cuda.device_count(), int(torch.backends.mps.is_available())
+    there = {"cuda": cuda, "mps": mps, "auto": cuda or mps or devices}.get(device, devices)
+    if devices > there:
+        raise ValueError(
+            f"--devices {devices} with --device {device}: this machine has {there}; "
+            "ask for no more, or for processes on the CPU with --device cpu"
+        )
+    return Placement(device, devices, nodes)
+
+
+def first_process() -> bool:
+    """Whether this process is the one that prints and writes; before the others are joined, too."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank() == 0
+    if "RANK" in os.environ:
+        return os.environ["RANK"] == "0"
+    return all(os.environ.get(name, "0") == "0" for name in ("NODE_RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
+def check_shares(photographs: int, batch_size: int, world: int) -> None:
+    """Raise ValueError where a batch of an epoch has fewer photographs than there are processes."""
+    last = photographs % batch_size or batch_size
+    if min(last, photographs) < world:
+        raise ValueError(
+            f"batches of {batch_size} leave {last} of {photographs} photographs for the last one, too few for {world} "
+            "processes; choose another optimisation.batch_size, which is that of all processes together"
+        )
