@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from tests.evaluations import SCENES, named_samples, scenes, with_column, write_evaluation
 from tokenloc.commands.report import read_run, report
@@ -63,9 +63,7 @@ def test_the_slider_redraws_boxes_numbers_and_the_curves_marker(one: Made, page:
     image = shown(page)[2]
     slider.focus()
     for threshold, key in ((0.35, "ArrowRight"), (0.55, "ArrowLeft"), (0.35, "ArrowLeft")):
-        page.wait_for_function(
-            "text => document.querySelector('.slider output b').textContent === text", arg=f"{threshold:g}"
-        )
+        expect(page.locator(".slider output b").first).to_have_text(f"{threshold:g}")
         expected, iou = stored_box(run, image, threshold)
         assert box_on_page(page, image) == pytest.approx(expected, abs=1)
         if expected[2] > expected[0]:
@@ -81,10 +79,10 @@ def test_the_slider_redraws_boxes_numbers_and_the_curves_marker(one: Made, page:
         assert page.locator(".marker").get_attribute("transform") == moved
         for _ in range(20):
             page.keyboard.press(key)
-    page.wait_for_function("document.querySelector('.slider output b').textContent === '0.15'")
+    expect(page.locator(".slider output b").first).to_have_text("0.15")
     assert page.locator(".result.moved").count() == 6
     page.locator(".reset").click()
-    page.wait_for_function("document.querySelector('.reset').disabled")
+    expect(page.locator(".reset")).to_be_disabled()
     assert "0.35" in output.inner_text()
 
 
@@ -117,7 +115,7 @@ def test_filters_hold_for_cards_and_table(one: Made, page: Page) -> None:
     assert shown(page) == [index for index in pictured if rows[index]["label"] == label]
     assert page.locator("#list tbody tr").count() == sum(row["label"] == label for row in rows)
     page.get_by_role("button", name="Clear").click()
-    page.wait_for_function("document.querySelectorAll('#list tbody tr').length === 18")
+    expect(page.locator("#list tbody tr")).to_have_count(18)
     page.get_by_label("Search").fill(rows[5]["id"][-7:].upper())
     assert page.locator("#list tbody tr").count() == sum(rows[5]["id"][-7:] in row["id"] for row in rows)
     page.get_by_label("Search").fill("no such photograph")
@@ -178,7 +176,7 @@ def test_two_runs_side_by_side(two: Made, page: Page) -> None:
         assert box_on_page(page, image, number) == pytest.approx(stored_box(run, image, 0.35)[0], abs=1)
     before = box_on_page(page, image, 1)
     page.locator("#threshold-0").fill("90")
-    page.wait_for_function("document.querySelector('.slider output b').textContent !== '0.35'")
+    expect(page.locator(".slider output b").first).not_to_have_text("0.35")
     assert box_on_page(page, image, 0) == pytest.approx(stored_box(runs[0], image, 0.9)[0], abs=1)
     assert box_on_page(page, image, 1) == before
     means = [100 * np.mean([row["gt_known"] for row in rows]) for rows in (first, second)]
@@ -197,7 +195,7 @@ def test_on_a_phone_the_page_does_not_scroll_sideways(
     assert phone_page.evaluate("document.documentElement.scrollWidth") == 390
     assert phone_page.locator(".card img").first.is_visible()
     phone_page.locator("#threshold-0").fill("3")
-    phone_page.wait_for_function("!document.querySelector('.reset').disabled")
+    expect(phone_page.locator(".reset").first).to_be_enabled()
     assert phone_page.evaluate("document.documentElement.scrollWidth") == 390
 
 
