@@ -91,8 +91,6 @@ class Optimisation:
     Attributes:
         epochs: passes over the training photographs.
         batch_size: photographs that the network sees at once, those of all processes together.
-        accumulate: so many batches make one step, of batch_size times accumulate photographs in the memory of one.
-            SAT's area is then the mean over each batch, not over the step.
         lr: learning rate at the start.
         weight_decay: on weight matrices; biases, norms, tokens and position embeddings have none.
         betas: of AdamW.
@@ -105,11 +103,12 @@ class Optimisation:
             the plain blocks; ``blocks``, the plain ones whole; ``most``: with them position embedding, projections, and
             the MLPs of the spatial blocks.
         gradient_clip: gradients are scaled down to this norm; None leaves them, as the papers do.
+        accumulate: so many batches make one step, of batch_size times accumulate photographs in the memory of one.
+            SAT's area is then the mean over each batch, not over the step.
     """
 
     epochs: int = 60
     batch_size: int = 128
-    accumulate: int = 1
     lr: float = 5e-5
     weight_decay: float = 5e-4
     betas: tuple[float, float] = (0.9, 0.99)
@@ -119,6 +118,7 @@ class Optimisation:
     step_epochs: int = 30
     freeze: Freeze = "none"
     gradient_clip: float | None = None
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
         """Refuse values with which nothing could be learned."""
