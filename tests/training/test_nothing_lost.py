@@ -182,6 +182,7 @@ def test_a_signal_ends_a_run_after_its_step(
 def interrupting_all() -> None:
     """Do as a terminal does at Ctrl-C, while held-out pictures are looked at: workers that read them get it as well."""
     os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # as a command has it, not as this process was started
     step = LocalizationTask.validation_step
 
     def acting(self: LocalizationTask, batch: Any, batch_index: int) -> None:
