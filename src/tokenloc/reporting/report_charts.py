@@ -40,7 +40,7 @@ class Marker(NamedTuple):
 class Chart(NamedTuple):
     """A chart of lines; ticks are (place, text).
 
-    Args:
+    Attributes:
         title: Of the chart.
         label: What it shows, for those who do not see it.
         x: What the x axis is.
