@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser
 
 from tokenloc._names import unknown_name
 from tokenloc._recipes import recipe_file
-from tokenloc.commands.console import IncompleteError, console
+from tokenloc.commands.console import IncompleteError, say
 
 Command = Callable[..., Any]
 
@@ -100,7 +100,7 @@ class _Parser(ArgumentParser):
 
 
 def _say(message: str, status: int) -> int:
-    console.print(message, markup=False, highlight=False, soft_wrap=True)
+    say(message)
     return status
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from tokenloc._files import write_json, write_text
-from tokenloc.commands.console import console
+from tokenloc.commands.console import console, say
 from tokenloc.commands.results import IMAGES
 from tokenloc.commands.runs import Run, groups_to_json, print_runs, read_runs, require_one_protocol
 from tokenloc.metrics.confidence import Comparison, compare
@@ -78,7 +78,7 @@ def _wins(hits: dict[str, tuple[Hits, Hits]]) -> str:
 
 
 def _print(found: list[Comparison], first: Path, second: Path) -> None:
-    console.print(f"first: {first}\nsecond: {second}", highlight=False, markup=False)
+    say(f"first: {first}\nsecond: {second}")
     table = Table()
     for column in ("", "images", "first", "second", "only first", "only second", "p", "difference, 95 %"):
         table.add_column(column, justify="right" if column else "left")

@@ -13,6 +13,11 @@ T = TypeVar("T")
 console = Console(stderr=True)
 
 
+def say(message: str) -> None:
+    """Print a message as it is: nothing in it is markup, and the terminal alone breaks its lines."""
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
 class IncompleteError(Exception):
     """The command finished what it could; the message names what it could not do. The exit status is 1."""
 

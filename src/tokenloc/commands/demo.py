@@ -12,7 +12,7 @@ from rich.table import Table
 
 from tokenloc._files import write_json
 from tokenloc.boxes import get_protocol
-from tokenloc.commands.console import console, progress
+from tokenloc.commands.console import console, progress, say
 from tokenloc.commands.results import METRICS, percents
 from tokenloc.commands.train import train
 from tokenloc.data import ImageDataset, create_dataset
@@ -63,7 +63,7 @@ def demo(*, out: Path = Path("runs/demo"), methods: list[str] | None = None, see
     chosen = list(dict.fromkeys(methods or list_methods()))
     for method in chosen:
         METHODS[method]  # an unknown name is told before anything is trained
-    console.print("a vision transformer learns to tell the classes apart", highlight=False)
+    say("a vision transformer learns to tell the classes apart")
     start = train(**demo_settings("tscam", out / "backbone", seed, epochs))
     compared = {method: compare(method, start, out / method, seed, max(1, epochs // 5)) for method in chosen}
     print_comparison(compared)
@@ -73,7 +73,7 @@ def demo(*, out: Path = Path("runs/demo"), methods: list[str] | None = None, see
     }
     write_json(out / METRICS, {"protocol": "standard", "images": LENGTHS["test"], "methods": content})
     save_picture(comparison_picture(compared, scenes("test", seed)), out / "figures" / "summary.png")
-    console.print(f"look at {out / 'figures' / 'summary.png'}", highlight=False, markup=False)
+    say(f"look at {out / 'figures' / 'summary.png'}")
     return out
 
 
@@ -103,7 +103,7 @@ def scenes(split: str, seed: int) -> ImageDataset:
 
 def compare(method: str, start: Path, out: Path, seed: int, epochs: int) -> Compared:
     """Train one method from the backbone of ``start``, choose its threshold on val, and measure it on test."""
-    console.print(f"\n{method}", highlight=False)
+    say(f"\n{method}")
     began = time.perf_counter()
     checkpoint = train(**demo_settings(method, out, seed, epochs, start))
     seconds = time.perf_counter() - began

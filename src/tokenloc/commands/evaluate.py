@@ -9,7 +9,7 @@ from typing import Any
 
 from tokenloc._files import write_json
 from tokenloc.boxes import Protocol, get_protocol
-from tokenloc.commands.console import IncompleteError, console, progress
+from tokenloc.commands.console import IncompleteError, progress, say
 from tokenloc.commands.looking import Known, calibrated, threshold_of, viewing_of
 from tokenloc.commands.photographs import data_of, open_data
 from tokenloc.commands.results import BOXES, METRICS, print_results, save_failures, save_figures, save_tables
@@ -162,12 +162,12 @@ def _write_results(folder: Path, measured: Measured, source: str | None, describ
 
 def _tell(what: str, ids: list[str]) -> None:
     if ids:
-        console.print(f"{len(ids)} {what}: {named(ids)}", highlight=False, markup=False, soft_wrap=True)
+        say(f"{len(ids)} {what}: {named(ids)}")
 
 
 def _close(message: str, measured: Measured, fault: str) -> None:
     """Say where the results are; raise IncompleteError where some photographs are in no number."""
-    console.print(message, highlight=False, markup=False)
+    say(message)
     if measured.unreadable:
         raise IncompleteError(f"{len(measured.unreadable)} {fault}, and are in no number (see above)")
 
@@ -212,7 +212,5 @@ def calibrate(
     options["viewing"] = viewing_of(scales, flip, refine, fast)
     chosen = calibrate_threshold(model, dataset, card.preprocessing, get_protocol(protocol), **options)
     store_threshold(checkpoint, chosen)
-    console.print(
-        f"map threshold {chosen.value:g}, {chosen.source}; stored in {checkpoint}", highlight=False, markup=False
-    )
+    say(f"map threshold {chosen.value:g}, {chosen.source}; stored in {checkpoint}")
     return chosen.value

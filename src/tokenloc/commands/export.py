@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tokenloc.commands.console import console
+from tokenloc.commands.console import say
 from tokenloc.export.onnx_graph import Maps, export_onnx
 from tokenloc.training.checkpoint import load_checkpoint
 
@@ -26,5 +26,5 @@ def export(checkpoint: Path, *, out: Path = Path("model.onnx"), maps: Maps = "to
     """
     model, card = load_checkpoint(checkpoint)
     difference = export_onnx(model, card, out, maps, overwrite)
-    console.print(f"{out}: agrees with torch to {difference:.1e}", highlight=False, markup=False, soft_wrap=True)
+    say(f"{out}: agrees with torch to {difference:.1e}")
     return out

@@ -17,7 +17,7 @@ import tokenloc
 from tokenloc._files import FreeNames, refuse_unwritable, written_whole
 from tokenloc._threads import THREADS, map_ahead
 from tokenloc.commands.check_first import TABLE, write_check_first
-from tokenloc.commands.console import IncompleteError, console, progress
+from tokenloc.commands.console import IncompleteError, progress, say
 from tokenloc.commands.journal import Finished, Journal, open_journal
 from tokenloc.commands.looking import viewing_note, viewing_of
 from tokenloc.data import Unreadable, find_images
@@ -96,14 +96,14 @@ def localize(
         checkpoint, device, threshold, objects, viewing_of(scales, flip, refine, fast), min_score
     )
     if threshold is None and (note := viewing_note(localizer.card, localizer.viewing)):
-        console.print(f"map threshold {localizer.threshold:g}{note}", highlight=False, markup=False)
+        say(f"map threshold {localizer.threshold:g}{note}")
     settings = {**_settings(localizer, top_k), "pictures": pictures, "masks": masks}
     version = f"tokenloc {localizer.card.model.method}"
     destination = Destination(out, localizer.card.classes, common_folder(inputs), image_url, version, overwrite)
     with open_journal(out / JOURNAL, settings, overwrite) as journal:
         todo = [file for file in files if file not in journal]
         if len(todo) < len(files):
-            _say(f"{len(files) - len(todo)} of {len(files)} photographs were finished by an interrupted run")
+            say(f"{len(files) - len(todo)} of {len(files)} photographs were finished by an interrupted run")
         seen = localizer.look(todo, batch_size, top_k, keep_images=pictures)
         unreadable = _run(todo, seen, _Display(out, pictures, masks), journal)
         with writing(format or [], destination) as annotate:
@@ -201,15 +201,11 @@ def _write_results(path: Path, finished: Iterable[Finished], unreadable: Sequenc
 
 def _report(results: Path, total: int, unreadable: Sequence[Unreadable]) -> Path:
     """Say what was done; raise IncompleteError where some photographs could not be read."""
-    _say(f"{total - len(unreadable)} photographs localized; results in {results}, what to check first in {TABLE}")
+    say(f"{total - len(unreadable)} photographs localized; results in {results}, what to check first in {TABLE}")
     if unreadable:
         lines = "\n".join(f"  {valid_text(item.reason)}" for item in unreadable)
         raise IncompleteError(f"{len(unreadable)} of {total} files could not be read:\n{lines}")
     return results
-
-
-def _say(message: str) -> None:
-    console.print(message, highlight=False, markup=False)
 
 
 def free_stems(files: Iterable[Path], taken: Iterable[str] = ()) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tokenloc._extras import library
 from tokenloc._files import refuse_unwritable, written_whole
-from tokenloc.commands.console import IncompleteError, console
+from tokenloc.commands.console import IncompleteError, say
 from tokenloc.commands.looking import viewing_of
 from tokenloc.data import find_images
 from tokenloc.export import check_writing, common_folder
@@ -81,7 +81,7 @@ def localize_ray(
         pictures.context.execution_options.preserve_order = True
         rows = localize_dataset(pictures, checkpoint, root=root, **options)
         unreadable = _write(rows, out)
-    console.print(f"boxes in {out / BOXES}", highlight=False, markup=False)
+    say(f"boxes in {out / BOXES}")
     if unreadable:
         raise IncompleteError(f"{unreadable} photographs could not be read; {out / UNREADABLE} names them")
     return out / BOXES

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tokenloc._files import refuse_unwritable, write_text
-from tokenloc.commands.console import console, progress
+from tokenloc.commands.console import progress, say
 from tokenloc.commands.photographs import open_data
 from tokenloc.commands.results import BOXES, IMAGES, METRICS, MISSING
 from tokenloc.data import ImageDataset
@@ -63,10 +63,10 @@ def report(
     )
     write_text(out, page)
     size = f"{out.stat().st_size / 1e6:.1f} MB"
-    console.print(f"{out}: {size}", highlight=False, markup=False, soft_wrap=True)
+    say(f"{out}: {size}")
     for note in [reason, *(note for run in read for note in run.notes)]:
         if note:
-            console.print(note, highlight=False, markup=False, soft_wrap=True)
+            say(note)
     return out
 
 

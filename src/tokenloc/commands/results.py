@@ -9,7 +9,7 @@ from PIL import Image
 from rich.table import Table
 
 from tokenloc._files import FreeNames
-from tokenloc.commands.console import console
+from tokenloc.commands.console import console, say
 from tokenloc.data import ImageDataset
 from tokenloc.data.base import named
 from tokenloc.inference import Localizer
@@ -56,26 +56,26 @@ def print_results(measured: Measured, threshold_source: str | None = None) -> No
     console.print(table)
     if evaluation.threshold is not None:
         source = threshold_source or evaluation.threshold_source
-        console.print(f"map threshold {evaluation.threshold:g} ({source})", highlight=False)
+        say(f"map threshold {evaluation.threshold:g} ({source})")
     if evaluation.max_box_acc_v2 is not None:
         v1, v2 = percents(evaluation.max_box_acc_v1, evaluation.max_box_acc_v2)
-        console.print(f"MaxBoxAcc V1 {v1}, V2 {v2} (best thresholds on this set)", highlight=False)
+        say(f"MaxBoxAcc V1 {v1}, V2 {v2} (best thresholds on this set)")
     if evaluation.pxap is not None:
-        console.print("PxAP {}, pIoU {}".format(*percents(evaluation.pxap, evaluation.piou)), highlight=False)
+        say("PxAP {}, pIoU {}".format(*percents(evaluation.pxap, evaluation.piou)))
     if evaluation.dropped_boxes:
         cannot = f"{evaluation.dropped_boxes} true boxes cannot be and are in no number; `tokenloc info` lists them"
-        console.print(cannot, highlight=False, markup=False)
+        say(cannot)
     if trusted := trust_metrics(measured.images).get("gt_known"):
         half, every = percents(trusted["error_rate_most_trusted_half"], trusted["error_rate_all"])
-        console.print(f"boxes with IoU below 0.5: {half} of the most trusted half, {every} of all", highlight=False)
+        say(f"boxes with IoU below 0.5: {half} of the most trusted half, {every} of all")
     if not (evaluation.images_with_boxes or evaluation.images_with_masks):
-        console.print("there are no true boxes or masks: localization is not measured", highlight=False)
+        say("there are no true boxes or masks: localization is not measured")
     for what, names in measured.missing.items():
         if names:
             told = f"{len(names)} {MISSING[what]}: {named(names)}"
-            console.print(told, highlight=False, markup=False, soft_wrap=True)
+            say(told)
     for item in measured.unreadable:
-        console.print(f"not measured: {item.reason}", highlight=False, markup=False, soft_wrap=True)
+        say(f"not measured: {item.reason}")
 
 
 def percents(*values: float | None) -> list[str]:

@@ -7,7 +7,7 @@ import time
 from ipaddress import ip_address
 from pathlib import Path
 
-from tokenloc.commands.console import console
+from tokenloc.commands.console import say
 from tokenloc.reporting.web import Limits, free_port, load_models, private_folder, serving
 
 
@@ -44,12 +44,12 @@ def serve(
             models = load_models(checkpoints, device, limits.max_pixels)
             with serving(models, folder, host, port, limits) as address:
                 if not is_loopback(host):
-                    _say(f"warning: everyone who reaches {host} can use this page; there is no password")
-                _say(f"{', '.join(models.localizers)}: open {address} in a browser; Ctrl-C ends")
+                    say(f"warning: everyone who reaches {host} can use this page; there is no password")
+                say(f"{', '.join(models.localizers)}: open {address} in a browser; Ctrl-C ends")
                 while True:
                     time.sleep(3600)
     except KeyboardInterrupt:
-        _say("ended; the uploaded pictures are removed")
+        say("ended; the uploaded pictures are removed")
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -72,7 +72,3 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _say(message: str) -> None:
-    console.print(message, highlight=False, markup=False, soft_wrap=True)

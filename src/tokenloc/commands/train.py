@@ -16,7 +16,7 @@ import yaml
 
 from tokenloc._files import sweep, write_json, write_text
 from tokenloc.boxes import Protocol, get_protocol
-from tokenloc.commands.console import console, progress
+from tokenloc.commands.console import progress, say
 from tokenloc.commands.looking import calibrated, threshold_of
 from tokenloc.commands.photographs import data_of
 from tokenloc.commands.results import BOXES, METRICS, print_results, save_figures, save_tables
@@ -110,7 +110,7 @@ def train(
     with _telling_how_to_go_on(out):
         resumed = _last(out).is_file()
         if isinstance(feed, CachedPhotographs):
-            feed.fill(network, optimisation.epochs, choose_device(device), _tell, progress)
+            feed.fill(network, optimisation.epochs, choose_device(device), say, progress)
         best = fit(network, feed, card, optimisation, out, seed=seed, resume=resumed, selection=selection, **run)
         if first_process():
             save_training_curves(out / "logs", out / "figures" / "training.png")
@@ -186,7 +186,7 @@ def _after(best: Path, out: Path, judged: Protocol, data: DataConfig, workers: i
     described = {"model": asdict(card.model), "data": data_of(card, DataSource(), data.test_split, "measured")}
     sources = {"threshold_source": source} if source else {}
     chosen = {"epoch": read_checkpoint(best)["epoch"] + 1, "epoch_source": _epoch_source(data)}
-    console.print(f"epoch {chosen['epoch']}: {chosen['epoch_source']}", highlight=False, soft_wrap=True)
+    say(f"epoch {chosen['epoch']}: {chosen['epoch_source']}")
     write_json(out / METRICS, {**measured.to_dict(), **described, **sources, **chosen})
     save_tables(measured, out)
     save_figures(Localizer(model, card, measured.evaluation.threshold, protocol=judged), test, out / "figures")
@@ -207,17 +207,13 @@ def _cached(feed: Photographs, network: Method, data: DataConfig, out: Path) -> 
     )
 
 
-def _tell(line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
 def _tell_begin(photographs: ImageDataset, batch_size: int, tunable: str) -> None:
     count = len(photographs)
     lines = [f"{count} photographs of {len(photographs.classes)} classes from {photographs.name}", tunable]
     if batch_size > count:
         lines.append(f"the batch of {batch_size} is larger than the set: each step learns from all {count} photographs")
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        say(line)
 
 
 def _selection(
@@ -287,7 +283,7 @@ def _check_out(out: Path, resume: bool, settings: dict[str, Any]) -> None:
             return
         sweep(out)
         for line in lines:
-            console.print(f"resumed with{line}", markup=False, highlight=False, soft_wrap=True)
+            say(f"resumed with{line}")
     elif not _last(out).is_file():
         raise FileNotFoundError(f"nothing to resume: no {_last(out)}; leave --resume away to start anew")
 
