@@ -67,6 +67,15 @@ def test_the_look_at_a_copy_is_the_look_at_the_original(frame: Frame, times: int
     np.testing.assert_allclose(whole.to_network([[0, 0, *original]]), frame.to_network([[0, 0, *frame.original_size]]))
 
 
+def test_a_map_lies_on_a_smaller_copy_as_on_the_picture_itself() -> None:
+    frame = Frame.center_cropped((400, 300), (256, 256), (224, 224))
+    map_ = np.linspace(0.1, 1, 224 * 224, dtype=np.float32).reshape(224, 224)
+    half = frame.of_original((200, 150)).map_to_original(map_)
+    assert half.shape == (150, 200)
+    averaged = frame.map_to_original(map_).reshape(150, 2, 200, 2).mean(axis=(1, 3))
+    np.testing.assert_allclose(half[15:-15, 20:-20], averaged[15:-15, 20:-20], atol=1e-5)
+
+
 def test_a_straight_resize_stretches_each_axis_by_itself() -> None:
     frame = Frame.resized((500, 375), (224, 112))
     np.testing.assert_allclose(frame.to_network([[0, 0, 500, 375], [250, 75, 500, 150]])[1], [112, 22.4, 224, 44.8])

@@ -161,7 +161,7 @@ def test_two_runs_are_compared_by_image(saved: Path, tmp_path: Path, capsys: pyt
 def test_runs_that_cannot_be_compared_are_told(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = saved / "judged"
     other = changed_run(whole, tmp_path / "other")
-    (other / "metrics.json").write_text(json.dumps({"protocol": "sat"}))
+    (other / "metrics.json").write_text(json.dumps({"protocol": "sat", "images": 48, "metrics": {}, "threshold": 0.5}))
     assert main(["compare", str(whole), str(other)]) == 2
     assert "under 'sat': expected one" in capsys.readouterr().err
     renamed = changed_run(whole, tmp_path / "renamed", id=lambda n: f"new/{n}")
@@ -170,7 +170,7 @@ def test_runs_that_cannot_be_compared_are_told(saved: Path, tmp_path: Path, caps
     for content in ("{", "[]", "{}"):
         (other / "metrics.json").write_text(content)
         assert main(["compare", str(whole), str(other)]) == 2
-        assert "other/metrics.json names no protocol" in capsys.readouterr().err
+        assert "other/metrics.json is no evaluation (" in capsys.readouterr().err
     boxless = changed_run(whole, tmp_path / "boxless", gt_known="", top1_loc="")
     assert main(["compare", str(whole), str(boxless)]) == 2
     assert "no image with gt_known or top1_loc in both" in capsys.readouterr().err

@@ -19,7 +19,9 @@ from tokenloc.training.config import DataConfig, Optimisation
 def measured(folder: Path, gt_known: float | None, protocol: str = "sat", level: float = 50.0) -> Path:
     folder.mkdir(parents=True)
     metrics = {"top1_cls": 90.0, "gt_known": gt_known, "box_acc": {"0.7": level}}
-    (folder / "metrics.json").write_text(json.dumps({"protocol": protocol, "images": 9, "metrics": metrics}))
+    (folder / "metrics.json").write_text(
+        json.dumps({"protocol": protocol, "images": 9, "threshold": 0.5, "metrics": metrics})
+    )
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import pickle
 import warnings
@@ -114,6 +115,15 @@ def load_into(trunk: nn.Module, weights: StateDict, path: str | Path) -> None:
             f"the weights in {path} are of another network: {len(missing)} tensors are missing{_some(missing)} and "
             f"{len(surplus)} are left over{_some(surplus)}; name the backbone that they were made with"
         )
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Return the SHA-256, as hex digits, of a network's weights, the same on any device."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _is_ignored(key: str) -> bool:

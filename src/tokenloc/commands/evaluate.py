@@ -7,12 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tokenloc._files import write_json
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import IncompleteError, progress, say
 from tokenloc.commands.looking import Known, calibrated, threshold_of, viewing_of
 from tokenloc.commands.photographs import data_of, open_data
-from tokenloc.commands.results import BOXES, METRICS, print_results, save_failures, save_figures, save_tables
+from tokenloc.commands.results import BOXES, METRICS, save_failures, save_figures, write_results
 from tokenloc.data.base import named
 from tokenloc.inference import Localizer, Viewing, choose_device
 from tokenloc.inference.evaluation import calibrate_threshold, measure
@@ -105,7 +104,7 @@ def evaluate(
         measured = measure(model, dataset, card.preprocessing, judged, fixed, save=save, keep=keep, **options)
     if first:
         described = {"model": asdict(card.model), "data": measured_data, "viewing": str(viewing)}
-        _write_results(folder, measured, source, described)
+        write_results(folder, measured, source, described)
         localizer = Localizer(model, card, measured.evaluation.threshold, viewing=viewing, protocol=judged)
         save_figures(localizer, dataset, folder / "figures")
         save_failures(localizer, dataset, measured, folder / "figures")
@@ -133,7 +132,7 @@ def _evaluate_maps(
     if first:
         described = {"folder": str(maps.folder), "differing": matched.differing, "surplus": matched.surplus}
         about = {"model": maps.about.get("model"), "data": measured_data, "maps": described}
-        _write_results(folder, measured, source, about)
+        write_results(folder, measured, source, about)
         _tell("maps match by all but extension or slashes", matched.differing)
         _tell("maps have no image", matched.surplus)
         _close(f"metrics in {folder}", measured, "photographs have no map or mask, or a broken one")
@@ -150,14 +149,6 @@ def _about_maps(card: Card, protocol: Protocol, viewing: Viewing, usual: Known) 
         "threshold": usual[0],
         "threshold_source": usual[1],
     }
-
-
-def _write_results(folder: Path, measured: Measured, source: str | None, described: dict[str, Any]) -> None:
-    """Print the numbers; write metrics.json, with what else describes the measurement, images.csv and curves."""
-    print_results(measured, source)
-    source_entry = {"threshold_source": source} if source else {}
-    write_json(folder / METRICS, {**measured.to_dict(), **described, **source_entry})
-    save_tables(measured, folder)
 
 
 def _tell(what: str, ids: list[str]) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 import tokenloc
 from tokenloc._files import FreeNames, refuse_unwritable, written_whole
 from tokenloc._threads import THREADS, map_ahead
+from tokenloc.backbones.weights import weights_digest
 from tokenloc.commands.check_first import TABLE, write_check_first
 from tokenloc.commands.console import IncompleteError, progress, say
 from tokenloc.commands.journal import Finished, Journal, open_journal
@@ -161,11 +161,8 @@ def _settings(localizer: Localizer, top_k: int) -> dict[str, Any]:
 def _digest(localizer: Localizer) -> str:
     """Return a digest of the model, which is the same wherever it was loaded from."""
     card = localizer.card
-    digest = hashlib.sha256(repr((card.model, card.classes, card.preprocessing)).encode())
-    for name, tensor in localizer.model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    described = repr((card.model, card.classes, card.preprocessing, weights_digest(localizer.model)))
+    return hashlib.sha256(described.encode()).hexdigest()
 
 
 def _run(

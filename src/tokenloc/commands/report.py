@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, Literal
 from tokenloc._files import refuse_unwritable, write_text
 from tokenloc.commands.console import progress, say
 from tokenloc.commands.photographs import open_data
-from tokenloc.commands.results import BOXES, IMAGES, METRICS, MISSING
+from tokenloc.commands.results import BOXES, IMAGES, METRICS, MISSING, read_metrics
 from tokenloc.data import ImageDataset
 from tokenloc.data.base import named
 from tokenloc.metrics.images import read_table
@@ -126,7 +125,7 @@ def read_run(folder: Path, name: str) -> ReportRun:
         FileNotFoundError: where metrics.json or images.csv is missing.
         ValueError: where one of them is damaged.
     """
-    metrics, rows = _read_metrics(folder / METRICS), read_table(folder / IMAGES)
+    metrics, rows = read_metrics(folder), read_table(folder / IMAGES)
     if not rows or metrics["images"] != len(rows):
         raise ValueError(
             f"{folder / IMAGES} has {len(rows)} photographs, {METRICS} beside it {metrics['images']}: they are not of "
@@ -135,19 +134,6 @@ def read_run(folder: Path, name: str) -> ReportRun:
     boxes, missing = _read_boxes(folder, metrics, rows)
     notes = [missing] if missing else []
     return ReportRun(name, metrics, rows, _read_curve(folder / CURVE), boxes, [*notes, *_left_out(metrics)])
-
-
-def _read_metrics(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"no {path}: expected the folder of a run or of an evaluation")
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        lacking = {"protocol", "images", "metrics", "threshold"} - set(content)
-        if lacking or not isinstance(content["metrics"], dict):
-            raise ValueError(f"it lacks {', '.join(sorted(lacking)) or 'metrics by name'}")
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is no evaluation ({error}); measure again with `tokenloc evaluate`") from error
-    return content
 
 
 def _read_boxes(folder: Path, metrics: dict[str, Any], rows: Sequence[Any]) -> tuple[StoredBoxes | None, str]:

@@ -1,14 +1,17 @@
-"""What training, evaluation and the demo show of a measured model: a table and pictures."""
+"""A measured model's numbers: printed, written, read again; and its pictures."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from rich.table import Table
 
-from tokenloc._files import FreeNames
+from tokenloc._files import FreeNames, write_json
 from tokenloc.commands.console import console, say
 from tokenloc.data import ImageDataset
 from tokenloc.data.base import named
@@ -33,6 +36,42 @@ MISSING = {
     "classes": "classes have no measured photograph",
 }
 """How ``Measured.missing`` is told."""
+
+
+def write_results(folder: Path, measured: Measured, source: str | None, described: Mapping[str, Any]) -> None:
+    """Print the numbers; write metrics.json, images.csv and curves.
+
+    Args:
+        folder: of the run or evaluation.
+        measured: the numbers.
+        source: where the threshold comes from, where the protocol does not say it.
+        described: what else metrics.json says of the measurement.
+    """
+    print_results(measured, source)
+    told = {"threshold_source": source} if source else {}
+    write_json(folder / METRICS, {**measured.to_dict(), **described, **told})
+    measured.save_images(folder / IMAGES)
+    save_curves(measured.evaluation.curve, measured.images, folder / "figures")
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Return the metrics.json of a run's or an evaluation's folder.
+
+    Raises:
+        FileNotFoundError: where there is none.
+        ValueError: where it is not JSON, or lacks protocol, images, metrics or threshold.
+    """
+    path = folder / METRICS
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}: expected the folder of a run or of an evaluation")
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        lacking = {"protocol", "images", "metrics", "threshold"} - set(content)
+        if lacking or not isinstance(content["metrics"], dict):
+            raise ValueError(f"it lacks {', '.join(sorted(lacking)) or 'metrics by name'}")
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is no evaluation ({error}); measure again with `tokenloc evaluate`") from error
+    return content
 
 
 def print_results(measured: Measured, threshold_source: str | None = None) -> None:
@@ -100,12 +139,6 @@ def save_figures(localizer: Localizer, dataset: ImageDataset, folder: Path, titl
     path = folder / "summary.png"
     save_picture(sheet(drawn, columns=3, title=title or "green: true box, red: found box; right: the map"), path)
     return path
-
-
-def save_tables(measured: Measured, folder: Path) -> None:
-    """Write a measurement's images.csv, and its curves as pictures and data."""
-    measured.save_images(folder / IMAGES)
-    save_curves(measured.evaluation.curve, measured.images, folder / "figures")
 
 
 def save_failures(localizer: Localizer, dataset: ImageDataset, measured: Measured, folder: Path) -> None:

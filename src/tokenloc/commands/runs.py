@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from tokenloc.commands.console import console
-from tokenloc.commands.results import METRICS, percents
+from tokenloc.commands.results import METRICS, percents, read_metrics
 
 SEED = "seed-"
 COLUMNS = {
@@ -39,27 +38,14 @@ class Run:
 
     folder: Path
     protocol: str
-    images: int | None
+    images: int
     metrics: dict[str, float | None]
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run's metrics.json.
-
-    Raises:
-        FileNotFoundError: where there is none.
-        ValueError: where it names no protocol.
-    """
-    path = folder / METRICS
-    if not path.is_file():
-        raise FileNotFoundError(f"no {path}: expected the folder of a run or of an evaluation")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        protocol, metrics = str(content["protocol"]), content.get("metrics", {})
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"names no protocol ({type(error).__name__}: {error})"
-        raise ValueError(f"{path} {reason}; measure the run with `tokenloc evaluate`") from error
-    return Run(folder, protocol, content.get("images"), _flat(metrics))
+    """Read a run's metrics.json; raises as ``read_metrics``."""
+    content = read_metrics(folder)
+    return Run(folder, str(content["protocol"]), content["images"], _flat(content["metrics"]))
 
 
 def _flat(metrics: Mapping[str, Any]) -> dict[str, float | None]:

@@ -19,7 +19,7 @@ from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import progress, say
 from tokenloc.commands.looking import calibrated, threshold_of
 from tokenloc.commands.photographs import data_of
-from tokenloc.commands.results import BOXES, METRICS, print_results, save_figures, save_tables
+from tokenloc.commands.results import BOXES, METRICS, save_figures, write_results
 from tokenloc.commands.runs import SEED, groups_to_json, print_runs, read_run
 from tokenloc.data import ImageDataset, Preprocessing, create_dataset
 from tokenloc.data.stratified import few_shot
@@ -182,13 +182,10 @@ def _after(best: Path, out: Path, judged: Protocol, data: DataConfig, workers: i
         measured = measure(model, test, card.preprocessing, judged, fixed, keep=keep, **options)
     if not first:
         return
-    print_results(measured, source)
     described = {"model": asdict(card.model), "data": data_of(card, DataSource(), data.test_split, "measured")}
-    sources = {"threshold_source": source} if source else {}
     chosen = {"epoch": read_checkpoint(best)["epoch"] + 1, "epoch_source": _epoch_source(data)}
+    write_results(out, measured, source, {**described, **chosen})
     say(f"epoch {chosen['epoch']}: {chosen['epoch_source']}")
-    write_json(out / METRICS, {**measured.to_dict(), **described, **sources, **chosen})
-    save_tables(measured, out)
     save_figures(Localizer(model, card, measured.evaluation.threshold, protocol=judged), test, out / "figures")
 
 

@@ -22,6 +22,23 @@ from tokenloc.metrics.statistics import (
 )
 from tokenloc.metrics.totals import IOU_LEVELS, Counts, Totals
 
+METRIC_NAMES = {
+    "gt_known": "GT-known",
+    "top1_loc": "Top-1 Loc",
+    "top5_loc": "Top-5 Loc",
+    "top1_cls": "Top-1 Cls",
+    "top5_cls": "Top-5 Cls",
+    "box_acc_0.3": "IoU 0.3",
+    "box_acc_0.7": "IoU 0.7",
+    "box_acc_0.8": "IoU 0.8",
+    "box_acc_0.9": "IoU 0.9",
+    "max_box_acc_v1": "MaxBoxAcc V1",
+    "max_box_acc_v2": "MaxBoxAcc V2",
+    "pxap": "PxAP",
+    "piou": "pIoU",
+}
+"""What people call the metrics, in the order of a report; those at IoU levels under the names of their confidence."""
+
 # The two results are not frozen: torchmetrics copies what a metric computes field by field.
 
 

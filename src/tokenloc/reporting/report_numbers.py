@@ -10,26 +10,10 @@ import numpy as np
 
 from tokenloc.metrics import ERROR_CATEGORIES
 from tokenloc.metrics.confidence import HITS, Comparison, compare
+from tokenloc.metrics.evaluation import METRIC_NAMES
 from tokenloc.metrics.stored_boxes import StoredBoxes
 
 Row = Mapping[str, Any]
-
-METRIC_NAMES = {
-    "gt_known": "GT-known",
-    "top1_loc": "Top-1 Loc",
-    "top5_loc": "Top-5 Loc",
-    "top1_cls": "Top-1 Cls",
-    "top5_cls": "Top-5 Cls",
-    "box_acc_0.3": "IoU 0.3",
-    "box_acc_0.7": "IoU 0.7",
-    "box_acc_0.8": "IoU 0.8",
-    "box_acc_0.9": "IoU 0.9",
-    "max_box_acc_v1": "MaxBoxAcc V1",
-    "max_box_acc_v2": "MaxBoxAcc V2",
-    "pxap": "PxAP",
-    "piou": "pIoU",
-}
-"""Metrics in the order of the report; those at IoU levels as ``metrics.json`` names their confidence."""
 
 EXPLAINED = {
     **{f"box_acc_{level}": f"the box has IoU {level} or more" for level in ("0.3", "0.7", "0.8", "0.9")},

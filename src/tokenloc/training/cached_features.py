@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokenloc._files import refuse_unwritable, write_json, written_whole
+from tokenloc.backbones.weights import weights_digest
 from tokenloc.data import ImageDataset, Preprocessing
 from tokenloc.data.loading import Labelled, labelled_loader, shared_batches
 from tokenloc.methods import Method, Output
@@ -54,17 +55,13 @@ def sources_of(
     Raises:
         OSError: where a photograph is not there.
     """
-    weights = hashlib.sha256()
-    for name, tensor in model.backbone.state_dict().items():
-        weights.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        weights.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
     config = model.config
     network = [config.method, config.backbone, config.image_size, config.backbone_options]
     photographs = hashlib.sha256(f"{dataset.name} {json.dumps(options, sort_keys=True, default=str)}".encode())
     for sample in dataset.samples:
         photographs.update(f"\n{sample.id} {sample.label} {_identity(sample.path)}".encode("utf-8", "surrogateescape"))
     return {
-        "weights": weights.hexdigest(),
+        "weights": weights_digest(model.backbone),
         "network": _digest(network),
         "preprocessing": _digest(preprocessing.to_dict()),
         "seed": str(seed),

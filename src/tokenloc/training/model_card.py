@@ -14,20 +14,9 @@ import yaml
 
 from tokenloc._names import MOST_NAMES
 from tokenloc.methods.base import METHODS
+from tokenloc.metrics.evaluation import METRIC_NAMES
 from tokenloc.training.checkpoint import Card
 from tokenloc.training.folder import METRICS, read_config
-
-MEASURES = {
-    "gt_known": "GT-known",
-    "top1_loc": "Top-1 Loc",
-    "top5_loc": "Top-5 Loc",
-    "top1_cls": "Top-1 Cls",
-    "top5_cls": "Top-5 Cls",
-    "max_box_acc_v1": "MaxBoxAcc V1",
-    "max_box_acc_v2": "MaxBoxAcc V2",
-    "pxap": "PxAP",
-    "piou": "pIoU",
-}
 
 _MARKUP = re.compile(r"([\\`*_\[\]<>|#~&!$])")
 
@@ -107,7 +96,7 @@ def read_metrics(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     measured = content.get("metrics") or {}
-    numbers = {name: float(measured[name]) for name in MEASURES if _is_number(measured, name)}
+    numbers = {name: float(measured[name]) for name in METRIC_NAMES if _is_number(measured, name)}
     about = {name: content[name] for name in ("images", "threshold") if _is_number(content, name)}
     protocol, source = (str(content.get(name) or "") for name in ("protocol", "threshold_source"))
     return {"protocol": protocol, **about, "threshold_source": source, "metrics": numbers} if numbers else None
@@ -160,7 +149,7 @@ def _metrics_section(metrics: Mapping[str, Any]) -> str:
     source = f" ({metrics['threshold_source']})" if threshold and metrics["threshold_source"] else ""
     images = f" {metrics['images']:.0f} photographs," if "images" in metrics else ""
     how = escaped(f"Measured on{images} protocol {metrics['protocol'] or 'not stated'}{threshold}{source}; in percent.")
-    rows = "".join(f"| {MEASURES[name]} | {value:.1f} |\n" for name, value in metrics["metrics"].items())
+    rows = "".join(f"| {METRIC_NAMES[name]} | {value:.1f} |\n" for name, value in metrics["metrics"].items())
     return f"## Metrics\n\n{how}\n\n| | |\n|---|---|\n{rows}\n"
 
 

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tokenloc.boxes import Frame
 from tokenloc.inference import Localization, Localizer, Viewing
-from tokenloc.reporting.web.models import KEPT, REFINEMENTS, SHOWN_SIDE, Models, _map_on, load_models
+from tokenloc.reporting.web.models import KEPT, REFINEMENTS, SHOWN_SIDE, Models, load_models
 
 
 @pytest.fixture
@@ -80,30 +79,6 @@ def test_large_pictures_are_shown_smaller_but_measured_in_their_own_pixels(model
     sight = models.look(path, "tiny")
     assert sight.results[0].size == (2000, 600)
     assert sight.results[0].boxes.max() > SHOWN_SIDE
-
-
-def test_the_map_lies_on_the_shown_picture_as_on_the_whole_one() -> None:
-    frame = Frame.center_cropped((400, 300), (256, 256), (224, 224))
-    map_ = np.linspace(0.1, 1, 224 * 224, dtype=np.float32).reshape(224, 224)
-    boxes, mask = np.zeros((0, 4)), np.zeros((224, 224), bool)
-    result = Localization(
-        source="x",
-        label="a",
-        class_index=0,
-        score=0.5,
-        boxes=boxes,
-        trust=np.zeros(0),
-        map=map_,
-        mask=mask,
-        threshold=0.5,
-        protocol="standard",
-        frame=frame,
-    )
-    np.testing.assert_array_equal(_map_on(Image.new("RGB", (400, 300)), result), result.map_on_picture())
-    half = _map_on(Image.new("RGB", (200, 150)), result)
-    assert half.shape == (150, 200)
-    averaged = result.map_on_picture().reshape(150, 2, 200, 2).mean(axis=(1, 3))
-    np.testing.assert_allclose(half[15:-15, 20:-20], averaged[15:-15, 20:-20], atol=1e-5)
 
 
 @pytest.mark.parametrize(

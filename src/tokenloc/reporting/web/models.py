@@ -7,11 +7,9 @@ import io
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from tokenloc._names import unknown_name
@@ -116,7 +114,9 @@ class Models:
         image = read_image(picture, self.max_pixels)
         results = localizer.top(image, min(count, localizer.model.num_classes))
         image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-        heatmaps = [_address(heatmap(image, _map_on(image, result))) for result in results]
+        frames = [result.frame.of_original(image.size) for result in results]
+        maps = [frame.map_to_original(result.map) for frame, result in zip(frames, results, strict=True)]
+        heatmaps = [_address(heatmap(image, shown)) for shown in maps]
         return Sight(results, localizer.card.classes, localizer.card.model.method, _address(image), heatmaps)
 
     def _localizer(self, model: str, refinement: str) -> Localizer:
@@ -151,13 +151,6 @@ def _run_of(path: Path) -> str:
     """
     folder = path.absolute().parent
     return f"{folder.parent.name}/{path.stem}" if folder.name == "checkpoints" else path.stem
-
-
-def _map_on(shown: Image.Image, result: Localization) -> NDArray[np.float32]:
-    """Return a localization's map on the pixels of its picture as it is shown."""
-    frame, (width, height) = result.frame, result.size
-    scale = frame.scale[0] * width / shown.width, frame.scale[1] * height / shown.height
-    return replace(frame, original_size=shown.size, scale=scale).map_to_original(result.map)
 
 
 def _address(image: Image.Image) -> str:
