@@ -67,7 +67,7 @@ def evaluate(
             default the side that the model was trained with.
         flip: look at each picture mirrored, too.
         refine: steps that refine the maps, such as affinity,reprediction, or none; by default those of the method.
-        fast: compute in bfloat16, about 1.7 times faster where the processor has it.
+        fast: compute in bfloat16, about 1.7 times faster on a CPU with AVX512-BF16.
         ten_crop: take the classes from ten crops of a larger resize, as SAT's paper does.
         out: the folder to write to; by default evaluation/PROTOCOL in the run's folder (for a model of the hub in
             runs/NAME), or beside that of the maps.
@@ -188,7 +188,7 @@ def calibrate(
             default the side that the model was trained with.
         flip: look at each picture mirrored, too.
         refine: steps that refine the maps, such as affinity,reprediction, or none; by default those of the method.
-        fast: compute in bfloat16, about 1.7 times faster where the processor has it.
+        fast: compute in bfloat16, about 1.7 times faster on a CPU with AVX512-BF16.
         batch_size: photographs that pass the network together.
         workers: processes that read pictures.
         device: auto, cpu, cuda or mps.

@@ -34,8 +34,8 @@ class Viewing:
             their mirrors (SAT, section 4.1). The maps are not concerned.
         refine: steps of ``tokenloc.refinement.list_steps()`` that the maps go through; None for the steps that belong
             to the method, as LCAR's do, () for none.
-        fast: whether the network computes in bfloat16, about 1.7 times faster on processors that have it (AVX512-BF16,
-            AMX, GPUs since Ampere), and `Localizer` decodes large JPEGs at a reduced size. Boxes move little.
+        fast: whether the network computes in bfloat16, about 1.7 times faster on a CPU with
+            AVX512-BF16 (nothing else was measured), and `Localizer` decodes large JPEGs at a reduced size. Boxes move little.
 
     Raises:
         ValueError: a scale below 1 pixel or given twice, or an unknown step.
