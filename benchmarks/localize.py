@@ -31,6 +31,7 @@ from tokenloc.commands.localize import localize
 from tokenloc.data import Preprocessing, evaluation_transform
 from tokenloc.inference import Localizer, choose_device
 from tokenloc.methods import create_model, list_methods
+from tokenloc.refinement import refine
 from tokenloc.training.checkpoint import ENTRY, MODEL_PREFIX, Card, load_checkpoint
 
 CLASSES = 200
@@ -60,11 +61,15 @@ def plain_loop(checkpoint: Path, pictures: list[Path], out: Path, device: str) -
     model, card = load_checkpoint(checkpoint)
     model = model.to(choose_device(device))
     transform, protocol = evaluation_transform(card.preprocessing, "resize"), get_protocol("standard")
+    mean, std = torch.tensor(card.preprocessing.mean), torch.tensor(card.preprocessing.std)
     found = []
     for path in pictures:
         tensor, frame = transform(Image.open(path).convert("RGB"))
         with torch.inference_mode():
             logits, maps = model.localize(tensor[None].to(choose_device(device)))
+        if model.refinement:  # LCAR's; by tokenloc's code, one picture at a time
+            seen = (tensor * std[:, None, None] + mean[:, None, None]).clamp(0, 1)
+            maps = refine(maps, seen[None].to(maps.device), model.refinement)
         prepared = prepare_map(maps[0, 0].float().cpu().numpy(), frame.network_size, protocol)
         boxes = frame.to_original(largest_boxes(prepared, [THRESHOLD], protocol))
         found.append({"file": str(path), "class": int(logits.argmax()), "boxes": boxes.tolist()})

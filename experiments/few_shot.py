@@ -1,6 +1,6 @@
 """Accuracy with k photographs a class: trainings of CUB-10 on seeded draws, a table and a plot.
 
-    python benchmarks/few_shot.py [METHOD …] [--shots 1 3 5 10] [--draws 5] [--out runs/few_shot]
+    python experiments/few_shot.py [METHOD …] [--shots 1 3 5 10] [--draws 5] [--out runs/few_shot]
 
 Trains `recipes/cub10/METHOD.yaml` for each k and draw (a draw of fewer photographs is among that of more) and measures
 the last epoch as `reference_runs.md` does: the `sat` protocol with 18 thresholds, the best of them for each IoU. All
