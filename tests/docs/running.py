@@ -58,7 +58,7 @@ def run_command(snippet: Snippet, command: str, names: dict[str, Any]) -> str:
 def run_line(snippet: Snippet, command: str) -> int:
     """Run a line of a shell; return its exit status."""
     program, *arguments = shlex.split(command)
-    if program == "python" and arguments[0].startswith("benchmarks/"):
+    if program == "python" and arguments[0].startswith(("benchmarks/", "experiments/")):
         return run_script(REPOSITORY / arguments[0], arguments[1:])
     if program != "tokenloc":
         pytest.fail(f"{snippet.place}: {program!r} is not run by the tests; see tests/docs/substitutes.py")

@@ -23,7 +23,7 @@ SUBSTITUTES = [
     Substitute("*", r"^tokenloc train .*", rf"\g<0> {TINY}", SLOW),
     Substitute(
         "*",
-        r"^python benchmarks/(train_step|many_pictures|scm_block).py .*",
+        r"^python benchmarks/(train_step|profile_step|many_pictures|scm_block).py .*",
         None,
         "processes of their own, or half a minute of dense matrices; that their flags exist is tested",
     ),
@@ -47,6 +47,13 @@ SUBSTITUTES = [
     ),
     Substitute("*", r"^(python benchmarks/stream_maps.py) .*", r"\1 --maps 20 --workers 0", SHORT),
     Substitute("*", r"^python benchmarks/report.py .*", None, "it needs a browser; that its flags exist is tested"),
+    Substitute("*", r"^python experiments/few_shot.py .*", None, "it trains for hours; that its flags exist is tested"),
+    Substitute(
+        "*",
+        r"^python experiments/one_shot_imagenet.py.*",
+        None,
+        "it takes photographs of the shared folder; tests/test_experiments.py runs it where that is there",
+    ),
     Substitute("docs/sharing.md", r"^localizer.push_to_hub.*", "", HUB),
     Substitute("docs/sharing.md", r'"user/my-birds"', '"my-birds"', HUB),
     Substitute("docs/sharing.md", r"hf-hub:user/my-birds(@main)?", "my-birds", HUB),

@@ -77,9 +77,10 @@ def test_make_has_the_targets_that_pages_name() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_benchmarks_that_pages_name_exist_with_their_flags() -> None:
-    lines = [command for _, command in COMMANDS if command.startswith("python benchmarks/")]
-    scripts = {f"benchmarks/{path.name}" for path in (REPOSITORY / "benchmarks").glob("[!_]*.py")}
+def test_scripts_that_pages_name_exist_with_their_flags() -> None:
+    lines = [command for _, command in COMMANDS if command.startswith(("python benchmarks/", "python experiments/"))]
+    folders = ("benchmarks", "experiments")
+    scripts = {f"{folder}/{path.name}" for folder in folders for path in (REPOSITORY / folder).glob("[!_]*.py")}
     assert {line.split()[1] for line in lines} == scripts
     for line in lines:
         assert any(one.fits("docs/benchmarks.md", line) for one in SUBSTITUTES), f"{line} takes minutes: shorten it"

@@ -35,7 +35,8 @@ class Viewing:
         refine: steps of ``tokenloc.refinement.list_steps()`` that the maps go through; None for the steps that belong
             to the method, as LCAR's do, () for none.
         fast: whether the network computes in bfloat16, about 1.7 times faster on a CPU with
-            AVX512-BF16 (nothing else was measured), and `Localizer` decodes large JPEGs at a reduced size. Boxes move little.
+            AVX512-BF16 (nothing else was measured), and `Localizer` decodes large JPEGs at a reduced size. Boxes
+            move little.
 
     Raises:
         ValueError: a scale below 1 pixel or given twice, or an unknown step.
