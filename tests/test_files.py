@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tokenloc._files import FreeNames, folder_written_whole, refuse_unwritable, write_text
+from tokenloc._files import FreeNames, existing_part, folder_written_whole, kept_whole, refuse_unwritable, write_text
 
 
 def test_a_folder_appears_whole_and_replaces_the_old_one(tmp_path: Path) -> None:
@@ -98,3 +99,22 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     for name, reason in (("file/new", "Not a directory"), ("lost", "No such file or directory")):
         with pytest.raises(OSError, match=rf"{name}: nothing can be written there \({reason}\); choose another folder"):
             refuse_unwritable(tmp_path / name)
+
+
+def test_a_file_is_kept_whole_or_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "new/file"
+    with kept_whole(path, "mend it") as file:
+        file.write(b"first")
+    assert path.read_bytes() == b"first"
+    told = rf"{path} could not be written \(No space left on device\), and is as it was before; mend it"
+    with pytest.raises(OSError, match=told), kept_whole(path, "mend it") as file:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(RuntimeError, match="no disk's"), kept_whole(path, "mend it"):
+        raise RuntimeError("no disk's")
+    assert [each.read_bytes() for each in path.parent.iterdir()] == [b"first"]
+
+
+def test_the_part_of_a_path_that_exists(tmp_path: Path) -> None:
+    assert existing_part(tmp_path / "a/b/c") == tmp_path
+    assert existing_part(tmp_path) == tmp_path

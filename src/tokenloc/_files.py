@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 _UMASK = threading.Lock()
 _TRIED = 1 << 16  # bytes
@@ -35,6 +35,28 @@ def written_whole(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def kept_whole(path: str | Path, remedy: str) -> Iterator[IO[bytes]]:
+    """Yield a file that stands at ``path``, whole and down to the disk, when the block ends without an error.
+
+    Raises:
+        OSError: in words, with the ``remedy``, where it cannot be written, as on a full disk; what stood at ``path``
+            is as it was.
+    """
+    try:
+        with written_whole(path) as temporary, temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__  # torch hides the first behind a second
+        if not isinstance(cause, OSError):
+            raise
+        raise OSError(
+            f"{path} could not be written ({cause.strerror or cause}), and is as it was before; {remedy}"
+        ) from error
 
 
 @contextmanager
@@ -76,16 +98,21 @@ def _umask() -> int:
     return umask
 
 
+def existing_part(folder: str | Path) -> Path:
+    """Return a folder, or the nearest above it that exists."""
+    there = Path(folder)
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    return there
+
+
 def refuse_unwritable(folder: str | Path) -> None:
     """Raise OSError, in words, where ``folder`` could not be made and written to; leave nothing there.
 
     What is tried is to write a little into it, or into the nearest folder above it that exists.
     """
-    there = Path(folder)
-    while not os.path.lexists(there) and there != there.parent:
-        there = there.parent
     try:
-        with tempfile.TemporaryFile(dir=there) as file:
+        with tempfile.TemporaryFile(dir=existing_part(folder)) as file:
             file.write(bytes(_TRIED))
     except OSError as error:
         reason = error.strerror or str(error)

@@ -207,7 +207,7 @@ def filling(folder: Path, limit: int | None) -> None:
     cached_features.PART, cached_features.BATCH = 4, 3
     model = small()
     feed = cached(folder / "cache", model, pictures(folder / "other" if limit else folder / "pictures"))
-    write, count = FeatureCache.write, iter(range(99))
+    write, count = FeatureCache.write_view, iter(range(99))
 
     def dying(self: FeatureCache, *arguments: Any) -> None:
         if next(count) == 2:
@@ -215,7 +215,7 @@ def filling(folder: Path, limit: int | None) -> None:
         write(self, *arguments)
 
     if limit is None:
-        FeatureCache.write = dying
+        FeatureCache.write_view = dying
         fill(feed, model)
     else:
         feed.cache.begin(print)

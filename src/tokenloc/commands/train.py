@@ -29,12 +29,13 @@ from tokenloc.methods import Method, create_model
 from tokenloc.metrics.stored_boxes import writing_boxes
 from tokenloc.reporting.training import save_training_curves
 from tokenloc.training.cached_features import CachedPhotographs, FeatureCache, frozen, sources_of
+from tokenloc.training.cached_pictures import ResizedPictures
 from tokenloc.training.checkpoint import Card, load_checkpoint, read_checkpoint, store_threshold, versions
 from tokenloc.training.config import DataConfig, DataSource, ModelChoice, Optimisation
 from tokenloc.training.fit import CHECKPOINTS, Photographs, fit
 from tokenloc.training.freezing import freeze, told
 from tokenloc.training.interruption import StoppedError
-from tokenloc.training.placement import first_process, placed
+from tokenloc.training.placement import first_process, own_number, placed
 from tokenloc.training.resuming import CONFIG, check_settings
 from tokenloc.training.selection import Selection
 
@@ -100,7 +101,8 @@ def train(
     network.backbone.checkpointed = checkpoint_activations
     card = _card(network, data, photographs)
     selection = _selection(data, held_out, card.preprocessing, judged, workers)
-    feed = Photographs(photographs, held_out, card.preprocessing, optimisation.batch_size, workers, seed)
+    sets = _kept_pictures(photographs, held_out, card.preprocessing, data, out)
+    feed = Photographs(*sets, card.preprocessing, optimisation.batch_size, workers, seed)
     if data.cached_views:
         feed = _cached(feed, network, data, out)
     if first_process():
@@ -109,6 +111,8 @@ def train(
     run: dict[str, Any] = {"placement": placement, "precision": precision, "save_minutes": save_minutes}
     with _telling_how_to_go_on(out):
         resumed = _last(out).is_file()
+        for pictures in (each for each in sets if isinstance(each, ResizedPictures)):
+            pictures.fill(workers, say, progress, (own_number(), placement.world))
         if isinstance(feed, CachedPhotographs):
             feed.fill(network, optimisation.epochs, choose_device(device), say, progress)
         best = fit(network, feed, card, optimisation, out, seed=seed, resume=resumed, selection=selection, **run)
@@ -202,6 +206,24 @@ def _cached(feed: Photographs, network: Method, data: DataConfig, out: Path) -> 
     return CachedPhotographs(
         feed, FeatureCache(data.cache or out / "features", sources, len(feed.train)), data.cached_views
     )
+
+
+def _kept_pictures(
+    photographs: ImageDataset, held_out: ImageDataset | None, preprocessing: Preprocessing, data: DataConfig, out: Path
+) -> tuple[ImageDataset, ImageDataset | None]:
+    """Return the photographs and those that choose the best epoch, as resized pictures where that is asked for."""
+    if not data.cached_pictures:
+        return photographs, held_out
+    if data.cached_views:
+        raise ValueError(
+            "data.cached_pictures and data.cached_views keep the same photographs twice: features of a frozen backbone "
+            "need each picture only while they are computed. Give one of them"
+        )
+    folder = data.cache or out / "pictures"
+    kept = ResizedPictures(photographs, preprocessing, folder, data.options)
+    if held_out is None or held_out.has_masks:  # whose masks are read anyway: a broken one leaves its picture out
+        return kept, held_out
+    return kept, ResizedPictures(held_out, preprocessing, folder, data.options)
 
 
 def _tell_begin(photographs: ImageDataset, batch_size: int, tunable: str) -> None:

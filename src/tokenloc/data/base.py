@@ -35,7 +35,7 @@ class Sample:
     Args:
         id: unique in the dataset, with forward slashes: the picture's path as the dataset's lists (the referee's, where
             it has some) state it, else its path relative to the dataset.
-        path: the picture's file; None where the picture is generated.
+        path: the picture's file; None where it has none of its own, as one that is generated.
         label: class index, into the dataset's ``classes``.
         boxes: [G, 4] xyxy, original pixels, half-open; G is 0 where no box is known. Kept as the files give them,
             impossible ones included: ``ImageDataset.check`` lists those.
@@ -132,6 +132,15 @@ class ImageDataset:
         if path is None:
             raise NotImplementedError(f"{type(self).__name__} has samples without a file and must override image()")
         return read_image(path, min_size=min_size)
+
+    def fingerprint(self, index: int) -> str:
+        """Return what is another text once a picture is replaced: place, size and time of change of its file.
+
+        Raises:
+            OSError: where there is no such file.
+        """
+        path = self.samples[index].path
+        return "generated" if path is None else file_fingerprint(path)
 
     def mask(self, index: int) -> NDArray[np.uint8] | None:
         """Return a sample's mask [H, W] uint8 of original pixels (0 background, 1 object, 255 ignored), or None."""
@@ -232,6 +241,10 @@ class Subset(ImageDataset):
         """See ``ImageDataset.image``."""
         return self.dataset.image(self.indices[index], min_size)
 
+    def fingerprint(self, index: int) -> str:
+        """See ``ImageDataset.fingerprint``."""
+        return self.dataset.fingerprint(self.indices[index])
+
     def mask(self, index: int) -> NDArray[np.uint8] | None:
         """See ``ImageDataset.mask``."""
         return self.dataset.mask(self.indices[index])
@@ -265,6 +278,12 @@ def require_root(root: str | Path | None, dataset: str, source: str) -> Path:
     if not Path(root).is_dir():
         raise FileNotFoundError(f"{root}: no such folder; expected {source}")
     return Path(root)
+
+
+def file_fingerprint(path: Path) -> str:
+    """Return place, size and time of change of a file; raises OSError where there is none."""
+    known = path.stat()
+    return f"{path.resolve()} {known.st_size} {known.st_mtime_ns}"
 
 
 def mask_fault(size: Size, mask: NDArray[np.uint8] | None) -> str | None:

@@ -96,8 +96,13 @@ def train_transform(preprocessing: Preprocessing) -> TrainTransform:
     It takes an RGB PIL image and returns [3, H, W] float32, and draws from torch's global generator.
     """
     width, height = preprocessing.size
-    steps = [_resize(preprocessing, preprocessing.resize), v2.RandomCrop((height, width)), v2.RandomHorizontalFlip()]
+    steps = [resize_whole(preprocessing), v2.RandomCrop((height, width)), v2.RandomHorizontalFlip()]
     return cast(TrainTransform, v2.Compose([*steps, *_to_network(preprocessing)]))
+
+
+def resize_whole(preprocessing: Preprocessing) -> v2.Transform:
+    """Return the step before any crop: from an RGB PIL image to one of ``resize``; one of that size stays as it is."""
+    return _resize(preprocessing, preprocessing.resize)
 
 
 def evaluation_transform(

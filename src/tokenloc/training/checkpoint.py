@@ -7,7 +7,6 @@ a hub repository, holds the same and serves wherever a checkpoint is read.
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from torch import nn
 
 import tokenloc
-from tokenloc._files import write_json, written_whole
+from tokenloc._files import kept_whole, write_json
 from tokenloc.backbones import Normalisation
 from tokenloc.backbones.weights import read_torch_file
 from tokenloc.data.transforms import Preprocessing
@@ -194,19 +193,8 @@ def save_whole(content: dict[str, Any], path: str | Path) -> None:
     Raises:
         OSError: where it cannot be written, as on a full disk; what stood at ``path`` is as it was.
     """
-    try:
-        with written_whole(path) as temporary, temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-    except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__  # torch hides the first behind a second
-        if not isinstance(cause, OSError):
-            raise
-        raise OSError(
-            f"{path} could not be written ({cause.strerror or cause}), and is as it was before; "
-            "make room or mend the disk, then go on with --resume"
-        ) from error
+    with kept_whole(path, "make room or mend the disk, then go on with --resume") as file:
+        torch.save(content, file)
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

@@ -30,7 +30,9 @@ class DataConfig:
         test_split: the split to measure on after training; None for no measurement.
         cached_views: for methods on a frozen backbone: so many crops of each photograph, drawn once, whose features are
             kept on disk; epochs show them in turn. 0 draws new ones in every epoch, through the backbone.
-        cache: the folder of these features, which runs may share; None for OUT/features.
+        cached_pictures: decode and resize each photograph once and keep it on disk, resize x resize x 3 bytes, so that
+            an epoch only crops; the training is the same, bit by bit. For sets of some ten thousand photographs.
+        cache: the folder of these features or pictures, which runs may share; None for OUT/features or OUT/pictures.
         options: of the dataset.
     """
 
@@ -46,6 +48,7 @@ class DataConfig:
     calibration_split: str | None = None
     test_split: str | None = None
     cached_views: int = 0
+    cached_pictures: bool = False
     cache: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
 

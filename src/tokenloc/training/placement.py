@@ -57,6 +57,11 @@ def placed(device: str = "auto", devices: int | None = None, nodes: int = 1) -> 
     return Placement(device, devices, nodes)
 
 
+def own_number() -> int:
+    """Return this process's number as torchrun or SLURM gave it, before the processes are joined; 0 without them."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+
+
 def first_process() -> bool:
     """Whether this process is the one that prints and writes; before the others are joined, too."""
     if dist.is_available() and dist.is_initialized():

@@ -21,6 +21,7 @@ FREE = (
     "save_minutes",
     "data.root",
     "data.cache",
+    "data.cached_pictures",
     "data.calibration_split",
     "data.test_split",
     "optimisation.epochs",
