@@ -101,17 +101,22 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
             refuse_unwritable(tmp_path / name)
 
 
+def half_keep(path: Path, error: Exception) -> None:
+    with kept_whole(path, "mend it") as file:
+        file.write(b"half")
+        raise error
+
+
 def test_a_file_is_kept_whole_or_stays_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "new/file"
     with kept_whole(path, "mend it") as file:
         file.write(b"first")
     assert path.read_bytes() == b"first"
     told = rf"{path} could not be written \(No space left on device\), and is as it was before; mend it"
-    with pytest.raises(OSError, match=told), kept_whole(path, "mend it") as file:
-        file.write(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(RuntimeError, match="no disk's"), kept_whole(path, "mend it"):
-        raise RuntimeError("no disk's")
+    with pytest.raises(OSError, match=told):
+        half_keep(path, OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(RuntimeError, match="no disk's"):
+        half_keep(path, RuntimeError("no disk's"))
     assert [each.read_bytes() for each in path.parent.iterdir()] == [b"first"]
 
 

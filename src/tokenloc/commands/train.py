@@ -111,10 +111,11 @@ def train(
     run: dict[str, Any] = {"placement": placement, "precision": precision, "save_minutes": save_minutes}
     with _telling_how_to_go_on(out):
         resumed = _last(out).is_file()
+        shown = progress if first_process() else lambda items, _: iter(items)
         for pictures in (each for each in sets if isinstance(each, ResizedPictures)):
-            pictures.fill(workers, say, progress, (own_number(), placement.world))
+            pictures.fill(workers, say, shown, (own_number(), placement.world))
         if isinstance(feed, CachedPhotographs):
-            feed.fill(network, optimisation.epochs, choose_device(device), say, progress)
+            feed.fill(network, optimisation.epochs, choose_device(device), say, shown)
         best = fit(network, feed, card, optimisation, out, seed=seed, resume=resumed, selection=selection, **run)
         if first_process():
             save_training_curves(out / "logs", out / "figures" / "training.png")
