@@ -8,7 +8,17 @@ import pytest
 
 from tokenloc.data import DATASETS, ImageDataset, create_dataset, list_datasets
 
-NAMES = ["cub", "fgvc_aircraft", "folder", "imagenet", "openimages", "scenes", "stanford_cars", "stanford_dogs"]
+NAMES = [
+    "cub",
+    "fgvc_aircraft",
+    "folder",
+    "imagenet",
+    "openimages",
+    "scenes",
+    "shards",
+    "stanford_cars",
+    "stanford_dogs",
+]
 
 
 def test_every_dataset_is_found_by_itself() -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from tokenloc._names import unknown_name
 from tokenloc.boxes.frame import Size, checked_boxes
 from tokenloc.boxes.iou import box_faults
+from tokenloc.data.fingerprints import file_fingerprint
 from tokenloc.data.images import read_image
 
 
@@ -133,6 +134,17 @@ class ImageDataset:
             raise NotImplementedError(f"{type(self).__name__} has samples without a file and must override image()")
         return read_image(path, min_size=min_size)
 
+    def file(self, index: int) -> tuple[str, bytes] | None:
+        """Return a sample's picture as it lies on disk: (suffix, content); None where ``image`` gives another.
+
+        The suffix is lower case, without a dot.
+
+        Raises:
+            OSError: where the file cannot be read.
+        """
+        path = self.samples[index].path
+        return None if path is None else (path.suffix.lower().lstrip("."), path.read_bytes())
+
     def fingerprint(self, index: int) -> str:
         """Return what is another text once a picture is replaced: place, size and time of change of its file.
 
@@ -241,6 +253,10 @@ class Subset(ImageDataset):
         """See ``ImageDataset.image``."""
         return self.dataset.image(self.indices[index], min_size)
 
+    def file(self, index: int) -> tuple[str, bytes] | None:
+        """See ``ImageDataset.file``."""
+        return self.dataset.file(self.indices[index])
+
     def fingerprint(self, index: int) -> str:
         """See ``ImageDataset.fingerprint``."""
         return self.dataset.fingerprint(self.indices[index])
@@ -278,12 +294,6 @@ def require_root(root: str | Path | None, dataset: str, source: str) -> Path:
     if not Path(root).is_dir():
         raise FileNotFoundError(f"{root}: no such folder; expected {source}")
     return Path(root)
-
-
-def file_fingerprint(path: Path) -> str:
-    """Return place, size and time of change of a file; raises OSError where there is none."""
-    known = path.stat()
-    return f"{path.resolve()} {known.st_size} {known.st_mtime_ns}"
 
 
 def mask_fault(size: Size, mask: NDArray[np.uint8] | None) -> str | None:

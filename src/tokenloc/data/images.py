@@ -33,6 +33,7 @@ def read_image(
     source: str | Path | bytes | Image.Image,
     max_pixels: int = MAX_PIXELS,
     min_size: tuple[int, int] | None = None,
+    name: str | None = None,
 ) -> Image.Image:
     """Return a picture as an upright RGB PIL image of its own, 8 bits a channel.
 
@@ -46,16 +47,17 @@ def read_image(
         min_size: (width, height) that suffices. A JPEG may then be decoded at 1/2, 1/4 or 1/8 of its size, but not
             below this: several times faster for large photographs. Pixels then differ a little from those of a whole
             decoding and the size is no longer the original one (``read_size``). Default: decode it whole.
+        name: what messages call the picture; None for its path.
 
     Raises:
         FileNotFoundError: where there is no such file.
         ValueError: where the file is empty, cut short, not a picture, or too large; the message names it.
     """
     if isinstance(source, Image.Image):
-        name = str(getattr(source, "filename", "")) or "PIL image"
+        name = name or str(getattr(source, "filename", "")) or "PIL image"
         _refuse_large(source.size, max_pixels, name)
         return _decoded(source, name)
-    name = _called(source)
+    name = name or _called(source)
     with _opened(source, name) as image:
         _refuse_large(image.size, max_pixels, name)
         if min_size is not None:

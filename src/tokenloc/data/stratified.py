@@ -102,4 +102,4 @@ def _sizes(count: int, fractions: Sequence[float]) -> list[int]:
 
 
 def _draw(sample_id: str, seed: int) -> bytes:
-    return blake2b(f"{seed}/{sample_id}".encode(), digest_size=8).digest()
+    return blake2b(f"{seed}/{sample_id}".encode("utf-8", "surrogateescape"), digest_size=8).digest()

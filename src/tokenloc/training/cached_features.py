@@ -18,10 +18,11 @@ from torch import Tensor
 
 from tokenloc.backbones.weights import weights_digest
 from tokenloc.data import ImageDataset, Preprocessing
+from tokenloc.data.fingerprints import digest, digest_of_photographs
 from tokenloc.data.loading import Labelled, labelled_loader, shared_batches
 from tokenloc.methods import Method, Output
 from tokenloc.methods.frozen import Frozen
-from tokenloc.training.disk_cache import DiskCache, Progress, Tell, digest, digest_of_photographs
+from tokenloc.training.disk_cache import DiskCache, Progress, Tell
 from tokenloc.training.fit import Photographs
 
 PART = 1024

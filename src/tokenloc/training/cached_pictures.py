@@ -20,9 +20,10 @@ from PIL import Image, features
 from tokenloc._files import existing_part
 from tokenloc.boxes.frame import Size
 from tokenloc.data import ImageDataset, Preprocessing
+from tokenloc.data.fingerprints import digest, digest_of_photographs
 from tokenloc.data.loading import Labelled, labelled_loader, shared_batches
 from tokenloc.data.transforms import resize_whole
-from tokenloc.training.disk_cache import DiskCache, Progress, Tell, digest, digest_of_photographs
+from tokenloc.training.disk_cache import DiskCache, Progress, Tell
 
 PART = 256
 """Photographs a file: 50 MB at 256 x 256."""

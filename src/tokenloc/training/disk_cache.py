@@ -5,48 +5,22 @@ So several runs may share a folder and none takes what is not its own; a kill co
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tokenloc._files import kept_whole, refuse_unwritable, write_json
-from tokenloc.data import ImageDataset
+from tokenloc.data.fingerprints import digest
 
 SOURCES = "sources.json"
 
 Progress = Callable[[Iterable[int], str], Iterator[int]]
 Tell = Callable[[str], None]
-
-
-def digest(value: Any) -> str:
-    """Return SHA-256 of a plain value, the same for equal values."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def digest_of_photographs(dataset: ImageDataset, options: Mapping[str, Any], labels: bool) -> str:
-    """Return SHA-256 of which photographs these are: each one's id and ``ImageDataset.fingerprint``, in their order.
-
-    Args:
-        dataset: the photographs.
-        options: of the dataset: generated pictures depend on them.
-        labels: whether each one's class counts, too.
-    """
-    known = hashlib.sha256(f"{dataset.name} {json.dumps(options, sort_keys=True, default=str)}".encode())
-    for index, sample in enumerate(dataset.samples):
-        label = sample.label if labels else ""
-        try:
-            fingerprint = dataset.fingerprint(index)
-        except OSError:  # training leaves it out, and so it may be here
-            fingerprint = "absent"
-        known.update(f"\n{sample.id} {label} {fingerprint}".encode("utf-8", "surrogateescape"))
-    return known.hexdigest()
 
 
 @dataclass(frozen=True)
