@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from tokenloc.boxes.frame import Frame
 from tokenloc.data import Preprocessing, read_image, transforms
@@ -84,6 +85,15 @@ def test_training_crops_and_mirrors_at_random() -> None:
     assert len(seen) > 30
     torch.manual_seed(3)
     torch.testing.assert_close(transform(_picture()), tensors[0], rtol=0, atol=0)
+
+
+def test_numbers_are_torchvisions_to_the_last_bit() -> None:
+    preprocessing = Preprocessing((20, 30), (20, 30))
+    plain = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
+    plain.append(v2.Normalize(list(preprocessing.mean), list(preprocessing.std)))
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 20, 3), np.uint8)
+    tensor, _ = transforms.evaluation_transform(preprocessing, "resize")(Image.fromarray(pixels))
+    assert torch.equal(tensor, v2.Compose(plain)(Image.fromarray(pixels)))
 
 
 def test_preprocessing_survives_json() -> None:

@@ -1,0 +1,280 @@
+"""Photographs a second that training gets to see: by what is done to them, and from where they are read.
+
+    python benchmarks/loading.py [--photographs 64] [--repeats 5] [--root FOLDER] [--listed 1000000] [--device cuda]
+
+Made JPEGs of two sizes, and with --root real ones of a folder by class, are read from files, from
+`--data.cached_pictures`, from shards and from shards of --resize 256, as `tokenloc train` reads them, and by a plain
+ImageFolder with the same transforms; that the first three give the same tensors is checked. Beside them: other decoders
+and resizes, with how far they are off; opening an index of --listed photographs; and what a training step learns from.
+Processor time of one thread: no disk and no network is measured, all files have been read before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import resource
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL
+import torch
+from _timing import best_time, setting
+from PIL import Image
+from torch.nn import functional
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.io import ImageReadMode, decode_jpeg
+from torchvision.transforms import v2
+
+from tokenloc.data import ImageDataset, LabelledPictures, Preprocessing, create_dataset, train_transform
+from tokenloc.data.shard_index import ShardIndex
+from tokenloc.data.shard_writing import write_shards
+from tokenloc.data.shards import Description, ShardsDataset, shard_name
+from tokenloc.data.transforms import resize_whole
+from tokenloc.data.webdataset import scan
+from tokenloc.methods import create_model
+from tokenloc.training.cached_pictures import ResizedPictures
+from tokenloc.training.config import Optimisation
+from tokenloc.training.optimisation import make_optimiser
+
+PREPROCESSING = Preprocessing()
+SIZES = {"500x375": (500, 375), "4000x3000": (4000, 3000)}
+CLASSES = 4
+BATCH = 16
+
+
+def write_photographs(folder: Path, count: int, size: tuple[int, int]) -> Path:
+    """Write JPEGs with detail at every scale, as photographs have."""
+    generator = np.random.default_rng(0)
+    for number in range(count):
+        scene = np.zeros((size[1], size[0], 3), np.float32)
+        for cells, height in ((4, 120), (16, 50), (64, 30), (256, 14)):
+            coarse = generator.random((cells * size[1] // size[0] + 1, cells, 3), np.float32) - 0.5
+            planes = [Image.fromarray(height * coarse[..., c]).resize(size, Image.Resampling.BICUBIC) for c in range(3)]
+            scene += np.stack([np.asarray(plane) for plane in planes], axis=2)
+        scene += generator.normal(128, 3, (size[1], size[0], 1)).astype(np.float32)
+        path = folder / "train" / f"class-{number % CLASSES}" / f"{number:04d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(scene.clip(0, 255).astype(np.uint8)).save(path, quality=95)
+    return folder
+
+
+def rate(call: Callable[[], object], count: int, repeats: int) -> float:
+    return 1e3 * count / best_time(call, repeats)
+
+
+def stages(dataset: ImageDataset, repeats: int) -> dict[str, float]:
+    """Return photographs a second of decoding, of resizing what is decoded, and of the whole transform."""
+    resize, transform = resize_whole(PREPROCESSING), train_transform(PREPROCESSING)
+    rows = range(len(dataset))
+    pictures = [dataset.image(row) for row in rows]
+    calls: dict[str, Callable[[], object]] = {
+        "decode": lambda: [dataset.image(row) for row in rows],
+        "resize": lambda: [resize(picture) for picture in pictures],
+        "decode, resize": lambda: [resize(dataset.image(row)) for row in rows],
+        "decode, whole transform": lambda: [transform(dataset.image(row)) for row in rows],
+    }
+    return {name: rate(call, len(dataset), repeats) for name, call in calls.items()}
+
+
+def by_opencv(content: bytes) -> np.ndarray:
+    return cv2.cvtColor(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def by_torchvision(content: bytes) -> np.ndarray:
+    return decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.RGB).movedim(0, 2).numpy()
+
+
+def by_torch(pixels: np.ndarray) -> np.ndarray:
+    batch = torch.from_numpy(pixels).movedim(2, 0)[None]
+    return functional.interpolate(batch, (256, 256), mode="bilinear", antialias=True)[0].movedim(0, 2).numpy()
+
+
+def alternatives(dataset: ImageDataset, repeats: int) -> dict[str, str]:
+    """Return photographs a second of other decoders, of a resize, and of a smaller decoding: how far each is off."""
+    rows = range(len(dataset))
+    files = [dataset.file(row)[1] for row in rows]
+    whole = [np.array(dataset.image(row)) for row in rows]
+    resize = resize_whole(PREPROCESSING)
+    small = [np.asarray(resize(Image.fromarray(pixels))) for pixels in whole]
+    ways: dict[str, tuple[Callable[[int], np.ndarray], list[np.ndarray]]] = {
+        "decode by Pillow alone": (lambda row: Image.open(io.BytesIO(files[row])).convert("RGB"), whole),
+        "decode by torchvision.io": (lambda row: by_torchvision(files[row]), whole),
+        "decode by OpenCV": (lambda row: by_opencv(files[row]), whole),
+        "resize by torch, of bytes": (lambda row: by_torch(whole[row]), small),
+        "decode at reduced size, resize": (lambda row: resize(dataset.image(row, PREPROCESSING.resize)), small),
+    }
+    told = {}
+    for name, (way, expected) in ways.items():
+        off = [np.abs(np.asarray(way(row), np.float64) - expected[row]) for row in rows]
+        speed = rate(lambda way=way: [way(row) for row in rows], len(dataset), repeats)
+        told[name] = (
+            f"{speed:.0f} (off by {np.mean([each.mean() for each in off]):.3f}, at most {max(map(np.max, off)):.0f})"
+        )
+    return told
+
+
+def plain_loader(root: Path) -> DataLoader[tuple[torch.Tensor, int]]:
+    """What a person would write."""
+    steps = [v2.Resize((256, 256)), v2.RandomCrop(224), v2.RandomHorizontalFlip(), v2.PILToTensor()]
+    steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(PREPROCESSING.mean), list(PREPROCESSING.std))]
+    return DataLoader(ImageFolder(str(root / "train"), v2.Compose(steps)), BATCH)
+
+
+def some_of(photographs: Path, folder: Path, count: int) -> Path:
+    """Link some of a folder's photographs by class, spread evenly."""
+    found = sorted(photographs.glob("*/*.jpg"))
+    for path in found[:: max(1, len(found) // count)][:count]:
+        link = folder / "train" / path.parent.name / path.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path.resolve())
+    return folder
+
+
+def loader(dataset: ImageDataset) -> DataLoader[tuple[torch.Tensor, int]]:
+    return DataLoader(LabelledPictures(dataset, train_transform(PREPROCESSING), seed=0), BATCH)
+
+
+def sources(root: Path, folder: Path) -> dict[str, ImageDataset]:
+    """Return the same photographs from each place that they can be read from."""
+    photographs = create_dataset("folder", root, "train", val_fraction=0, test_fraction=0)
+    kept = ResizedPictures(photographs, PREPROCESSING, folder / "cache", {})
+    kept.fill(0, print, lambda parts, _: iter(parts))
+    found: dict[str, ImageDataset] = {"folder": photographs, "cached_pictures": kept}
+    for name, resize in (("shards", None), ("shards of --resize 256", 256)):
+        write_shards(photographs, folder / name / "train", 10**9, {}, resize)
+        found[name] = ShardsDataset(folder / name, "train")
+    return found
+
+
+def difference(one: ImageDataset, other: ImageDataset) -> float:
+    """Return how far pictures are apart once they are resized: mean of |a - b| in 0 to 255."""
+    resize = resize_whole(PREPROCESSING)
+    pairs = ([np.asarray(resize(each.image(row)), np.float64) for each in (one, other)] for row in range(len(one)))
+    return float(np.mean([np.abs(a - b).mean() for a, b in pairs]))
+
+
+def places(root: Path, repeats: int) -> tuple[dict[str, float], float]:
+    """Return photographs a second from each place, and how far those of smaller shards are off."""
+    with tempfile.TemporaryDirectory() as name:
+        found = sources(root, Path(name))
+        batches = {place: [images for images, _ in loader(dataset)] for place, dataset in found.items()}
+        for place in ("cached_pictures", "shards"):
+            if not all(map(torch.equal, batches["folder"], batches[place])):
+                raise RuntimeError(f"{place} gives other tensors than the folder")
+        plain = plain_loader(root)
+        speed = {"plain ImageFolder": rate(lambda: list(plain), len(found["folder"]), repeats)}
+        for place, dataset in found.items():
+            speed[place] = rate(lambda dataset=dataset: list(loader(dataset)), len(dataset), repeats)
+        return speed, difference(found["folder"], found["shards of --resize 256"])
+
+
+def step_rate(backbone: str, repeats: int, device: str) -> float:
+    """Return photographs a second that training steps of TS-CAM learn from, in float32."""
+    model = create_model("tscam", backbone, 200, pretrained=False).train().to(device)
+    optimiser = make_optimiser(model, Optimisation())
+    images, labels = torch.randn(BATCH, 3, 224, 224, device=device), torch.randint(200, (BATCH,), device=device)
+
+    def step() -> None:
+        model.loss(model(images), labels)["total"].backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    return 1e3 * BATCH / best_time(step, repeats, device)
+
+
+def listing(count: int) -> str:
+    """Return what opening shards of ``count`` photographs takes; the tars are holes, the indices real."""
+    per_shard = 10_000
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "train"
+        folder.mkdir()
+        for number, first in enumerate(range(0, count, per_shard)):
+            rows = np.arange(min(per_shard, count - first))
+            tar = folder / shard_name(number)
+            with tar.open("wb") as file:
+                file.truncate(100_000 * per_shard)
+            ids = [f"train/n{row % 1000:08d}/n{row % 1000:08d}_{first + row}.JPEG" for row in rows.tolist()]
+            boxes = np.tile([10.0, 20.0, 300.0, 200.0], (len(rows), 1))
+            columns = (rows % 1000, 100_000 * rows, np.full(len(rows), 90_000), np.ones(len(rows), np.int64))
+            ShardIndex(ids, *columns, boxes, 100_000 * per_shard).save(tar.with_suffix(".npz"))
+        told = Description(tuple(f"n{row:08d}" for row in range(1000)), count, {}, len(list(folder.glob("*.tar"))))
+        (folder / "shards.json").write_text(json.dumps(told.to_dict()))
+        before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+        dataset = ShardsDataset(name, "train")
+        taken = time.process_time() - start
+        peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        return f"{len(dataset):,} photographs in shards are listed in {taken:.1f} s, {peak:.0f} MB above what was used"
+
+
+def scanning(count: int) -> str:
+    """Return what opening a tar of others takes, which has no index."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "a.tar"
+        with tarfile.open(path, "w") as tar:
+            for number in range(count):
+                for suffix, content in (("cls", b"1"), ("jpg", bytes(20_000))):
+                    member = tarfile.TarInfo(f"{number:09d}.{suffix}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+        start = time.process_time()
+        scan(path)
+        return f"{count:,} photographs in a tar without an index: {time.process_time() - start:.1f} s"
+
+
+def table(title: str, columns: dict[str, dict[str, float]] | dict[str, dict[str, str]]) -> None:
+    print(f"| {title} | " + " | ".join(columns) + " |\n" + "|---" * (1 + len(columns)) + "|")
+    for name in next(iter(columns.values())):
+        cells = (column[name] for column in columns.values())
+        print(f"| {name} | " + " | ".join(cell if isinstance(cell, str) else f"{cell:.0f}" for cell in cells) + " |")
+    print(flush=True)
+
+
+def photographs_to_read(folder: Path, given: argparse.Namespace) -> dict[str, Path]:
+    """Return folders of photographs by what they are."""
+    roots = {given.root.name: some_of(given.root, folder / "real", given.photographs)} if given.root else {}
+    for label, size in SIZES.items():
+        count = given.photographs if size[0] < 1000 else max(CLASSES, given.photographs // 8)
+        roots[label] = write_photographs(folder / label, count, size)
+    return roots
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photographs", type=int, default=64, help="of 500x375; an eighth as many of 4000x3000")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--root", type=Path, help="a folder by class of real photographs")
+    parser.add_argument("--backbones", nargs="*", default=["vit_tiny_patch16_224", "deit_small_patch16_224"])
+    parser.add_argument("--device", default="cpu", help="of the training steps")
+    parser.add_argument("--listed", type=int, default=1_000_000)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    print(f"{setting(given.device)}, Pillow {PIL.__version__}\n\n{listing(given.listed)}")
+    print(f"{scanning(max(1, given.listed // 20))}\n", flush=True)
+    by_stage, by_place, by_other = {}, {}, {}
+    with tempfile.TemporaryDirectory() as name:
+        for label, root in photographs_to_read(Path(name), given).items():
+            dataset = create_dataset("folder", root, "train", val_fraction=0, test_fraction=0)
+            by_stage[label], by_other[label] = stages(dataset, given.repeats), alternatives(dataset, given.repeats)
+            by_place[label], off = places(root, given.repeats)
+            kilobytes = sum(sample.path.stat().st_size for sample in dataset) / len(dataset) / 1000
+            print(f"{label}: {kilobytes:.0f} KB each; smaller shards are {off:.2f} of 255 off", flush=True)
+    print()
+    table("photographs a second and core", by_stage)
+    table("read from", by_place)
+    table("other ways", by_other)
+    for backbone in given.backbones:
+        speed = step_rate(backbone, given.repeats, given.device)
+        print(f"training steps of TS-CAM on {backbone}: {speed:.1f} photographs a second", flush=True)
+
+
+if __name__ == "__main__":
+    main()
