@@ -45,7 +45,7 @@ from tokenloc.training.config import Optimisation
 from tokenloc.training.optimisation import make_optimiser
 
 PREPROCESSING = Preprocessing()
-SIZES = {"500x375": (500, 375), "4000x3000": (4000, 3000)}
+SIZES = ("500x375", "4000x3000")
 CLASSES = 4
 BATCH = 16
 
@@ -240,7 +240,8 @@ def table(title: str, columns: dict[str, dict[str, float]] | dict[str, dict[str,
 def photographs_to_read(folder: Path, given: argparse.Namespace) -> dict[str, Path]:
     """Return folders of photographs by what they are."""
     roots = {given.root.name: some_of(given.root, folder / "real", given.photographs)} if given.root else {}
-    for label, size in SIZES.items():
+    for label in given.sizes:
+        size = (int(label.partition("x")[0]), int(label.partition("x")[2]))
         count = given.photographs if size[0] < 1000 else max(CLASSES, given.photographs // 8)
         roots[label] = write_photographs(folder / label, count, size)
     return roots
@@ -248,7 +249,8 @@ def photographs_to_read(folder: Path, given: argparse.Namespace) -> dict[str, Pa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photographs", type=int, default=64, help="of 500x375; an eighth as many of 4000x3000")
+    parser.add_argument("--photographs", type=int, default=64, help="an eighth as many of large ones")
+    parser.add_argument("--sizes", nargs="*", default=SIZES)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--root", type=Path, help="a folder by class of real photographs")
     parser.add_argument("--backbones", nargs="*", default=["vit_tiny_patch16_224", "deit_small_patch16_224"])

@@ -82,6 +82,7 @@ def test_shards_hold_every_file_as_it_is(workers: int, tmp_path: Path) -> None:
         if number != BROKEN:
             assert np.array_equal(np.asarray(found.image(number)), np.asarray(dataset.image(number)))
     assert found[-1].id == found[7].id == found[5:][2].id
+    assert np.array_equal(found[-8].boxes, dataset[0].boxes)
     assert np.array_equal(found[-1].boxes, dataset[7].boxes)
 
 
@@ -128,34 +129,30 @@ def test_batches_are_those_of_the_files_whoever_reads_them(tmp_path: Path) -> No
     assert same_samples(pickle.loads(pickle.dumps(found)), dataset)
 
 
-def folder_of_scenes(folder: Path) -> Path:
-    """Write scenes as photographs by class, for training and test."""
-    for split, count in (("train", 24), ("test", 12)):
-        scenes = create_dataset("scenes", None, split, size=40, length=count)
-        for index, sample in enumerate(scenes):
-            path = folder / split / scenes.classes[sample.label] / f"{index}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            scenes.image(index).save(path)
-    return folder
-
-
-def trained(out: Path, name: str, root: Path) -> dict[str, torch.Tensor]:
+def trained(out: Path, **source: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Train, choose the epoch, calibrate and measure; return the last weights and the metrics."""
     settings = tiny_settings(out)
-    data = replace(settings["data"], name=name, root=root, val_split="test", calibration_split=None, test_split=None)
-    last = tiny_run(out, data=replace(data, options={}, per_class=3))
-    return read_checkpoint(last.with_name("last.ckpt"))["state_dict"]
+    last = tiny_run(out, data=replace(settings["data"], per_class=3, **source))
+    measured = json.loads((out / "metrics.json").read_text())
+    return read_checkpoint(last.with_name("last.ckpt"))["state_dict"], measured
 
 
-def test_a_training_from_shards_ends_with_the_same_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = folder_of_scenes(tmp_path / "photos")
-    for split in ("train", "test"):
-        words = ["--data.root", str(root), "--split", split, "--out", str(tmp_path / "shards"), "--size", "2e-5"]
-        assert cli.main(["shards", *words]) == 0
-    assert f"12 photographs in {tmp_path}/shards/test" in capsys.readouterr().err
+def test_a_run_from_shards_ends_with_the_same_weights_and_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "val", "test"):
+        words = ["--data.name", "scenes", "--data.options", "{size: 40, length: 24}", "--split", split]
+        assert cli.main(["shards", *words, "--out", str(tmp_path / "shards"), "--size", "2e-5"]) == 0
+    told = capsys.readouterr().err
+    assert f"24 photographs in {tmp_path}/shards/test" in told
+    assert "the masks of scenes are not in the shards" in told
     assert len(list((tmp_path / "shards/train").glob("*.tar"))) > 1
-    plain = trained(tmp_path / "plain", "folder", root)
-    quick = trained(tmp_path / "quick", "shards", tmp_path / "shards")
+    plain, measured = trained(tmp_path / "plain")
+    quick, same = trained(tmp_path / "quick", name="shards", root=tmp_path / "shards", options={})
     assert all(torch.equal(quick[name], value) for name, value in plain.items())
+    assert same["threshold"] == measured["threshold"]
+    for name in ("top1_cls", "top1_loc", "gt_known", "max_box_acc_v1", "max_box_acc_v2", "box_acc"):
+        assert same["metrics"][name] == measured["metrics"][name], name
 
 
 def test_draws_and_chosen_classes_are_the_same(tmp_path: Path) -> None:
@@ -174,12 +171,9 @@ def test_draws_and_chosen_classes_are_the_same(tmp_path: Path) -> None:
         ShardsDataset(tmp_path / "shards", "train", ["wasp"])
 
 
-def test_generated_pictures_are_stored_without_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--data.name", "scenes", "--data.options", "{size: 40, length: 6}", "--out", str(tmp_path)]
-    assert cli.main(["shards", *words]) == 0
-    assert "the masks of scenes are not in the shards" in capsys.readouterr().err
+def test_generated_pictures_are_stored_without_loss(tmp_path: Path) -> None:
     scenes = create_dataset("scenes", None, "train", size=40, length=6)
-    found = ShardsDataset(tmp_path, "train")
+    found = sharded(tmp_path, scenes)
     assert same_samples(found, scenes)
     assert all(np.array_equal(np.asarray(found.image(n)), np.asarray(scenes.image(n))) for n in range(6))
     assert found.file(0)[0] == "png"
@@ -334,6 +328,7 @@ BREAKS: list[tuple[str, Callable[[Path], Any], str]] = [
     ("shards.json", lambda path: describe(path.parents[1], shards=1), r"hold \d photographs, shards\.json says 8"),
     ("shards.json", lambda path: describe(path.parents[1], shards=99), r"0000\d\.tar is missing"),
     ("shards.json", lambda path: describe(path.parents[1], classes=["ant"]), r"class number 1, but .*names 1 class"),
+    ("shards.json", lambda path: describe(path.parents[1], classes=["ant", "ant"]), r"no two alike; correct 'ant'"),
     ("shards.json", lambda path: describe(path.parents[1], photographs="8"), r"photographs must be a number"),
 ]
 
@@ -424,6 +419,9 @@ def test_names_of_classes_are_the_lines_of_a_file(tmp_path: Path) -> None:
     found = ShardsDataset(tmp_path, "train")
     assert (found.classes, found.labels.tolist()) == (("ant", "bee", "cat"), [1, 0])
     assert ShardsDataset(tmp_path, "train", ["bee"]).ids == ["a/x.jpg"]
+    (tmp_path / "classes.txt").write_text("crane\n\ncrane\n\n")
+    with pytest.raises(ValueError, match=r"classes\.txt must name each class, and no two alike; correct '', 'crane'"):
+        ShardsDataset(tmp_path, "train")
     (tmp_path / "classes.txt").write_text("ant\n")
     with pytest.raises(ValueError, match=r"a\.tar: a/x\.jpg has class number 1, but .*classes\.txt names 1 class"):
         ShardsDataset(tmp_path, "train")

@@ -39,6 +39,12 @@ SUBSTITUTES = [
         r"\1 --pictures 2 --size 64 48 --repeats 1 --methods tscam --backbone vit_tiny_patch16_224",
         SHORT,
     ),
+    Substitute(
+        "*",
+        r"^(python benchmarks/loading.py) .*",
+        r"\1 --photographs 4 --repeats 1 --sizes 64x48 --backbones --listed 100",
+        SHORT,
+    ),
     Substitute("*", r"^(python benchmarks/lctr_head.py) .*", r"\1 --images 1 --repeats 1", SHORT),
     Substitute("*", r"^(python benchmarks/normalized_cut.py) .*", r"\1 --images 2 --side 4 --repeats 1", SHORT),
     Substitute("*", r"^(python benchmarks/referee.py) .*", r"\1 --maps 1 --repeats 1", SHORT),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,6 +220,7 @@ def _written(folder: Path, split: str) -> tuple[list[Path], list[ShardIndex], tu
     told = Description.read(place)
     if told.shards is None:
         raise ValueError(f"{place} is not finished: give the command again that writes it (tokenloc shards …)")
+    _refuse_same_names(told.classes, place / DESCRIPTION)
     _refuse_other_classes(folder, place, told.classes)
     tars = [place / shard_name(number) for number in range(told.shards)]
     indices = [ShardIndex.load(tar.with_suffix(".npz"), tar) for tar in tars]
@@ -242,7 +244,8 @@ def _foreign(folder: Path, split: str) -> tuple[list[Path], list[ShardIndex], tu
     listed = folder / CLASSES
     if not listed.is_file():
         return tars, indices, tuple(map(str, range(1 + max(int(index.labels.max()) for index in indices))))
-    names = tuple(line for line in listed.read_text(encoding="utf-8").splitlines() if line)
+    names = tuple(listed.read_text(encoding="utf-8").rstrip().split("\n"))
+    _refuse_same_names(names, listed)
     for tar, index in zip(tars, indices, strict=True):
         _refuse_labels(tar, index, len(names), listed)
     return tars, indices, names
@@ -271,6 +274,13 @@ def _refuse_other_classes(folder: Path, place: Path, classes: tuple[str, ...]) -
                 f"{len(others)}{'; in one alone: ' + named(differing) if differing else ''}): write both from one "
                 "dataset, with the same --classes"
             )
+
+
+def _refuse_same_names(names: Sequence[str], listed: Path) -> None:
+    """Raise ValueError where a class has no name, or that of another."""
+    again = sorted(name for name, count in Counter(names).items() if count > 1 or not name.strip())
+    if again:
+        raise ValueError(f"{listed} must name each class, and no two alike; correct {named(list(map(repr, again)))}")
 
 
 def _refuse_labels(tar: Path, index: ShardIndex, classes: int, listed: Path) -> None:
