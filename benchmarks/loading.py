@@ -30,7 +30,6 @@ from PIL import Image
 from torch.nn import functional
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
-from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import v2
 
 from tokenloc.data import ImageDataset, LabelledPictures, Preprocessing, create_dataset, train_transform
@@ -88,10 +87,6 @@ def by_opencv(content: bytes) -> np.ndarray:
     return cv2.cvtColor(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-def by_torchvision(content: bytes) -> np.ndarray:
-    return decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.RGB).movedim(0, 2).numpy()
-
-
 def by_torch(pixels: np.ndarray) -> np.ndarray:
     batch = torch.from_numpy(pixels).movedim(2, 0)[None]
     return functional.interpolate(batch, (256, 256), mode="bilinear", antialias=True)[0].movedim(0, 2).numpy()
@@ -106,7 +101,6 @@ def alternatives(dataset: ImageDataset, repeats: int) -> dict[str, str]:
     small = [np.asarray(resize(Image.fromarray(pixels))) for pixels in whole]
     ways: dict[str, tuple[Callable[[int], np.ndarray], list[np.ndarray]]] = {
         "decode by Pillow alone": (lambda row: Image.open(io.BytesIO(files[row])).convert("RGB"), whole),
-        "decode by torchvision.io": (lambda row: by_torchvision(files[row]), whole),
         "decode by OpenCV": (lambda row: by_opencv(files[row]), whole),
         "resize by torch, of bytes": (lambda row: by_torch(whole[row]), small),
         "decode at reduced size, resize": (lambda row: resize(dataset.image(row, PREPROCESSING.resize)), small),
