@@ -312,6 +312,11 @@ def pickled(path: Path) -> None:
     np.savez(path, ids=np.array([{"hostile": print}], object), allow_pickle=True)
 
 
+def ones(path: Path) -> np.ndarray:
+    with np.load(path) as stored:
+        return np.ones_like(stored["sizes"])
+
+
 BREAKS: list[tuple[str, Callable[[Path], Any], str]] = [
     ("00001.tar", cut, r"00001\.tar has [\d,]+ bytes, [\d,]+ were written; copy it again"),
     ("00001.tar", Path.unlink, r"00001\.tar is missing; copy it again"),
@@ -322,6 +327,8 @@ BREAKS: list[tuple[str, Callable[[Path], Any], str]] = [
     ("00000.npz", lambda path: change(path, labels=np.array([0.5])), r"damaged \(Cannot cast array data"),
     ("00000.npz", lambda path: change(path, boxes=np.zeros((99, 4))), r"damaged \(its boxes are not as many"),
     ("00000.npz", lambda path: change(path, tar_bytes=np.int64(5)), r"damaged \(it names bytes that are not in"),
+    ("00000.npz", lambda path: change(path, sizes=-ones(path)), r"damaged \(it names bytes that are not in"),
+    ("00000.npz", lambda path: change(path, box_counts=-ones(path)), r"damaged \(its boxes are not as many"),
     ("shards.json", cut, r"shards\.json is damaged \(.*\); copy it again"),
     ("shards.json", lambda path: path.write_text("[]"), r"shards\.json is damaged"),
     ("shards.json", lambda path: path.write_text('{"format": 9}'), r"damaged \(another format than 1"),
