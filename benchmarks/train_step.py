@@ -1,12 +1,13 @@
 """Training steps of every method against plain ones that materialise what released code and papers write out.
 
-    python benchmarks/train_step.py [METHOD …] [--backbone vit_tiny_patch16_224] [--batch 32] [--classes 10]
+    python benchmarks/train_step.py [METHOD …] [--backbone vit_tiny_patch16_224] [--batch 32] [--classes 10] [--compile]
 
 Both do the same arithmetic on the same weights, which is checked. The plain one keeps every block's N x N attention
 matrix until the step is over, gates SAT's matrices by columns, runs SCM's blocks by dense matrices, and convolves each
 image with LCTR's mixed kernel, in float32. tokenloc's step is measured in float32, where both losses must agree, and
 under bfloat16 autocast, as `--precision bf16-mixed` trains. Prints images a second, peak memory over the idle process,
-and the ratios. The time is processor time, so that what else runs disturbs it little: leave it at one thread.
+and the ratios; with --compile, of the compiled steps too, each compiled before it is timed, half a minute of processor
+time or more. The time is processor time, so that what else runs disturbs it little: leave it at one thread.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from tokenloc.backbones.attention import Query, Seen, _project
 from tokenloc.methods import Method, Output, create_model, list_methods
 from tokenloc.methods.lctr import CueDigging
 from tokenloc.methods.scm import SCM
+from tokenloc.training.compilation import Pass, compiled
 from tokenloc.training.config import Optimisation
 from tokenloc.training.optimisation import make_optimiser
 
@@ -89,11 +91,12 @@ def measure(kind: str, method: str, arguments: argparse.Namespace, results: mult
     images = torch.randn(arguments.batch, 3, side, side)
     labels = torch.randint(arguments.classes, (arguments.batch,))
     idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with plainly() if kind == "plain" else torch.autocast("cpu", torch.bfloat16, enabled=kind == "bf16"):
+    with plainly() if kind == "plain" else torch.autocast("cpu", torch.bfloat16, enabled="bf16" in kind):
+        run = compiled(model.__call__, torch.device("cpu")) if "compiled" in kind else model.__call__
         times, first = [], 0.0
         for number in range(arguments.steps + 1):
             start = time.process_time() if arguments.threads == 1 else time.perf_counter()
-            total = step(model, images, labels, optimiser)
+            total = step(model, run, images, labels, optimiser)
             end = time.process_time() if arguments.threads == 1 else time.perf_counter()
             first = total if number == 0 else first
             times.append(end - start)
@@ -101,8 +104,8 @@ def measure(kind: str, method: str, arguments: argparse.Namespace, results: mult
     results.put((arguments.batch / min(times[1:]), (peak - idle) / 1024**2, first))
 
 
-def step(model: Method, images: Tensor, labels: Tensor, optimiser: torch.optim.Optimizer) -> float:
-    total = model.loss(model(images), labels)["total"]
+def step(model: Method, run: Pass, images: Tensor, labels: Tensor, optimiser: torch.optim.Optimizer) -> float:
+    total = model.loss(run(images), labels)["total"]
     total.backward()
     optimiser.step()
     optimiser.zero_grad()
@@ -119,16 +122,18 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--compile", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(f"{arguments.backbone}, batch {arguments.batch}, side {arguments.side}, {arguments.classes} classes")
     print(setting())
-    print("| | plain: images/s | GiB | float32: images/s | speed | memory | bf16: images/s | speed | memory |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    kinds = ["float32", "bf16"] + ["float32 compiled", "bf16 compiled"] * arguments.compile
+    print("| | plain: images/s | GiB |" + "".join(f" {kind}: images/s | speed | memory |" for kind in kinds))
+    print("|---" * (3 + 3 * len(kinds)) + "|")
     context = multiprocessing.get_context("spawn")
     for method in arguments.methods:
         found = {}
-        for kind in ("plain", "float32", "bf16"):
+        for kind in ("plain", *kinds):
             results = context.Queue()
             process = context.Process(target=measure, args=(kind, method, arguments, results))
             process.start()
@@ -136,7 +141,7 @@ def main() -> None:
             process.join()
         (slow, large, expected), (_, _, loss) = found["plain"], found["float32"]
         row = f"| {method} | {slow:.1f} | {large:.2f} |"
-        for kind in ("float32", "bf16"):
+        for kind in kinds:
             fast, small, _ = found[kind]
             row += f" {fast:.1f} | {fast / slow:.2f} | {small / large:.2f} |"
         same = abs(loss - expected) < 1e-3 * abs(expected)

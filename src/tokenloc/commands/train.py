@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 import yaml
 
 from tokenloc._files import sweep, write_json, write_text
@@ -57,6 +58,7 @@ def train(
     nodes: int = 1,
     precision: str = "32-true",
     checkpoint_activations: bool = False,
+    compile: bool = False,
     workers: int = 0,
     save_minutes: float = 15.0,
 ) -> Path:
@@ -79,6 +81,7 @@ def train(
         nodes: machines.
         precision: 32-true, bf16-mixed or 16-mixed.
         checkpoint_activations: compute the transformer blocks twice rather than keep what is in them: less memory.
+        compile: let torch compile what a step runs: a slower start, faster steps on a GPU.
         workers: processes that read pictures.
         save_minutes: last.ckpt is saved at the end of every epoch, and within one after so many minutes.
 
@@ -90,7 +93,7 @@ def train(
         return _repeat({**locals(), "seeds": None}, seeds, out, resume)
     settings = _plain_settings(locals())
     lightning.seed_everything(seed, workers=True, verbose=False)  # before the head is drawn
-    choose_device(device)
+    chosen = choose_device(device)
     placement = placed(device, devices, nodes)
     judged = get_protocol(protocol)
     _check_out(out, resume, settings)
@@ -108,18 +111,19 @@ def train(
     if first_process():
         _record(out, settings)
         _tell_begin(photographs, optimisation.batch_size, tunable)
-    run: dict[str, Any] = {"placement": placement, "precision": precision, "save_minutes": save_minutes}
+    run: dict[str, Any] = {"placement": placement, "precision": precision, "compile": compile}
+    run |= {"save_minutes": save_minutes, "selection": selection}
     with _telling_how_to_go_on(out):
         resumed = _last(out).is_file()
         shown = progress if first_process() else lambda items, _: iter(items)
         for pictures in (each for each in sets if isinstance(each, ResizedPictures)):
             pictures.fill(workers, say, shown, (own_number(), placement.world))
         if isinstance(feed, CachedPhotographs):
-            feed.fill(network, optimisation.epochs, choose_device(device), say, shown)
-        best = fit(network, feed, card, optimisation, out, seed=seed, resume=resumed, selection=selection, **run)
+            feed.fill(network, optimisation.epochs, chosen, say, shown)
+        best = fit(network, feed, card, optimisation, out, seed=seed, resume=resumed, **run)
         if first_process():
             save_training_curves(out / "logs", out / "figures" / "training.png")
-        _after(best, out, judged, data, workers, device)
+        _after(best, out, judged, data, workers, chosen)
     return best
 
 
@@ -167,10 +171,10 @@ def _telling_how_to_go_on(out: Path) -> Iterator[None]:
         raise KeyboardInterrupt(f"interrupted; {kept}; go on with: {command}") from end
 
 
-def _after(best: Path, out: Path, judged: Protocol, data: DataConfig, workers: int, device: str) -> None:
+def _after(best: Path, out: Path, judged: Protocol, data: DataConfig, workers: int, device: torch.device) -> None:
     """Calibrate the best checkpoint and measure it, as far as the configuration asks for it."""
     model, card = load_checkpoint(best)
-    model.to(choose_device(device))
+    model.to(device)
     first = first_process()
     options: dict[str, Any] = {"workers": workers, "progress": progress if first else None}
     calibration = _split(data, data.calibration_split, None)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from tokenloc._compiling import uncompiled
 from tokenloc.backbones import Backbone, Evidence, Features
 from tokenloc.methods._diffusion import diffuse, neighbour_similarity, semantic_laplacian, soft_filter
 from tokenloc.methods._scaling import min_max
@@ -127,6 +128,7 @@ class SCM(TSCAM):
         learned = {"similarity_weight": self.similarity_weight, "threshold": self.threshold}
         return {f"{name}/block_{i}": x for name, v in learned.items() for i, x in enumerate(v.tolist(), start=1)}
 
+    @uncompiled  # its hundreds of products, written out one by one, would take torch minutes
     def _calibrate(self, semantic: Tensor, attention: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return g^l and F^l [B, h, w] for l = 0…L, where S^l = g^l * S^0, in the precision of ``semantic``.
 

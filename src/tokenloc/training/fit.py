@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
@@ -28,10 +29,11 @@ from tokenloc.data import (
 from tokenloc.data.loading import Labelled
 from tokenloc.methods import Method, Output
 from tokenloc.training.checkpoint import Card, WholeCheckpointIO, read_checkpoint
+from tokenloc.training.compilation import compiled
 from tokenloc.training.config import Optimisation
 from tokenloc.training.interruption import Saving, StoppedError, stop_requests
 from tokenloc.training.module import DivergedError, LocalizationTask, epoch_seed
-from tokenloc.training.placement import Placement, check_shares
+from tokenloc.training.placement import Placement, check_shares, placed
 from tokenloc.training.selection import Selection
 
 CHECKPOINTS = "checkpoints"
@@ -116,6 +118,7 @@ def fit(
     resume: bool = False,
     placement: Placement | None = None,
     precision: str = "32-true",
+    compile: bool = False,
     save_minutes: float = 15.0,
     selection: Selection | None = None,
 ) -> Path:
@@ -134,13 +137,14 @@ def fit(
         resume: go on from OUT/checkpoints/last.ckpt, as if never interrupted.
         placement: on which devices; None for one, whichever there is.
         precision: of Lightning: 32-true, bf16-mixed, 16-mixed.
+        compile: let torch compile what a step runs; it learns the same, up to rounding.
         save_minutes: within an epoch, last.ckpt is saved anew after so many minutes.
         selection: by what the best epoch is chosen; None for the labels.
 
     Raises:
         FileNotFoundError: where there is no checkpoint to resume from.
         ValueError: where the checkpoint to resume from is of another model, loss or weights are no longer numbers, or a
-            batch cannot be shared among the processes.
+            batch cannot be shared among the processes, or torch cannot compile.
         OSError: where a checkpoint cannot be written; the one before it is still there.
         StoppedError: where SIGINT (Ctrl-C) or SIGTERM asked for an end, and all that was done is saved.
         KeyboardInterrupt: at a second Ctrl-C: training ends at once, and last.ckpt is what it was.
@@ -148,13 +152,15 @@ def fit(
     folder = out / CHECKPOINTS
     last = folder / "last.ckpt"
     selection = selection or Selection()
-    placement = placement or Placement()
+    placement = placement or placed()
     check_shares(len(photographs.train), photographs.batch_size, placement.world)
     if resume:
         _check_same_model(last, card)
     steps = math.ceil(photographs.steps / optimisation.accumulate)
     task = LocalizationTask(model, optimisation, card, steps, seed)
     task.training_pass = photographs.training_pass(model)
+    if compile:
+        task.training_pass = compiled(task.training_pass, torch.device(placement.device))
     with _without_advice(), stop_requests() as request:
         keepers = _keepers(folder, selection.logged if photographs.val is not None else None)
         callbacks = [*selection.callbacks(), *keepers, Saving(last, request, save_minutes), RichProgressBar()]
@@ -231,6 +237,7 @@ ADVICE = (
     ".*isinstance\\(treespec, LeafSpec\\).*",
     ".*your dataloader is not resumable.*",
     ".*in eval mode at the start of training.*",
+    ".*The .grad attribute of a Tensor that is not a leaf.*",  # where what is compiled is in parts
     ".*Grad strides do not match bucket view strides.*",
     ".*recommended to use `self.log.*sync_dist=True.*",  # what is logged is of all processes already
 )

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.distributed as dist
+
+from tokenloc._names import one_of
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 @dataclass(frozen=True)
@@ -14,12 +19,12 @@ class Placement:
     """The processes of a training, each with a device of its own.
 
     Attributes:
-        device: auto, cpu, cuda or mps.
+        device: cpu, cuda or mps.
         devices: of each machine; on a CPU processes.
         nodes: machines.
     """
 
-    device: str = "auto"
+    device: str
     devices: int = 1
     nodes: int = 1
 
@@ -38,7 +43,8 @@ def placed(device: str = "auto", devices: int | None = None, nodes: int = 1) -> 
         nodes: machines; torchrun's number where ``devices`` is None.
 
     Raises:
-        ValueError: for numbers below 1, and devices that this machine does not have.
+        ValueError: for numbers below 1, another device, devices that this machine does not have, and tasks of srun that
+            cannot train together.
     """
     if devices is None and dist.is_available() and dist.is_torchelastic_launched():
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -48,7 +54,9 @@ def placed(device: str = "auto", devices: int | None = None, nodes: int = 1) -> 
         if number < 1:
             raise ValueError(f"--{name} must be at least 1; got {number}")
     cuda, mps = torch.cuda.device_count(), int(torch.backends.mps.is_available())
-    there = {"cuda": cuda, "mps": mps, "auto": cuda or mps or devices}.get(device, devices)
+    if one_of("device", device, Device) == "auto":
+        device = "cuda" if cuda else "mps" if mps else "cpu"
+    there = {"cuda": cuda, "mps": mps, "cpu": devices}[device]
     if devices > there:
         raise ValueError(
             f"--devices {devices} with --device {device}: this machine has {there}; "

@@ -16,6 +16,7 @@ FREE = (
     "devices",
     "nodes",
     "checkpoint_activations",
+    "compile",
     "workers",
     "protocol",
     "save_minutes",
