@@ -6,19 +6,21 @@ import csv
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 
 from tests.runs import TINY_VIT, tiny_settings
 from tokenloc.commands.train import train
 from tokenloc.methods import create_model
 from tokenloc.training.checkpoint import read_checkpoint
 from tokenloc.training.config import ModelChoice, Optimisation
-from tokenloc.training.placement import check_shares, first_process, placed
+from tokenloc.training.placement import Placement, check_precision, check_shares, environments, first_process, placed
 
 # 24 photographs in batches of 7, 7, 7 and 3 divide evenly among no two processes.
 UNEVEN = Optimisation(epochs=3, batch_size=7, lr=1e-3, schedule="cosine")
@@ -82,12 +84,32 @@ def test_two_devices_learn_what_one_learns(one: Path, tmp_path: Path) -> None:
     assert_as_one(out, one)
 
 
-def test_torchrun_starts_the_same(one: Path, tmp_path: Path) -> None:
-    """Each process gets what torchrun gives it."""
+def torchrun(rank: int, nodes: int) -> dict[str, str]:
+    """Return what torchrun gives to each of two processes."""
+    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": str(2 // nodes), "TORCHELASTIC_RUN_ID": "test"}
+    places = {"RANK": rank, "LOCAL_RANK": rank % (2 // nodes), "GROUP_RANK": rank * (nodes - 1)}
+    return common | {name: str(value) for name, value in places.items()}
+
+
+def srun(rank: int, nodes: int) -> dict[str, str]:
+    """Return what srun gives to each of two tasks."""
+    common = {"SLURM_JOB_ID": "17", "SLURM_JOB_NAME": "training", "SLURM_NODELIST": "node[1-2]", "SLURM_STEP_ID": "0"}
+    counts = {"SLURM_NTASKS": 2, "SLURM_STEP_NUM_TASKS": 2, "SLURM_NTASKS_PER_NODE": 2 // nodes}
+    counts |= {"SLURM_NNODES": nodes, "SLURM_STEP_NUM_NODES": nodes}
+    places = {"SLURM_PROCID": rank, "SLURM_LOCALID": rank % (2 // nodes), "SLURM_NODEID": rank * (nodes - 1)}
+    return common | {name: str(value) for name, value in (counts | places).items()}
+
+
+Starter = Callable[[int, int], dict[str, str]]
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+@pytest.mark.parametrize("starter", [torchrun, srun])
+def test_others_start_the_same(one: Path, tmp_path: Path, starter: Starter, nodes: int) -> None:
+    """Two processes of one machine, or of two, which are this one twice."""
     out = tmp_path / "two"
     common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(21000 + os.getpid() % 20000)}
-    common |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0"}
-    own = [{**common, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+    own = [common | starter(rank, nodes) for rank in range(2)]
     started = [subprocess.Popen(command(out), env=env, stderr=subprocess.PIPE, text=True) for env in own]
     told = [process.communicate(timeout=240)[1] for process in started]
     assert [process.returncode for process in started] == [0, 0], told
@@ -125,6 +147,36 @@ def test_processes_on_a_cpu_and_of_torchrun(monkeypatch: pytest.MonkeyPatch) -> 
     assert (placed("cpu").devices, placed("cpu").nodes) == (2, 4)
 
 
+def test_tasks_of_srun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those that a batch script or a shell of salloc could start."""
+    for name, value in srun(0, 2).items():
+        monkeypatch.setenv(name, value)
+    assert (placed("cpu").devices, placed("cpu").nodes) == (1, 2)
+    assert (placed("cpu", 3).devices, placed("cpu", 3).nodes) == (3, 1)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "3")
+    with pytest.raises(ValueError, match="srun started 3 tasks on 2 nodes; give each as many, by --ntasks-per-node"):
+        placed("cpu")
+    monkeypatch.setenv("SLURM_JOB_NAME", "interactive")
+    with pytest.raises(ValueError, match="3 tasks in a job named interactive.*salloc --job-name"):
+        placed("cpu")
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
+    assert placed("cpu").world == 1
+
+
+def test_slurm_does_not_requeue_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes that a batch script starts without srun are Lightning's own, whatever tasks the job has."""
+    assert environments() == []
+    for name, value in srun(0, 2).items():
+        monkeypatch.setenv(name, value)
+    (by_srun,) = environments()
+    assert isinstance(by_srun, SLURMEnvironment)
+    assert not by_srun.auto_requeue
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
+    assert isinstance(environments()[0], LightningEnvironment)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    assert environments() == []
+
+
 @pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"])
 def test_who_prints_and_writes(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     for each in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
@@ -140,6 +192,18 @@ def test_too_few_photographs_for_the_processes() -> None:
         check_shares(24, 7, 4)
     with pytest.raises(ValueError, match="batches of 2 leave 2 of 24"):
         check_shares(24, 2, 3)
+
+
+def test_float16_is_for_gpus(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"--precision 16-mixed is for GPUs: .* ask for bf16-mixed"):
+        train(**settings(tmp_path / "out", precision="16-mixed"))
+    assert not (tmp_path / "out").exists()
+    check_precision("16-mixed", Placement("cuda"))
+
+
+def test_an_unknown_precision(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown precision 'bf16'. Valid: 16-mixed, 32-true, bf16-mixed"):
+        train(**settings(tmp_path / "out", precision="bf16"))
 
 
 def test_seeds_take_one_process(tmp_path: Path) -> None:

@@ -32,11 +32,11 @@ from tokenloc.reporting.training import save_training_curves
 from tokenloc.training.cached_features import CachedPhotographs, FeatureCache, frozen, sources_of
 from tokenloc.training.cached_pictures import ResizedPictures
 from tokenloc.training.checkpoint import Card, load_checkpoint, read_checkpoint, store_threshold, versions
-from tokenloc.training.config import DataConfig, DataSource, ModelChoice, Optimisation
+from tokenloc.training.config import DataConfig, DataSource, ModelChoice, Optimisation, Precision
 from tokenloc.training.fit import CHECKPOINTS, Photographs, fit
 from tokenloc.training.freezing import freeze, told
 from tokenloc.training.interruption import StoppedError
-from tokenloc.training.placement import first_process, own_number, placed
+from tokenloc.training.placement import check_precision, first_process, own_number, placed
 from tokenloc.training.resuming import CONFIG, check_settings
 from tokenloc.training.selection import Selection
 
@@ -56,7 +56,7 @@ def train(
     device: str = "auto",
     devices: int | None = None,
     nodes: int = 1,
-    precision: str = "32-true",
+    precision: Precision = "32-true",
     checkpoint_activations: bool = False,
     compile: bool = False,
     workers: int = 0,
@@ -77,9 +77,9 @@ def train(
         seeds: train once with each of these instead, in OUT/seed-N, and print mean and spread; see `tokenloc compare`.
         resume: go on with the interrupted run in the folder; it ends with the weights of one that never was.
         device: auto, cpu, cuda or mps.
-        devices: so many of each machine share every batch, a process each; None: those of torchrun, or one.
+        devices: so many of each machine share every batch, a process each; None: those of torchrun or srun, or one.
         nodes: machines.
-        precision: 32-true, bf16-mixed or 16-mixed.
+        precision: 32-true, bf16-mixed, or 16-mixed on a GPU.
         checkpoint_activations: compute the transformer blocks twice rather than keep what is in them: less memory.
         compile: let torch compile what a step runs: a slower start, faster steps on a GPU.
         workers: processes that read pictures.
@@ -95,6 +95,7 @@ def train(
     lightning.seed_everything(seed, workers=True, verbose=False)  # before the head is drawn
     chosen = choose_device(device)
     placement = placed(device, devices, nodes)
+    check_precision(precision, placement)
     judged = get_protocol(protocol)
     _check_out(out, resume, settings)
     photographs = _to_learn_from(data)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 Schedule = Literal["constant", "cosine", "step"]
 Select = Literal["top1_cls", "max_box_acc_v1", "max_box_acc_v2"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Freeze = Literal["none", "attention", "mlp", "blocks", "most"]
 
 

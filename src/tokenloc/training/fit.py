@@ -30,10 +30,10 @@ from tokenloc.data.loading import Labelled
 from tokenloc.methods import Method, Output
 from tokenloc.training.checkpoint import Card, WholeCheckpointIO, read_checkpoint
 from tokenloc.training.compilation import compiled
-from tokenloc.training.config import Optimisation
+from tokenloc.training.config import Optimisation, Precision
 from tokenloc.training.interruption import Saving, StoppedError, stop_requests
 from tokenloc.training.module import DivergedError, LocalizationTask, epoch_seed
-from tokenloc.training.placement import Placement, check_shares, placed
+from tokenloc.training.placement import Placement, check_precision, check_shares, environments, placed
 from tokenloc.training.selection import Selection
 
 CHECKPOINTS = "checkpoints"
@@ -117,7 +117,7 @@ def fit(
     seed: int = 0,
     resume: bool = False,
     placement: Placement | None = None,
-    precision: str = "32-true",
+    precision: Precision = "32-true",
     compile: bool = False,
     save_minutes: float = 15.0,
     selection: Selection | None = None,
@@ -136,7 +136,7 @@ def fit(
         seed: of every epoch; the weights that training starts from are the caller's.
         resume: go on from OUT/checkpoints/last.ckpt, as if never interrupted.
         placement: on which devices; None for one, whichever there is.
-        precision: of Lightning: 32-true, bf16-mixed, 16-mixed.
+        precision: float32; or where it is enough bfloat16, or float16 on a GPU.
         compile: let torch compile what a step runs; it learns the same, up to rounding.
         save_minutes: within an epoch, last.ckpt is saved anew after so many minutes.
         selection: by what the best epoch is chosen; None for the labels.
@@ -153,6 +153,7 @@ def fit(
     last = folder / "last.ckpt"
     selection = selection or Selection()
     placement = placement or placed()
+    check_precision(precision, placement)
     check_shares(len(photographs.train), photographs.batch_size, placement.world)
     if resume:
         _check_same_model(last, card)
@@ -171,22 +172,22 @@ def fit(
 
 
 def _trainer(
-    out: Path, optimisation: Optimisation, callbacks: list[Callback], placement: Placement, precision: str
+    out: Path, optimisation: Optimisation, callbacks: list[Callback], placement: Placement, precision: Precision
 ) -> L.Trainer:
-    numbers: dict[str, Any] = {"precision": precision}  # Lightning checks the name
     return L.Trainer(
         accelerator=placement.device,
         devices=placement.devices,
         num_nodes=placement.nodes,
         strategy="auto" if placement.world == 1 else "ddp",
         use_distributed_sampler=False,  # Photographs shares each batch itself
-        **numbers,
+        precision=precision,
         max_epochs=optimisation.epochs,
         accumulate_grad_batches=optimisation.accumulate,
         gradient_clip_val=optimisation.gradient_clip,
         callbacks=callbacks,
         logger=[TensorBoardLogger(out, name="logs"), CSVLogger(out, name="logs", flush_logs_every_n_steps=1)],
-        plugins=[WholeCheckpointIO()],
+        plugins=[WholeCheckpointIO(), *environments()],
+        default_root_dir=out,
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
         log_every_n_steps=10,
@@ -239,6 +240,7 @@ ADVICE = (
     ".*in eval mode at the start of training.*",
     ".*The .grad attribute of a Tensor that is not a leaf.*",  # where what is compiled is in parts
     ".*Grad strides do not match bucket view strides.*",
+    ".*Detected call of `lr_scheduler.step\\(\\)` before.*",  # float16 leaves the first steps out until its scale fits
     ".*recommended to use `self.log.*sync_dist=True.*",  # what is logged is of all processes already
 )
 

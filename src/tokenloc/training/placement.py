@@ -8,8 +8,12 @@ from typing import Literal
 
 import torch
 import torch.distributed as dist
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 from tokenloc._names import one_of
+from tokenloc.training.config import Precision
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -35,20 +39,20 @@ class Placement:
 
 
 def placed(device: str = "auto", devices: int | None = None, nodes: int = 1) -> Placement:
-    """Return where to train: as asked for, or as ``torchrun`` started this process, or on one device.
+    """Return where to train: as asked for, or as torchrun or SLURM's srun started this process, or on one device.
 
     Args:
         device: auto, cpu, cuda or mps.
-        devices: of each machine; None for as many processes as torchrun started here, or one.
-        nodes: machines; torchrun's number where ``devices`` is None.
+        devices: of each machine; None for as many processes as torchrun or srun started here, or one.
+        nodes: machines; torchrun's or srun's number where ``devices`` is None.
 
     Raises:
         ValueError: for numbers below 1, another device, devices that this machine does not have, and tasks of srun that
             cannot train together.
     """
-    if devices is None and dist.is_available() and dist.is_torchelastic_launched():
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    started = _started()
+    if devices is None and started is not None:
+        devices, nodes = started
     devices = 1 if devices is None else devices
     for name, number in (("devices", devices), ("nodes", nodes)):
         if number < 1:
@@ -70,6 +74,15 @@ def own_number() -> int:
     return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
 
 
+def check_precision(precision: Precision, placement: Placement) -> None:
+    """Raise ValueError for another precision, or one that is none for the device."""
+    if one_of("precision", precision, Precision) == "16-mixed" and placement.device == "cpu":
+        raise ValueError(
+            "--precision 16-mixed is for GPUs: a CPU gains nothing from float16, and trains in bfloat16 in its place; "
+            "ask for bf16-mixed"
+        )
+
+
 def first_process() -> bool:
     """Whether this process is the one that prints and writes; before the others are joined, too."""
     if dist.is_available() and dist.is_initialized():
@@ -77,6 +90,45 @@ def first_process() -> bool:
     if "RANK" in os.environ:
         return os.environ["RANK"] == "0"
     return all(os.environ.get(name, "0") == "0" for name in ("NODE_RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
+def _started() -> tuple[int, int] | None:
+    """Return processes of each machine, and machines, as torchrun or srun started them; None where neither did.
+
+    Raises:
+        ValueError: for tasks of srun that cannot train together.
+    """
+    if dist.is_available() and dist.is_torchelastic_launched():
+        own = int(os.environ["LOCAL_WORLD_SIZE"])
+        return own, int(os.environ["WORLD_SIZE"]) // own
+    tasks, nodes = _tasks(), int(os.environ.get("SLURM_STEP_NUM_NODES", "1"))
+    if tasks == 1:
+        return None
+    if not SLURMEnvironment.detect():  # Lightning would take each task for a training by itself
+        raise ValueError(
+            f"srun started {tasks} tasks in a job named {SLURMEnvironment.job_name()}, which is taken for a shell with "
+            "one process; give the job another name, as in: salloc --job-name training"
+        )
+    own = int(os.environ.get("SLURM_NTASKS_PER_NODE", "0"))
+    if own * nodes != tasks:
+        raise ValueError(f"srun started {tasks} tasks on {nodes} nodes; give each as many, by --ntasks-per-node")
+    return own, nodes
+
+
+def _tasks() -> int:
+    """Return how many processes srun started as one step; 1 in a batch script, or in the shell of salloc."""
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+
+
+def environments() -> list[ClusterEnvironment]:
+    """Return what Lightning is to take for its surroundings: under SLURM, as srun has started this process or not.
+
+    Lightning takes a whole job for started by srun, and puts it in the queue again by itself, with a checkpoint in the
+    working folder that any later training would begin from. Elsewhere it finds out, and nothing is returned.
+    """
+    if (dist.is_available() and dist.is_torchelastic_launched()) or not SLURMEnvironment.detect():
+        return []
+    return [SLURMEnvironment(auto_requeue=False) if _tasks() > 1 else LightningEnvironment()]
 
 
 def check_shares(photographs: int, batch_size: int, world: int) -> None:

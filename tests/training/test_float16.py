@@ -1,0 +1,50 @@
+"""Training in float16: the loss is scaled, and steps with gradients too large for float16 are left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
+
+from tests.runs import tiny_settings
+from tokenloc.commands.train import train
+from tokenloc.training import fit
+from tokenloc.training.checkpoint import read_checkpoint
+from tokenloc.training.config import Optimisation
+
+FIRST_SCALE = 2.0**30
+
+
+@pytest.fixture
+def float16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the CPU train as a GPU does with ``--precision 16-mixed``."""
+
+    def trainer(**given: Any) -> L.Trainer:
+        scaler = torch.amp.GradScaler("cpu", init_scale=FIRST_SCALE)
+        plugins = [*given["plugins"], MixedPrecision("16-mixed", "cpu", scaler)]
+        return own(**{**given, "precision": None, "plugins": plugins})
+
+    own = L.Trainer
+    monkeypatch.setattr(fit.L, "Trainer", trainer)
+
+
+@pytest.mark.usefixtures("float16")
+def test_a_step_left_out_is_no_divergence(tmp_path: Path) -> None:
+    """And the scale that was found is what a resumed run goes on with."""
+    settings = tiny_settings(tmp_path / "run", optimisation=Optimisation(epochs=8, batch_size=8, lr=1e-3))
+    settings["data"].calibration_split = settings["data"].test_split = None
+    train(**settings)
+    after = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    taken = {int(state["step"]) for state in after["optimizer_states"][0]["state"].values()}
+    left_out = after["global_step"] - taken.pop()
+    assert 0 < left_out < after["global_step"]
+    assert not taken
+    assert after["MixedPrecision"]["scale"] == FIRST_SCALE / 2**left_out
+    settings["optimisation"].epochs = 9
+    train(**{**settings, "resume": True})
+    later = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert later["MixedPrecision"]["scale"] == after["MixedPrecision"]["scale"]
