@@ -23,7 +23,7 @@ SUBSTITUTES = [
     Substitute("*", r"^tokenloc train .*", rf"\g<0> {TINY}", SLOW),
     Substitute(
         "*",
-        r"^python benchmarks/(train_step|profile_step|many_pictures|scm_block).py .*",
+        r"^python benchmarks/(train_step|cost|profile_step|many_pictures|scm_block).py .*",
         None,
         "processes of their own, or half a minute of dense matrices; that their flags exist is tested",
     ),
