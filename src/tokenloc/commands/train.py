@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from tokenloc.reporting.training import save_training_curves
 from tokenloc.training.cached_features import CachedPhotographs, FeatureCache, frozen, sources_of
 from tokenloc.training.cached_pictures import ResizedPictures
 from tokenloc.training.checkpoint import Card, load_checkpoint, read_checkpoint, store_threshold, versions
+from tokenloc.training.claim import claimed
 from tokenloc.training.config import DataConfig, DataSource, ModelChoice, Optimisation, Precision
 from tokenloc.training.fit import CHECKPOINTS, Photographs, fit
 from tokenloc.training.freezing import freeze, told
@@ -109,13 +111,16 @@ def train(
     feed = Photographs(*sets, card.preprocessing, optimisation.batch_size, workers, seed)
     if data.cached_views:
         feed = _cached(feed, network, data, out)
-    if first_process():
-        _record(out, settings)
-        _tell_begin(photographs, optimisation.batch_size, tunable)
     run: dict[str, Any] = {"placement": placement, "precision": precision, "compile": compile}
     run |= {"save_minutes": save_minutes, "selection": selection}
-    with _telling_how_to_go_on(out):
+    with claimed(out) if first_process() else nullcontext(), _telling_how_to_go_on(out):
+        if first_process():
+            sweep(out)
+            _record(out, settings)
+            _tell_begin(photographs, optimisation.batch_size, tunable)
         resumed = _last(out).is_file()
+        if resumed and first_process():
+            _tell_if_trained(_last(out), optimisation, feed)
         shown = progress if first_process() else lambda items, _: iter(items)
         for pictures in (each for each in sets if isinstance(each, ResizedPictures)):
             pictures.fill(workers, say, shown, (own_number(), placement.world))
@@ -125,6 +130,8 @@ def train(
         if first_process():
             save_training_curves(out / "logs", out / "figures" / "training.png")
         _after(best, out, judged, data, workers, chosen)
+    if first_process():
+        _tell_next(best, out)
     return best
 
 
@@ -241,6 +248,19 @@ def _tell_begin(photographs: ImageDataset, batch_size: int, tunable: str) -> Non
         say(line)
 
 
+def _tell_if_trained(last: Path, optimisation: Optimisation, feed: Photographs) -> None:
+    steps = optimisation.epochs * math.ceil(feed.steps / optimisation.accumulate)
+    if read_checkpoint(last)["global_step"] >= steps:
+        say(f"{last} is trained to its end, {optimisation.epochs} epochs: what is asked for after it is done again")
+
+
+def _tell_next(best: Path, out: Path) -> None:
+    """Say what was left where, and what to do with it."""
+    say(f"trained: {best}; boxes for photographs of your own, and numbers under another protocol:")
+    say("  " + shlex.join(["tokenloc", "localize", str(best), "PHOTOGRAPHS", "--out", str(out / "localized")]))
+    say("  " + shlex.join(["tokenloc", "evaluate", str(best), "--protocol", "wsol-eval"]))
+
+
 def _selection(
     data: DataConfig, held_out: ImageDataset | None, preprocessing: Preprocessing, judged: Protocol, workers: int
 ) -> Selection:
@@ -306,7 +326,6 @@ def _check_out(out: Path, resume: bool, settings: dict[str, Any]) -> None:
         lines = check_settings(out, settings, _defaults())
         if not first_process():
             return
-        sweep(out)
         for line in lines:
             say(f"resumed with{line}")
     elif not _last(out).is_file():
