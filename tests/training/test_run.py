@@ -167,3 +167,15 @@ def test_a_threshold_of_the_measured_photographs_is_marked(tmp_path: Path) -> No
     source = json.loads((tmp_path / "run/metrics.json").read_text())["threshold_source"]
     assert source.startswith("calibrated on test of scenes")
     assert source.endswith("chosen on the very photographs that are measured, as an oracle")
+
+
+def test_a_finished_run_says_so_and_what_comes_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    best = tiny_run(out)
+    said = capsys.readouterr().err
+    assert f"tokenloc localize {best} PHOTOGRAPHS --out {out / 'localized'}" in said
+    assert "trained to its end" not in said
+    tiny_run(out, resume=True)
+    assert f"{out / 'checkpoints' / 'last.ckpt'} is trained to its end, 2 epochs" in capsys.readouterr().err
+    tiny_run(out, resume=True, optimisation=Optimisation(epochs=3, batch_size=8, lr=1e-3, schedule="cosine"))
+    assert "trained to its end" not in capsys.readouterr().err

@@ -17,8 +17,9 @@ LOCK = ".lock"
 def claimed(out: Path) -> Iterator[None]:
     """Keep other trainings out of a folder, which is made where it is not there.
 
-    The system gives the claim up with the process, however that ends: nothing stale is left. On network file systems it
-    holds as far as they lock files (NFS does, between machines too); where they do not, there is no claim.
+    The system gives the claim up with this process, however that ends, even where processes that it started live on:
+    nothing stale is left. On network file systems it holds as far as they lock files (NFS does, between machines too);
+    where they do not, there is no claim.
 
     Raises:
         ValueError: where another process trains there, naming it.
@@ -42,7 +43,7 @@ def _locked(file: IO[str]) -> bool:
     except ImportError:  # Windows
         return True
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+        return error.errno not in (errno.EAGAIN, errno.EACCES)
     return True
