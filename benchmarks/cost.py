@@ -94,20 +94,32 @@ def wanted(arguments: argparse.Namespace) -> list[Row]:
 def draw(rows: list[Row], batch: int, path: Path) -> None:
     """Draw images a second above and memory below, against resolution at the left and against batch at the right."""
     figure, axes = plt.subplots(2, 2, figsize=(11, 8), sharex="col", sharey="row", layout="constrained")
-    for column, (axis, fixed) in enumerate((("side", ("batch", batch)), ("batch", ("side", 224)))):
-        for (method, what, kind), line in grouped([row for row in rows if row[fixed[0]] == fixed[1]]).items():
-            style = {"label": f"{method}, {what}, {kind}", "linestyle": "-" if what == "train" else "--", "marker": "."}
+    values = {"images_per_s": "images a second", "gib": "memory, GiB"}
+    panels = {
+        "side": (("batch", batch), f"side in pixels, {batch} at once"),
+        "batch": (("side", 224), "images at once, of 224"),
+    }
+    for column, (axis, ((fixed, at), label)) in enumerate(panels.items()):
+        for names, line in grouped([row for row in rows if row[fixed] == at]).items():
             line = sorted(line, key=lambda row: row[axis])
-            for ax, value in zip(axes[:, column], ("images_per_s", "gib"), strict=True):
-                ax.plot([row[axis] for row in line], [row[value] for row in line], **style)
-        axes[1, column].set_xlabel(
-            f"side in pixels, {batch} at once" if axis == "side" else "images at once, 224 pixels"
-        )
-    for ax, name in zip(axes[:, 0], ("images a second", "memory, GiB"), strict=True):
-        ax.set_ylabel(name)
-        ax.set_yscale("log")
+            for ax, value in zip(axes[:, column], values, strict=True):
+                ax.plot([row[axis] for row in line], [row[value] for row in line], **style(*names))
+        ticks = sorted({row[axis] for row in rows if row[fixed] == at})
+        axes[1, column].set(xlabel=label, xscale="log", xticks=ticks, xticklabels=ticks)
+        axes[1, column].minorticks_off()
+    for ax, name in zip(axes[:, 0], values.values(), strict=True):
+        ax.set(ylabel=name, yscale="log")
+        ax.yaxis.set_major_formatter("{x:g}")
     axes[0, 1].legend(fontsize=7, ncols=2)
     figure.savefig(path, dpi=120)
+
+
+def style(method: str, what: str, kind: str) -> Row:
+    """Return how a line looks: a colour for each kind, a marker for each method, dashes for inference."""
+    colours = {"plain": "tab:gray", "float32": "tab:blue", "bf16": "tab:orange"}
+    marker = {"sat": "o", "tscam": "^"}.get(method, "s")
+    looks = {"color": colours[kind], "marker": marker, "linestyle": "-" if what == "train" else "--"}
+    return {"label": f"{method}, {what}, {kind}", "markersize": 4, **looks}
 
 
 def grouped(rows: list[Row]) -> dict[tuple[str, str, str], list[Row]]:
@@ -123,9 +135,9 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["sat", "tscam"])
     parser.add_argument("--backbone", default="vit_tiny_patch16_224")
     parser.add_argument("--sides", nargs="+", type=int, default=[224, 320, 448, 560, 672])
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32])
-    parser.add_argument("--steps", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("runs/cost"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 def tiny(method: str) -> Method:
     depth, own = (4, {"spatial_blocks": 1}) if method == "sat" else (1, {})
-    options: dict[str, Any] = {**TINY_VIT, "depth": depth, "drop_path_rate": 0.3}
+    options: dict[str, Any] = {**TINY_VIT, "depth": depth, "proj_drop_rate": 0.3}
     made = create_model(method, "vit_tiny_patch16_224", 3, False, 32, options, **own)
     return made.train()
 
@@ -79,12 +79,12 @@ def test_gradients_are_those_of_an_uncompiled_step(method: str, graphs: list[int
     assert max(graphs) < 400
 
 
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-def test_checkpointed_activations(dtype: torch.dtype | None) -> None:
-    """In bfloat16 through the backward pass of our own; dropped paths are dropped again."""
+@pytest.mark.parametrize(("dtype", "rtol", "atol"), [(None, 1e-5, 1e-7), (torch.bfloat16, 0.02, 5e-4)])
+def test_checkpointed_activations(dtype: torch.dtype | None, rtol: float, atol: float) -> None:
+    """In bfloat16 through the backward pass of our own, and to its digits; what was dropped is dropped again."""
     model = tiny("tscam")
     model.backbone.checkpointed = True
-    assert_same_steps(model, dtype, rtol=1e-5, atol=1e-7)
+    assert_same_steps(model, dtype, rtol=rtol, atol=atol)
 
 
 @pytest.mark.skipif(not HAS_COMPILER, reason=NEEDS_COMPILER)
