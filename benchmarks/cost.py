@@ -110,6 +110,7 @@ def draw(rows: list[Row], batch: int, path: Path) -> None:
     for ax, name in zip(axes[:, 0], values.values(), strict=True):
         ax.set(ylabel=name, yscale="log")
         ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("{x:g}")
     axes[0, 1].legend(fontsize=7, ncols=2)
     figure.savefig(path, dpi=120)
 
