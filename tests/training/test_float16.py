@@ -10,8 +10,9 @@ import pytest
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 
-from tests.runs import tiny_settings
+from tests.runs import TINY_VIT, tiny_settings
 from tokenloc.commands.train import train
+from tokenloc.methods import create_model, list_methods
 from tokenloc.training import fit
 from tokenloc.training.checkpoint import read_checkpoint
 from tokenloc.training.config import Optimisation
@@ -48,3 +49,20 @@ def test_a_step_left_out_is_no_divergence(tmp_path: Path) -> None:
     train(**{**settings, "resume": True})
     later = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert later["MixedPrecision"]["scale"] == after["MixedPrecision"]["scale"]
+
+
+@pytest.mark.parametrize("method", list_methods())
+def test_gradients_are_near_those_of_float32(method: str) -> None:
+    """Nothing overflows, nor falls below the smallest float16 numbers, once the loss is scaled as a scaler would."""
+    options = {**TINY_VIT, "depth": 4}
+    model = create_model(method, "vit_tiny_patch16_224", 3, False, 32, options).train()
+    images, labels, scale = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0]), 256.0
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.float16, enabled=enabled):
+            total = model.loss(model(images), labels)["total"]
+        model.zero_grad()
+        (scale * total).backward()
+        found.append(torch.cat([p.grad.flatten() / scale for p in model.parameters() if p.grad is not None]))
+    exact, half = found
+    assert (half - exact).norm() < 0.02 * exact.norm()
