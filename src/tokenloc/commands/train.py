@@ -83,7 +83,7 @@ def train(
         nodes: machines.
         precision: 32-true, bf16-mixed, or 16-mixed on a GPU.
         checkpoint_activations: compute the transformer blocks twice rather than keep what is in them: less memory.
-        compile: let torch compile what a step runs: a slower start, faster steps on a GPU.
+        compile: let torch compile what a step runs: a slow start, and on a CPU nothing gained.
         workers: processes that read pictures.
         save_minutes: last.ckpt is saved at the end of every epoch, and within one after so many minutes.
 

@@ -78,8 +78,7 @@ def check_precision(precision: Precision, placement: Placement) -> None:
     """Raise ValueError for another precision, or one that is none for the device."""
     if one_of("precision", precision, Precision) == "16-mixed" and placement.device == "cpu":
         raise ValueError(
-            "--precision 16-mixed is for GPUs: a CPU gains nothing from float16, and trains in bfloat16 in its place; "
-            "ask for bf16-mixed"
+            "--precision 16-mixed is for GPUs: what a CPU has for half the digits is bfloat16; ask for bf16-mixed"
         )
 
 
