@@ -65,12 +65,12 @@ def main() -> None:
     print(f"{given.method} on {given.backbone}, batch {given.batch}, side {given.side}; {setting()}\n")
     for dtype in (torch.float32, torch.bfloat16):
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-            seconds = best_time(lambda: step(model, images, labels, optimiser), 3) / 1e3
+            seconds = best_time(lambda: step(model, model.__call__, images, labels, optimiser), 3) / 1e3
             with FlopCounterMode(display=False) as counter:
-                step(model, images, labels, optimiser)
+                step(model, model.__call__, images, labels, optimiser)
             with profiler.profile() as profile:
                 start = time.process_time()
-                step(model, images, labels, optimiser)
+                step(model, model.__call__, images, labels, optimiser)
                 profiled = time.process_time() - start
         work, limit = counter.get_total_flops() / 1e9, product_rate(dtype)
         shares: dict[str, float] = defaultdict(float)

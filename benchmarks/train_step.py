@@ -1,13 +1,15 @@
 """Training steps of every method against plain ones that materialise what released code and papers write out.
 
-    python benchmarks/train_step.py [METHOD …] [--backbone vit_tiny_patch16_224] [--batch 32] [--classes 10] [--compile]
+    python benchmarks/train_step.py [METHOD …] [--backbone vit_tiny_patch16_224] [--batch 32] [--classes 10]
+        [--compile] [--checkpoint_activations]
 
 Both do the same arithmetic on the same weights, which is checked. The plain one keeps every block's N x N attention
 matrix until the step is over, gates SAT's matrices by columns, runs SCM's blocks by dense matrices, and convolves each
 image with LCTR's mixed kernel, in float32. tokenloc's step is measured in float32, where both losses must agree, and
 under bfloat16 autocast, as `--precision bf16-mixed` trains. Prints images a second, peak memory over the idle process,
 and the ratios; with --compile, of the compiled steps too, each compiled before it is timed, half a minute of processor
-time or more. The time is processor time, so that what else runs disturbs it little: leave it at one thread.
+time or more; with --checkpoint_activations, of bfloat16 steps that compute their blocks twice. The time is processor
+time, so that what else runs disturbs it little: leave it at one thread.
 """
 
 from __future__ import annotations
@@ -90,6 +92,7 @@ def measure(kind: str, method: str, arguments: argparse.Namespace, results: mult
     side = arguments.side
     images = torch.randn(arguments.batch, 3, side, side)
     labels = torch.randint(arguments.classes, (arguments.batch,))
+    model.backbone.checkpointed = "checkpointed" in kind
     idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with plainly() if kind == "plain" else torch.autocast("cpu", torch.bfloat16, enabled="bf16" in kind):
         run = compiled(model.__call__, torch.device("cpu")) if "compiled" in kind else model.__call__
@@ -123,11 +126,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--checkpoint_activations", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(f"{arguments.backbone}, batch {arguments.batch}, side {arguments.side}, {arguments.classes} classes")
     print(setting())
     kinds = ["float32", "bf16"] + ["float32 compiled", "bf16 compiled"] * arguments.compile
+    kinds += ["bf16 checkpointed"] * arguments.checkpoint_activations
     print("| | plain: images/s | GiB |" + "".join(f" {kind}: images/s | speed | memory |" for kind in kinds))
     print("|---" * (3 + 3 * len(kinds)) + "|")
     context = multiprocessing.get_context("spawn")
