@@ -20,6 +20,12 @@ SUBSTITUTES = [
     Substitute("*", r"^make \w+$", None, IN_CI),
     Substitute("*", r"^source \.venv/bin/activate$", None, "the tests run in the environment already"),
     Substitute("docs/training.md", r" --devices 2", "", "tests/training/test_scale.py trains on two"),
+    Substitute(
+        "docs/results/few_shot.md",
+        r"^tokenloc (train|evaluate) .*",
+        None,
+        "it takes photographs of the shared folder; tests/test_recipes.py takes a step of these recipes",
+    ),
     Substitute("*", r"^tokenloc train .*", rf"\g<0> {TINY}", SLOW),
     Substitute(
         "*",
