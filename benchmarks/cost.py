@@ -30,6 +30,7 @@ from tokenloc.training.optimisation import make_optimiser
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator
 
 KINDS = {"train": ("plain", "float32", "bf16"), "infer": ("float32", "bf16")}
 COLUMNS = ("method", "what", "kind", "side", "batch", "images_per_s", "gib")
@@ -110,6 +111,7 @@ def draw(rows: list[Row], batch: int, path: Path) -> None:
     for ax, name in zip(axes[:, 0], values.values(), strict=True):
         ax.set(ylabel=name, yscale="log")
         ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
         ax.yaxis.set_minor_formatter("{x:g}")
     axes[0, 1].legend(fontsize=7, ncols=2)
     figure.savefig(path, dpi=120)
