@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,20 +49,15 @@ class Listing:
         return self.files.get(picture, picture)
 
 
-class SampleTable(Sequence[Sample]):
-    """Samples kept as columns, each made when it is asked for: so a million take seconds and little memory.
+class SampleColumns(Sequence[Sample]):
+    """Samples kept as columns, each made when it is asked for: so a million take seconds and little memory."""
 
-    Args:
-        ids: the samples' ids, [N].
-        labels: class indices, [N] int64.
-        folder: where the pictures lie.
-        listing: their files and boxes.
-    """
+    ids: Sequence[str]
+    """The samples' ids, [N]."""
 
-    def __init__(self, ids: Sequence[str], labels: NDArray[np.int64], folder: Path, listing: Listing) -> None:
-        self.ids, self.labels, self.folder = ids, labels, folder
-        self.files = {name: listing.files[name] for name in ids if name in listing.files} if listing.files else {}
-        self.boxes = {name: listing.boxes[name] for name in ids if name in listing.boxes} if listing.boxes else {}
+    @abstractmethod
+    def sample(self, index: int) -> Sample:
+        """Return the sample at a place, which may count from the end."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -75,6 +71,26 @@ class SampleTable(Sequence[Sample]):
     def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
+        return self.sample(index)
+
+
+class SampleTable(SampleColumns):
+    """Samples of which lists tell.
+
+    Args:
+        ids: the samples' ids, [N].
+        labels: class indices, [N] int64.
+        folder: where the pictures lie.
+        listing: their files and boxes.
+    """
+
+    def __init__(self, ids: Sequence[str], labels: NDArray[np.int64], folder: Path, listing: Listing) -> None:
+        self.ids, self.labels, self.folder = ids, labels, folder
+        self.files = {name: listing.files[name] for name in ids if name in listing.files} if listing.files else {}
+        self.boxes = {name: listing.boxes[name] for name in ids if name in listing.boxes} if listing.boxes else {}
+
+    def sample(self, index: int) -> Sample:
+        """See ``SampleColumns.sample``."""
         name = self.ids[index]
         path = self.folder / self.files.get(name, name)
         return Sample(name, path, int(self.labels[index]), self.boxes.get(name, NO_BOXES))

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from tokenloc.boxes.frame import Size
 from tokenloc.data.base import NO_BOXES, ImageDataset, Sample, named, require_root, select_classes
 from tokenloc.data.fingerprints import file_fingerprint
 from tokenloc.data.images import read_image
+from tokenloc.data.listed import SampleColumns
 from tokenloc.data.registry import DATASETS
 from tokenloc.data.shard_index import Integers, ShardIndex, read_part
 from tokenloc.data.webdataset import scan
@@ -34,7 +35,7 @@ _STARTS = {b"\xff\xd8": "jpg", b"\x89PNG": "png"}
 _OTHER_WORDS = {"val": ("valid", "validation")}
 
 
-class ShardTable(Sequence[Sample]):
+class ShardTable(SampleColumns):
     """Samples of several shards as columns, each made when it is asked for: a million take seconds, little memory.
 
     Args:
@@ -74,18 +75,8 @@ class ShardTable(Sequence[Sample]):
         ids = [self.ids[row] for row in rows.tolist()]
         return ShardTable(ids, labels[self.labels[rows]], self.place[rows], np.cumsum(counts[rows]), boxes)
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
+    def sample(self, index: int) -> Sample:
+        """See ``SampleColumns.sample``."""
         end = int(self.box_ends[index])
         start = int(self.box_ends[index - 1]) if index % len(self) else 0
         boxes = self.boxes[start:end] if end > start else NO_BOXES
