@@ -54,6 +54,8 @@ class SampleColumns(Sequence[Sample]):
 
     ids: Sequence[str]
     """The samples' ids, [N]."""
+    labels: NDArray[np.int64]
+    """Class indices, [N]."""
 
     @abstractmethod
     def sample(self, index: int) -> Sample:
@@ -96,7 +98,23 @@ class SampleTable(SampleColumns):
         return Sample(name, path, int(self.labels[index]), self.boxes.get(name, NO_BOXES))
 
 
-class ListedDataset(ImageDataset):
+class ColumnDataset(ImageDataset):
+    """A dataset whose samples are columns, so that ids and labels are at hand without making a sample."""
+
+    samples: SampleColumns
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The samples' ids, [N]."""
+        return self.samples.ids
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class index of every sample, [N] int64."""
+        return self.samples.labels
+
+
+class ListedDataset(ColumnDataset):
     """Base of the datasets whose lists name the pictures; ``skipped`` holds the ids of those that were left out.
 
     Args:
@@ -132,16 +150,6 @@ class ListedDataset(ImageDataset):
         if self.empty_classes:
             report = f"{len(self.empty_classes)} of the {len(chosen)} classes of {self.name} {split} have no picture"
             _logger.warning("%s: %s", report, named(self.empty_classes))
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """The samples' ids, [N]."""
-        return self.samples.ids
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Class index of every sample, [N] int64."""
-        return self.samples.labels
 
     @property
     def has_boxes(self) -> bool:

@@ -99,7 +99,7 @@ class ShardIndex:
 
 def read_part(tar: Path, offset: int, size: int) -> bytes:
     """Return ``size`` bytes of a tar; raises OSError where it is gone, ValueError where it ends before."""
-    with tar.open("rb", buffering=0) as file:  # opened for each: nothing is shared among processes
+    with tar.open("rb") as file:  # opened for each: nothing is shared among processes
         file.seek(offset)
         content = file.read(size)
     if len(content) < size:

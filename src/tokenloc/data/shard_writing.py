@@ -184,6 +184,7 @@ class _Shard:
     boxes: list[NDArray[np.float64]] = field(default_factory=list)
 
     def add(self, tar: tarfile.TarFile, number: int, dataset: ImageDataset, item: Stored) -> None:
+        """Write a photograph into the tar, and note where it lies."""
         sample, key = dataset.samples[number], f"{number:09d}"
         name = dataset.classes[sample.label]
         known = {"id": sample.id, "class": name, "label": sample.label, "boxes": item.boxes.tolist()}

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tokenloc.boxes.frame import Size
-from tokenloc.data.base import NO_BOXES, ImageDataset, Sample, named, require_root, select_classes
+from tokenloc.data.base import NO_BOXES, Sample, named, require_root, select_classes
 from tokenloc.data.fingerprints import file_fingerprint
 from tokenloc.data.images import read_image
-from tokenloc.data.listed import SampleColumns
+from tokenloc.data.listed import ColumnDataset, SampleColumns
 from tokenloc.data.registry import DATASETS
 from tokenloc.data.shard_index import Integers, ShardIndex, read_part
 from tokenloc.data.webdataset import scan
@@ -84,7 +84,7 @@ class ShardTable(SampleColumns):
 
 
 @DATASETS.register("shards")
-class ShardsDataset(ImageDataset):
+class ShardsDataset(ColumnDataset):
     """Pictures in tar files, found by an index of offsets and read one by one; nothing is ever extracted.
 
     A folder of `tokenloc shards` has the ids, classes, boxes and order of the dataset that it was written from, so
@@ -120,16 +120,6 @@ class ShardsDataset(ImageDataset):
         label_of = {name: label for label, name in enumerate(chosen)}
         labels = np.array([label_of.get(name, -1) for name in names])
         super().__init__(split, chosen, ShardTable.of(indices).selected(labels))
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """The samples' ids, [N]."""
-        return self.samples.ids
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Class index of every sample, [N] int64."""
-        return self.samples.labels
 
     @property
     def has_boxes(self) -> bool:
