@@ -1,4 +1,4 @@
-"""What a picture costs against resolution and batch: a training step and inference, tokenloc beside a plain step.
+"""What an image costs against resolution and batch: a training step and inference, tokenloc beside a plain step.
 
     python benchmarks/cost.py [--methods sat tscam] [--backbone vit_tiny_patch16_224] [--out runs/cost]
 
@@ -24,7 +24,7 @@ import torch
 from _timing import setting
 from train_step import plainly, step
 
-from tokenloc.methods import create_model
+from tokenloc.models import create_model
 from tokenloc.training.config import Optimisation
 from tokenloc.training.optimisation import make_optimiser
 

@@ -1,11 +1,11 @@
-"""Photographs a second that training gets to see: by what is done to them, and from where they are read.
+"""TrainingData a second that training gets to see: by what is done to them, and from where they are read.
 
-    python benchmarks/loading.py [--photographs 64] [--repeats 5] [--root FOLDER] [--listed 1000000] [--device cuda]
+    python benchmarks/loading.py [--images 64] [--repeats 5] [--root FOLDER] [--listed 1000000] [--device cuda]
 
 Made JPEGs of two sizes, and with --root real ones of a folder by class, are read from files, from
-`--data.cached_pictures`, from shards and from shards of --resize 256, as `tokenloc train` reads them, and by a plain
+`--data.cached_images`, from shards and from shards of --resize 256, as `tokenloc train` reads them, and by a plain
 ImageFolder with the same transforms; that the first three give the same tensors is checked. Beside them: other decoders
-and resizes, with how far they are off; opening an index of --listed photographs; and what a training step learns from.
+and resizes, with how far they are off; opening an index of --listed images; and what a training step learns from.
 Processor time of one thread: no disk and no network is measured, all files have been read before.
 """
 
@@ -32,14 +32,14 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from tokenloc.data import ImageDataset, LabelledPictures, Preprocessing, create_dataset, train_transform
+from tokenloc.data import ImageDataset, LabelledImages, Preprocessing, create_dataset, train_transform
 from tokenloc.data.shard_index import ShardIndex
 from tokenloc.data.shard_writing import write_shards
 from tokenloc.data.shards import Description, ShardsDataset, shard_name
 from tokenloc.data.transforms import resize_whole
 from tokenloc.data.webdataset import scan
-from tokenloc.methods import create_model
-from tokenloc.training.cached_pictures import ResizedPictures
+from tokenloc.models import create_model
+from tokenloc.training.cached_images import ResizedImages
 from tokenloc.training.config import Optimisation
 from tokenloc.training.optimisation import make_optimiser
 
@@ -49,8 +49,8 @@ CLASSES = 4
 BATCH = 16
 
 
-def write_photographs(folder: Path, count: int, size: tuple[int, int]) -> Path:
-    """Write JPEGs with detail at every scale, as photographs have."""
+def write_images(folder: Path, count: int, size: tuple[int, int]) -> Path:
+    """Write JPEGs with detail at every scale, as images have."""
     generator = np.random.default_rng(0)
     for number in range(count):
         scene = np.zeros((size[1], size[0], 3), np.float32)
@@ -70,13 +70,13 @@ def rate(call: Callable[[], object], count: int, repeats: int) -> float:
 
 
 def stages(dataset: ImageDataset, repeats: int) -> dict[str, float]:
-    """Return photographs a second of decoding, of resizing what is decoded, and of the whole transform."""
+    """Return images a second of decoding, of resizing what is decoded, and of the whole transform."""
     resize, transform = resize_whole(PREPROCESSING), train_transform(PREPROCESSING)
     rows = range(len(dataset))
-    pictures = [dataset.image(row) for row in rows]
+    images = [dataset.image(row) for row in rows]
     calls: dict[str, Callable[[], object]] = {
         "decode": lambda: [dataset.image(row) for row in rows],
-        "resize": lambda: [resize(picture) for picture in pictures],
+        "resize": lambda: [resize(image) for image in images],
         "decode, resize": lambda: [resize(dataset.image(row)) for row in rows],
         "decode, whole transform": lambda: [transform(dataset.image(row)) for row in rows],
     }
@@ -93,7 +93,7 @@ def by_torch(pixels: np.ndarray) -> np.ndarray:
 
 
 def alternatives(dataset: ImageDataset, repeats: int) -> dict[str, str]:
-    """Return photographs a second of other decoders, of a resize, and of a smaller decoding: how far each is off."""
+    """Return images a second of other decoders, of a resize, and of a smaller decoding: how far each is off."""
     rows = range(len(dataset))
     files = [dataset.file(row)[1] for row in rows]
     whole = [np.array(dataset.image(row)) for row in rows]
@@ -122,9 +122,9 @@ def plain_loader(root: Path) -> DataLoader[tuple[torch.Tensor, int]]:
     return DataLoader(ImageFolder(str(root / "train"), v2.Compose(steps)), BATCH)
 
 
-def some_of(photographs: Path, folder: Path, count: int) -> Path:
-    """Link some of a folder's photographs by class, spread evenly."""
-    found = sorted(photographs.glob("*/*.jpg"))
+def some_of(images: Path, folder: Path, count: int) -> Path:
+    """Link some of a folder's images by class, spread evenly."""
+    found = sorted(images.glob("*/*.jpg"))
     for path in found[:: max(1, len(found) // count)][:count]:
         link = folder / "train" / path.parent.name / path.name
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -133,34 +133,34 @@ def some_of(photographs: Path, folder: Path, count: int) -> Path:
 
 
 def loader(dataset: ImageDataset) -> DataLoader[tuple[torch.Tensor, int]]:
-    return DataLoader(LabelledPictures(dataset, train_transform(PREPROCESSING), seed=0), BATCH)
+    return DataLoader(LabelledImages(dataset, train_transform(PREPROCESSING), seed=0), BATCH)
 
 
 def sources(root: Path, folder: Path) -> dict[str, ImageDataset]:
-    """Return the same photographs from each place that they can be read from."""
-    photographs = create_dataset("folder", root, "train", val_fraction=0, test_fraction=0)
-    kept = ResizedPictures(photographs, PREPROCESSING, folder / "cache", {})
+    """Return the same images from each place that they can be read from."""
+    images = create_dataset("folder", root, "train", val_fraction=0, test_fraction=0)
+    kept = ResizedImages(images, PREPROCESSING, folder / "cache", {})
     kept.fill(0, print, lambda parts, _: iter(parts))
-    found: dict[str, ImageDataset] = {"folder": photographs, "cached_pictures": kept}
+    found: dict[str, ImageDataset] = {"folder": images, "cached_images": kept}
     for name, resize in (("shards", None), ("shards of --resize 256", 256)):
-        write_shards(photographs, folder / name / "train", 10**9, {}, resize)
+        write_shards(images, folder / name / "train", 10**9, {}, resize)
         found[name] = ShardsDataset(folder / name, "train")
     return found
 
 
 def difference(one: ImageDataset, other: ImageDataset) -> float:
-    """Return how far pictures are apart once they are resized: mean of |a - b| in 0 to 255."""
+    """Return how far images are apart once they are resized: mean of |a - b| in 0 to 255."""
     resize = resize_whole(PREPROCESSING)
     pairs = ([np.asarray(resize(each.image(row)), np.float64) for each in (one, other)] for row in range(len(one)))
     return float(np.mean([np.abs(a - b).mean() for a, b in pairs]))
 
 
 def places(root: Path, repeats: int) -> tuple[dict[str, float], float]:
-    """Return photographs a second from each place, and how far those of smaller shards are off."""
+    """Return images a second from each place, and how far those of smaller shards are off."""
     with tempfile.TemporaryDirectory() as name:
         found = sources(root, Path(name))
         batches = {place: [images for images, _ in loader(dataset)] for place, dataset in found.items()}
-        for place in ("cached_pictures", "shards"):
+        for place in ("cached_images", "shards"):
             if not all(map(torch.equal, batches["folder"], batches[place])):
                 raise RuntimeError(f"{place} gives other tensors than the folder")
         plain = plain_loader(root)
@@ -171,7 +171,7 @@ def places(root: Path, repeats: int) -> tuple[dict[str, float], float]:
 
 
 def step_rate(backbone: str, repeats: int, device: str) -> float:
-    """Return photographs a second that training steps of TS-CAM learn from, in float32."""
+    """Return images a second that training steps of TS-CAM learn from, in float32."""
     model = create_model("tscam", backbone, 200, pretrained=False).train().to(device)
     optimiser = make_optimiser(model, Optimisation())
     images, labels = torch.randn(BATCH, 3, 224, 224, device=device), torch.randint(200, (BATCH,), device=device)
@@ -185,7 +185,7 @@ def step_rate(backbone: str, repeats: int, device: str) -> float:
 
 
 def listing(count: int) -> str:
-    """Return what opening shards of ``count`` photographs takes; the tars are holes, the indices real."""
+    """Return what opening shards of ``count`` images takes; the tars are holes, the indices real."""
     per_shard = 10_000
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "train"
@@ -205,7 +205,7 @@ def listing(count: int) -> str:
         dataset = ShardsDataset(name, "train")
         taken = time.process_time() - start
         peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        return f"{len(dataset):,} photographs in shards are listed in {taken:.1f} s, {peak:.0f} MB above what was used"
+        return f"{len(dataset):,} images in shards are listed in {taken:.1f} s, {peak:.0f} MB above what was used"
 
 
 def scanning(count: int) -> str:
@@ -220,7 +220,7 @@ def scanning(count: int) -> str:
                     tar.addfile(member, io.BytesIO(content))
         start = time.process_time()
         scan(path)
-        return f"{count:,} photographs in a tar without an index: {time.process_time() - start:.1f} s"
+        return f"{count:,} images in a tar without an index: {time.process_time() - start:.1f} s"
 
 
 def table(title: str, columns: dict[str, dict[str, float]] | dict[str, dict[str, str]]) -> None:
@@ -231,22 +231,22 @@ def table(title: str, columns: dict[str, dict[str, float]] | dict[str, dict[str,
     print(flush=True)
 
 
-def photographs_to_read(folder: Path, given: argparse.Namespace) -> dict[str, Path]:
-    """Return folders of photographs by what they are."""
-    roots = {given.root.name: some_of(given.root, folder / "real", given.photographs)} if given.root else {}
+def images_to_read(folder: Path, given: argparse.Namespace) -> dict[str, Path]:
+    """Return folders of images by what they are."""
+    roots = {given.root.name: some_of(given.root, folder / "real", given.images)} if given.root else {}
     for label in given.sizes:
         size = (int(label.partition("x")[0]), int(label.partition("x")[2]))
-        count = given.photographs if size[0] < 1000 else max(CLASSES, given.photographs // 8)
-        roots[label] = write_photographs(folder / label, count, size)
+        count = given.images if size[0] < 1000 else max(CLASSES, given.images // 8)
+        roots[label] = write_images(folder / label, count, size)
     return roots
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photographs", type=int, default=64, help="an eighth as many of large ones")
+    parser.add_argument("--images", type=int, default=64, help="an eighth as many of large ones")
     parser.add_argument("--sizes", nargs="*", default=SIZES)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--root", type=Path, help="a folder by class of real photographs")
+    parser.add_argument("--root", type=Path, help="a folder by class of real images")
     parser.add_argument("--backbones", nargs="*", default=["vit_tiny_patch16_224", "deit_small_patch16_224"])
     parser.add_argument("--device", default="cpu", help="of the training steps")
     parser.add_argument("--listed", type=int, default=1_000_000)
@@ -257,19 +257,19 @@ def main() -> None:
     print(f"{scanning(max(1, given.listed // 20))}\n", flush=True)
     by_stage, by_place, by_other = {}, {}, {}
     with tempfile.TemporaryDirectory() as name:
-        for label, root in photographs_to_read(Path(name), given).items():
+        for label, root in images_to_read(Path(name), given).items():
             dataset = create_dataset("folder", root, "train", val_fraction=0, test_fraction=0)
             by_stage[label], by_other[label] = stages(dataset, given.repeats), alternatives(dataset, given.repeats)
             by_place[label], off = places(root, given.repeats)
             kilobytes = sum(sample.path.stat().st_size for sample in dataset) / len(dataset) / 1000
             print(f"{label}: {kilobytes:.0f} KB each; smaller shards are {off:.2f} of 255 off", flush=True)
     print()
-    table("photographs a second and core", by_stage)
+    table("images a second and core", by_stage)
     table("read from", by_place)
     table("other ways", by_other)
     for backbone in given.backbones:
         speed = step_rate(backbone, given.repeats, given.device)
-        print(f"training steps of TS-CAM on {backbone}: {speed:.1f} photographs a second", flush=True)
+        print(f"training steps of TS-CAM on {backbone}: {speed:.1f} images a second", flush=True)
 
 
 if __name__ == "__main__":

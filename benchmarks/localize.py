@@ -1,8 +1,8 @@
-"""Pictures a second from file to written annotation: `tokenloc localize` against a plain loop over the model.
+"""Images a second from file to written annotation: `tokenloc localize` against a plain loop over the model.
 
-    python benchmarks/localize.py [--pictures 64] [--size 1600 1200] [--methods tscam sat] [--threads 2] [--drawings]
+    python benchmarks/localize.py [--images 64] [--size 1600 1200] [--methods tscam sat] [--threads 2] [--drawings]
 
-All read the same made JPEGs, load the same checkpoint of random weights, and write the box of each picture. They take
+All read the same made JPEGs, load the same checkpoint of random weights, and write the box of each image. They take
 turns, the best of each counts, on the clock, since threads are what is measured; the ratio is of the same run. "Cold"
 is the command in a process of its own, with Python's start and the import of torch.
 """
@@ -30,15 +30,16 @@ from tokenloc.boxes import get_protocol, largest_boxes, prepare_map
 from tokenloc.commands.localize import localize
 from tokenloc.data import Preprocessing, evaluation_transform
 from tokenloc.inference import Localizer, choose_device
-from tokenloc.methods import create_model, list_methods
+from tokenloc.methods import list_methods
+from tokenloc.models import create_model
+from tokenloc.models.checkpoint import ENTRY, MODEL_PREFIX, ModelMetadata, load_checkpoint
 from tokenloc.refinement import refine
-from tokenloc.training.checkpoint import ENTRY, MODEL_PREFIX, Card, load_checkpoint
 
 CLASSES = 200
 THRESHOLD = 0.2
 
 
-def write_pictures(folder: Path, count: int, size: tuple[int, int]) -> list[Path]:
+def write_images(folder: Path, count: int, size: tuple[int, int]) -> list[Path]:
     folder.mkdir()
     generator = np.random.default_rng(0)
     paths = [folder / f"{index:04d}.jpg" for index in range(count)]
@@ -51,35 +52,35 @@ def write_pictures(folder: Path, count: int, size: tuple[int, int]) -> list[Path
 def write_checkpoint(path: Path, method: str, backbone: str) -> Path:
     model = create_model(method, backbone, CLASSES, pretrained=False)
     weights = {MODEL_PREFIX + name: value for name, value in model.state_dict().items()}
-    card = Card(model.config, tuple(f"class {index}" for index in range(CLASSES)), Preprocessing())
-    torch.save({"state_dict": weights, ENTRY: card.entry()}, path)
+    metadata = ModelMetadata(model.config, tuple(f"class {index}" for index in range(CLASSES)), Preprocessing())
+    torch.save({"state_dict": weights, ENTRY: metadata.entry()}, path)
     return path
 
 
-def plain_loop(checkpoint: Path, pictures: list[Path], out: Path, device: str) -> None:
-    """What a person would write: one picture after the other."""
-    model, card = load_checkpoint(checkpoint)
+def plain_loop(checkpoint: Path, images: list[Path], out: Path, device: str) -> None:
+    """What a person would write: one image after the other."""
+    model, metadata = load_checkpoint(checkpoint)
     model = model.to(choose_device(device))
-    transform, protocol = evaluation_transform(card.preprocessing, "resize"), get_protocol("standard")
-    mean, std = torch.tensor(card.preprocessing.mean), torch.tensor(card.preprocessing.std)
+    transform, protocol = evaluation_transform(metadata.preprocessing, "resize"), get_protocol("standard")
+    mean, std = torch.tensor(metadata.preprocessing.mean), torch.tensor(metadata.preprocessing.std)
     found = []
-    for path in pictures:
+    for path in images:
         tensor, frame = transform(Image.open(path).convert("RGB"))
         with torch.inference_mode():
             logits, maps = model.localize(tensor[None].to(choose_device(device)))
-        if model.refinement:  # LCAR's; by tokenloc's code, one picture at a time
+        if model.refinement:  # LCAR's; by tokenloc's code, one image at a time
             seen = (tensor * std[:, None, None] + mean[:, None, None]).clamp(0, 1)
             maps = refine(maps, seen[None].to(maps.device), model.refinement)
-        prepared = prepare_map(maps[0, 0].float().cpu().numpy(), frame.network_size, protocol)
+        prepared = prepare_map(maps[0, 0].float().cpu().numpy(), frame.input_size, protocol)
         boxes = frame.to_original(largest_boxes(prepared, [THRESHOLD], protocol))
         found.append({"file": str(path), "class": int(logits.argmax()), "boxes": boxes.tolist()})
     out.write_text(json.dumps(found))
 
 
-def first_result(checkpoint: Path, pictures: list[Path], device: str) -> None:
+def first_result(checkpoint: Path, images: list[Path], device: str) -> None:
     """Load the model and localize until the first result is there."""
     localizer = Localizer.from_checkpoint(checkpoint, device, THRESHOLD)
-    with closing(localizer.look(pictures)) as found:
+    with closing(localizer.look(images)) as found:
         next(found)
 
 
@@ -89,39 +90,39 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def cold_seconds(checkpoint: Path, pictures: list[Path], out: Path, options: list[str]) -> float:
+def cold_seconds(checkpoint: Path, images: list[Path], out: Path, options: list[str]) -> float:
     """Return the time of the command in a process of its own: Python's start and torch's import, too."""
-    command = [sys.executable, "-m", "tokenloc.cli", "localize", checkpoint, pictures[0].parent, "--out", out, *options]
+    command = [sys.executable, "-m", "tokenloc.cli", "localize", checkpoint, images[0].parent, "--out", out, *options]
     return seconds(lambda: subprocess.run([str(word) for word in command], check=True, capture_output=True))
 
 
 def measured(method: str, given: argparse.Namespace, folder: Path) -> dict[str, float]:
     """Return seconds by what was timed, the best of all turns."""
     checkpoint = write_checkpoint(folder / f"{method}.ckpt", method, given.backbone)
-    pictures = write_pictures(folder / "pictures", given.pictures, tuple(given.size))
-    options: dict[str, Any] = {"pictures": given.drawings, "batch_size": given.batch_size, "device": given.device}
+    images = write_images(folder / "images", given.images, tuple(given.size))
+    options: dict[str, Any] = {"images": given.drawings, "batch_size": given.batch_size, "device": given.device}
     options["threshold"] = THRESHOLD
     times: dict[str, float] = {}
     for turn in range(given.repeats):
         out = folder / f"{method}-{turn}"
         calls: dict[str, Callable[[], float]] = {
-            "loop": lambda: seconds(lambda: plain_loop(checkpoint, pictures, folder / "plain.json", given.device)),
-            "localize": lambda out=out: seconds(lambda: localize(checkpoint, pictures, out=out, **options)),
+            "loop": lambda: seconds(lambda: plain_loop(checkpoint, images, folder / "plain.json", given.device)),
+            "localize": lambda out=out: seconds(lambda: localize(checkpoint, images, out=out, **options)),
             "fast": lambda out=out: seconds(
-                lambda: localize(checkpoint, pictures, out=out / "fast", fast=True, **options)
+                lambda: localize(checkpoint, images, out=out / "fast", fast=True, **options)
             ),
-            "first": lambda: seconds(lambda: first_result(checkpoint, pictures, given.device)),
+            "first": lambda: seconds(lambda: first_result(checkpoint, images, given.device)),
         }
         for what, call in calls.items():
             times[what] = min(call(), times.get(what, math.inf))
-    words = ["--pictures", str(given.drawings).lower(), "--device", given.device]
-    times["cold"] = cold_seconds(checkpoint, pictures, folder / f"{method}-cold", words)
+    words = ["--images", str(given.drawings).lower(), "--device", given.device]
+    times["cold"] = cold_seconds(checkpoint, images, folder / f"{method}-cold", words)
     return times
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=64)
+    parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--size", type=int, nargs=2, default=(1600, 1200))
     parser.add_argument("--methods", nargs="+", default=list_methods())
     parser.add_argument("--backbone", default="deit_small_patch16_224")
@@ -129,16 +130,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the network")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--drawings", action="store_true", help="localize draws the pictures, too; the loop does not")
+    parser.add_argument("--drawings", action="store_true", help="localize draws the images, too; the loop does not")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    print(f"{given.pictures} JPEGs of {given.size[0]}x{given.size[1]}, {given.backbone}; {setting()}\n")
-    print("| | loop, pictures/s | localize | ratio | localize --fast | ratio | cold | first result, s |")
+    print(f"{given.images} JPEGs of {given.size[0]}x{given.size[1]}, {given.backbone}; {setting()}\n")
+    print("| | loop, images/s | localize | ratio | localize --fast | ratio | cold | first result, s |")
     print("|---|---|---|---|---|---|---|---|")
     for method in given.methods:
         with tempfile.TemporaryDirectory() as name:
             times = measured(method, given, Path(name))
-        speed = {what: given.pictures / taken for what, taken in times.items()}
+        speed = {what: given.images / taken for what, taken in times.items()}
         ratio = {what: times["loop"] / taken for what, taken in times.items()}
         print(
             f"| {method} | {speed['loop']:.1f} | {speed['localize']:.1f} | {ratio['localize']:.2f} "

@@ -24,7 +24,7 @@ CASES: list[tuple[Edges, float]] = [("binary", 0.2), ("cosine", 0.0)]
 
 
 def made_keys(images: int, side: int, width: int = 384) -> Tensor:
-    """Return keys [B, N, D] of an object on a background; neighbours are alike, as in photographs."""
+    """Return keys [B, N, D] of an object on a background; neighbours are alike, as in images."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(images, width, 4, 4, generator=generator)
     scene = F.interpolate(coarse, size=(side, side), mode="bilinear")

@@ -19,7 +19,7 @@ from torch.autograd import profiler
 from torch.utils.flop_counter import FlopCounterMode
 from train_step import step
 
-from tokenloc.methods import create_model
+from tokenloc.models import create_model
 from tokenloc.training.config import Optimisation
 from tokenloc.training.optimisation import make_optimiser
 

@@ -1,9 +1,9 @@
 """Size and opening time of `tokenloc report`, and what keeping the boxes of all thresholds costs an evaluation.
 
-    python benchmarks/report.py [--images 5794] [--photographs FOLDER] [--protocol standard]
+    python benchmarks/report.py [--images 5794] [--images FOLDER] [--protocol standard]
 
 Stand-ins for CUB's test set: as many images of 200 classes, maps of noise around a box, scored as `evaluate` does.
-Their pictures are links to those in FOLDER, or to made ones. The browser is Chromium, as the tests start it.
+Their images are links to those in FOLDER, or to made ones. The browser is Chromium, as the tests start it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from tokenloc.commands.report import report
 from tokenloc.commands.results import save_tables
 from tokenloc.data import ImageDataset, Sample
 from tokenloc.data.base import as_boxes
-from tokenloc.data.images import PICTURE_SUFFIXES, files_under
-from tokenloc.inference.tally import Tally
+from tokenloc.data.images import IMAGE_SUFFIXES, files_under
+from tokenloc.inference.tally import Evaluator
 from tokenloc.metrics import ImageScores, score_image
 from tokenloc.metrics.stored_boxes import writing_boxes
 
@@ -37,7 +37,7 @@ BOX = [130.0, 90.0, 380.0, 300.0]
 MOVES = 60
 
 
-def made_pictures(folder: Path, count: int = 40) -> list[Path]:
+def made_images(folder: Path, count: int = 40) -> list[Path]:
     generator = np.random.default_rng(0)
     folder.mkdir()
     for index in range(count):
@@ -46,11 +46,11 @@ def made_pictures(folder: Path, count: int = 40) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def linked(pictures: list[Path], folder: Path, count: int) -> list[str]:
-    ids = [f"class_{index % CLASSES:03d}/picture_{index:06d}.jpg" for index in range(count)]
+def linked(images: list[Path], folder: Path, count: int) -> list[str]:
+    ids = [f"class_{index % CLASSES:03d}/image_{index:06d}.jpg" for index in range(count)]
     for index, id_ in enumerate(ids):
         (folder / id_).parent.mkdir(parents=True, exist_ok=True)
-        (folder / id_).symlink_to(pictures[index % len(pictures)].resolve())
+        (folder / id_).symlink_to(images[index % len(images)].resolve())
     return ids
 
 
@@ -74,7 +74,7 @@ def evaluation(folder: Path, dataset: ImageDataset, protocol: Protocol, root: Pa
     some = scored(protocol, 300, seed)
     scoring = (time.process_time() - began) / len(some)
     with tempfile.TemporaryFile() as scratch:
-        tally = Tally(protocol, 0.2, scratch)
+        tally = Evaluator(protocol, 0.2, scratch)
         for index, sample in enumerate(dataset):
             tally.add(sample, *some[index % len(some)])
         measured = tally.measured(dataset, [])
@@ -126,26 +126,26 @@ def opened(path: Path) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5794)
-    parser.add_argument("--photographs", type=Path)
+    parser.add_argument("--images", type=Path)
     parser.add_argument("--protocol", default="standard")
     given = parser.parse_args()
     protocol = get_protocol(given.protocol)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        pictures = files_under(given.photographs, PICTURE_SUFFIXES) if given.photographs else None
-        ids = linked(pictures or made_pictures(folder / "made"), folder / "photographs", given.images)
+        images = files_under(given.images, IMAGE_SUFFIXES) if given.images else None
+        ids = linked(images or made_images(folder / "made"), folder / "images", given.images)
         samples = [Sample(id_, None, index % CLASSES, as_boxes([BOX])) for index, id_ in enumerate(ids)]
         dataset = ImageDataset("test", [f"class_{index:03d}" for index in range(CLASSES)], samples)
         for seed, run in enumerate("ab"):
-            cost = evaluation(folder / run, dataset, protocol, folder / "photographs", seed)
+            cost = evaluation(folder / run, dataset, protocol, folder / "images", seed)
         print(f"{given.images} images, protocol {protocol.name}; {setting()}\n")
         print("for an image: scoring {scoring:.2f} ms, keeping its boxes {keeping:.2f} ms".format(**cost))
         print("boxes.npz: {size:.1f} MB\n".format(**cost))
-        print("| runs | pictures | written in (s) | size (MB) | first paint (ms) | loaded (ms) | slider (ms) |")
+        print("| runs | images | written in (s) | size (MB) | first paint (ms) | loaded (ms) | slider (ms) |")
         print("|---|---|---|---|---|---|---|")
         for runs, shown in (("a", 24), ("ab", 24), ("a", "all")):
             began = time.perf_counter()
-            path = report([folder / run for run in runs], out=folder / "report.html", pictures=shown)
+            path = report([folder / run for run in runs], out=folder / "report.html", images=shown)
             taken, size = time.perf_counter() - began, path.stat().st_size / 1e6
             numbers = " | ".join(f"{number:.0f}" for number in opened(path))
             print(f"| {len(runs)} | {shown} | {taken:.1f} | {size:.1f} | {numbers} |", flush=True)

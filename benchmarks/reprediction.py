@@ -2,7 +2,7 @@
 
     python benchmarks/reprediction.py [--images 16] [--size 224] [--steps 20] [--repeats 3] [--device cpu]
 
-All networks take the same number of steps, so that the fits are compared and not the pictures. One by one is twice:
+All networks take the same number of steps, so that the fits are compared and not the images. One by one is twice:
 with the same code, and as one would write it with torch.nn, autograd and torch.optim. Superpixels are made before.
 """
 
@@ -22,7 +22,7 @@ from tokenloc.refinement.superpixels import Superpixels, felzenszwalb_superpixel
 
 
 def made_scenes(images: int, size: int) -> tuple[Tensor, Tensor]:
-    """Return pictures [B, 3, H, W] of a disc on a textured ground, and blurred maps [B, H, W] of it in [0, 1]."""
+    """Return images [B, 3, H, W] of a disc on a textured ground, and blurred maps [B, H, W] of it in [0, 1]."""
     generator = torch.Generator().manual_seed(0)
     y, x = torch.meshgrid(torch.linspace(0, 1, size), torch.linspace(0, 1, size), indexing="ij")
     centres = 0.3 + 0.4 * torch.rand(2, images, 1, 1, generator=generator)

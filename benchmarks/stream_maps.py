@@ -22,7 +22,7 @@ from _timing import setting
 
 from tokenloc.boxes import Frame, get_protocol
 from tokenloc.data.base import ImageDataset, Sample
-from tokenloc.inference.measured_maps import measure_maps
+from tokenloc.inference.stored_maps import measure_maps
 from tokenloc.metrics.stored_maps import open_maps, writing_maps
 
 FRAME = Frame.resized((500, 375), (224, 224))

@@ -28,11 +28,12 @@ from lctr_head import loop_over_images
 from scm_block import dense_block
 from torch import Tensor
 
-from tokenloc.backbones import Evidence
-from tokenloc.backbones.attention import Query, Seen, _project
-from tokenloc.methods import Method, Output, create_model, list_methods
+from tokenloc.backbones import FeatureRequest
+from tokenloc.backbones.attention import AttentionOutput, Query, _project
+from tokenloc.methods import Method, Output, list_methods
 from tokenloc.methods.lctr import CueDigging
 from tokenloc.methods.scm import SCM
+from tokenloc.models import create_model
 from tokenloc.training.compilation import Pass, compiled
 from tokenloc.training.config import Optimisation
 from tokenloc.training.optimisation import make_optimiser
@@ -43,10 +44,10 @@ kept: list[Tensor] = []  # the matrices of a pass, as released code returns them
 def plain_attend(
     attention: torch.nn.Module,
     tokens: Tensor,
-    evidence: Evidence,
+    request: FeatureRequest,
     query: Query | None = None,
     *_: object,
-) -> tuple[Tensor, Seen]:
+) -> tuple[Tensor, AttentionOutput]:
     """timm's attention with the matrix written out and kept."""
     queries, keys, values = _project(attention, tokens)
     scores = queries @ keys.transpose(-2, -1) * attention.scale
@@ -55,14 +56,14 @@ def plain_attend(
         gate = scores[:, :, query.index].mean(dim=1).sigmoid()
         matrix = matrix * gate[:, None, None] if query.gate == "values" else matrix
     kept.append(matrix)
-    row = matrix.mean(dim=1)[:, 0] if evidence.class_attention else None
-    shown = Seen(row, None, keys.transpose(1, 2).flatten(2) if evidence.keys else None, gate)
+    row = matrix.mean(dim=1)[:, 0] if request.class_attention else None
+    shown = AttentionOutput(row, None, keys.transpose(1, 2).flatten(2) if request.keys else None, gate)
     return attention.proj((matrix @ values).transpose(1, 2).flatten(2)), shown
 
 
 def plain_diffusion(self: SCM, images: Tensor) -> Output:
     """SCM's training pass by dense matrices."""
-    features = self.backbone(images, Evidence(class_attention=True))
+    features = self.backbone(images, FeatureRequest(class_attention=True))
     semantic, activation = self._semantic_maps(features), self.attention_map(features)
     for weight, ratio, steps in zip(self.similarity_weight, self.threshold, self.steps, strict=True):
         semantic, activation = dense_block(semantic, activation, weight, ratio, steps)

@@ -1,10 +1,10 @@
-"""Accuracy with k photographs a class: trainings of CUB-10 on seeded draws, a table and a plot.
+"""Accuracy with k images a class: trainings of CUB-10 on seeded draws, a table and a plot.
 
     python experiments/few_shot.py [METHOD …] [--shots 1 3 5 10] [--draws 5] [--out runs/few_shot]
 
-Trains `recipes/cub10/METHOD.yaml` for each k and draw (a draw of fewer photographs is among that of more) and measures
+Trains `recipes/cub10/METHOD.yaml` for each k and draw (a draw of fewer images is among that of more) and measures
 the last epoch as `reference_runs.md` does: the `sat` protocol with 18 thresholds, the best of them for each IoU. All
-draws take about the same number of steps: 120, of at most 32 photographs. Runs that are finished are not done again.
+draws take about the same number of steps: 120, of at most 32 images. Runs that are finished are not done again.
 Writes table.csv and few_shot.png into OUT.
 """
 
@@ -58,7 +58,7 @@ def draw_plot(rows: Sequence[dict[str, str | float]], path: Path) -> None:
             means = [statistics.mean(float(row[column]) for row in own if row["k"] == k) for k in shots]
             axes.plot([row["k"] for row in own], [row[column] for row in own], ".", color=f"C{number}", alpha=0.5)
             axes.plot(shots, means, color=f"C{number}", label=method)
-        axes.set(title=column, xlabel="photographs a class", ylabel="% of 123 photographs", ylim=(0, 101))
+        axes.set(title=column, xlabel="images a class", ylabel="% of 123 images", ylim=(0, 101))
         axes.set_xticks(shots)
     figure.axes[0].legend(loc="lower right")
     figure.savefig(path, dpi=110)

@@ -1,9 +1,9 @@
-"""ImageNet with one photograph a class: an ILSVRC folder of links to the photographs at hand, for `recipes/one_shot`.
+"""ImageNet with one image a class: an ILSVRC folder of links to the images at hand, for `recipes/one_shot`.
 
     python experiments/one_shot_imagenet.py [--shared ../shared] [--out runs/one_shot/ilsvrc]
 
-`train` is `imagenet_1shot`, one photograph of each of the 1000 classes; `val` is `tiny_imagenet`, 2,020 validation
-pictures of 203 classes at 64x64, each with one box as its annotations give it. Nothing is copied.
+`train` is `imagenet_1shot`, one image of each of the 1000 classes; `val` is `tiny_imagenet`, 2,020 validation
+images of 203 classes at 64x64, each with one box as its annotations give it. Nothing is copied.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def _existing(folder: Path, variable: str) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """The team's real weights and photographs; a test that needs them is skipped where they are absent."""
+    """The team's real weights and images; a test that needs them is skipped where they are absent."""
     return _existing(_shared(), "TOKENLOC_SHARED")
 
 

@@ -13,7 +13,7 @@ from tokenloc._files import write_json
 from tokenloc.boxes import Frame, get_protocol
 from tokenloc.data import ImageDataset, Sample, create_dataset
 from tokenloc.data.base import as_boxes
-from tokenloc.inference.tally import Tally
+from tokenloc.inference.tally import Evaluator
 from tokenloc.metrics import score_image
 from tokenloc.metrics.stored_boxes import writing_boxes
 from tokenloc.reporting.curves import save_curves
@@ -27,7 +27,7 @@ def scenes() -> ImageDataset:
 
 
 def named_samples(names: list[str], classes: list[str], boxed: bool = True) -> ImageDataset:
-    """A dataset of these ids without pictures, of classes in turn."""
+    """A dataset of these ids without images, of classes in turn."""
     boxes = as_boxes([[10, 8, 30, 28]] if boxed else ())
     samples = [Sample(name, None, index % len(classes), boxes) for index, name in enumerate(names)]
     return ImageDataset("test", classes, samples)
@@ -40,7 +40,7 @@ def write_evaluation(
     rng, judged, frame = np.random.default_rng(seed), get_protocol(protocol), Frame.resized((40, 40), (40, 40))
     threshold = THRESHOLD if judged.threshold_rule == "calibrated" else None
     with TemporaryFile() as scratch, writing_boxes(folder / "boxes.npz", judged, threshold) as keep:
-        tally = Tally(judged, threshold, scratch)
+        tally = Evaluator(judged, threshold, scratch)
         for sample in dataset:
             map_ = rng.random((10, 10)) * rng.random()
             for x0, y0, x1, y1 in (sample.boxes / 4).astype(int).tolist():

@@ -12,7 +12,8 @@ import torch
 import tokenloc
 from tests.conftest import REPOSITORY
 from tokenloc.data import DATASETS, list_datasets
-from tokenloc.methods import METHODS, create_model
+from tokenloc.methods import METHODS
+from tokenloc.models import create_model
 
 SMALL = {"embed_dim": 48, "depth": 2, "num_heads": 3}
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tokenloc._files import FreeNames, existing_part, folder_written_whole, kept_whole, refuse_unwritable, write_text
+from tokenloc._files import FreeNames, atomic_folder, durable_write, existing_part, refuse_unwritable, write_text
 
 
 def test_a_folder_appears_whole_and_replaces_the_old_one(tmp_path: Path) -> None:
     for content in ("old", "new"):
-        with folder_written_whole(tmp_path / "a/b", replace=True) as folder:
+        with atomic_folder(tmp_path / "a/b", replace=True) as folder:
             (folder / content).write_text(content)
             assert not (tmp_path / "a/b" / content).exists()
         assert [path.name for path in (tmp_path / "a/b").iterdir()] == [content]
@@ -23,12 +23,12 @@ def test_a_folder_appears_whole_and_replaces_the_old_one(tmp_path: Path) -> None
 
 def test_a_folder_that_is_there_is_replaced_on_demand_alone(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
-    with pytest.raises(FileExistsError, match="old exists already; remove it"), folder_written_whole(tmp_path / "old"):
+    with pytest.raises(FileExistsError, match="old exists already; remove it"), atomic_folder(tmp_path / "old"):
         raise AssertionError("nothing is to be written")
 
 
 def half_write(path: Path) -> None:
-    with folder_written_whole(path, replace=True) as folder:
+    with atomic_folder(path, replace=True) as folder:
         (folder / "new").touch()
         raise OSError("full")
 
@@ -43,7 +43,7 @@ def test_after_an_error_the_old_folder_stays(tmp_path: Path) -> None:
 
 def test_the_folder_is_as_open_as_others(tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
-    with folder_written_whole(tmp_path / "whole"):
+    with atomic_folder(tmp_path / "whole"):
         pass
     assert (tmp_path / "whole").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
@@ -102,14 +102,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def half_keep(path: Path, error: Exception) -> None:
-    with kept_whole(path, "mend it") as file:
+    with durable_write(path, "mend it") as file:
         file.write(b"half")
         raise error
 
 
 def test_a_file_is_kept_whole_or_stays_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "new/file"
-    with kept_whole(path, "mend it") as file:
+    with durable_write(path, "mend it") as file:
         file.write(b"first")
     assert path.read_bytes() == b"first"
     told = rf"{path} could not be written \(No space left on device\), and is as it was before; mend it"

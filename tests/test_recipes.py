@@ -14,8 +14,8 @@ from tokenloc import _recipes
 from tokenloc._recipes import list_recipes, recipe_file
 from tokenloc.boxes import get_protocol
 from tokenloc.cli import _make_parser, main
-from tokenloc.data import DATASETS, LabelledPictures, Preprocessing, create_dataset, train_transform, training_loader
-from tokenloc.methods import create_model
+from tokenloc.data import DATASETS, LabelledImages, Preprocessing, create_dataset, train_transform, training_loader
+from tokenloc.models import create_model
 from tokenloc.training.config import Optimisation
 from tokenloc.training.optimisation import make_optimiser, make_schedule
 
@@ -44,8 +44,8 @@ def test_a_recipe_is_built_and_takes_a_step(name: str, parser: Any) -> None:
     options = {"backbone_options": {**model.backbone_options, **small}, **model.options}
     network = create_model(model.method, model.backbone, 6, False, 48, **options).train()
     scenes = create_dataset("scenes", None, "train", size=56, length=6)
-    pictures = LabelledPictures(scenes, train_transform(Preprocessing((48, 48), (56, 56))), seed=0)
-    ((images, labels),) = training_loader(pictures, optimisation.batch_size)  # a batch larger than the set: all of it
+    images = LabelledImages(scenes, train_transform(Preprocessing((48, 48), (56, 56))), seed=0)
+    ((images, labels),) = training_loader(images, optimisation.batch_size)  # a batch larger than the set: all of it
     optimiser = make_optimiser(network, optimisation)
     before = {name: value.clone() for name, value in network.named_parameters() if value.requires_grad}
     loss = network.loss(network(images), labels)["total"]

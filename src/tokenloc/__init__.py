@@ -12,28 +12,29 @@ if TYPE_CHECKING:
     from tokenloc.backbones import list_backbones
     from tokenloc.boxes import list_protocols
     from tokenloc.data import list_datasets
-    from tokenloc.inference import Localization, Localizer, Viewing
-    from tokenloc.methods import create_model, list_methods
+    from tokenloc.inference import Localization, Localizer, PredictionOptions
+    from tokenloc.methods import list_methods
+    from tokenloc.models import create_model
     from tokenloc.refinement import refine
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "create_model": "methods",
+    "create_model": "models",
     "list_methods": "methods",
     "list_backbones": "backbones",
     "list_datasets": "data",
     "list_protocols": "boxes",
     "Localizer": "inference",
     "Localization": "inference",
-    "Viewing": "inference",
+    "PredictionOptions": "inference",
     "refine": "refinement",
 }
 
 __all__ = [
     "Localization",
     "Localizer",
-    "Viewing",
+    "PredictionOptions",
     "__version__",
     "create_model",
     "list_backbones",

@@ -18,7 +18,7 @@ _TRIED = 1 << 16  # bytes
 
 
 @contextmanager
-def written_whole(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` when the block ends without an error.
 
     The folder is created. After an error the temporary file is removed and an older ``path`` stays as it was.
@@ -38,7 +38,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def kept_whole(path: str | Path, remedy: str) -> Iterator[IO[bytes]]:
+def durable_write(path: str | Path, remedy: str) -> Iterator[IO[bytes]]:
     """Yield a file that stands at ``path``, whole and down to the disk, when the block ends without an error.
 
     Raises:
@@ -46,7 +46,7 @@ def kept_whole(path: str | Path, remedy: str) -> Iterator[IO[bytes]]:
             is as it was.
     """
     try:
-        with written_whole(path) as temporary, temporary.open("wb") as file:
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -60,7 +60,7 @@ def kept_whole(path: str | Path, remedy: str) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def folder_written_whole(path: str | Path, replace: bool = False) -> Iterator[Path]:
+def atomic_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
     """Yield an empty temporary folder beside ``path``; rename it to ``path`` when the block ends without an error.
 
     After an error nothing is left of it. With ``replace`` an older ``path`` goes, with all that is in it, once the new
@@ -82,7 +82,7 @@ def folder_written_whole(path: str | Path, replace: bool = False) -> Iterator[Pa
         new.rename(path)
 
 
-def sweep(folder: str | Path) -> None:
+def remove_partial_files(folder: str | Path) -> None:
     """Remove the half-written files that a killed process left in ``folder`` and its subfolders."""
     for partial in (*Path(folder).glob(".partial-*"), *Path(folder).glob("*/.partial-*")):
         if partial.is_dir():
@@ -157,7 +157,7 @@ class FreeNames:
 
 def write_text(path: str | Path, text: str) -> None:
     """Write ``text`` as UTF-8, whole or not at all."""
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

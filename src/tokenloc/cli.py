@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser
 
 from tokenloc._names import unknown_name
 from tokenloc._recipes import recipe_file
-from tokenloc.commands.console import IncompleteError, say
+from tokenloc.commands.console import IncompleteError, print_message
 
 Command = Callable[..., Any]
 
@@ -47,18 +47,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         words = _with_recipes(words)
     except ValueError as error:
-        return _say(f"tokenloc: {error}", status=2)
+        return _print_message(f"tokenloc: {error}", status=2)
     settings = parser.instantiate(parser.parse_args(words))
     name = settings.subcommand
     values = {key: value for key, value in vars(settings[name]).items() if key not in ("config", "__default_config__")}
     try:
         commands[name](**values)
     except IncompleteError as error:
-        return _say(str(error), status=1)
+        return _print_message(str(error), status=1)
     except (ValueError, OSError, ImportError) as error:
-        return _say(f"tokenloc {name}: {error}", status=2)
+        return _print_message(f"tokenloc {name}: {error}", status=2)
     except KeyboardInterrupt as end:
-        return _say(f"tokenloc {name}: {str(end) or 'interrupted'}", status=130)
+        return _print_message(f"tokenloc {name}: {str(end) or 'interrupted'}", status=130)
     return 0
 
 
@@ -97,11 +97,11 @@ class _Parser(ArgumentParser):
         unknown = re.search(r"does not accept option '([^']+)'", message)
         if unknown is None:
             super().error(message, ex)
-        sys.exit(_say(f"tokenloc: {unknown_name('option', unknown[1], self.options)}", status=2))
+        sys.exit(_print_message(f"tokenloc: {unknown_name('option', unknown[1], self.options)}", status=2))
 
 
-def _say(message: str, status: int) -> int:
-    say(message)
+def _print_message(message: str, status: int) -> int:
+    print_message(message)
     return status
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests.runs import TINY_VIT
 from tokenloc.backbones import _bfloat16
-from tokenloc.methods import create_model
+from tokenloc.models import create_model
 
 SCALE = 0.3
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenloc.backbones import Backbone, Conformer, Evidence, SpatialQuery, create_backbone, list_backbones
-from tokenloc.methods import create_model
+from tokenloc.backbones import Backbone, Conformer, FeatureRequest, SpatialQuery, create_backbone, list_backbones
 from tokenloc.methods.tscam import PooledClassifier
+from tokenloc.models import create_model
 
 TINY = {"channel_ratio": 1, "embed_dim": 24, "num_heads": 2, "depth": 6}
 
@@ -20,7 +20,7 @@ def backbone() -> Conformer:
     return Conformer("tiny", channel_ratio=1, embed_dim=24, num_heads=2, depth=6).eval()
 
 
-def images(height: int = 48, width: int = 32) -> Tensor:
+def make_images(height: int = 48, width: int = 32) -> Tensor:
     return torch.randn(2, 3, height, width)
 
 
@@ -51,7 +51,7 @@ def test_all_blocks_in_their_order(backbone: Conformer) -> None:
 
 def test_shapes_on_a_rectangle(backbone: Conformer) -> None:
     query = SpatialQuery(torch.randn(1, 1, 24), blocks=(4, 5))
-    features = backbone(images(), Evidence(class_attention=True, patch_relation=True, keys=True), query)
+    features = backbone(make_images(), FeatureRequest(class_attention=True, patch_relation=True, keys=True), query)
     shapes = {
         "patches": [2, 6, 24],
         "class_token": [2, 24],
@@ -66,13 +66,13 @@ def test_shapes_on_a_rectangle(backbone: Conformer) -> None:
 
 
 def test_nothing_is_kept_that_was_not_asked_for(backbone: Conformer) -> None:
-    features = backbone(images())
+    features = backbone(make_images())
     asked = (features.class_attention, features.patch_relation, features.keys, features.spatial_gates)
     assert asked == (None, None, None, None)
 
 
 def test_class_attention_leaves_out_the_class_token(backbone: Conformer) -> None:
-    attention = backbone(images(), Evidence(class_attention=True)).class_attention
+    attention = backbone(make_images(), FeatureRequest(class_attention=True)).class_attention
     assert bool((attention > 0).all())
     assert bool((attention.sum(dim=2) < 1).all())
 
@@ -81,7 +81,7 @@ def test_evidence_of_each_block_in_order(backbone: Conformer) -> None:
     seen: list[Tensor] = []
     for block in backbone.blocks:
         block.norm1.register_forward_hook(lambda _, __, output: seen.append(output))
-    features = backbone(images(), Evidence(class_attention=True, keys=True))
+    features = backbone(make_images(), FeatureRequest(class_attention=True, keys=True))
     for index, (block, tokens) in enumerate(zip(backbone.blocks, seen, strict=True)):
         queries, keys, _ = block.attn.qkv(tokens).reshape(2, 7, 3, 2, 12).permute(2, 0, 3, 1, 4)
         attention = (queries @ keys.transpose(-2, -1) / 12**0.5).softmax(dim=-1).mean(dim=1)
@@ -90,18 +90,18 @@ def test_evidence_of_each_block_in_order(backbone: Conformer) -> None:
 
 
 def test_asking_changes_nothing(backbone: Conformer) -> None:
-    pictures = images()
-    asked = backbone(pictures, Evidence(class_attention=True, keys=True), SpatialQuery(None, (1, 3), "none"))
-    torch.testing.assert_close(asked.patches, backbone(pictures).patches)
+    images = make_images()
+    asked = backbone(images, FeatureRequest(class_attention=True, keys=True), SpatialQuery(None, (1, 3), "none"))
+    torch.testing.assert_close(asked.patches, backbone(images).patches)
 
 
-def test_rows_of_the_grid_follow_the_picture(backbone: Conformer) -> None:
+def test_rows_of_the_grid_follow_the_image(backbone: Conformer) -> None:
     """A change in the lower right corner moves that corner's patch the most."""
     backbone = backbone.double()
-    pictures = torch.zeros(1, 3, 160, 96, dtype=torch.float64)
-    changed = pictures.clone()
+    images = torch.zeros(1, 3, 160, 96, dtype=torch.float64)
+    changed = images.clone()
     changed[..., -8:, -8:] = 1e-6
-    moved = (backbone(changed).patches - backbone(pictures).patches).norm(dim=2)[0].reshape(10, 6)
+    moved = (backbone(changed).patches - backbone(images).patches).norm(dim=2)[0].reshape(10, 6)
     assert divmod(int(moved.argmax()), 6) == (9, 5)
 
 
@@ -109,20 +109,20 @@ def test_a_spatial_token_is_treated_as_the_class_token_is(backbone: Conformer) -
     """Equal at the start, the two tokens stay equal through all blocks."""
     seen: list[Tensor] = []
     backbone.trans_norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    backbone(images(), spatial=SpatialQuery(backbone.cls_token, blocks=(5,)))
+    backbone(make_images(), spatial=SpatialQuery(backbone.cls_token, blocks=(5,)))
     torch.testing.assert_close(seen[0][:, 0], seen[0][:, -1])
     assert not torch.allclose(seen[0][:, 0], seen[0][:, 1])
 
 
 def test_a_spatial_token_sees_the_gate_it_makes(backbone: Conformer) -> None:
-    pictures, token = images(), torch.randn(1, 1, 24)
-    gated, looked = (backbone(pictures, spatial=SpatialQuery(token, (5,), gate)) for gate in ("values", "none"))
+    images, token = make_images(), torch.randn(1, 1, 24)
+    gated, looked = (backbone(images, spatial=SpatialQuery(token, (5,), gate)) for gate in ("values", "none"))
     torch.testing.assert_close(gated.spatial_gates, looked.spatial_gates)
     assert not torch.allclose(gated.patches, looked.patches)
 
 
 def test_gradients_reach_every_parameter(backbone: Conformer) -> None:
-    features = backbone.train()(images(64, 64))
+    features = backbone.train()(make_images(64, 64))
     (features.patches.square().mean() + features.conv_features.square().mean()).backward()
     assert [name for name, parameter in backbone.named_parameters() if parameter.grad is None] == []
 
@@ -142,13 +142,13 @@ def test_methods_add_the_second_classifier_only_for_a_convolution_branch(method:
         "pool.conv_head.bias",
     }
     assert not [name for name in on_vit.state_dict() if name.startswith("pool")]
-    logits, maps = on_conformer.eval().localize(images(64, 48), torch.tensor([[0, 2], [1, 1]]))
+    logits, maps = on_conformer.eval().localize(make_images(64, 48), torch.tensor([[0, 2], [1, 1]]))
     assert (list(logits.shape), list(maps.shape)) == ([2, 3], [2, 2, 4, 3])
 
 
 def test_logits_are_the_sum_of_both_branches(backbone: Conformer) -> None:
     classifier = PooledClassifier(backbone, 3)
-    features = backbone(images())
+    features = backbone(make_images())
     maps = torch.randn(2, 3, 3, 2)
     assert classifier.conv_head is not None
     linear = features.conv_features @ classifier.conv_head.weight.T + classifier.conv_head.bias

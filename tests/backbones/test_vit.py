@@ -1,4 +1,4 @@
-"""The ViT interface against timm itself, and its evidence against attention written out in full."""
+"""The ViT interface against timm itself, and its request against attention written out in full."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from tokenloc.backbones import Evidence, Features, SpatialQuery, ViT, create_backbone, list_backbones
+from tokenloc.backbones import FeatureRequest, Features, SpatialQuery, ViT, create_backbone, list_backbones
 from tokenloc.backbones.vit import BLOCK_PARTS
 
 SMALL = {"embed_dim": 48, "depth": 2, "num_heads": 3}
@@ -36,7 +36,7 @@ def test_tokens_equal_timms(name: str, size: tuple[int, int]) -> None:
     ours, timms = pair(name)
     images = torch.randn(2, 3, *size)
     with torch.no_grad():
-        features = ours(images, Evidence(class_attention=ours.has_class_token))
+        features = ours(images, FeatureRequest(class_attention=ours.has_class_token))
         expected = timms.fc_norm(timms.forward_features(images))
     torch.testing.assert_close(features.patches, expected[:, ours.num_prefix_tokens :], rtol=0, atol=1e-6)
     assert features.grid == (size[0] // ours.patch_size[0], size[1] // ours.patch_size[1])
@@ -70,7 +70,7 @@ def test_evidence_equals_the_full_matrix(name: str) -> None:
     ours, _ = pair(name)
     images = torch.randn(2, 3, 4 * ours.patch_size[0], 3 * ours.patch_size[1])
     with torch.no_grad():
-        features = ours(images, Evidence(class_attention=True, patch_relation=True, keys=True))
+        features = ours(images, FeatureRequest(class_attention=True, patch_relation=True, keys=True))
         matrices = full_attention(ours, images)
     first = ours.num_prefix_tokens
     means = torch.stack([matrix.mean(dim=1) for matrix, _ in matrices], dim=1)  # [B, L, T, T]
@@ -108,8 +108,8 @@ def test_nothing_is_computed_that_was_not_asked_for() -> None:
     ours, _ = pair("vit_tiny_patch16_224")
     features = ours(torch.randn(1, 3, 32, 32))
     assert isinstance(features, Features)
-    evidence = (features.class_attention, features.patch_relation, features.keys, features.spatial_gates)
-    assert evidence == (None, None, None, None)
+    request = (features.class_attention, features.patch_relation, features.keys, features.spatial_gates)
+    assert request == (None, None, None, None)
 
 
 def test_no_attention_matrix_is_kept_for_the_backward_pass() -> None:
@@ -117,7 +117,7 @@ def test_no_attention_matrix_is_kept_for_the_backward_pass() -> None:
     kept: list[torch.Size] = []
     images = torch.randn(2, 3, 160, 160)  # T = 101, unlike any width
     with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.shape), t)[1], lambda t: t):
-        ours(images, Evidence(class_attention=True)).class_attention.sum().backward()
+        ours(images, FeatureRequest(class_attention=True)).class_attention.sum().backward()
     assert kept
     assert not [shape for shape in kept if shape[-2:] == (101, 101)]
 
@@ -160,7 +160,7 @@ def test_image_sizes_that_do_not_divide_are_refused() -> None:
 def test_class_attention_without_a_class_token_is_refused() -> None:
     ours, _ = pair("vit_base_patch16_siglip_224")
     with pytest.raises(ValueError, match="has no class token, which class attention needs; .*deit_small_patch16_224"):
-        ours(torch.zeros(1, 3, 32, 32), Evidence(class_attention=True))
+        ours(torch.zeros(1, 3, 32, 32), FeatureRequest(class_attention=True))
 
 
 def test_unknown_backbone_names_the_nearest() -> None:
@@ -184,7 +184,7 @@ def test_unknown_backbone_option_is_named() -> None:
 def test_half_precision_keeps_evidence_finite() -> None:
     ours, _ = pair("vit_tiny_patch16_224")
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
-        features = ours(torch.randn(2, 3, 64, 64), Evidence(class_attention=True, patch_relation=True))
+        features = ours(torch.randn(2, 3, 64, 64), FeatureRequest(class_attention=True, patch_relation=True))
     assert features.class_attention is not None
     assert features.class_attention.dtype == torch.float32
     assert features.class_attention.isfinite().all()

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from tests.runs import TINY_VIT
 from tokenloc.backbones import create_backbone
 from tokenloc.backbones.weights import read_weights, require_download
-from tokenloc.training.checkpoint import load_checkpoint
+from tokenloc.models.checkpoint import load_checkpoint
 
 NAME, SMALL = "vit_tiny_patch16_224", {"embed_dim": 48, "depth": 2, "num_heads": 3}
 

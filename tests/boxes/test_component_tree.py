@@ -31,7 +31,7 @@ def prepared_map(map_: Map, protocol: Protocol) -> Map | NDArray[np.uint8]:
 
 
 def contour_boxes(map_: NDArray[np.uint8], level: int) -> list[list[int]]:
-    """The referee's boxes at a level, by ``findContours``: that of the largest contour first."""
+    """the `wsol-eval` evaluator's boxes at a level, by ``findContours``: that of the largest contour first."""
     contours = cv2.findContours((map_ > level).astype(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[-2]
     largest = max(contours, key=cv2.contourArea) if len(contours) else None
     rectangles = [cv2.boundingRect(contour) for contour in contours if contour is not largest]

@@ -36,25 +36,25 @@ def boxes_in(draw: st.DrawFn, size: tuple[int, int]) -> np.ndarray:
 @given(st.data(), frames())
 def test_boxes_come_back_from_the_network(data: st.DataObject, frame: Frame) -> None:
     boxes = data.draw(boxes_in(frame.original_size))
-    back = frame.to_original(frame.to_network(boxes), clip=False)
+    back = frame.to_original(frame.to_input(boxes), clip=False)
     np.testing.assert_allclose(back, boxes, atol=1e-6)
-    np.testing.assert_allclose(frame.to_original(frame.to_network(boxes)), boxes, atol=1e-6)
+    np.testing.assert_allclose(frame.to_original(frame.to_input(boxes)), boxes, atol=1e-6)
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.data(), frames())
-def test_network_boxes_come_back_from_the_picture(data: st.DataObject, frame: Frame) -> None:
-    boxes = data.draw(boxes_in(frame.network_size))
-    np.testing.assert_allclose(frame.to_network(frame.to_original(boxes)), boxes, atol=1e-6)
+def test_network_boxes_come_back_from_the_image(data: st.DataObject, frame: Frame) -> None:
+    boxes = data.draw(boxes_in(frame.input_size))
+    np.testing.assert_allclose(frame.to_input(frame.to_original(boxes)), boxes, atol=1e-6)
 
 
 @settings(max_examples=50, deadline=None)
 @given(frames())
-def test_what_is_seen_lies_in_the_picture_and_is_the_networks_input(frame: Frame) -> None:
-    seen = frame.seen_box()
+def test_what_is_seen_lies_in_the_image_and_is_the_networks_input(frame: Frame) -> None:
+    seen = frame.visible_box()
     assert (seen >= 0).all()
     assert (seen <= [*frame.original_size, *frame.original_size]).all()
-    np.testing.assert_allclose(frame.to_network([seen]), [[0, 0, *frame.network_size]], atol=1e-6)
+    np.testing.assert_allclose(frame.to_input([seen]), [[0, 0, *frame.input_size]], atol=1e-6)
 
 
 @settings(max_examples=50, deadline=None)
@@ -63,11 +63,11 @@ def test_the_look_at_a_copy_is_the_look_at_the_original(frame: Frame, times: int
     original = (frame.original_size[0] * times, frame.original_size[1] * times)
     whole = frame.of_original(original)
     assert whole.original_size == original
-    np.testing.assert_allclose(whole.seen_box(), frame.seen_box() * times, rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(whole.to_network([[0, 0, *original]]), frame.to_network([[0, 0, *frame.original_size]]))
+    np.testing.assert_allclose(whole.visible_box(), frame.visible_box() * times, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(whole.to_input([[0, 0, *original]]), frame.to_input([[0, 0, *frame.original_size]]))
 
 
-def test_a_map_lies_on_a_smaller_copy_as_on_the_picture_itself() -> None:
+def test_a_map_lies_on_a_smaller_copy_as_on_the_image_itself() -> None:
     frame = Frame.center_cropped((400, 300), (256, 256), (224, 224))
     map_ = np.linspace(0.1, 1, 224 * 224, dtype=np.float32).reshape(224, 224)
     half = frame.of_original((200, 150)).map_to_original(map_)
@@ -78,7 +78,7 @@ def test_a_map_lies_on_a_smaller_copy_as_on_the_picture_itself() -> None:
 
 def test_a_straight_resize_stretches_each_axis_by_itself() -> None:
     frame = Frame.resized((500, 375), (224, 112))
-    np.testing.assert_allclose(frame.to_network([[0, 0, 500, 375], [250, 75, 500, 150]])[1], [112, 22.4, 224, 44.8])
+    np.testing.assert_allclose(frame.to_input([[0, 0, 500, 375], [250, 75, 500, 150]])[1], [112, 22.4, 224, 44.8])
 
 
 @pytest.mark.parametrize(("resized", "crop"), [((256, 256), (224, 224)), ((257, 300), (224, 221)), ((9, 8), (4, 3))])
@@ -91,7 +91,7 @@ def test_the_crop_is_torchvisions(resized: tuple[int, int], crop: tuple[int, int
     assert frame.offset == (cropped[0][0, 0, 0].item(), cropped[1][0, 0, 0].item())
 
 
-def test_boxes_beyond_the_picture_are_clipped_unless_asked_otherwise() -> None:
+def test_boxes_beyond_the_image_are_clipped_unless_asked_otherwise() -> None:
     frame = Frame.resized((10, 20), (10, 20))
     outside = [[-5, -1, 15, 30]]
     assert frame.to_original(outside).tolist() == [[0, 0, 10, 20]]
@@ -100,7 +100,7 @@ def test_boxes_beyond_the_picture_are_clipped_unless_asked_otherwise() -> None:
 
 def test_no_boxes_stay_no_boxes() -> None:
     frame = Frame.identity((4, 4))
-    assert frame.to_network([]).shape == frame.to_original(np.zeros((0, 4))).shape == (0, 4)
+    assert frame.to_input([]).shape == frame.to_original(np.zeros((0, 4))).shape == (0, 4)
 
 
 def slow_map_to_original(frame: Frame, map_: np.ndarray) -> np.ndarray:
@@ -109,10 +109,10 @@ def slow_map_to_original(frame: Frame, map_: np.ndarray) -> np.ndarray:
     out = np.zeros(frame.original_size[::-1])
     for y in range(frame.original_size[1]):
         for x in range(frame.original_size[0]):
-            centre = frame.to_network([[x + 0.5, y + 0.5, x + 0.5, y + 0.5]])[0, :2]
-            if (centre < 0).any() or (centre > frame.network_size).any():
+            centre = frame.to_input([[x + 0.5, y + 0.5, x + 0.5, y + 0.5]])[0, :2]
+            if (centre < 0).any() or (centre > frame.input_size).any():
                 continue
-            cell = centre * cells / np.array(frame.network_size) - 0.5
+            cell = centre * cells / np.array(frame.input_size) - 0.5
             cell = cell.clip(0, np.array(cells) - 1)
             low = np.floor(cell).astype(int)
             for step_x in (0, 1):
@@ -147,7 +147,7 @@ def test_a_map_is_upsampled_as_torch_does_it() -> None:
 def test_nothing_is_said_of_what_the_network_did_not_see() -> None:
     frame = Frame.center_cropped((300, 200), (256, 256), (224, 224))
     map_ = frame.map_to_original(np.ones((14, 14), dtype=np.float32))
-    x0, y0, x1, y1 = frame.seen_box()
+    x0, y0, x1, y1 = frame.visible_box()
     rows, columns = np.nonzero(map_)
     assert x0 <= columns.min() + 0.5 < columns.max() + 0.5 <= x1
     assert y0 <= rows.min() + 0.5 < rows.max() + 0.5 <= y1
@@ -158,14 +158,14 @@ def test_nothing_is_said_of_what_the_network_did_not_see() -> None:
 @given(st.tuples(st.integers(1, 90), st.integers(1, 90)), st.sampled_from([32, 64, 128]))
 def test_masks_are_sampled_as_opencv_does_it(original: tuple[int, int], side: int) -> None:
     mask = np.random.default_rng(0).integers(0, 256, original[::-1]).astype(np.uint8)
-    ours = Frame.resized(original, (side, side)).pixels_to_network(mask)
+    ours = Frame.resized(original, (side, side)).pixels_to_input(mask)
     np.testing.assert_array_equal(ours, cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST))
 
 
 def test_a_masks_crop_is_that_of_the_resized_mask() -> None:
     mask = np.random.default_rng(0).integers(0, 256, (40, 30)).astype(np.uint8)
-    whole = Frame.resized((30, 40), (64, 64)).pixels_to_network(mask)
-    cropped = Frame.center_cropped((30, 40), (64, 64), (48, 32)).pixels_to_network(mask)
+    whole = Frame.resized((30, 40), (64, 64)).pixels_to_input(mask)
+    cropped = Frame.center_cropped((30, 40), (64, 64), (48, 32)).pixels_to_input(mask)
     np.testing.assert_array_equal(cropped, whole[16:48, 8:56])
 
 
@@ -199,7 +199,7 @@ def test_a_scale_that_is_not_positive_is_refused() -> None:
         Frame((5, 5), (5, 5), (1.0, 0.0))
 
 
-def test_a_crop_larger_than_the_picture_is_refused() -> None:
+def test_a_crop_larger_than_the_image_is_refused() -> None:
     with pytest.raises(ValueError, match=r"crop_size \(224, 224\) does not fit into resized_size \(256, 200\)"):
         Frame.center_cropped((500, 300), (256, 200), (224, 224))
 
@@ -207,8 +207,8 @@ def test_a_crop_larger_than_the_picture_is_refused() -> None:
 def test_wrong_shapes_are_told() -> None:
     frame = Frame.identity((6, 4))
     with pytest.raises(ValueError, match=r"boxes must be \[N, 4\] as x0, y0, x1, y1, got shape \(4,\)"):
-        frame.to_network([0, 0, 1, 1])
+        frame.to_input([0, 0, 1, 1])
     with pytest.raises(ValueError, match=r"a map must be \[height, width\] .* got shape \(1, 2, 2\)"):
         frame.map_to_original(np.zeros((1, 2, 2), dtype=np.float32))
     with pytest.raises(ValueError, match=r"expected original pixels of shape \(4, 6\) .* got \(6, 4\)"):
-        frame.pixels_to_network(np.zeros((6, 4), dtype=np.uint8))
+        frame.pixels_to_input(np.zeros((6, 4), dtype=np.uint8))

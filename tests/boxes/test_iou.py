@@ -81,7 +81,7 @@ def test_faults_are_found_row_by_row() -> None:
     ]
     faults = box_faults(boxes, (10, 8))
     kinds = [None if fault is None else fault.split(":")[0] for fault in faults]
-    outside = "outside the picture of 10x8"
+    outside = "outside the image of 10x8"
     empty = "inverted or empty"
     assert kinds == [None, empty, empty, outside, outside, "not finite", None, outside]
     assert faults[2] == "inverted or empty: x0 6, y0 4, x1 5, y1 6"
@@ -98,7 +98,7 @@ def test_bad_boxes_are_named_with_row_and_values() -> None:
         check_boxes([[0, 0, 5, 5], [5, 0, 2, 5], [90, 0, 95, 5]], (10, 10))
     message = str(error.value)
     assert "row 1: inverted or empty: x0 5, y0 0, x1 2, y1 5" in message
-    assert "row 2: outside the picture of 10x10: x0 90, y0 0, x1 95, y1 5" in message
+    assert "row 2: outside the image of 10x10: x0 90, y0 0, x1 95, y1 5" in message
     assert "correct or remove them" in message
 
 

@@ -14,13 +14,13 @@ from PIL import Image
 
 from tests.data import builders as build
 from tokenloc.cli import COMMANDS, main
-from tokenloc.commands.photographs import data_of, open_data
+from tokenloc.commands.datasets import data_of, open_data
 from tokenloc.data import create_dataset
-from tokenloc.training.checkpoint import read_card
+from tokenloc.models.checkpoint import read_metadata
 from tokenloc.training.config import DataSource
 
 
-def photographs(folder: Path, count: int = 3) -> Path:
+def images(folder: Path, count: int = 3) -> Path:
     scenes = create_dataset("scenes", None, "test", size=(70, 50), length=count)
     folder.mkdir(parents=True)
     for index in range(count):
@@ -42,8 +42,8 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     assert f"tokenloc [options] {command}" in capsys.readouterr().out
 
 
-def test_localize_writes_boxes_and_pictures(checkpoint: Path, tmp_path: Path) -> None:
-    folder = photographs(tmp_path / "mine")
+def test_localize_writes_boxes_and_images(checkpoint: Path, tmp_path: Path) -> None:
+    folder = images(tmp_path / "mine")
     assert main(["localize", str(checkpoint), str(folder), "--out", str(tmp_path / "found")]) == 0
     content = json.loads((tmp_path / "found/localizations.json").read_text())
     assert [Path(item["file"]).name for item in content["localizations"]] == ["0.png", "1.png", "2.png"]
@@ -53,14 +53,14 @@ def test_localize_writes_boxes_and_pictures(checkpoint: Path, tmp_path: Path) ->
         for x0, y0, x1, y1 in item["boxes"]:
             assert 0 <= x0 < x1 <= 70
             assert 0 <= y0 < y1 <= 50
-    with Image.open(tmp_path / "found/pictures/0.jpg") as drawn:
+    with Image.open(tmp_path / "found/images/0.jpg") as drawn:
         assert drawn.size == (2 * 70 + 4, 50)
 
 
 def test_localize_goes_on_past_unreadable_files(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = photographs(tmp_path / "mine")
+    folder = images(tmp_path / "mine")
     (folder / "1a.jpg").write_bytes(b"")
     whole = (folder / "2.png").read_bytes()
     (folder / "1b.png").write_bytes(whole[: len(whole) // 2])
@@ -74,16 +74,16 @@ def test_localize_goes_on_past_unreadable_files(
     assert "1b.png" in printed
 
 
-def test_localize_without_photographs(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_localize_without_images(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     assert main(["localize", str(checkpoint), str(tmp_path / "empty"), "--out", str(tmp_path / "found")]) == 2
-    assert "no pictures in" in capsys.readouterr().err
+    assert "no images in" in capsys.readouterr().err
     assert not (tmp_path / "found").exists()
 
 
 def test_evaluate_and_calibrate(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["calibrate", str(checkpoint), "--protocol", "sat"]) == 0
-    threshold = read_card(checkpoint).threshold
+    threshold = read_metadata(checkpoint).threshold
     assert threshold is not None
     assert "protocol sat" in threshold.source
     assert main(["evaluate", str(checkpoint), "--protocol", "ts-cam", "--out", str(tmp_path / "judged")]) == 0
@@ -102,7 +102,7 @@ def test_evaluate_at_a_given_threshold_and_among_given_ones(checkpoint: Path, tm
     assert content["oracle"]["threshold"] in (0.2, 0.6)
 
 
-def test_evaluate_of_a_folder_with_a_broken_picture_names_it(
+def test_evaluate_of_a_folder_with_a_broken_image_names_it(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scenes = create_dataset("scenes", None, "test", size=40, length=12)
@@ -121,13 +121,15 @@ def test_evaluate_of_a_folder_with_a_broken_picture_names_it(
 
 
 def test_the_options_of_the_training_hold_but_for_those_that_are_given(run: Path) -> None:
-    """A fraction that was left out would deal the photographs of the training into other splits."""
-    card = read_card(run / "checkpoints/best.ckpt")
-    assert card.data is not None
-    assert card.data["options"] == {"size": 40, "length": 24}
-    changed = open_data(data_of(card, DataSource(options={"length": 6}), "test", "measured"), card.classes)
+    """A fraction that was left out would deal the images of the training into other splits."""
+    metadata = read_metadata(run / "checkpoints/best.ckpt")
+    assert metadata.data is not None
+    assert metadata.data["options"] == {"size": 40, "length": 24}
+    changed = open_data(data_of(metadata, DataSource(options={"length": 6}), "test", "measured"), metadata.classes)
     assert (len(changed), changed.image(0).size) == (6, (40, 40))
-    named = open_data(data_of(card, DataSource(name="scenes", options={"length": 6}), "test", "measured"), card.classes)
+    named = open_data(
+        data_of(metadata, DataSource(name="scenes", options={"length": 6}), "test", "measured"), metadata.classes
+    )
     assert (len(named), named.image(0).size) == (6, (96, 96))
 
 
@@ -135,7 +137,7 @@ def test_classes_that_are_not_the_checkpoints(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("cat", "dog"):
-        photographs(tmp_path / "data" / name)
+        images(tmp_path / "data" / name)
     words = ["evaluate", str(checkpoint), "--data.name", "folder", "--data.root", str(tmp_path / "data")]
     assert main([*words, "--split", "train"]) == 2
     assert "stripes" in capsys.readouterr().err
@@ -200,24 +202,24 @@ def test_list_and_info(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_info_lists_broken_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("cat", "dog"):
-        photographs(tmp_path / "data" / name)
+        images(tmp_path / "data" / name)
     words = ["info", "--data.name", "folder", "--data.root", str(tmp_path / "data"), "--split", "all"]
     assert main(words) == 0
-    assert "6 pictures of 2 classes" in capsys.readouterr().out
+    assert "6 images of 2 classes" in capsys.readouterr().out
     (tmp_path / "data/dog/1.png").write_bytes(b"x")
     assert main(words) == 1
     assert "dog/1.png" in capsys.readouterr().out
 
 
 def test_info_of_an_official_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    build.pictures(tmp_path / "OpenImages/val/0bt_c3", ["0.jpg", "1.jpg"])
+    build.images(tmp_path / "OpenImages/val/0bt_c3", ["0.jpg", "1.jpg"])
     words = ["info", "--data.name", "openimages", "--data.root", str(tmp_path), "--split", "val"]
     assert main(words) == 1
     assert "masks: were not found in" in capsys.readouterr().out
     Image.new("1", build.SIZE, 1).save(tmp_path / "OpenImages/val/0bt_c3/0_m0bt_c3_1.png")
     assert main(words) == 1
     printed = capsys.readouterr().out
-    assert "openimages, val: 2 pictures of 1 classes, 0 boxes, masks" in printed
+    assert "openimages, val: 2 images of 1 classes, 0 boxes, masks" in printed
     assert "has no mask, while others have" in printed
     assert main([*words, "--data.options.missing", "sometimes"]) == 2
     assert "unknown value of option missing: 'sometimes'" in capsys.readouterr().err

@@ -38,9 +38,9 @@ def test_the_demo_compares_methods_and_refined_maps(tmp_path: Path, capsys: pyte
         assert results["plain"]["constant_boxes"]["whole-image box"]["0.5"] < 50
         run = json.loads((tmp_path / method / "metrics.json").read_text())
         assert run["metrics"] == results["plain"]["metrics"]
-    with Image.open(tmp_path / "figures/summary.png") as picture:
-        assert picture.width > 3 * 144
-        assert picture.height > 8 * 144
+    with Image.open(tmp_path / "figures/summary.png") as image:
+        assert image.width > 3 * 144
+        assert image.height > 8 * 144
     printed = capsys.readouterr().err
     assert "tokencut" in printed
     assert "centre 70 % box" in printed
@@ -53,8 +53,8 @@ def test_an_unknown_method_is_told_before_anything_is_trained(tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
-def test_scenes_cannot_be_guessed_from_the_pictures_frame() -> None:
-    """The whole picture and its centre hit at IoU 0.5 in few scenes, so the demo's table means something."""
+def test_scenes_cannot_be_guessed_from_the_images_frame() -> None:
+    """The whole image and its centre hit at IoU 0.5 in few scenes, so the demo's table means something."""
     boxes = np.array([sample.boxes[0] for sample in create_dataset("scenes", None, "test", length=300)])
     for share in (0.7, 1.0):
         low, high = 96 * (1 - share) / 2, 96 * (1 + share) / 2

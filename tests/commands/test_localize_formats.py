@@ -1,4 +1,4 @@
-"""`tokenloc localize --format`: annotation files of a folder of photographs."""
+"""`tokenloc localize --format`: annotation files of a folder of images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from tokenloc.cli import main
 from tokenloc.data import create_dataset
 from tokenloc.export import FORMATS, list_formats
-from tokenloc.training.checkpoint import read_card
+from tokenloc.models.checkpoint import read_metadata
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def checkpoint(run: Path) -> str:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Two folders with the same file name, one of the pictures lying on its side by EXIF."""
+    """Two folders with the same file name, one of the images lying on its side by EXIF."""
     scenes = create_dataset("scenes", None, "test", size=(70, 50), length=2)
     folder = tmp_path / "my photos"
     for index, name in enumerate(("a", "b")):
@@ -48,7 +48,7 @@ def test_every_format_holds_the_boxes_of_the_run(checkpoint: str, photos: Path, 
         tolerance = 1 if name == "voc" else 0.02
         for one, boxes in zip(read, expected, strict=True):
             for (label, box), true in zip(one.objects, boxes, strict=True):
-                assert label in read_card(checkpoint).classes
+                assert label in read_metadata(checkpoint).classes
                 assert box == pytest.approx(true, abs=tolerance), name
     coco = json.loads((out / "coco.json").read_text())
     assert [image["file_name"] for image in coco["images"]] == ["a/1.jpg", "b/1.jpg"]
@@ -58,8 +58,8 @@ def test_every_format_holds_the_boxes_of_the_run(checkpoint: str, photos: Path, 
 
 def test_no_format_unless_asked(checkpoint: str, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "found"
-    assert main(["localize", checkpoint, str(photos), "--out", str(out), "--pictures", "false"]) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["check_first.csv", "localizations.json"]
+    assert main(["localize", checkpoint, str(photos), "--out", str(out), "--images", "false"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["review.csv", "localizations.json"]
 
 
 def test_an_annotation_file_that_exists_is_kept(
@@ -75,7 +75,7 @@ def test_an_annotation_file_that_exists_is_kept(
     assert len(json.loads((tmp_path / "coco.json").read_text())["images"]) == 2
 
 
-def test_unreadable_pictures_are_in_no_annotation(checkpoint: str, photos: Path, tmp_path: Path) -> None:
+def test_unreadable_images_are_in_no_annotation(checkpoint: str, photos: Path, tmp_path: Path) -> None:
     (photos / "a/0.jpg").write_bytes(b"")
     assert main(["localize", checkpoint, str(photos), "--out", str(tmp_path), "--format", "coco"]) == 1
     images = json.loads((tmp_path / "coco.json").read_text())["images"]

@@ -20,13 +20,13 @@ from PIL import Image
 
 from tokenloc._threads import THREADS
 from tokenloc.cli import main
-from tokenloc.commands.check_first import TABLE
 from tokenloc.commands.journal import Finished, open_journal
 from tokenloc.commands.localize import JOURNAL, RESULTS
+from tokenloc.commands.review import TABLE
 from tokenloc.data import create_dataset
 from tokenloc.export import FORMATS, list_formats
-from tokenloc.inference import Finding, Localization, Localizer
-from tokenloc.training.checkpoint import read_checkpoint
+from tokenloc.inference import Localization, LocalizationRecord, Localizer
+from tokenloc.models.checkpoint import read_checkpoint
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def checkpoint(run: Path) -> str:
     return str(run / "checkpoints/best.ckpt")
 
 
-def photographs(folder: Path, count: int) -> Path:
+def images(folder: Path, count: int) -> Path:
     scenes = create_dataset("scenes", None, "test", size=(46, 33), length=count)
     folder.mkdir()
     for index in range(count):
@@ -52,11 +52,11 @@ def tree(out: Path) -> dict[str, bytes]:
 
 
 def interrupt(after: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Make the localizer fail when it has handed on so many pictures; return the list of those it looks at."""
+    """Make the localizer fail when it has handed on so many images; return the list of those it looks at."""
     look, looked = Localizer.look, list[str]()
 
-    def failing(self: Localizer, pictures: Any, *arguments: Any, **options: Any) -> Iterator[Any]:
-        for place, found in enumerate(look(self, pictures, *arguments, **options)):
+    def failing(self: Localizer, images: Any, *arguments: Any, **options: Any) -> Iterator[Any]:
+        for place, found in enumerate(look(self, images, *arguments, **options)):
             if place == after:
                 raise KeyboardInterrupt
             looked.append(getattr(found, "id", "") or found.results[0].source)
@@ -69,9 +69,9 @@ def interrupt(after: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_an_interrupted_run_goes_on_and_ends_as_one_that_was_not(
     checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = photographs(tmp_path / "mine", 12)
+    folder = images(tmp_path / "mine", 12)
     (folder / "002.jpg").write_bytes(b"broken")
-    # One by one: in other company a picture's scores differ in their last bit.
+    # One by one: in other company an image's scores differ in their last bit.
     options = ["--batch_size", "1", "--top_k", "2", "--masks", "--objects", "all"]
     words = ["localize", checkpoint, str(folder), *options, "--format", *list_formats(), "--out"]
     assert main([*words, str(tmp_path / "whole")]) == 1
@@ -79,12 +79,12 @@ def test_an_interrupted_run_goes_on_and_ends_as_one_that_was_not(
         first = interrupt(7, patched)
         assert main([*words, str(tmp_path / "parted")]) == 130
     assert len(first) == 7
-    assert {path.name for path in (tmp_path / "parted").iterdir()} == {JOURNAL, "pictures", "masks"}
+    assert {path.name for path in (tmp_path / "parted").iterdir()} == {JOURNAL, "images", "masks"}
     noted = [line for line in (tmp_path / "parted" / JOURNAL).read_text().splitlines() if "findings" in line]
     assert 1 <= len(noted) <= 6
     second = interrupt(100, monkeypatch)
     assert main([*words, str(tmp_path / "parted")]) == 1
-    assert f"{len(noted)} of 13 photographs were finished by an interrupted run" in capsys.readouterr().err
+    assert f"{len(noted)} of 13 images were finished by an interrupted run" in capsys.readouterr().err
     assert len(second) == 13 - len(noted)  # none of what was noted down is done twice
     assert tree(tmp_path / "parted") == tree(tmp_path / "whole")
 
@@ -92,7 +92,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_one_that_was_not(
 def test_killed_at_any_moment_and_two_at_once(
     checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, out = photographs(tmp_path / "mine", 80), tmp_path / "found"
+    folder, out = images(tmp_path / "mine", 80), tmp_path / "found"
     words = ["localize", checkpoint, str(folder), "--batch_size", "2", "--device", "cpu", "--out"]
     first = subprocess.Popen([sys.executable, "-m", "tokenloc.cli", *words, str(out)], stderr=subprocess.DEVNULL)
     try:
@@ -109,10 +109,10 @@ def test_killed_at_any_moment_and_two_at_once(
         first.wait()
     with (out / JOURNAL).open("ab") as file:
         file.write(b'{"file": "half wri')
-    (out / "pictures/.partial-x.jpg").write_bytes(b"half a picture")
+    (out / "images/.partial-x.jpg").write_bytes(b"half an image")
     done = (out / JOURNAL).read_bytes().count(b"findings")
     assert main([*words, str(out)]) == 0
-    assert f"{done} of 80 photographs were finished" in capsys.readouterr().err
+    assert f"{done} of 80 images were finished" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "whole")]) == 0
     assert tree(out) == tree(tmp_path / "whole")
 
@@ -120,8 +120,8 @@ def test_killed_at_any_moment_and_two_at_once(
 def test_other_settings_are_refused_with_the_difference(
     checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, out = photographs(tmp_path / "mine", 6), tmp_path / "found"
-    words = ["localize", checkpoint, str(folder), "--pictures", "false", "--out", str(out), "--threshold"]
+    folder, out = images(tmp_path / "mine", 6), tmp_path / "found"
+    words = ["localize", checkpoint, str(folder), "--images", "false", "--out", str(out), "--threshold"]
     with monkeypatch.context() as patched:
         interrupt(4, patched)
         assert main([*words, "0.2", "--batch_size", "1"]) == 130
@@ -143,10 +143,10 @@ def test_other_settings_are_refused_with_the_difference(
 def test_another_checkpoint_is_told_by_its_content(
     checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, out = photographs(tmp_path / "mine", 4), tmp_path / "found"
+    folder, out = images(tmp_path / "mine", 4), tmp_path / "found"
     moved = tmp_path / "moved.ckpt"
     moved.write_bytes(Path(checkpoint).read_bytes())
-    rest = [str(folder), "--pictures", "false", "--threshold", "0.3", "--batch_size", "1", "--out", str(out)]
+    rest = [str(folder), "--images", "false", "--threshold", "0.3", "--batch_size", "1", "--out", str(out)]
     with monkeypatch.context() as patched:
         interrupt(3, patched)
         assert main(["localize", checkpoint, *rest]) == 130
@@ -158,13 +158,13 @@ def test_another_checkpoint_is_told_by_its_content(
     assert main(["localize", str(changed), *rest]) == 2
     assert "model: sha256" in capsys.readouterr().err
     assert main(["localize", str(moved), *rest]) == 0  # the same one, elsewhere
-    assert "of 4 photographs were finished by an interrupted run" in capsys.readouterr().err
+    assert "of 4 images were finished by an interrupted run" in capsys.readouterr().err
 
 
-def test_new_photographs_are_taken_in_by_a_run_that_goes_on(
+def test_new_images_are_taken_in_by_a_run_that_goes_on(
     checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, out = photographs(tmp_path / "mine", 4), tmp_path / "found"
+    folder, out = images(tmp_path / "mine", 4), tmp_path / "found"
     words = ["localize", checkpoint, str(folder), "--batch_size", "1", "--out", str(out)]
     with monkeypatch.context() as patched:
         interrupt(3, patched)
@@ -174,20 +174,20 @@ def test_new_photographs_are_taken_in_by_a_run_that_goes_on(
     assert main(words) == 0
     items = content_of(out)["localizations"]
     assert [Path(item["file"]).name for item in items] == ["000.png", "000.jpg", "001.png", "002.png", "003.png"]
-    assert [item["picture"] for item in items[:2]] == ["pictures/000.jpg", "pictures/000-2.jpg"]
-    with Image.open(out / items[1]["picture"]) as drawn:
+    assert [item["image"] for item in items[:2]] == ["images/000.jpg", "images/000-2.jpg"]
+    with Image.open(out / items[1]["image"]) as drawn:
         assert drawn.size == (2 * 20 + 4, 30)
 
 
 def finished(name: str, place: int) -> Finished:
     boxes = np.array([[0.1 + place, 1 / 3, 10.0, 20.0]])
-    finding = Finding(
+    finding = LocalizationRecord(
         source=name,
         label="a\nb",
         class_index=1,
         score=2 / 3,
         boxes=boxes,
-        trust=np.array([1 / 7]),
+        confidence=np.array([1 / 7]),
         size=(30, 40),
         threshold=0.2,
         protocol="standard",
@@ -221,11 +221,11 @@ def test_the_journal_gives_back_what_it_took(tmp_path: Path, cut: int) -> None:
             expected = finished(NAMES[place], place)
             assert one.line() == expected.line()
             assert one.findings[0].boxes.tolist() == expected.findings[0].boxes.tolist()
-            assert one.findings[0].trust.tolist() == [1 / 7]
+            assert one.findings[0].confidence.tolist() == [1 / 7]
     assert not path.exists()
 
 
-def test_a_journal_without_photographs_binds_nobody(tmp_path: Path) -> None:
+def test_a_journal_without_images_binds_nobody(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     with pytest.raises(KeyError):
         add_and_stop(path, {"threshold": 0.1}, range(0), before=0)
@@ -260,30 +260,30 @@ def test_names_of_all_kinds(checkpoint: str, tmp_path: Path, capsys: pytest.Capt
     content = content_of(out)
     assert len(content["localizations"]) == 2 * len(names)
     assert sum("\ufffd" in item["file"] for item in content["localizations"]) == 2 * 3
-    for kind in ("picture", "mask"):
+    for kind in ("image", "mask"):
         shown = [out / item[kind] for item in content["localizations"]]
         assert all(path.is_file() for path in shown)
-        assert len(set(shown)) == (len(names) if kind == "picture" else 2 * len(names))
+        assert len(set(shown)) == (len(names) if kind == "image" else 2 * len(names))
     assert {Path(item["file"]).name for item in content["unreadable"]} == {"broken \ufffd\n.png", "itself.jpg"}
     for name in list_formats():
         assert len(FORMATS[name].read(out / FORMATS[name].outputs[0])) == len(names), name
 
 
-def test_masks_lie_on_the_photographs_own_pixels(checkpoint: str, tmp_path: Path) -> None:
-    folder, out = photographs(tmp_path / "mine", 2), tmp_path / "found"
-    words = ["localize", checkpoint, str(folder), "--masks", "--pictures", "false", "--out", str(out)]
+def test_masks_lie_on_the_images_own_pixels(checkpoint: str, tmp_path: Path) -> None:
+    folder, out = images(tmp_path / "mine", 2), tmp_path / "found"
+    words = ["localize", checkpoint, str(folder), "--masks", "--images", "false", "--out", str(out)]
     assert main([*words, "--threshold", "0.3"]) == 0
     localizer = Localizer.from_checkpoint(checkpoint, "cpu", threshold=0.3)
     for item, result in zip(content_of(out)["localizations"], localizer(sorted(folder.iterdir())), strict=True):
-        assert "picture" not in item
+        assert "image" not in item
         with Image.open(out / item["mask"]) as mask:
             assert (mask.mode, mask.size) == ("L", (46, 33))
-            assert np.array_equal(np.asarray(mask), 255 * result.mask_on_picture())
+            assert np.array_equal(np.asarray(mask), 255 * result.mask_on_image())
             assert np.asarray(mask).any()
 
 
 def test_several_classes_and_none_of_them(checkpoint: str, tmp_path: Path) -> None:
-    folder, out = photographs(tmp_path / "mine", 2), tmp_path / "found"
+    folder, out = images(tmp_path / "mine", 2), tmp_path / "found"
     words = ["localize", checkpoint, str(folder), "--out", str(out), "--min_score"]
     assert main([*words, "0.999", "--top_k", "3", "--format", "csv"]) == 0
     items = content_of(out)["localizations"]
@@ -293,13 +293,13 @@ def test_several_classes_and_none_of_them(checkpoint: str, tmp_path: Path) -> No
         assert scores == sorted(scores, reverse=True)
         assert len({item["label"] for item in three}) == 3
         assert [item["boxes"] for item in three] == [[], [], []]
-    with Image.open(out / items[0]["picture"]) as drawn:
+    with Image.open(out / items[0]["image"]) as drawn:
         assert drawn.size == (2 * 46 + 4, 3 * 33 + 2 * 4)  # a row for each class
     assert (out / "boxes.csv").read_text().count("\n") == 7
 
 
-def test_no_localization_outlives_its_picture(checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, made, most = photographs(tmp_path / "mine", 60), list[Any](), 0
+def test_no_localization_outlives_its_image(checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, made, most = images(tmp_path / "mine", 60), list[Any](), 0
     check = Localization.__post_init__
 
     def counting(self: Localization) -> None:
@@ -312,7 +312,7 @@ def test_no_localization_outlives_its_picture(checkpoint: str, tmp_path: Path, m
     words = ["localize", checkpoint, str(folder), "--batch_size", "2", "--top_k", "2", "--format", "coco"]
     assert main([*words, "--out", str(tmp_path / "found")]) == 0
     assert len(made) == 2 * 60
-    # Two classes of each picture: a batch, those that threads draw, and the one that is handed over.
+    # Two classes of each image: a batch, those that threads draw, and the one that is handed over.
     assert most <= 2 * (2 + 2 * THREADS + 2)
 
 
@@ -320,7 +320,7 @@ def test_no_localization_outlives_its_picture(checkpoint: str, tmp_path: Path, m
 def test_an_output_that_cannot_be_written_is_told_before_any_work(
     place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = photographs(tmp_path / "mine", 1)
+    folder = images(tmp_path / "mine", 1)
     (tmp_path / "file").write_text("a person's work")
     # The checkpoint is not even looked for.
     assert main(["localize", "nowhere.ckpt", str(folder), "--out", str(tmp_path / place)]) == 2
@@ -331,7 +331,7 @@ def test_an_output_that_cannot_be_written_is_told_before_any_work(
 def test_a_full_disk_is_told_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = photographs(tmp_path / "mine", 1)
+    folder = images(tmp_path / "mine", 1)
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("/dev/full, which is always full, is absent")

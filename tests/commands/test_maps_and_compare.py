@@ -56,14 +56,14 @@ def test_maps_keep_the_calibrated_threshold_whatever_they_were_saved_under(
         assert again[key] == first[key]
 
 
-def test_pictures_of_one_name_are_all_drawn(run: Path, tmp_path: Path) -> None:
+def test_images_of_one_name_are_all_drawn(run: Path, tmp_path: Path) -> None:
     test = create_dataset("scenes", None, "test", size=40, length=3)
     test.samples = [replace(sample, id=f"{number}/same.jpg") for number, sample in enumerate(test)]
     save_figures(Localizer.from_checkpoint(run / "checkpoints/best.ckpt"), test, tmp_path)
     assert {"same.jpg", "same-2.jpg", "same-3.jpg"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_pictures_of_earlier_failures_go(saved: Path, run: Path, tmp_path: Path) -> None:
+def test_images_of_earlier_failures_go(saved: Path, run: Path, tmp_path: Path) -> None:
     stale = tmp_path / "judged/figures/failures-multi_instance.jpg"
     stale.parent.mkdir(parents=True)
     stale.write_bytes(b"old")
@@ -123,7 +123,7 @@ def test_maps_of_other_code_with_faults_are_measured_and_told(
     assert content["maps"]["surplus"] == ["stray"]
     printed = capsys.readouterr().err
     assert "1 maps have no image: stray" in printed
-    assert "1 photographs have no map or mask, or a broken one, and are in no number" in printed
+    assert "1 images have no map or mask, or a broken one, and are in no number" in printed
 
 
 def changed_run(source: Path, folder: Path, **changes: Any) -> Path:

@@ -74,7 +74,7 @@ def test_damaged_files_are_told(made: Path, tmp_path: Path, capsys: pytest.Captu
     copy = shutil.copytree(made, tmp_path / "copy")
     lines = (copy / "images.csv").read_text().splitlines(keepends=True)
     (copy / "images.csv").write_text("".join(lines[:-1]))
-    assert "has 17 photographs, metrics.json beside it 18: they are not of one evaluation" in told(capsys, copy)
+    assert "has 17 images, metrics.json beside it 18: they are not of one evaluation" in told(capsys, copy)
     (copy / "images.csv").write_text("".join(lines))
     with_column(copy, "largest", ["much"] * 18)
     assert "has 'much' for largest, expected a number" in told(capsys, copy)
@@ -90,16 +90,16 @@ def test_runs_that_cannot_stand_side_by_side_are_told(
     said = told(capsys, made, sat)
     assert "mine is under protocol 'standard', sat under 'sat': their numbers cannot be compared" in said
     other = write_evaluation(tmp_path / "other", named_samples(["a", "b"], ["one", "two"]))
-    assert "mine and other are of different photographs or classes" in told(capsys, made, other)
+    assert "mine and other are of different images or classes" in told(capsys, made, other)
     renamed = shutil.copytree(made, tmp_path / "renamed")
     with_column(renamed, "label", ["other"] * 18)
-    assert "mine and renamed are of different photographs or classes" in told(capsys, made, renamed)
+    assert "mine and renamed are of different images or classes" in told(capsys, made, renamed)
     turned = shutil.copytree(made, tmp_path / "turned")
     first, *lines = (made / "images.csv").read_text().splitlines(keepends=True)
     (turned / "images.csv").write_text("".join([first, *lines[::-1]]))
     assert "in another order" in told(capsys, made, turned)
     assert "1 to 6 runs, got 7" in told(capsys, *[made] * 7)
-    assert "pictures must be at least 1, or all, got 0" in told(capsys, made, "--pictures", "0")
+    assert "images must be at least 1, or all, got 0" in told(capsys, made, "--images", "0")
 
 
 @pytest.mark.parametrize(
@@ -132,12 +132,12 @@ def test_what_is_in_no_number_is_said(made: Path, tmp_path: Path) -> None:
     (copy / "metrics.json").write_text(json.dumps(content))
     notes = read_run(copy, "copy").notes
     assert notes == [
-        "2 photographs have no true box, where others have, and are in no box metric: a, b",
-        "1 photographs could not be read: x/<1>.jpg",
+        "2 images have no true box, where others have, and are in no box metric: a, b",
+        "1 images could not be read: x/<1>.jpg",
     ]
 
 
-def test_pictures_elsewhere_are_found_by_their_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_elsewhere_are_found_by_their_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from PIL import Image
 
     for name in ("a/1.jpg", "b/2.jpg"):

@@ -39,7 +39,7 @@ def test_it_serves_and_ends_cleanly_with_ctrl_c(run: Path, tmp_path: Path) -> No
         finally:
             server.kill()
     assert server.returncode == 0
-    assert rest.strip() == "ended; the uploaded pictures are removed"
+    assert rest.strip() == "ended; the uploaded images are removed"
     assert not list(tmp_path.glob("tokenloc-serve-*"))
     assert not list(tmp_path.glob("gradio*"))
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.models.fake_hub import Hub, serving
 from tests.test_docs import blocks
-from tests.training.fake_hub import Hub, serving
 from tokenloc.cli import main
 from tokenloc.data import create_dataset
 from tokenloc.inference import Localizer
@@ -70,13 +70,13 @@ def test_info_of_the_hub_and_what_cannot_be_changed_there(hub: Hub, capsys: pyte
 
 def test_what_the_page_shows(hub: Hub, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "PHOTOS").mkdir()
-    picture = create_dataset("scenes", None, "test", size=(70, 50), length=1).image(0)
+    image = create_dataset("scenes", None, "test", size=(70, 50), length=1).image(0)
     for name in ("photo.jpg", "PHOTOS/1.jpg"):
-        picture.save(tmp_path / name)
+        image.save(tmp_path / name)
     shutil.copytree(run, tmp_path / "runs/mine")
     for code in blocks("docs/sharing.md", "python"):
         exec(compile(code, "sharing.md", "exec"), {})
-    assert capsys.readouterr().out.startswith(tuple(Localizer.from_pretrained("my-birds").card.classes))
+    assert capsys.readouterr().out.startswith(tuple(Localizer.from_pretrained("my-birds").metadata.classes))
     for line in "".join(blocks("docs/sharing.md", "bash")).splitlines():
         assert main(line.split()[1:]) == 0, line
     assert {"found", "birds.onnx", "my-birds"} <= {path.name for path in tmp_path.iterdir()}

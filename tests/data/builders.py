@@ -1,4 +1,4 @@
-"""Tiny trees in the layouts of official datasets; every picture is 12x8 unless said otherwise."""
+"""Tiny trees in the layouts of official datasets; every image is 12x8 unless said otherwise."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Corners = Sequence[float]
 SIZE = (12, 8)
 
 
-def picture(path: Path, size: tuple[int, int] = SIZE) -> Path:
-    """Write a picture of random pixels."""
+def image(path: Path, size: tuple[int, int] = SIZE) -> Path:
+    """Write an image of random pixels."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(len(str(path))).integers(0, 256, (size[1], size[0], 3), np.uint8)
     Image.fromarray(pixels).save(path, "JPEG" if path.suffix.lower() in (".jpeg", ".jpg") else None)
     return path
 
 
-def pictures(folder: Path, names: Sequence[str], size: tuple[int, int] = SIZE) -> Path:
-    """Write several pictures below a folder."""
+def images(folder: Path, names: Sequence[str], size: tuple[int, int] = SIZE) -> Path:
+    """Write several images below a folder."""
     for name in names:
-        picture(folder / name, size)
+        image(folder / name, size)
     return folder
 
 
@@ -50,7 +50,7 @@ def voc(path: Path, name: str, boxes: Sequence[Corners], size: tuple[int, int] =
 
 
 def split_files(folder: Path, labels: Mapping[str, int], localization: Sequence[str] = ()) -> Path:
-    """Write a split of the referee's files; sizes are left out."""
+    """Write a split of the `wsol-eval` evaluator's files; sizes are left out."""
     text(folder / "image_ids.txt", list(labels))
     text(folder / "class_labels.txt", [f"{name},{label}" for name, label in labels.items()])
     if localization:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-MakePicture = Callable[..., Path]
+MakeImage = Callable[..., Path]
 
 
 @pytest.fixture
-def make_picture() -> MakePicture:
-    """Write a picture of random pixels: make_picture(path, size=(width, height))."""
+def make_image() -> MakeImage:
+    """Write an image of random pixels: make_image(path, size=(width, height))."""
 
     def make(path: Path, size: tuple[int, int] = (12, 8)) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,28 +26,28 @@ def make_picture() -> MakePicture:
 
 
 @pytest.fixture
-def make_tree(make_picture: MakePicture) -> Callable[[Path, Mapping[str, int]], Path]:
-    """Write n pictures `0.jpg` … in each folder: make_tree(root, {"train/cat": 3})."""
+def make_tree(make_image: MakeImage) -> Callable[[Path, Mapping[str, int]], Path]:
+    """Write n images `0.jpg` … in each folder: make_tree(root, {"train/cat": 3})."""
 
     def make(root: Path, counts: Mapping[str, int]) -> Path:
         for folder, count in counts.items():
             (root / folder).mkdir(parents=True, exist_ok=True)
             for number in range(count):
-                make_picture(root / folder / f"{number}.jpg")
+                make_image(root / folder / f"{number}.jpg")
         return root
 
     return make
 
 
 @pytest.fixture
-def make_cub(make_picture: MakePicture) -> Callable[..., Path]:
-    """Write a CUB_200_2011 folder with two train and two test pictures, 12x8, of each class; return it."""
+def make_cub(make_image: MakeImage) -> Callable[..., Path]:
+    """Write a CUB_200_2011 folder with two train and two test images, 12x8, of each class; return it."""
 
     def make(root: Path, classes: Sequence[str] = ("001.Ant", "002.Bee", "003.Cat")) -> Path:
         folder = root / "CUB_200_2011"
         names = [f"{name}/{name[4:]}_{number}.jpg" for name in classes for number in range(4)]
         for name in names:
-            make_picture(folder / "images" / name)
+            make_image(folder / "images" / name)
         tables = {
             "images.txt": names,
             "classes.txt": classes,

@@ -142,7 +142,7 @@ def test_ambiguous_names_are_refused() -> None:
 
 
 def test_corners_become_half_open_boxes() -> None:
-    whole = [[1, 1, 12, 8], [0, 0, 12, 8]]  # of a picture of 12x8, as lists that count from 1 and from 0 have it
+    whole = [[1, 1, 12, 8], [0, 0, 12, 8]]  # of an image of 12x8, as lists that count from 1 and from 0 have it
     assert [half_open(corners, start) for corners, start in zip(whole, (1, 0), strict=True)] == [(0, 0, 12, 8)] * 2
     assert half_open([3, 4, 3, 4], 1) == (2, 3, 3, 4)  # one pixel
     assert half_open([0, 5, 9, 9], 1) == (0, 4, 9, 9)

@@ -1,4 +1,4 @@
-"""CUB in the official layout: whole, in part, damaged, by the referee's lists, and the real photographs."""
+"""CUB in the official layout: whole, in part, damaged, by the `wsol-eval` evaluator's lists, and the real images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tokenloc.data import create_dataset, stratified_split
 from tokenloc.data.cub import CubDataset
 
 MakeCub = Callable[..., Path]
-MakePicture = Callable[..., Path]
+MakeImage = Callable[..., Path]
 
 
 def test_train_and_test_are_those_of_the_lists(tmp_path: Path, make_cub: MakeCub) -> None:
@@ -55,18 +55,18 @@ def test_only_the_split_that_is_used_is_needed(tmp_path: Path, make_cub: MakeCub
         assert sample.path is not None
         sample.path.unlink()
     assert len(CubDataset(folder, "test")) == 6
-    with pytest.raises(FileNotFoundError, match="6 of the 6 pictures of cub train are not in"):
+    with pytest.raises(FileNotFoundError, match="6 of the 6 images of cub train are not in"):
         CubDataset(folder, "train", missing="skip")
 
 
-def test_absent_pictures_are_an_error_or_skipped_aloud(
+def test_absent_images_are_an_error_or_skipped_aloud(
     tmp_path: Path, make_cub: MakeCub, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = make_cub(tmp_path)
     (folder / "images/001.Ant/Ant_1.jpg").unlink()
     shutil.rmtree(folder / "images/003.Cat")
     message = (
-        r"3 of the 6 pictures of cub train are not in .*images: 001.Ant/Ant_1.jpg, 003.Cat/Cat_0.jpg, "
+        r"3 of the 6 images of cub train are not in .*images: 001.Ant/Ant_1.jpg, 003.Cat/Cat_0.jpg, "
         r"003.Cat/Cat_1.jpg. Unpack all .*classes=.*missing='skip'"
     )
     with pytest.raises(FileNotFoundError, match=message):
@@ -74,7 +74,7 @@ def test_absent_pictures_are_an_error_or_skipped_aloud(
     assert len(CubDataset(folder, "train", ["002.Bee"])) == 2
     with caplog.at_level(logging.WARNING):
         dataset = CubDataset(folder, "train", missing="skip")
-    assert "3 of the 6 pictures of cub train are not in" in caplog.text
+    assert "3 of the 6 images of cub train are not in" in caplog.text
     assert dataset.skipped == ("001.Ant/Ant_1.jpg", "003.Cat/Cat_0.jpg", "003.Cat/Cat_1.jpg")
     assert dataset.classes == ("001.Ant", "002.Bee", "003.Cat")  # labels are as without skipping
     assert dataset.labels.tolist() == [0, 1, 1]
@@ -101,10 +101,10 @@ def test_a_missing_list_is_named(tmp_path: Path, make_cub: MakeCub, name: str) -
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("images.txt", "1 a/1.jpg\n2 a/2.jpg\n3 a/1.jpg\n", r"images.txt lists pictures more than once \(1\): a/1.jpg"),
-        ("train_test_split.txt", "1 1\n", r"train_test_split.txt has no line for 11 listed pictures: 2, 3"),
-        ("image_class_labels.txt", "1 1\n", r"image_class_labels.txt has no line for 11 listed pictures"),
-        ("bounding_boxes.txt", "1 0 0 5 5\n", r"bounding_boxes.txt has no line for 5 listed pictures: 2, 5, 6, 9"),
+        ("images.txt", "1 a/1.jpg\n2 a/2.jpg\n3 a/1.jpg\n", r"images.txt lists images more than once \(1\): a/1.jpg"),
+        ("train_test_split.txt", "1 1\n", r"train_test_split.txt has no line for 11 listed images: 2, 3"),
+        ("image_class_labels.txt", "1 1\n", r"image_class_labels.txt has no line for 11 listed images"),
+        ("bounding_boxes.txt", "1 0 0 5 5\n", r"bounding_boxes.txt has no line for 5 listed images: 2, 5, 6, 9"),
         ("bounding_boxes.txt", "1 0 0 5\n", r"bounding_boxes.txt, line 1: expected 5 values, got '1 0 0 5'"),
         ("bounding_boxes.txt", "1 0 0 five 5\n", r"bounding_boxes.txt, line 1: 'five' is not a number"),
         (
@@ -137,13 +137,13 @@ def test_masks_are_what_most_annotators_marked(tmp_path: Path, make_cub: MakeCub
     assert mask.dtype == np.uint8
     np.testing.assert_array_equal(mask, (votes > 127).astype(np.uint8))
     assert mask.sum() == 3
-    assert any("Ant_1.png: no such picture" in str(problem) for problem in train.check())
+    assert any("Ant_1.png: no such image" in str(problem) for problem in train.check())
 
 
-def test_val_is_cubv2_by_class_folders(tmp_path: Path, make_cub: MakeCub, make_picture: MakePicture) -> None:
+def test_val_is_cubv2_by_class_folders(tmp_path: Path, make_cub: MakeCub, make_image: MakeImage) -> None:
     folder = make_cub(tmp_path)
     for name in ("001.Ant/77.jpg", "2/78.jpg", "003/79.jpg", "200/80.jpg"):
-        make_picture(folder / "CUBV2" / name)
+        make_image(folder / "CUBV2" / name)
     val = CubDataset(folder, "val")
     assert [(sample.id, sample.label) for sample in val] == [("001.Ant/77.jpg", 0), ("003/79.jpg", 2), ("2/78.jpg", 1)]
     assert not val.has_boxes
@@ -169,13 +169,13 @@ VAL = {"003.Cat/9.jpg": (2, "1,2,10,7"), "001.Ant/8.jpg": (0, "0,0,5,6")}
 @pytest.mark.parametrize("place", ["CUBV2", "images", ""])
 @pytest.mark.parametrize("lists", ["metadata/CUB/val", "metadata/val", "metadata"])
 def test_val_by_the_referees_lists(
-    tmp_path: Path, make_cub: MakeCub, make_picture: MakePicture, place: str, lists: str
+    tmp_path: Path, make_cub: MakeCub, make_image: MakeImage, place: str, lists: str
 ) -> None:
     folder = make_cub(tmp_path)
     if place == "":
         shutil.rmtree(folder / "images")
     for name in VAL:
-        make_picture(folder / place / name)
+        make_image(folder / place / name)
     _write_split(tmp_path / lists, VAL)
     val = CubDataset(folder, "val", metadata=tmp_path / "metadata")
     assert val.classes == ("001.Ant", "003.Cat")
@@ -187,11 +187,11 @@ def test_val_by_the_referees_lists(
     assert val.check() == []
 
 
-def test_lists_that_lie_with_cubv2_are_found(tmp_path: Path, make_cub: MakeCub, make_picture: MakePicture) -> None:
+def test_lists_that_lie_with_cubv2_are_found(tmp_path: Path, make_cub: MakeCub, make_image: MakeImage) -> None:
     folder = make_cub(tmp_path)
     _write_split(tmp_path / "CUBV2", VAL)
     for name in VAL:
-        make_picture(tmp_path / "CUBV2" / name)
+        make_image(tmp_path / "CUBV2" / name)
     assert CubDataset(folder, "val").has_boxes
 
 
@@ -204,7 +204,7 @@ def test_the_referees_lists_of_all_classes_serve_a_subset(tmp_path: Path, make_c
     test = CubDataset(folder, "test", metadata=tmp_path / "metadata")
     assert test.classes == ("001.Ant", "002.Bee", "003.Cat")
     (folder / "classes.txt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of the 4 pictures of cub test are not in .*images: 004.Dog/Dog_2"):
+    with pytest.raises(FileNotFoundError, match=r"1 of the 4 images of cub test are not in .*images: 004.Dog/Dog_2"):
         CubDataset(folder, "test", metadata=tmp_path / "metadata")
 
 
@@ -225,14 +225,14 @@ def test_the_real_ten_classes(shared_dir: Path) -> None:
     assert (len(train), len(test), len(train.classes)) == (300, 123, 10)
     assert np.bincount(train.labels).min() > 0
     assert test[0].id == "001.Black_footed_Albatross/Black_Footed_Albatross_0046_18.jpg"
-    assert test[0].boxes.tolist() == [[60, 27, 385, 331]]  # the referee's localization.txt says the same
+    assert test[0].boxes.tolist() == [[60, 27, 385, 331]]  # the `wsol-eval` evaluator's localization.txt says the same
     assert test.check() == []
     rest, held_out = stratified_split(train, 0.1)
     assert (len(rest), len(held_out)) == (270, 30)
 
 
 def test_naming_the_ten_classes_of_a_full_folder_is_the_same_experiment(
-    tmp_path: Path, shared_dir: Path, make_picture: MakePicture
+    tmp_path: Path, shared_dir: Path, make_image: MakeImage
 ) -> None:
     ten = create_dataset("cub", shared_dir / "data/cub10", "test")
     full = tmp_path / "CUB_200_2011"
@@ -249,7 +249,7 @@ def test_naming_the_ten_classes_of_a_full_folder_is_the_same_experiment(
         (full / name).unlink()
         (full / name).write_text(line + text)
     (full / "images").chmod(0o755)
-    make_picture(full / "images/000.Auk/1.jpg")
+    make_image(full / "images/000.Auk/1.jpg")
     assert len(create_dataset("cub", full, "test").classes) == 11
     named = create_dataset("cub", full, "test", ten.classes)
     assert named.classes == ten.classes

@@ -35,8 +35,8 @@ def test_boxes_are_read_only_float64() -> None:
         as_boxes([1, 2, 3, 4])
 
 
-def test_a_dataset_is_a_sequence_of_samples(tmp_path: Path, make_picture: Callable[..., Path]) -> None:
-    dataset = _dataset([make_picture(tmp_path / f"{number}.png", (5, 4)) for number in range(3)])
+def test_a_dataset_is_a_sequence_of_samples(tmp_path: Path, make_image: Callable[..., Path]) -> None:
+    dataset = _dataset([make_image(tmp_path / f"{number}.png", (5, 4)) for number in range(3)])
     assert len(dataset) == 3
     assert [sample.id for sample in dataset] == ["0.png", "1.png", "2.png"]
     assert dataset[1].label == 1
@@ -48,8 +48,8 @@ def test_a_dataset_is_a_sequence_of_samples(tmp_path: Path, make_picture: Callab
     assert dataset.check() == []
 
 
-def test_a_subset_is_a_dataset(tmp_path: Path, make_picture: Callable[..., Path]) -> None:
-    paths = [make_picture(tmp_path / f"{number}.png", (5 + number, 4)) for number in range(4)]
+def test_a_subset_is_a_dataset(tmp_path: Path, make_image: Callable[..., Path]) -> None:
+    paths = [make_image(tmp_path / f"{number}.png", (5 + number, 4)) for number in range(4)]
     dataset = _Masked("val", ["ant", "bee"], [Sample(path.name, path, 1) for path in paths], {"3.png": (9, 9)})
     subset = dataset.subset([3, 1]).subset([0])
     assert [sample.id for sample in subset] == ["3.png"]
@@ -65,17 +65,17 @@ def test_a_subset_refuses_indices_that_cannot_be(tmp_path: Path) -> None:
     dataset = _dataset([tmp_path / "a.jpg", tmp_path / "b.jpg"])
     with pytest.raises(IndexError, match="2, -1 outside the 2 samples of images train"):
         dataset.subset([0, 2, -1])
-    with pytest.raises(ValueError, match=r"images train lists pictures more than once \(1\): a.jpg"):
+    with pytest.raises(ValueError, match=r"images train lists images more than once \(1\): a.jpg"):
         dataset.subset([0, 0])
-    with pytest.raises(ValueError, match="the train split of images has no picture"):
+    with pytest.raises(ValueError, match="the train split of images has no image"):
         dataset.subset([])
 
 
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        ([], r"the train split of images has no picture of the classes \('ant',\)"),
-        ([Sample("a", None, 0)] * 2, r"images train lists pictures more than once \(1\): a"),
+        ([], r"the train split of images has no image of the classes \('ant',\)"),
+        ([Sample("a", None, 0)] * 2, r"images train lists images more than once \(1\): a"),
         ([Sample("a", None, 0), Sample("b", None, 1)], "images train has labels outside its 1 classes: b"),
         ([Sample("a", None, -1)], "images train has labels outside its 1 classes: a"),
     ],
@@ -99,7 +99,7 @@ def test_a_dataset_that_reads_nothing_itself_says_so() -> None:
         dataset.mask(0)
 
 
-def test_check_names_every_broken_picture_and_impossible_box(tmp_path: Path, make_picture: Callable[..., Path]) -> None:
+def test_check_names_every_broken_image_and_impossible_box(tmp_path: Path, make_image: Callable[..., Path]) -> None:
     boxes = {
         "good.png": [[0, 0, 12, 8], [3, 3, 4, 4]],
         "empty.png": [[3, 3, 3, 5]],
@@ -108,7 +108,7 @@ def test_check_names_every_broken_picture_and_impossible_box(tmp_path: Path, mak
         "nan.png": [[float("nan"), 0, 5, 5]],
         "none.png": [],
     }
-    samples = [Sample(name, make_picture(tmp_path / name), 0, as_boxes(several)) for name, several in boxes.items()]
+    samples = [Sample(name, make_image(tmp_path / name), 0, as_boxes(several)) for name, several in boxes.items()]
     (tmp_path / "broken.png").write_bytes(b"")
     samples += [Sample(name, tmp_path / name, 0) for name in ("broken.png", "absent.png")]
     problems = ImageDataset("train", ["ant"], samples).check()
@@ -117,14 +117,14 @@ def test_check_names_every_broken_picture_and_impossible_box(tmp_path: Path, mak
     assert len(problems) == len(reasons)
     assert reasons["empty.png"] == "box 0 is inverted or empty: x0 3, y0 3, x1 3, y1 5"
     assert reasons["inverted.png"].startswith("box 1 is inverted or empty")
-    assert reasons["outside.png"].startswith("box 0 is outside the picture of 12x8")
+    assert reasons["outside.png"].startswith("box 0 is outside the image of 12x8")
     assert reasons["nan.png"].startswith("box 0 is not finite")
     assert reasons["broken.png"] == "the file is empty; copy or download it again"
-    assert str(problems[-1]) == f"{tmp_path / 'absent.png'}: no such picture; check the path"
+    assert str(problems[-1]) == f"{tmp_path / 'absent.png'}: no such image; check the path"
 
 
-def test_check_compares_sizes(tmp_path: Path, make_picture: Callable[..., Path]) -> None:
-    paths = [make_picture(tmp_path / name) for name in ("a.png", "b.png")]
+def test_check_compares_sizes(tmp_path: Path, make_image: Callable[..., Path]) -> None:
+    paths = [make_image(tmp_path / name) for name in ("a.png", "b.png")]
     samples = [Sample(path.name, path, 0) for path in paths]
     problems = _Masked("train", ["ant"], samples, {"a.png": (8, 12)}).check()
     assert [problem.reason for problem in problems] == [

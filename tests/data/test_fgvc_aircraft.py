@@ -22,7 +22,7 @@ CLASSES = {
 
 
 def _aircraft(data: Path) -> Path:
-    build.pictures(data / "images", [f"{number}.jpg" for number in SPLITS.values()], SIZE)
+    build.images(data / "images", [f"{number}.jpg" for number in SPLITS.values()], SIZE)
     build.text(data / "images_box.txt", ["0034309 1 1 30 30", "0034958 3 4 3 4", "1025794 2 3 20 25"])
     for level, (file, names) in CLASSES.items():
         build.text(data / file, sorted(set(names.values())))
@@ -74,13 +74,13 @@ def test_the_banner_is_cut_off(tmp_path: Path) -> None:
     assert test.subset([0]).image(0).size == (30, 30)
 
 
-def test_the_banner_is_cut_off_a_smaller_picture_too(tmp_path: Path) -> None:
+def test_the_banner_is_cut_off_a_smaller_image_too(tmp_path: Path) -> None:
     data = _aircraft(tmp_path)
-    build.picture(data / "images/1025794.jpg", (800, 400))
+    build.image(data / "images/1025794.jpg", (800, 400))
     test = FgvcAircraftDataset(data, "test")
     assert test.image(0, (200, 100)).size == (400, 190)
     assert test.image(0).size == (800, 380)
-    build.picture(data / "images/1025794.jpg", (30, 10))  # all banner
+    build.image(data / "images/1025794.jpg", (30, 10))  # all banner
     assert test.image(0).size == (30, 1)
 
 
@@ -92,7 +92,7 @@ def test_a_missing_list_is_named_and_other_splits_are_not_needed(tmp_path: Path)
     with pytest.raises(FileNotFoundError, match=message):
         FgvcAircraftDataset(tmp_path, "train")
     assert len(FgvcAircraftDataset(tmp_path, "test")) == 1
-    with pytest.raises(FileNotFoundError, match=r"1 of the 2 pictures of fgvc_aircraft trainval .*: 0034309.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"1 of the 2 images of fgvc_aircraft trainval .*: 0034309.jpg"):
         FgvcAircraftDataset(tmp_path, "trainval")
     assert len(FgvcAircraftDataset(tmp_path, "trainval", missing="skip")) == 1
 
@@ -100,14 +100,14 @@ def test_a_missing_list_is_named_and_other_splits_are_not_needed(tmp_path: Path)
 @pytest.mark.parametrize(
     ("name", "lines", "message"),
     [
-        ("images_box.txt", ["0034958 1 1 2 2"], r"images_box.txt has no line for 1 listed pictures: 1025794.jpg"),
+        ("images_box.txt", ["0034958 1 1 2 2"], r"images_box.txt has no line for 1 listed images: 1025794.jpg"),
         ("images_box.txt", ["1025794 1 1 two 2"], r"images_box.txt, line 1: 'two' is not a number"),
         ("images_variant_test.txt", ["1025794 747"], r"images_variant_test.txt uses classes 747, which .*variants.txt"),
         ("images_variant_test.txt", ["1025794"], r"images_variant_test.txt, line 1: expected 2 values"),
         (
             "images_variant_test.txt",
             ["1025794 737-700"] * 2,
-            r"test.txt lists pictures more than once \(1\): 1025794.j",
+            r"test.txt lists images more than once \(1\): 1025794.j",
         ),
     ],
 )

@@ -12,7 +12,7 @@ from tokenloc.data import ImageDataset, create_dataset
 from tokenloc.data.folder import FolderDataset
 
 MakeTree = Callable[[Path, Mapping[str, int]], Path]
-MakePicture = Callable[..., Path]
+MakeImage = Callable[..., Path]
 NESTED = {"train/cat": 4, "train/dog": 4, "val/cat": 1, "val/dog": 1, "test/cat": 2, "test/dog": 2}
 
 
@@ -129,9 +129,9 @@ def test_a_missing_split_says_what_to_do(tmp_path: Path, make_tree: MakeTree) ->
         FolderDataset(tmp_path / "nested", "train", test_fraction=0.2)
 
 
-def test_too_few_pictures_for_the_shares_are_named(tmp_path: Path, make_tree: MakeTree) -> None:
+def test_too_few_images_for_the_shares_are_named(tmp_path: Path, make_tree: MakeTree) -> None:
     make_tree(tmp_path, {"cat": 5, "dog": 2})
-    with pytest.raises(ValueError, match="too few pictures to have every class in all 3 parts: dog with 2; add pict"):
+    with pytest.raises(ValueError, match="too few images to have every class in all 3 parts: dog with 2; add pict"):
         FolderDataset(tmp_path, "train")
     with pytest.raises(ValueError, match=r"fractions must be above 0 .*got \[0.1, -1\]"):
         FolderDataset(tmp_path, "train", val_fraction=-1)
@@ -162,18 +162,18 @@ def test_hidden_files_and_other_files_are_left_out(tmp_path: Path, make_tree: Ma
 
 
 @pytest.mark.parametrize("place", ["", "train"])
-def test_pictures_without_a_class_are_named(
-    tmp_path: Path, make_tree: MakeTree, make_picture: MakePicture, place: str
+def test_images_without_a_class_are_named(
+    tmp_path: Path, make_tree: MakeTree, make_image: MakeImage, place: str
 ) -> None:
     make_tree(tmp_path, NESTED)
-    make_picture(tmp_path / place / "stray.jpg")
+    make_image(tmp_path / place / "stray.jpg")
     with pytest.raises(ValueError, match=r"outside of any class's folder \(1\): .*stray.jpg; expected a folder"):
         FolderDataset(tmp_path, "val")
 
 
-def test_pictures_alone_are_named(tmp_path: Path, make_tree: MakeTree) -> None:
+def test_images_alone_are_named(tmp_path: Path, make_tree: MakeTree) -> None:
     make_tree(tmp_path, {".": 7})
-    message = r"pictures outside of any class's folder \(7\): 0.jpg, 1.jpg, .* and 2 more; expected .*DIR/CLASS"
+    message = r"images outside of any class's folder \(7\): 0.jpg, 1.jpg, .* and 2 more; expected .*DIR/CLASS"
     with pytest.raises(ValueError, match=message):
         FolderDataset(tmp_path, "all")
 
@@ -187,7 +187,7 @@ def test_no_class_folders_are_named(tmp_path: Path, folder: str) -> None:
 
 def test_an_empty_class_folder_is_named(tmp_path: Path, make_tree: MakeTree) -> None:
     make_tree(tmp_path, {"cat": 3, "dog": 0, "eel": 0})
-    with pytest.raises(ValueError, match=r"no picture in the class folders dog, eel; add some, remove .*classes=…"):
+    with pytest.raises(ValueError, match=r"no image in the class folders dog, eel; add some, remove .*classes=…"):
         FolderDataset(tmp_path, "all")
     assert len(FolderDataset(tmp_path, "all", ["cat"])) == 3
 
@@ -210,7 +210,7 @@ def test_a_missing_root_is_named(tmp_path: Path) -> None:
         FolderDataset(None, "train")
 
 
-def test_coco_boxes_of_the_pictures_class(tmp_path: Path, make_tree: MakeTree) -> None:
+def test_coco_boxes_of_the_images_class(tmp_path: Path, make_tree: MakeTree) -> None:
     make_tree(tmp_path, NESTED)
     path = _coco(
         tmp_path / "boxes.json",
@@ -230,31 +230,31 @@ def test_coco_boxes_of_the_pictures_class(tmp_path: Path, make_tree: MakeTree) -
     assert not FolderDataset(tmp_path, "test", annotations=path).has_boxes
 
 
-def test_labels_without_pictures_and_pictures_without_boxes_are_listed(tmp_path: Path, make_tree: MakeTree) -> None:
+def test_labels_without_images_and_images_without_boxes_are_listed(tmp_path: Path, make_tree: MakeTree) -> None:
     make_tree(tmp_path, NESTED)
     boxes = [("cat", [1.0, 2, 3, 4])]
     path = _coco(tmp_path / "boxes.json", {"val/cat/0.jpg": boxes, "train/cat/0.jpg": boxes, "val/cat/99.jpg": boxes})
     problems = FolderDataset(tmp_path, "val", annotations=path).check()
     assert [str(problem) for problem in problems] == [
         f"{tmp_path / 'val/dog/0.jpg'}: has no box of class dog, while others have",
-        f"{path}: annotates val/cat/99.jpg, which has no picture in {tmp_path}",
+        f"{path}: annotates val/cat/99.jpg, which has no image in {tmp_path}",
     ]
 
 
-def test_boxes_of_another_size_of_the_picture_are_listed(tmp_path: Path, make_tree: MakeTree) -> None:
+def test_boxes_of_another_size_of_the_image_are_listed(tmp_path: Path, make_tree: MakeTree) -> None:
     make_tree(tmp_path, {"cat": 1})
     _voc(tmp_path / "cat/0.xml", ("cat", 1, 1, 30, 20), size=(30, 20))
     reasons = [problem.reason for problem in FolderDataset(tmp_path, "all").check()]
     assert len(reasons) == 2
-    assert reasons[0].startswith("box 0 is outside the picture of 12x8")
+    assert reasons[0].startswith("box 0 is outside the image of 12x8")
     assert reasons[1] == "is 12x8, but the dataset's lists say 30x20: its boxes may be off"
 
 
-def test_a_coco_file_of_other_pictures_is_refused(tmp_path: Path, make_tree: MakeTree) -> None:
+def test_a_coco_file_of_other_images_is_refused(tmp_path: Path, make_tree: MakeTree) -> None:
     make_tree(tmp_path, {"cat": 5})
     path = _coco(tmp_path / "boxes.json", {"a.jpg": [], "b.jpg": []})
     message = (
-        r"boxes.json: none of its 2 pictures \(a.jpg, b.jpg\) is among the 5 of .*\(cat/0.jpg, cat/1.jpg and 3 more\)"
+        r"boxes.json: none of its 2 images \(a.jpg, b.jpg\) is among the 5 of .*\(cat/0.jpg, cat/1.jpg and 3 more\)"
     )
     with pytest.raises(ValueError, match=message):
         FolderDataset(tmp_path, "all", annotations=path)
@@ -263,7 +263,7 @@ def test_a_coco_file_of_other_pictures_is_refused(tmp_path: Path, make_tree: Mak
 @pytest.mark.parametrize(
     "place", ["cat/0.xml", "Annotations/cat/0.xml", "Annotations/0.xml", "annotations/pets/cat/0.xml"]
 )
-def test_voc_boxes_beside_the_pictures_or_in_a_folder(tmp_path: Path, make_tree: MakeTree, place: str) -> None:
+def test_voc_boxes_beside_the_images_or_in_a_folder(tmp_path: Path, make_tree: MakeTree, place: str) -> None:
     make_tree(tmp_path, {"cat": 2})
     _voc(tmp_path / place, ("cat", 1, 1, 12, 8), ("cat", 3, 2, 5, 6))
     dataset = FolderDataset(tmp_path, "all")
@@ -272,23 +272,23 @@ def test_voc_boxes_beside_the_pictures_or_in_a_folder(tmp_path: Path, make_tree:
     assert [problem.id for problem in dataset.check()] == ["cat/1.jpg"]
 
 
-def test_an_xml_file_without_a_picture_is_listed(tmp_path: Path, make_tree: MakeTree) -> None:
+def test_an_xml_file_without_a_image_is_listed(tmp_path: Path, make_tree: MakeTree) -> None:
     make_tree(tmp_path, {"cat": 1})
     path = _voc(tmp_path / "cat/7.xml", ("cat", 1, 1, 12, 8))
     problems = FolderDataset(tmp_path, "all").check()
-    assert [str(problem) for problem in problems] == [f"{path}: annotates cat/7, which has no picture in {tmp_path}"]
+    assert [str(problem) for problem in problems] == [f"{path}: annotates cat/7, which has no image in {tmp_path}"]
 
 
-def test_an_xml_file_that_fits_two_pictures_is_refused(tmp_path: Path, make_tree: MakeTree) -> None:
+def test_an_xml_file_that_fits_two_images_is_refused(tmp_path: Path, make_tree: MakeTree) -> None:
     make_tree(tmp_path, {"cat": 1, "dog": 1})
     _voc(tmp_path / "Annotations/0.xml", ("cat", 1, 1, 12, 8))
     with pytest.raises(ValueError, match=r"0 may be any of cat/0.jpg, dog/0.jpg; name its folder too"):
         FolderDataset(tmp_path, "all", ["cat"])
 
 
-def test_listing_opens_no_picture(tmp_path: Path) -> None:
+def test_listing_opens_no_image(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
-    (tmp_path / "cat/0.jpg").write_bytes(b"no picture")
+    (tmp_path / "cat/0.jpg").write_bytes(b"no image")
     dataset = FolderDataset(tmp_path, "all")
     assert [problem.id for problem in dataset.check()] == ["cat/0.jpg"]
 

@@ -1,4 +1,4 @@
-"""ImageNet in its layouts: by class and flat, both box lists, Kaggle's archive, the referee's lists, ImageNetV2."""
+"""ImageNet in its layouts: by class and flat, both box lists, Kaggle's archive, the `wsol-eval` evaluator's lists, ImageNetV2."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ VAL = {
 
 
 def _train(root: Path, wnids: Sequence[str] = (TENCH, FISH)) -> Path:
-    return build.pictures(root / "train", [f"{wnid}/{wnid}_{number}.JPEG" for wnid in wnids for number in (7, 40)])
+    return build.images(root / "train", [f"{wnid}/{wnid}_{number}.JPEG" for wnid in wnids for number in (7, 40)])
 
 
 def _val(root: Path, nested: bool = False) -> Path:
-    return build.pictures(
+    return build.images(
         root / "val", [f"{wnid}/{stem}.JPEG" if nested else f"{stem}.JPEG" for stem, (wnid, _) in VAL.items()]
     )
 
@@ -111,7 +111,7 @@ def test_val_has_the_same_samples_wherever_boxes_come_from(tmp_path: Path, neste
     assert not ImageNetDataset(tmp_path, "val", boxes="none", annotations=annotations).has_boxes
 
 
-def test_the_first_box_of_the_xml_is_the_list_of_one_box_a_picture(tmp_path: Path) -> None:
+def test_the_first_box_of_the_xml_is_the_list_of_one_box_a_image(tmp_path: Path) -> None:
     _val(tmp_path)
     _xml(tmp_path / "Annotations/val")
     one = _released(tmp_path / "one_box.txt", slice(1))
@@ -144,7 +144,7 @@ def test_boxes_of_train_are_read_when_they_are_named(tmp_path: Path, caplog: pyt
     _train(tmp_path)
     xml = tmp_path / "Annotations/CLS-LOC/train"
     build.voc(xml / f"{TENCH}/{TENCH}_7.xml", TENCH, [(0, 0, 5, 5)])
-    build.text(xml / f"{SHARK}/{SHARK}_7.xml", ["not read, as no picture is of it"])
+    build.text(xml / f"{SHARK}/{SHARK}_7.xml", ["not read, as no image is of it"])
     assert not ImageNetDataset(tmp_path, "train", boxes="first").has_boxes
     assert caplog.text == ""
     train = ImageNetDataset(tmp_path, "train", [TENCH], annotations=xml)
@@ -184,31 +184,27 @@ def test_without_boxes_val_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixt
 def test_a_flat_val_needs_classes(tmp_path: Path) -> None:
     _val(tmp_path)
     message = (
-        r"val: pictures whose class is given neither by a folder WNID nor by XML .* \(3\): ILSVRC2012_val_00000001.J"
+        r"val: images whose class is given neither by a folder WNID nor by XML .* \(3\): ILSVRC2012_val_00000001.J"
     )
     with pytest.raises(ValueError, match=message):
         ImageNetDataset(tmp_path, "val")
     _xml(tmp_path / "Annotations/val")
-    build.picture(tmp_path / "val/ILSVRC2012_val_00000009.JPEG")
+    build.image(tmp_path / "val/ILSVRC2012_val_00000009.JPEG")
     with pytest.raises(ValueError, match=r"nor in .*Annotations/val \(1\): ILSVRC2012_val_00000009.JPEG; get ILSVRC"):
         ImageNetDataset(tmp_path, "val")
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_annotated_but_absent_pictures_are_named(
-    tmp_path: Path, nested: bool, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_annotated_but_absent_images_are_named(tmp_path: Path, nested: bool, caplog: pytest.LogCaptureFixture) -> None:
     _val(tmp_path, nested)
     _xml(tmp_path / "Annotations/val")
     (tmp_path / "val" / (FISH if nested else "") / "ILSVRC2012_val_00000003.JPEG").unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"1 of the 3 pictures of imagenet val .*: val/ILSVRC2012_val_00000003.J"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"1 of the 3 images of imagenet val .*: val/ILSVRC2012_val_00000003.J"):
         ImageNetDataset(tmp_path, "val")
     val = ImageNetDataset(tmp_path, "val", missing="skip")
     assert _rows(val) == EXPECTED[:2]
     assert val.skipped == ("val/ILSVRC2012_val_00000003.JPEG",)
-    assert "1 of the 3 pictures" in caplog.text
+    assert "1 of the 3 images" in caplog.text
 
 
 def test_a_tree_of_some_classes_is_whole(tmp_path: Path) -> None:
@@ -221,17 +217,17 @@ def test_a_tree_of_some_classes_is_whole(tmp_path: Path) -> None:
     assert [name for name, _, _ in _rows(val)] == [EXPECTED[0][0], EXPECTED[2][0]]
 
 
-def test_contradicting_classes_and_doubled_pictures_are_named(tmp_path: Path) -> None:
+def test_contradicting_classes_and_doubled_images_are_named(tmp_path: Path) -> None:
     _val(tmp_path, nested=True)
     _xml(tmp_path / "Annotations/val")
     build.voc(tmp_path / "Annotations/val/ILSVRC2012_val_00000001.xml", TENCH, [(0, 0, 5, 5)])
     message = (
-        rf"pictures in the folder of another class than .*Annotations/val says \(1\): {FISH}/ILSVRC2012_val_00000001"
+        rf"images in the folder of another class than .*Annotations/val says \(1\): {FISH}/ILSVRC2012_val_00000001"
     )
     with pytest.raises(ValueError, match=message):
         ImageNetDataset(tmp_path, "val")
-    build.picture(tmp_path / f"val/{FISH}/ILSVRC2012_val_00000002.JPEG")
-    with pytest.raises(ValueError, match=r"val lists pictures more than once \(1\): ILSVRC2012_val_00000002.JPEG"):
+    build.image(tmp_path / f"val/{FISH}/ILSVRC2012_val_00000002.JPEG")
+    with pytest.raises(ValueError, match=r"val lists images more than once \(1\): ILSVRC2012_val_00000002.JPEG"):
         ImageNetDataset(tmp_path, "val")
 
 
@@ -269,7 +265,7 @@ def test_half_unpacked_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"missing val in .*\(looked for val\).*image-net.org"):
         ImageNetDataset(tmp_path, "val")
     (tmp_path / "val").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"val holds no picture; unpack ILSVRC 2012"):
+    with pytest.raises(FileNotFoundError, match=r"val holds no image; unpack ILSVRC 2012"):
         ImageNetDataset(tmp_path, "val")
     (tmp_path / "train").mkdir()
     (tmp_path / f"train/{TENCH}.tar").touch()
@@ -278,10 +274,10 @@ def test_half_unpacked_folders_are_named(tmp_path: Path) -> None:
     ):
         ImageNetDataset(tmp_path, "train")
     (tmp_path / f"train/{TENCH}").mkdir()
-    with pytest.raises(ValueError, match="the train split of imagenet has no picture"):
+    with pytest.raises(ValueError, match="the train split of imagenet has no image"):
         ImageNetDataset(tmp_path, "train")
-    build.picture(tmp_path / "train/stray.JPEG")
-    with pytest.raises(ValueError, match=r"train: pictures outside of any class's folder \(1\): stray.JPEG"):
+    build.image(tmp_path / "train/stray.JPEG")
+    with pytest.raises(ValueError, match=r"train: images outside of any class's folder \(1\): stray.JPEG"):
         ImageNetDataset(tmp_path, "train")
     (tmp_path / "train/cats").mkdir()
     with pytest.raises(
@@ -296,13 +292,13 @@ def test_only_the_split_that_is_used_is_needed(tmp_path: Path) -> None:
     assert len(ImageNetDataset(tmp_path, "val")) == 3
 
 
-def test_a_class_without_a_picture_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_class_without_a_image_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     _train(tmp_path)
     (tmp_path / f"train/{SHARK}").mkdir()
     train = ImageNetDataset(tmp_path, "train")
     assert train.classes == (TENCH, FISH, SHARK)
-    assert f"1 of the 3 classes of imagenet train have no picture: {SHARK}" in caplog.text
-    assert [str(problem) for problem in train.check()] == [f"{SHARK}: is a class without a picture in the train split"]
+    assert f"1 of the 3 classes of imagenet train have no image: {SHARK}" in caplog.text
+    assert [str(problem) for problem in train.check()] == [f"{SHARK}: is a class without an image in the train split"]
 
 
 @pytest.mark.parametrize(
@@ -311,7 +307,7 @@ def test_a_class_without_a_picture_is_named(tmp_path: Path, caplog: pytest.LogCa
         ("a.csv", ["ImageId,PredictionString", "x,"], r"a.csv, line 2: expected ID,WNID x0 y0 x1 y1 …, got 'x,'"),
         ("a.csv", ["x,n01440764 1 2 3"], r"a.csv, line 1: expected ID,WNID x0 y0 x1 y1"),
         ("a.csv", ["x,n01440764 1 2 3 four"], r"a.csv, line 1: 'four' is not a number"),
-        ("a.csv", ["x,n01440764 1 2 3 4"] * 2, r"a.csv lists pictures more than once \(1\): x"),
+        ("a.csv", ["x,n01440764 1 2 3 4"] * 2, r"a.csv lists images more than once \(1\): x"),
         ("a.txt", ["x.JPEG"], r"a.txt, line 1: expected FILE LABEL x0 y0 x1 y1 …, got 'x.JPEG'"),
         ("a.txt", ["x.JPEG 0 1 2 3"], r"a.txt, line 1: expected FILE LABEL"),
         ("a.txt", ["x.JPEG 1000 1 2 3 4"], r"a.txt, line 1: label 1000 is not one of ILSVRC's, 0 to 999"),
@@ -369,11 +365,11 @@ V2 = {"val2/0/0.jpeg": (0, (1, 1, 9, 7)), "val2/2/1.jpeg": (2, (0, 0, 4, 4))}
 
 
 @pytest.mark.parametrize("folder", ["val2", "imagenetv2-threshold0.7"])
-@pytest.mark.parametrize("naming", ["referee", "original"])
-@pytest.mark.parametrize("lists", ["metadata/ILSVRC/val", "beside the pictures"])
+@pytest.mark.parametrize("naming", ["wsol_eval", "original"])
+@pytest.mark.parametrize("lists", ["metadata/ILSVRC/val", "beside the images"])
 def test_val2_is_imagenetv2_by_the_referees_lists(tmp_path: Path, folder: str, naming: str, lists: str) -> None:
     original = {"0/0.jpeg": "0/a31041fd.jpeg", "2/1.jpeg": "2/bcf8a532.jpeg"}
-    build.pictures(tmp_path / folder, list(original.values() if naming == "original" else original))
+    build.images(tmp_path / folder, list(original.values() if naming == "original" else original))
     place = tmp_path / (folder if lists.startswith("beside") else lists)
     boxes = [f"{name},{','.join(map(str, box))}" for name, (_, box) in V2.items()]
     build.split_files(place, {name: label for name, (label, _) in V2.items()}, boxes)
@@ -385,7 +381,7 @@ def test_val2_is_imagenetv2_by_the_referees_lists(tmp_path: Path, folder: str, n
 
 
 def test_lists_with_imagenetv2s_original_names_find_the_referees_files(tmp_path: Path) -> None:
-    build.pictures(tmp_path / "val2", ["0/0.jpeg", "2/1.jpeg"])
+    build.images(tmp_path / "val2", ["0/0.jpeg", "2/1.jpeg"])
     build.split_files(tmp_path / "metadata/val", {"val2/2/bcf8a532.jpeg": 2, "val2/0/a31041fd.jpeg": 0})
     build.text(tmp_path / "metadata/val/mapping.txt", ["0/0.jpeg, 0/a31041fd.jpeg", "2/1.jpeg, 2/bcf8a532.jpeg"])
     second = ImageNetDataset(tmp_path, "val2", metadata=tmp_path / "metadata")
@@ -394,17 +390,17 @@ def test_lists_with_imagenetv2s_original_names_find_the_referees_files(tmp_path:
         ("val2/0/a31041fd.jpeg", tmp_path / "val2/0/0.jpeg"),
     ]
     (tmp_path / "val2/0/0.jpeg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of the 2 pictures of imagenet val2 .*: val2/0/a31041fd.jpeg"):
+    with pytest.raises(FileNotFoundError, match=r"1 of the 2 images of imagenet val2 .*: val2/0/a31041fd.jpeg"):
         ImageNetDataset(tmp_path, "val2", metadata=tmp_path / "metadata")
 
 
 def test_val2_without_lists_has_classes_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     _train(tmp_path / "ILSVRC")
-    build.pictures(tmp_path / "imagenetv2-threshold0.7", ["0/a.jpeg", "10/b.jpeg"])
+    build.images(tmp_path / "imagenetv2-threshold0.7", ["0/a.jpeg", "10/b.jpeg"])
     second = ImageNetDataset(tmp_path / "ILSVRC", "val2")
     assert _rows(second) == [("val2/0/a.jpeg", TENCH, []), ("val2/10/b.jpeg", all_wnids()[10], [])]
     assert "imagenet val2: boxes were not found in" in caplog.text
-    build.picture(tmp_path / "imagenetv2-threshold0.7/cats/c.jpeg")
+    build.image(tmp_path / "imagenetv2-threshold0.7/cats/c.jpeg")
     with pytest.raises(ValueError, match=r"cats/c.jpeg: 'cats' is not a whole number"):
         ImageNetDataset(tmp_path / "ILSVRC", "val2")
     with pytest.raises(
@@ -413,7 +409,7 @@ def test_val2_without_lists_has_classes_alone(tmp_path: Path, caplog: pytest.Log
         ImageNetDataset(_train(tmp_path / "alone/deep").parent, "val2")
 
 
-def test_the_real_photographs(shared_dir: Path) -> None:
+def test_the_real_images(shared_dir: Path) -> None:
     train = create_dataset("imagenet", shared_dir / "data/imagenet_1shot", "train")
     assert (len(train), len(train.classes)) == (1000, 1000)
     assert (train[0].id, train.classes[0]) == ("train/n01440764/n01440764_0.jpg", "tench")

@@ -1,4 +1,4 @@
-"""Reading pictures of every kind, and refusing what is none."""
+"""Reading images of every kind, and refusing what is none."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(9))
-def test_the_size_of_the_header_is_that_of_the_upright_picture(tmp_path: Path, orientation: int) -> None:
+def test_the_size_of_the_header_is_that_of_the_upright_image(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / "a.jpg"
@@ -156,11 +156,11 @@ def test_the_size_of_the_header_is_that_of_the_upright_picture(tmp_path: Path, o
     assert read_size(path) == ((10, 16) if orientation > 4 else (16, 10))
 
 
-def test_the_size_of_no_picture_is_refused_as_it_would_be_read(tmp_path: Path) -> None:
+def test_the_size_of_no_image_is_refused_as_it_would_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"")
     with pytest.raises(ValueError, match=r"a.jpg: the file is empty"):
         read_size(tmp_path / "a.jpg")
-    with pytest.raises(FileNotFoundError, match=r"b.jpg: no such picture"):
+    with pytest.raises(FileNotFoundError, match=r"b.jpg: no such image"):
         read_size(tmp_path / "b.jpg")
     broken = tmp_path / "c.jpg"
     exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\xff\xff\x12\x01"
@@ -168,7 +168,7 @@ def test_the_size_of_no_picture_is_refused_as_it_would_be_read(tmp_path: Path) -
     assert read_size(broken) == (8, 4)
 
 
-def test_a_broken_exif_block_does_not_hide_the_picture() -> None:
+def test_a_broken_exif_block_does_not_hide_the_image() -> None:
     data = _encoded(
         Image.new("RGB", (8, 4), "red"), "JPEG", exif=b"Exif\x00\x00II*\x00\x08\x00\x00\x00\xff\xff\x12\x01"
     )
@@ -176,12 +176,12 @@ def test_a_broken_exif_block_does_not_hide_the_picture() -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no.jpg: no such picture; check the path"):
+    with pytest.raises(FileNotFoundError, match=r"no.jpg: no such image; check the path"):
         read_image(tmp_path / "no.jpg")
 
 
 def test_a_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=rf"{tmp_path}: a folder, not a picture; find_images lists"):
+    with pytest.raises(ValueError, match=rf"{tmp_path}: a folder, not an image; find_images lists"):
         read_image(tmp_path)
 
 
@@ -193,9 +193,9 @@ def test_an_empty_file_is_named(tmp_path: Path) -> None:
         read_image(b"")
 
 
-def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
+def test_what_is_no_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("<html>Not found</html>")
-    with pytest.raises(ValueError, match=r"a.jpg: not a picture in any format.*convert it"):
+    with pytest.raises(ValueError, match=r"a.jpg: not an image in any format.*convert it"):
         read_image(tmp_path / "a.jpg")
 
 
@@ -254,17 +254,17 @@ def test_pillows_own_limit_is_explained_and_untouched(tmp_path: Path) -> None:
 
 
 def test_a_sufficient_size_speeds_jpegs_and_is_off_by_default() -> None:
-    photograph = Image.fromarray(np.random.default_rng(0).integers(0, 256, (15, 20, 3), np.uint8)).resize((800, 600))
-    data = _encoded(photograph, "JPEG")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (15, 20, 3), np.uint8)).resize((800, 600))
+    data = _encoded(image, "JPEG")
     assert read_image(data).size == (800, 600)
     assert read_image(data, min_size=(200, 100)).size == (400, 300)  # not below 200 either way
-    assert read_image(_encoded(photograph, "PNG"), min_size=(50, 50)).size == (800, 600)
+    assert read_image(_encoded(image, "PNG"), min_size=(50, 50)).size == (800, 600)
     small = np.asarray(read_image(data, min_size=(64, 64)).resize((64, 64)), np.float32)
     whole = np.asarray(read_image(data).resize((64, 64)), np.float32)
     assert np.abs(small - whole).mean() < 3
 
 
-def test_pictures_are_found_sorted_and_once(tmp_path: Path) -> None:
+def test_images_are_found_sorted_and_once(tmp_path: Path) -> None:
     for name in ("b/2.JPG", "b/10.png", "a/x/1.jpeg", "a/notes.txt", ".hidden/1.jpg", "b/._2.jpg", "c/Thumbs.db"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -288,18 +288,18 @@ def test_linked_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     assert find_images(tmp_path / "pets") == [tmp_path / "pets/cat/1.jpg", tmp_path / "pets/dog/2.jpg"]
 
 
-def test_a_missing_path_and_a_folder_without_pictures_are_named(tmp_path: Path) -> None:
+def test_a_missing_path_and_a_folder_without_images_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere: no such file or folder; check the path"):
         find_images([tmp_path, tmp_path / "nowhere"])
     (tmp_path / "a.txt").touch()
-    with pytest.raises(FileNotFoundError, match=rf"no pictures in {tmp_path}; looked for files that end in .*\.jpg"):
+    with pytest.raises(FileNotFoundError, match=rf"no images in {tmp_path}; looked for files that end in .*\.jpg"):
         find_images(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no pictures in an empty list of paths"):
+    with pytest.raises(FileNotFoundError, match="no images in an empty list of paths"):
         find_images([])
 
 
 @pytest.mark.parametrize("orientation", [None, *range(1, 9)])
-def test_the_size_from_the_header_is_that_of_the_picture(tmp_path: Path, orientation: int | None) -> None:
+def test_the_size_from_the_header_is_that_of_the_image(tmp_path: Path, orientation: int | None) -> None:
     exif = Image.Exif()
     if orientation is not None:
         exif[0x0112] = orientation
@@ -309,9 +309,9 @@ def test_the_size_from_the_header_is_that_of_the_picture(tmp_path: Path, orienta
     assert read_size(path) == ((17, 31) if (orientation or 1) > 4 else (31, 17))
 
 
-def test_the_size_of_what_is_no_picture_is_told(tmp_path: Path) -> None:
+def test_the_size_of_what_is_no_image_is_told(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"x\.png: the file is empty"):
         read_size(tmp_path / "x.png")
-    with pytest.raises(FileNotFoundError, match="no such picture"):
+    with pytest.raises(FileNotFoundError, match="no such image"):
         read_size(tmp_path / "gone.png")

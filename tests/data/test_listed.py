@@ -1,4 +1,4 @@
-"""Datasets of listed pictures: selection, absent pictures, what a check says, and samples as columns."""
+"""Datasets of listed images: selection, absent images, what a check says, and samples as columns."""
 
 from __future__ import annotations
 
@@ -60,52 +60,52 @@ def test_a_table_is_a_sequence_like_any_other(tmp_path: Path) -> None:
         table[6]
 
 
-def test_the_first_folder_with_a_picture_is_taken(tmp_path: Path, make_tree: MakeTree) -> None:
+def test_the_first_folder_with_a_image_is_taken(tmp_path: Path, make_tree: MakeTree) -> None:
     make_tree(tmp_path, {"empty/cat": 0, "full/cat": 3, "full/dog": 3, "also/cat": 3})
     folders = tuple(tmp_path / name for name in ("nowhere", "empty", "full", "also"))
     assert _Pets("train", _pets(tmp_path, folders=folders), None)[0].path == tmp_path / "full/cat/0.jpg"
 
 
-def test_pictures_may_lie_under_other_names(tmp_path: Path, make_tree: MakeTree) -> None:
+def test_images_may_lie_under_other_names(tmp_path: Path, make_tree: MakeTree) -> None:
     make_tree(tmp_path, {"flat": 6})
     files = {f"{name}/{number}.jpg": f"flat/{number + 3 * (name == 'dog')}.jpg" for name, number in _NUMBERED}
     pets = _Pets("train", _pets(tmp_path, files=files), ["dog"])
     assert [sample.path for sample in pets] == [tmp_path / f"flat/{number}.jpg" for number in (3, 4, 5)]
     (tmp_path / "flat/4.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of the 3 pictures of pets train are not in .*: dog/1.jpg\. Unpack"):
+    with pytest.raises(FileNotFoundError, match=r"1 of the 3 images of pets train are not in .*: dog/1.jpg\. Unpack"):
         _Pets("train", _pets(tmp_path, files=files), ["dog"])
 
 
 _NUMBERED = [(name, number) for name in ("cat", "dog") for number in range(3)]
 
 
-def test_absent_pictures_are_named_and_counted(
+def test_absent_images_are_named_and_counted(
     tmp_path: Path, make_tree: MakeTree, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_tree(tmp_path, {"cat": 2, "dog": 0})
     message = (
-        r"4 of the 6 pictures of pets train are not in .*: cat/2.jpg, dog/0.jpg, dog/1.jpg, dog/2.jpg. "
+        r"4 of the 6 images of pets train are not in .*: cat/2.jpg, dog/0.jpg, dog/1.jpg, dog/2.jpg. "
         r"Unpack all of Pets 1.0 from pets.example, .*classes=.*missing='skip'"
     )
     with pytest.raises(FileNotFoundError, match=message):
         _Pets("train", _pets(tmp_path), None)
     with caplog.at_level(logging.WARNING):
         pets = _Pets("train", _pets(tmp_path), None, "skip")
-    assert "4 of the 6 pictures of pets train are not in" in caplog.text
-    assert "1 of the 2 classes of pets train have no picture: dog" in caplog.text
+    assert "4 of the 6 images of pets train are not in" in caplog.text
+    assert "1 of the 2 classes of pets train have no image: dog" in caplog.text
     assert pets.skipped == ("cat/2.jpg", "dog/0.jpg", "dog/1.jpg", "dog/2.jpg")
     assert (pets.classes, pets.labels.tolist(), pets.empty_classes) == (("cat", "dog"), [0, 0], ("dog",))
     assert [str(problem) for problem in pets.check()] == [
         *(f"{name}: is absent; left out, as missing='skip' asks" for name in pets.skipped),
-        "dog: is a class without a picture in the train split",
+        "dog: is a class without an image in the train split",
     ]
-    with pytest.raises(FileNotFoundError, match="3 of the 3 pictures of pets train are not in"):
+    with pytest.raises(FileNotFoundError, match="3 of the 3 images of pets train are not in"):
         _Pets("train", _pets(tmp_path), ["dog"], "skip")
     with pytest.raises(ValueError, match=r"unknown value of option missing: 'skipp'; did you mean 'skip'\?"):
         _Pets("train", _pets(tmp_path), None, "skipp")
 
 
-def test_a_picture_with_another_suffix_is_pointed_out(tmp_path: Path, make_tree: MakeTree) -> None:
+def test_a_image_with_another_suffix_is_pointed_out(tmp_path: Path, make_tree: MakeTree) -> None:
     make_tree(tmp_path, {"cat": 3, "dog": 2})
     (tmp_path / "cat/1.jpg").rename(tmp_path / "cat/1.JPEG")
     message = r"2 of the 6 .*: cat/1.jpg, dog/2.jpg \(1 lie there under another name: cat/1.JPEG for cat/1.jpg\)\. Unp"
@@ -113,7 +113,7 @@ def test_a_picture_with_another_suffix_is_pointed_out(tmp_path: Path, make_tree:
         _Pets("train", _pets(tmp_path), None)
 
 
-def test_pictures_without_a_box_are_named(tmp_path: Path, make_tree: MakeTree) -> None:
+def test_images_without_a_box_are_named(tmp_path: Path, make_tree: MakeTree) -> None:
     make_tree(tmp_path, {"cat": 3, "dog": 3})
     boxes = {"cat/1.jpg": as_boxes([[0, 0, 5, 5]])}
     some = _Pets("train", _pets(tmp_path, boxes=boxes), ["cat"])
@@ -127,7 +127,7 @@ def test_pictures_without_a_box_are_named(tmp_path: Path, make_tree: MakeTree) -
 
 
 def test_an_empty_split_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"the train split of pets has no picture of the classes \('cat', 'dog'\)"):
+    with pytest.raises(ValueError, match=r"the train split of pets has no image of the classes \('cat', 'dog'\)"):
         _Pets("train", _pets(tmp_path, class_of={}), None)
 
 

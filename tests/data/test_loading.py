@@ -1,4 +1,4 @@
-"""Loaders: deterministic, complete, and never stopped or fooled by a broken picture."""
+"""Loaders: deterministic, complete, and never stopped or fooled by a broken image."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from PIL import Image
 
 from tokenloc.data import (
     ImageDataset,
-    LabelledPictures,
-    LocatedPictures,
+    LabelledImages,
+    LocatedImages,
     Preprocessing,
     Sample,
     create_dataset,
@@ -24,38 +24,38 @@ from tokenloc.data import (
     training_loader,
     transforms,
 )
-from tokenloc.data.loading import MAX_UNREADABLE, LocatedPicture, Unreadable
+from tokenloc.data.loading import MAX_UNREADABLE, LocatedImage, Unreadable
 
 SMALL = Preprocessing((8, 6), (10, 8), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 @pytest.fixture
-def dataset(tmp_path: Path, make_picture: Callable[..., Path]) -> ImageDataset:
-    """Ten pictures of different widths, labels 0 to 9; those at 3 and 4 are broken."""
-    paths = [make_picture(tmp_path / f"{number}.png", (20 + number, 15)) for number in range(10)]
+def dataset(tmp_path: Path, make_image: Callable[..., Path]) -> ImageDataset:
+    """Ten images of different widths, labels 0 to 9; those at 3 and 4 are broken."""
+    paths = [make_image(tmp_path / f"{number}.png", (20 + number, 15)) for number in range(10)]
     paths[3].write_bytes(b"")
     paths[4].unlink()
     return ImageDataset("train", list("abcdefghij"), [Sample(p.name, p, n) for n, p in enumerate(paths)])
 
 
-def _labelled(dataset: ImageDataset, seed: int | None = None) -> LabelledPictures:
-    return LabelledPictures(dataset, train_transform(SMALL), seed=seed)
+def _labelled(dataset: ImageDataset, seed: int | None = None) -> LabelledImages:
+    return LabelledImages(dataset, train_transform(SMALL), seed=seed)
 
 
-def test_training_replaces_broken_pictures_by_the_next(dataset: ImageDataset, caplog: pytest.LogCaptureFixture) -> None:
-    pictures = _labelled(dataset)
-    assert len(pictures) == 10
+def test_training_replaces_broken_images_by_the_next(dataset: ImageDataset, caplog: pytest.LogCaptureFixture) -> None:
+    images = _labelled(dataset)
+    assert len(images) == 10
     with caplog.at_level(logging.WARNING):
-        assert [pictures[index][1] for index in range(10)] == [0, 1, 2, 5, 5, 5, 6, 7, 8, 9]
-        assert pictures[3][1] == 5
+        assert [images[index][1] for index in range(10)] == [0, 1, 2, 5, 5, 5, 6, 7, 8, 9]
+        assert images[3][1] == 5
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 2
     assert "left out of training" in messages[0]
     assert "3.png: the file is empty" in messages[0]
-    assert "4.png: no such picture" in messages[1]
+    assert "4.png: no such image" in messages[1]
 
 
-def test_the_last_picture_is_replaced_by_the_first(dataset: ImageDataset) -> None:
+def test_the_last_image_is_replaced_by_the_first(dataset: ImageDataset) -> None:
     path = dataset[9].path
     assert path is not None
     path.write_bytes(b"")
@@ -64,17 +64,15 @@ def test_the_last_picture_is_replaced_by_the_first(dataset: ImageDataset) -> Non
 
 def test_training_gives_up_where_nothing_can_be_read(tmp_path: Path) -> None:
     few = ImageDataset("train", ["a"], [Sample(str(n), tmp_path / f"{n}.jpg", 0) for n in range(3)])
-    with pytest.raises(
-        ValueError, match=r"3 pictures in a row cannot be read, from .*1.jpg on: is the disk still there"
-    ):
+    with pytest.raises(ValueError, match=r"3 images in a row cannot be read, from .*1.jpg on: is the disk still there"):
         _labelled(few)[1]
     many = ImageDataset("train", ["a"], [Sample(str(n), tmp_path / f"{n}.jpg", 0) for n in range(80)])
-    with pytest.raises(ValueError, match=rf"{MAX_UNREADABLE} pictures in a row cannot be read.*tokenloc info --data"):
+    with pytest.raises(ValueError, match=rf"{MAX_UNREADABLE} images in a row cannot be read.*tokenloc info --data"):
         _labelled(many)[79]
 
 
-def test_a_sufficient_size_is_passed_on(tmp_path: Path, make_picture: Callable[..., Path]) -> None:
-    path = make_picture(tmp_path / "a.jpg", (160, 160))
+def test_a_sufficient_size_is_passed_on(tmp_path: Path, make_image: Callable[..., Path]) -> None:
+    path = make_image(tmp_path / "a.jpg", (160, 160))
     dataset = ImageDataset("train", ["a"], [Sample("a.jpg", path, 0)])
     sizes = []
 
@@ -82,8 +80,8 @@ def test_a_sufficient_size_is_passed_on(tmp_path: Path, make_picture: Callable[.
         sizes.append(image.size)
         return torch.zeros(3, 1, 1)
 
-    LabelledPictures(dataset, transform)[0]
-    LabelledPictures(dataset, transform, min_size=(40, 40))[0]
+    LabelledImages(dataset, transform)[0]
+    LabelledImages(dataset, transform, min_size=(40, 40))[0]
     assert sizes == [(160, 160), (40, 40)]
 
 
@@ -101,14 +99,14 @@ def test_training_batches_follow_from_the_seed_whoever_reads_them(dataset: Image
     assert any(not torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
 
-def test_a_seeded_picture_leaves_the_global_generator_alone(dataset: ImageDataset) -> None:
-    pictures = _labelled(dataset, seed=5)
+def test_a_seeded_image_leaves_the_global_generator_alone(dataset: ImageDataset) -> None:
+    images = _labelled(dataset, seed=5)
     torch.manual_seed(1)
-    image = pictures[1][0]
+    image = images[1][0]
     drawn = torch.rand(3)
     torch.manual_seed(1)
     assert torch.equal(drawn, torch.rand(3))
-    assert torch.equal(image, pictures[1][0])
+    assert torch.equal(image, images[1][0])
     crops = {_labelled(dataset, seed)[1][0].sum().item() for seed in range(8)}
     assert len(crops) > 1
 
@@ -126,10 +124,10 @@ def test_a_last_smaller_batch_is_dropped_unless_it_is_the_only_one(dataset: Imag
     assert [len(labels) for _, labels in training_loader(_labelled(dataset), 16)] == [10]
 
 
-def test_an_epoch_draws_every_picture_once(tmp_path: Path, make_picture: Callable[..., Path]) -> None:
-    samples = [Sample(str(n), make_picture(tmp_path / f"{n}.png"), n) for n in range(10)]
-    pictures = _labelled(ImageDataset("train", list("abcdefghij"), samples))
-    labels = torch.cat([labels for _, labels in training_loader(pictures, 4, drop_last=False)]).tolist()
+def test_an_epoch_draws_every_image_once(tmp_path: Path, make_image: Callable[..., Path]) -> None:
+    samples = [Sample(str(n), make_image(tmp_path / f"{n}.png"), n) for n in range(10)]
+    images = _labelled(ImageDataset("train", list("abcdefghij"), samples))
+    labels = torch.cat([labels for _, labels in training_loader(images, 4, drop_last=False)]).tolist()
     assert sorted(labels) == list(range(10))
     assert labels != sorted(labels)
 
@@ -156,7 +154,7 @@ def test_evaluation_names_what_it_cannot_read(dataset: ImageDataset, workers: in
             assert batch.masks[row] is None
 
 
-def test_a_batch_without_any_readable_picture_is_empty(dataset: ImageDataset) -> None:
+def test_a_batch_without_any_readable_image_is_empty(dataset: ImageDataset) -> None:
     loader = evaluation_loader(dataset.subset([3, 4]), transforms.evaluation_transform(SMALL, "crop"), 2)
     (batch,) = list(loader)
     assert len(batch) == 0
@@ -165,23 +163,23 @@ def test_a_batch_without_any_readable_picture_is_empty(dataset: ImageDataset) ->
     assert [record.id for record in batch.unreadable] == ["3.png", "4.png"]
 
 
-def test_masks_travel_with_their_pictures() -> None:
+def test_masks_travel_with_their_images() -> None:
     scenes = create_dataset("scenes", None, "test", length=5, size=32)
     (batch,) = list(evaluation_loader(scenes, transforms.evaluation_transform(SMALL, "crop"), 8))
     for index, mask in zip(batch.indices, batch.masks, strict=True):
         np.testing.assert_array_equal(mask, scenes.mask(index))
 
 
-def test_a_picture_whose_mask_cannot_be_read_is_named(tmp_path: Path, make_cub: Callable[..., Path]) -> None:
+def test_a_image_whose_mask_cannot_be_read_is_named(tmp_path: Path, make_cub: Callable[..., Path]) -> None:
     make_cub(tmp_path)
     (tmp_path / "segmentations").mkdir()
     cub = create_dataset("cub", tmp_path, "test", ["001.Ant"])
     (batch,) = list(evaluation_loader(cub, transforms.evaluation_transform(SMALL, "crop"), 8))
     assert len(batch) == 0
-    assert ["Ant_2.png: no such picture" in record.reason for record in batch.unreadable] == [True, False]
+    assert ["Ant_2.png: no such image" in record.reason for record in batch.unreadable] == [True, False]
 
 
-def test_a_mask_of_another_size_than_its_picture_is_named(tmp_path: Path, make_cub: Callable[..., Path]) -> None:
+def test_a_mask_of_another_size_than_its_image_is_named(tmp_path: Path, make_cub: Callable[..., Path]) -> None:
     make_cub(tmp_path)
     (tmp_path / "segmentations/001.Ant").mkdir(parents=True)
     for number, size in ((2, (12, 8)), (3, (8, 12))):
@@ -195,10 +193,10 @@ def test_a_mask_of_another_size_than_its_picture_is_named(tmp_path: Path, make_c
 
 
 def test_single_items(dataset: ImageDataset) -> None:
-    pictures = LocatedPictures(dataset, transforms.evaluation_transform(SMALL, "crop"))
-    assert len(pictures) == 10
-    good, bad = pictures[5], pictures[3]
-    assert isinstance(good, LocatedPicture)
+    images = LocatedImages(dataset, transforms.evaluation_transform(SMALL, "crop"))
+    assert len(images) == 10
+    good, bad = images[5], images[3]
+    assert isinstance(good, LocatedImage)
     assert (good.label, good.index, good.image.dtype) == (5, 5, torch.float32)
     assert isinstance(bad, Unreadable)
 

@@ -1,4 +1,4 @@
-"""OpenImages30k: masks united, ignored regions, masks of other sizes, the referee's lists."""
+"""OpenImages30k: masks united, ignored regions, masks of other sizes, the `wsol-eval` evaluator's lists."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def tree(tmp_path: Path) -> Path:
     """Two classes in three splits; val/0bt_c3/a has two objects and an ignored region, the others one object each."""
     folder = tmp_path / "OpenImages"
     for split in ("train", "val", "test"):
-        build.pictures(folder / split, ["0bt9lr/b.jpg", "0bt_c3/a.jpg", "0bt_c3/c.jpg"])
+        build.images(folder / split, ["0bt9lr/b.jpg", "0bt_c3/a.jpg", "0bt_c3/c.jpg"])
     for split in ("val", "test"):
         _mask(folder / split / "0bt_c3/a_m0bt_c3_1.png", np.s_[1:4], np.s_[2:5])
         _mask(folder / split / "0bt_c3/a_m0bt_c3_2.png", np.s_[3:6], np.s_[4:8], mode="1")
@@ -42,7 +42,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def _lists(folder: Path) -> Path:
-    """Write the referee's lists of val, in another order than the names."""
+    """Write the `wsol-eval` evaluator's lists of val, in another order than the names."""
     labels = {"val/0bt_c3/c.jpg": 1, "val/0bt_c3/a.jpg": 1, "val/0bt9lr/b.jpg": 0}
     masks = [
         "val/0bt_c3/c.jpg,val/0bt_c3/c_m0bt_c3_3.png,",
@@ -54,7 +54,7 @@ def _lists(folder: Path) -> Path:
 
 
 def _expected() -> Mask:
-    """What the referee makes of the first picture, one pixel at a time."""
+    """What the `wsol-eval` evaluator makes of the first image, one pixel at a time."""
     mask = np.zeros((8, 12), np.uint8)
     for row in range(8):
         for column in range(12):
@@ -103,7 +103,7 @@ def test_train_has_no_masks_and_needs_none(tree: Path, caplog: pytest.LogCapture
 
 
 def test_only_the_split_that_is_used_is_needed(tmp_path: Path) -> None:
-    build.picture(tmp_path / "train/0bt9lr/b.jpg")
+    build.image(tmp_path / "train/0bt9lr/b.jpg")
     assert len(OpenImagesDataset(tmp_path, "train")) == 1
     with pytest.raises(FileNotFoundError, match=r"missing val in .*looked for val.*wsolevaluation"):
         OpenImagesDataset(tmp_path, "val")
@@ -123,7 +123,7 @@ def test_masks_that_were_not_unpacked_are_named(tree: Path, tmp_path: Path, capl
         OpenImagesDataset(tree, "val", metadata=tmp_path / "metadata")
 
 
-def test_a_picture_without_a_mask_among_others_is_named(tree: Path) -> None:
+def test_a_image_without_a_mask_among_others_is_named(tree: Path) -> None:
     (tree / "val/0bt_c3/c_m0bt_c3_3.png").unlink()
     val = OpenImagesDataset(tree, "val")
     assert val.mask(2) is None
@@ -140,10 +140,10 @@ def test_a_region_to_ignore_alone_is_a_mask_without_an_object(tree: Path) -> Non
     assert np.unique(mask).tolist() == [0, 255]
 
 
-def test_absent_pictures_are_named(tree: Path, tmp_path: Path) -> None:
+def test_absent_images_are_named(tree: Path, tmp_path: Path) -> None:
     _lists(tmp_path / "metadata")
     (tree / "val/0bt_c3/c.jpg").rename(tree / "val/0bt_c3/c.jpeg")
-    message = r"1 of the 3 pictures of openimages val .*: val/0bt_c3/c.jpg \(1 lie there under .*c.jpeg for val"
+    message = r"1 of the 3 images of openimages val .*: val/0bt_c3/c.jpg \(1 lie there under .*c.jpeg for val"
     with pytest.raises(FileNotFoundError, match=message):
         OpenImagesDataset(tree, "val", metadata=tmp_path / "metadata")
     val = OpenImagesDataset(tree, "val", metadata=tmp_path / "metadata", missing="skip")
@@ -151,7 +151,7 @@ def test_absent_pictures_are_named(tree: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("size", "factor"), [((24, 16), 2), ((6, 4), 0.5)])
-def test_a_mask_of_another_resolution_is_brought_to_the_pictures(
+def test_a_mask_of_another_resolution_is_brought_to_the_images(
     tree: Path, size: tuple[int, int], factor: float
 ) -> None:
     _mask(tree / "val/0bt9lr/b_m0bt9lr_4.png", np.s_[: int(4 * factor)], np.s_[int(6 * factor) :], size)
@@ -172,7 +172,7 @@ def test_a_mask_of_another_shape_is_named_and_never_scored(tree: Path) -> None:
     (tree / "val/0bt_c3/c_m0bt_c3_3.png").write_bytes(b"")
     val = OpenImagesDataset(tree, "val")
     reasons = [problem.reason for problem in val.check()]
-    assert "b_m0bt9lr_4.png: 8x12 is of another shape than its picture of 12x8" in reasons[0]
+    assert "b_m0bt9lr_4.png: 8x12 is of another shape than its image of 12x8" in reasons[0]
     assert "c_m0bt_c3_3.png: the file is empty" in reasons[1]
     assert len(reasons) == 2
     scaling = transforms.Preprocessing((8, 8), (8, 8), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -182,24 +182,24 @@ def test_a_mask_of_another_shape_is_named_and_never_scored(tree: Path) -> None:
 
 @pytest.mark.parametrize(("size", "fits"), [((17, 11), True), ((17, 12), True), ((17, 14), False), ((400, 267), True)])
 def test_the_rounding_of_a_side_is_no_other_shape(
-    tmp_path: Path, make_picture: Callable[..., Path], size: tuple[int, int], fits: bool
+    tmp_path: Path, make_image: Callable[..., Path], size: tuple[int, int], fits: bool
 ) -> None:
-    make_picture(tmp_path / "val/0bt9lr/b.jpg", (34, 23))
+    make_image(tmp_path / "val/0bt9lr/b.jpg", (34, 23))
     _mask(tmp_path / "val/0bt9lr/b_m0bt9lr_4.png", np.s_[:], np.s_[:], size)
     assert (OpenImagesDataset(tmp_path, "val").check() == []) == fits
 
 
 def test_what_is_not_in_a_class_folder_is_named(tree: Path) -> None:
-    build.picture(tree / "val/stray.jpg")
-    with pytest.raises(ValueError, match=r"val: pictures not in SPLIT/CLASS/ID.jpg \(1\): stray.jpg"):
+    build.image(tree / "val/stray.jpg")
+    with pytest.raises(ValueError, match=r"val: images not in SPLIT/CLASS/ID.jpg \(1\): stray.jpg"):
         OpenImagesDataset(tree, "val")
 
 
-def test_a_class_without_a_picture_is_named(tree: Path) -> None:
+def test_a_class_without_a_image_is_named(tree: Path) -> None:
     (tree / "train/0empty").mkdir()
     train = OpenImagesDataset(tree, "train")
     assert train.classes == ("0bt9lr", "0bt_c3", "0empty")
-    assert [str(problem) for problem in train.check()] == ["0empty: is a class without a picture in the train split"]
+    assert [str(problem) for problem in train.check()] == ["0empty: is a class without an image in the train split"]
 
 
 def test_contradicting_labels_are_named(tree: Path, tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ def test_a_scene_depends_on_its_index_alone() -> None:
 
 def test_splits_seeds_and_indices_differ() -> None:
     datasets = [_scenes(split, seed=seed) for split in ("train", "val", "test") for seed in (0, 1)]
-    pictures = {_pixels(dataset, index).tobytes() for dataset in datasets for index in range(12)}
-    assert len(pictures) == 6 * 12
+    images = {_pixels(dataset, index).tobytes() for dataset in datasets for index in range(12)}
+    assert len(images) == 6 * 12
 
 
 @pytest.mark.parametrize("size", [96, 16, 33, (64, 40), (51, 120), 224])

@@ -25,7 +25,7 @@ from tests.training.test_nothing_lost import PROCESSES, die
 from tokenloc import cli
 from tokenloc.data import (
     ImageDataset,
-    LabelledPictures,
+    LabelledImages,
     Preprocessing,
     Sample,
     create_dataset,
@@ -38,15 +38,15 @@ from tokenloc.data.shard_index import ShardIndex
 from tokenloc.data.shard_writing import write_shards
 from tokenloc.data.shards import ShardsDataset
 from tokenloc.data.stratified import few_shot
-from tokenloc.training.checkpoint import read_checkpoint
+from tokenloc.models.checkpoint import read_checkpoint
 
 IDS = ("a.b/0.x.jpg", "ü 🐦/1.v2.JPEG", "../2.png", "3\n.jpg", "caf\udce9/4.jpg", "5.webp", "6.jpg", "7.gif")
 BROKEN = 6
-SMALL = 4000  # bytes of a shard: a few pictures
+SMALL = 4000  # bytes of a shard: a few images
 
 
-def photographs(folder: Path, split: str = "train") -> ImageDataset:
-    """Write eight pictures of all kinds, number 6 broken; their ids are as odd as may be."""
+def make_images(folder: Path, split: str = "train") -> ImageDataset:
+    """Write eight images of all kinds, number 6 broken; their ids are as odd as may be."""
     folder.mkdir(parents=True)
     noise = np.random.default_rng(0)
     samples = []
@@ -55,7 +55,7 @@ def photographs(folder: Path, split: str = "train") -> ImageDataset:
         Image.fromarray(noise.integers(0, 256, (20 + number, 31, 3), np.uint8)).save(path)
         boxes = [[0.5, 1, 30 - number, 19], [2, 3, 4, 5]][: number % 3]
         samples.append(Sample(name, path, number % 2, as_boxes(np.reshape(boxes, (-1, 4)))))
-    samples[BROKEN].path.write_bytes(b"no picture")
+    samples[BROKEN].path.write_bytes(b"no image")
     return ImageDataset(split, ["ant", "bee, or wasp"], samples)
 
 
@@ -72,7 +72,7 @@ def same_samples(found: ImageDataset, expected: ImageDataset) -> bool:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_shards_hold_every_file_as_it_is(workers: int, tmp_path: Path) -> None:
-    dataset = photographs(tmp_path / "photos")
+    dataset = make_images(tmp_path / "photos")
     found = sharded(tmp_path / "shards", dataset, workers=workers)
     assert same_samples(found, dataset)
     assert found.has_boxes
@@ -88,7 +88,7 @@ def test_shards_hold_every_file_as_it_is(workers: int, tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset leaves files open
 def test_tarfile_and_webdataset_read_the_same(tmp_path: Path) -> None:
-    dataset = photographs(tmp_path / "photos")
+    dataset = make_images(tmp_path / "photos")
     sharded(tmp_path / "shards", dataset)
     tars = sorted(map(str, (tmp_path / "shards/train").glob("*.tar")))
     read = list(webdataset.WebDataset(tars, shardshuffle=False, empty_check=False).decode())
@@ -106,21 +106,21 @@ def test_tarfile_and_webdataset_read_the_same(tmp_path: Path) -> None:
     assert members == [sample.path.read_bytes() for sample in dataset]
 
 
-def test_a_broken_picture_is_named_with_its_shard(tmp_path: Path) -> None:
-    found = sharded(tmp_path / "shards", photographs(tmp_path / "photos"))
-    with pytest.raises(ValueError, match=r"train/0000\d\.tar: 6\.jpg: not a picture in any format"):
+def test_a_broken_image_is_named_with_its_shard(tmp_path: Path) -> None:
+    found = sharded(tmp_path / "shards", make_images(tmp_path / "photos"))
+    with pytest.raises(ValueError, match=r"train/0000\d\.tar: 6\.jpg: not an image in any format"):
         found.image(BROKEN)
     (problem,) = found.check()
     assert str(problem).startswith("6.jpg: ")
 
 
 def test_batches_are_those_of_the_files_whoever_reads_them(tmp_path: Path) -> None:
-    dataset = photographs(tmp_path / "photos")
+    dataset = make_images(tmp_path / "photos")
     found = sharded(tmp_path / "shards", dataset)
     transform = train_transform(Preprocessing((16, 16), (20, 20)))
     for workers in (0, 2):
         batches = [
-            list(training_loader(LabelledPictures(source, transform, seed=3), 3, workers=workers, seed=4))
+            list(training_loader(LabelledImages(source, transform, seed=3), 3, workers=workers, seed=4))
             for source in (dataset, found)
         ]
         for (images, labels), (others, their) in zip(*batches, strict=True):
@@ -144,7 +144,7 @@ def test_a_run_from_shards_ends_with_the_same_weights_and_numbers(
         words = ["--data.name", "scenes", "--data.options", "{size: 40, length: 24}", "--split", split]
         assert cli.main(["shards", *words, "--out", str(tmp_path / "shards"), "--size", "2e-5"]) == 0
     told = capsys.readouterr().err
-    assert f"24 photographs in {tmp_path}/shards/test" in told
+    assert f"24 images in {tmp_path}/shards/test" in told
     assert "the masks of scenes are not in the shards" in told
     assert len(list((tmp_path / "shards/train").glob("*.tar"))) > 1
     plain, measured = trained(tmp_path / "plain")
@@ -156,7 +156,7 @@ def test_a_run_from_shards_ends_with_the_same_weights_and_numbers(
 
 
 def test_draws_and_chosen_classes_are_the_same(tmp_path: Path) -> None:
-    dataset = photographs(tmp_path / "photos")
+    dataset = make_images(tmp_path / "photos")
     found = sharded(tmp_path / "shards", dataset)
     (tmp_path / "shards/train/._00000.tar").touch()
     assert few_shot(found, 2, draw=5).ids == few_shot(dataset, 2, draw=5).ids
@@ -171,7 +171,7 @@ def test_draws_and_chosen_classes_are_the_same(tmp_path: Path) -> None:
         ShardsDataset(tmp_path / "shards", "train", ["wasp"])
 
 
-def test_generated_pictures_are_stored_without_loss(tmp_path: Path) -> None:
+def test_generated_images_are_stored_without_loss(tmp_path: Path) -> None:
     scenes = create_dataset("scenes", None, "train", size=40, length=6)
     found = sharded(tmp_path, scenes)
     assert same_samples(found, scenes)
@@ -179,34 +179,34 @@ def test_generated_pictures_are_stored_without_loss(tmp_path: Path) -> None:
     assert found.file(0)[0] == "png"
 
 
-def test_smaller_pictures_have_their_boxes_with_them(tmp_path: Path) -> None:
-    dataset = photographs(tmp_path / "photos")
+def test_smaller_images_have_their_boxes_with_them(tmp_path: Path) -> None:
+    dataset = make_images(tmp_path / "photos")
     found = sharded(tmp_path / "shards", dataset, resize=22)
     for number, sample in enumerate(dataset):
         height = 20 + number
         if height <= 22 or number == BROKEN:  # as it is
             assert found.file(number)[1] == sample.path.read_bytes()
             continue
-        picture = found.image(number)
+        image = found.image(number)
         width = round(31 * 22 / height)
-        assert picture.size == (width, 22)
+        assert image.size == (width, 22)
         assert found[number].boxes == pytest.approx(sample.boxes * ([width / 31, 22 / height] * 2))
-        whole = np.asarray(dataset.image(number).resize(picture.size, Image.Resampling.BILINEAR), np.float64)
-        assert np.abs(np.asarray(picture) - whole).mean() < 4  # of noise, which JPEG likes least
+        whole = np.asarray(dataset.image(number).resize(image.size, Image.Resampling.BILINEAR), np.float64)
+        assert np.abs(np.asarray(image) - whole).mean() < 4  # of noise, which JPEG likes least
     assert found.file(7)[0] == "jpg"
     assert found[7].id == "7.gif"
 
 
 def test_shards_of_shards_are_the_same_to_the_last_byte(tmp_path: Path) -> None:
-    found = sharded(tmp_path / "shards", photographs(tmp_path / "photos"))
+    found = sharded(tmp_path / "shards", make_images(tmp_path / "photos"))
     again = sharded(tmp_path / "again", found)
     assert same_samples(again, found)
     contents = [[again.file(n)[1], found.file(n)[1]] for n in range(8)]
     assert all(one == other for one, other in contents)
 
 
-def test_what_is_made_of_the_pictures_depends_on_the_shard(tmp_path: Path) -> None:
-    found = sharded(tmp_path / "shards", photographs(tmp_path / "photos"))
+def test_what_is_made_of_the_images_depends_on_the_shard(tmp_path: Path) -> None:
+    found = sharded(tmp_path / "shards", make_images(tmp_path / "photos"))
     prints = [found.fingerprint(number) for number in range(8)]
     assert len(set(prints)) == 8
     assert found.subset([3]).fingerprint(0) == prints[3]
@@ -224,7 +224,7 @@ def dying(folder: Path, after: int, limit: int | None) -> None:
         shard_writing.refuse_unwritable = lambda _: None
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     try:
-        write_shards(photographs(folder / "photos"), folder / "shards/train", SMALL, {"of": "a test"}, progress=items)
+        write_shards(make_images(folder / "photos"), folder / "shards/train", SMALL, {"of": "a test"}, progress=items)
     except OSError as error:
         (folder / "said").write_text(str(error))
 
@@ -244,7 +244,7 @@ def test_after_a_kill_the_rest_is_written(tmp_path: Path) -> None:
         ShardsDataset(tmp_path / "shards", "train")
     before = {path: path.stat().st_mtime_ns for path in folder.glob("0*.tar")}
     assert before
-    samples = [replace(one, path=tmp_path / "photos" / one.path.name) for one in photographs(tmp_path / "other")]
+    samples = [replace(one, path=tmp_path / "photos" / one.path.name) for one in make_images(tmp_path / "other")]
     dataset = ImageDataset("train", ["ant", "bee, or wasp"], samples)
     found = sharded(tmp_path / "shards", dataset)
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -264,7 +264,7 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
 
 
 def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
-    dataset = photographs(tmp_path / "photos")
+    dataset = make_images(tmp_path / "photos")
     sharded(tmp_path / "shards", dataset)
     with pytest.raises(FileExistsError, match="train holds shards already; give another --out, or remove it"):
         sharded(tmp_path / "shards", dataset)
@@ -289,7 +289,7 @@ def test_sizes_that_cannot_be(flag: str, value: str, tmp_path: Path, capsys: pyt
 
 
 def test_a_file_that_cannot_be_read_ends_the_writing(tmp_path: Path) -> None:
-    dataset = photographs(tmp_path / "photos")
+    dataset = make_images(tmp_path / "photos")
     dataset[3].path.unlink()
     for workers in (0, 1):
         with pytest.raises(ValueError, match=r"^\S+3\.jpg cannot be read \(.*No such file.*\); mend or remove it$"):
@@ -332,25 +332,25 @@ BREAKS: list[tuple[str, Callable[[Path], Any], str]] = [
     ("shards.json", cut, r"shards\.json is damaged \(.*\); copy it again"),
     ("shards.json", lambda path: path.write_text("[]"), r"shards\.json is damaged"),
     ("shards.json", lambda path: path.write_text('{"format": 9}'), r"damaged \(another format than 1"),
-    ("shards.json", lambda path: describe(path.parents[1], shards=1), r"hold \d photographs, shards\.json says 8"),
+    ("shards.json", lambda path: describe(path.parents[1], shards=1), r"hold \d images, shards\.json says 8"),
     ("shards.json", lambda path: describe(path.parents[1], shards=99), r"0000\d\.tar is missing"),
     ("shards.json", lambda path: describe(path.parents[1], classes=["ant"]), r"class number 1, but .*names 1 class"),
     ("shards.json", lambda path: describe(path.parents[1], classes=["ant", "ant"]), r"no two alike; correct 'ant'"),
-    ("shards.json", lambda path: describe(path.parents[1], photographs="8"), r"photographs must be a number"),
+    ("shards.json", lambda path: describe(path.parents[1], images="8"), r"images must be a number"),
 ]
 
 
 @pytest.mark.parametrize(("name", "break_", "message"), BREAKS, ids=range(len(BREAKS)))
 def test_what_is_broken_is_named(name: str, break_: Callable[[Path], Any], message: str, tmp_path: Path) -> None:
-    sharded(tmp_path, photographs(tmp_path / "photos"))
+    sharded(tmp_path, make_images(tmp_path / "photos"))
     path = tmp_path / "train" / name
     break_(path)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         ShardsDataset(tmp_path, "train")
 
 
-def test_a_shard_that_is_cut_short_meanwhile_is_an_unreadable_picture(tmp_path: Path) -> None:
-    found = sharded(tmp_path, photographs(tmp_path / "photos"))
+def test_a_shard_that_is_cut_short_meanwhile_is_an_unreadable_image(tmp_path: Path) -> None:
+    found = sharded(tmp_path, make_images(tmp_path / "photos"))
     tar = tmp_path / "train/00000.tar"
     tar.write_bytes(tar.read_bytes()[:600])
     with pytest.raises(ValueError, match=r"00000\.tar is cut short; copy it again"):
@@ -358,9 +358,9 @@ def test_a_shard_that_is_cut_short_meanwhile_is_an_unreadable_picture(tmp_path: 
 
 
 def test_splits_with_other_classes_are_refused(tmp_path: Path) -> None:
-    train = photographs(tmp_path / "photos")
+    train = make_images(tmp_path / "photos")
     sharded(tmp_path, train)
-    others = photographs(tmp_path / "more", "val")
+    others = make_images(tmp_path / "more", "val")
     others.classes = ("ant", "cat")
     with pytest.raises(
         ValueError, match=r"val/shards\.json and .*train/shards\.json have other classes.*bee, or wasp, cat\): write"
@@ -447,14 +447,14 @@ def link() -> tarfile.TarInfo:
         ({"/x.jpg": b"", "/x.cls": b"0"}, r"member '/x\.jpg' is no plain file"),
         ({"a/../../x.jpg": b""}, r"member 'a/\.\./\.\./x\.jpg' is no plain file"),
         ({"x.jpg": link(), "x.cls": b"0"}, r"member 'x\.jpg' is no plain file"),
-        ({"x.jpg": b""}, r"x needs one picture and its class, x\.cls; there is x\.jpg"),
-        ({"x.jpg": b"", "y.cls": b"0"}, r"x needs one picture and its class"),
+        ({"x.jpg": b""}, r"x needs one image and its class, x\.cls; there is x\.jpg"),
+        ({"x.jpg": b"", "y.cls": b"0"}, r"x needs one image and its class"),
         ({"x.jpg": b"", "x.png": b"", "x.cls": b"0"}, r"there is x\.jpg, x\.png, x\.cls"),
         ({"x.jpg": b"", "x.cls": b"cat"}, r"x\.cls must hold the number of a class, from 0; it holds b'cat'"),
         ({"x.jpg": b"", "x.cls": b"-1"}, r"it holds b'-1'"),
         ({"x.jpg": b"", "x.cls": b"9" * 12}, r"it holds b'999999999999'"),
-        ({"x.txt": b""}, r"a\.tar holds no picture; expected members KEY\.jpg and KEY\.cls"),
-        ({}, r"a\.tar holds no picture"),
+        ({"x.txt": b""}, r"a\.tar holds no image; expected members KEY\.jpg and KEY\.cls"),
+        ({}, r"a\.tar holds no image"),
     ],
 )
 def test_tars_that_are_not_as_expected(members: dict[str, Any], message: str, tmp_path: Path) -> None:

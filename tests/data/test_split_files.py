@@ -1,4 +1,4 @@
-"""The referee's split files, and reading tables in general."""
+"""the `wsol-eval` evaluator's split files, and reading tables in general."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def test_windows_lines_blank_lines_and_a_byte_order_mark_do_no_harm(tmp_path: Pa
     [
         ({"class_labels": "a/1.jpg,zero\n"}, r"class_labels.txt, line 1: 'zero' is not a whole number; correct it"),
         ({"class_labels": "a/1.jpg\n"}, r"class_labels.txt, line 1: expected 2 values, got 'a/1.jpg'; correct it"),
-        ({"class_labels": "a/1.jpg,0\n"}, r"class_labels.txt has no line for 2 listed pictures: b/2.jpg, b/3, left"),
+        ({"class_labels": "a/1.jpg,0\n"}, r"class_labels.txt has no line for 2 listed images: b/2.jpg, b/3, left"),
         ({"localization": "a/1.jpg,1,2,x,4\n"}, r"localization.txt, line 1: 'x' is not a number; correct it"),
         ({"localization": "a/1.jpg,1,2,3,4\nb/2.jpg,1\n"}, r"localization.txt, line 2: expected 5 values, got 'b/2"),
         ({"image_sizes": "a/1.jpg,1.5,2\n"}, r"image_sizes.txt, line 1: '1.5' is not a whole number"),
-        ({"image_ids": "a/1.jpg\na/1.jpg\n"}, r"image_ids.txt lists pictures more than once \(1\): a/1.jpg;"),
-        ({"image_ids": "a/1.jpg\n.\\a\\1.jpg\n"}, r"image_ids.txt lists pictures more than once \(1\): a/1.jpg;"),
+        ({"image_ids": "a/1.jpg\na/1.jpg\n"}, r"image_ids.txt lists images more than once \(1\): a/1.jpg;"),
+        ({"image_ids": "a/1.jpg\n.\\a\\1.jpg\n"}, r"image_ids.txt lists images more than once \(1\): a/1.jpg;"),
     ],
 )
 def test_a_damaged_line_is_named(tmp_path: Path, changed: dict[str, str], message: str) -> None:

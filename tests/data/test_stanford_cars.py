@@ -32,7 +32,7 @@ def _devkit(root: Path, labels_beside: bool = True) -> Path:
             _row(box, **{"class": np.uint8(label), "fname": f"0000{number}.jpg"})
             for number, (box, label) in enumerate(zip(BOXES[split], LABELS[split], strict=True), start=1)
         ]
-        build.pictures(root / f"cars_{split}", ["00001.jpg", "00002.jpg"])
+        build.images(root / f"cars_{split}", ["00001.jpg", "00002.jpg"])
         place = root if split == "test" and labels_beside else root / "devkit"
         name = f"cars_{split}_annos{'_withlabels' if split == 'test' else ''}.mat"
         build.mat(place / name, annotations=build.structures(rows))
@@ -47,7 +47,7 @@ def _one_file(root: Path) -> Path:
             name = f"car_ims/{len(rows) + 1:06}.jpg"
             flag = np.uint8(split == "test")
             rows.append(_row(box, relative_im_path=name, **{"class": np.uint8(label), "test": flag}))
-            build.picture(root / name)
+            build.image(root / name)
     build.mat(root / "cars_annos.mat", annotations=build.structures(rows), class_names=np.array([CLASSES], object))
     return root
 
@@ -68,7 +68,7 @@ def test_boxes_count_from_1_and_become_half_open(tmp_path: Path, split: str, lay
     first = {"devkit": f"cars_{split}/00001.jpg", "one file": f"car_ims/00000{1 if split == 'test' else 3}.jpg"}
     assert cars[0].id == first["one file" if layout == "one file" else "devkit"]
     empty = 2 if split == "test" else 1
-    reason = f"is a class without a picture in the {split} split"
+    reason = f"is a class without an image in the {split} split"
     assert [(problem.id, problem.reason) for problem in cars.check()] == [(CLASSES[empty], reason)]
 
 
@@ -97,10 +97,10 @@ def test_only_the_split_that_is_used_is_needed(tmp_path: Path) -> None:
         StanfordCarsDataset(tmp_path, "train")
 
 
-def test_absent_pictures_are_named(tmp_path: Path) -> None:
+def test_absent_images_are_named(tmp_path: Path) -> None:
     _devkit(tmp_path)
     (tmp_path / "cars_test/00001.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of the 2 pictures of stanford_cars test .*: cars_test/00001.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"1 of the 2 images of stanford_cars test .*: cars_test/00001.jpg"):
         StanfordCarsDataset(tmp_path, "test")
     assert StanfordCarsDataset(tmp_path, "test", missing="skip").skipped == ("cars_test/00001.jpg",)
 
@@ -114,7 +114,7 @@ def test_damaged_annotations_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         StanfordCarsDataset(tmp_path, "train")
     build.mat(path, annotations=build.structures([{**row, "class": 1}] * 2))
-    with pytest.raises(ValueError, match=r"train_annos.mat lists pictures more than once \(1\): cars_train/00001.jpg"):
+    with pytest.raises(ValueError, match=r"train_annos.mat lists images more than once \(1\): cars_train/00001.jpg"):
         StanfordCarsDataset(tmp_path, "train")
     build.mat(path, annotations=build.structures([_row((1, 1, 2, 2), fname="00001.jpg")]))
     with pytest.raises(ValueError, match=r"train_annos.mat: annotations lack class; they have .*bbox_x1"):

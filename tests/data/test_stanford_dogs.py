@@ -29,7 +29,7 @@ def _list(path: Path, stems: list[str], labels: list[int]) -> Path:
 def _dogs(root: Path, lists: str = "lists") -> Path:
     for split in NUMBERS:
         stems = _stems(split)
-        build.pictures(root / "Images", [f"{stem}.jpg" for stem in stems])
+        build.images(root / "Images", [f"{stem}.jpg" for stem in stems])
         for stem in stems:
             build.voc(root / "Annotation" / stem, stem.split("/")[0][10:], BOXES[int(stem.rpartition("_")[2])])
         _list(root / lists / f"{split}_list.mat", stems, [1 + BREEDS.index(stem.split("/")[0]) for stem in stems])
@@ -38,7 +38,7 @@ def _dogs(root: Path, lists: str = "lists") -> Path:
 
 @pytest.mark.parametrize("lists", ["lists", ""])
 @pytest.mark.parametrize("place", ["", "stanford_dogs", "whatever"])
-def test_pictures_and_boxes_are_those_of_the_lists(tmp_path: Path, lists: str, place: str) -> None:
+def test_images_and_boxes_are_those_of_the_lists(tmp_path: Path, lists: str, place: str) -> None:
     _dogs(tmp_path / place, lists)
     train, test = create_dataset("stanford_dogs", tmp_path, "train"), create_dataset("stanford_dogs", tmp_path, "test")
     assert train.classes == test.classes == BREEDS
@@ -69,7 +69,7 @@ def test_half_unpacked_folders_are_named(tmp_path: Path) -> None:
     assert len(StanfordDogsDataset(root, "test")) == 2  # the train list is not needed
 
 
-def test_absent_pictures_and_annotations_are_named(tmp_path: Path) -> None:
+def test_absent_images_and_annotations_are_named(tmp_path: Path) -> None:
     root = _dogs(tmp_path)
     (root / "Annotation/n02085620-Chihuahua/n02085620_7").unlink()
     message = (
@@ -79,7 +79,7 @@ def test_absent_pictures_and_annotations_are_named(tmp_path: Path) -> None:
         StanfordDogsDataset(root, "train")
     shutil.rmtree(root / "Annotation/n02085620-Chihuahua")
     shutil.rmtree(root / "Images/n02085620-Chihuahua")
-    with pytest.raises(FileNotFoundError, match=r"2 of the 4 pictures of stanford_dogs train are not in .*Images"):
+    with pytest.raises(FileNotFoundError, match=r"2 of the 4 images of stanford_dogs train are not in .*Images"):
         StanfordDogsDataset(root, "train")
     assert len(StanfordDogsDataset(root, "train", [BREEDS[1]])) == 2
     skipped = StanfordDogsDataset(root, "train", missing="skip")
@@ -97,7 +97,7 @@ def test_an_annotation_without_an_object_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stems", "labels", "message"),
     [
-        (["a/1", "a/1"], [1, 1], r"train_list.mat lists pictures more than once \(1\): a/1.jpg"),
+        (["a/1", "a/1"], [1, 1], r"train_list.mat lists images more than once \(1\): a/1.jpg"),
         (["a/1", "b/2"], [1, 1], r"train_list.mat: label 1 is both a and b"),
         (["a/1", "b/2"], [1], r"train_list.mat: its columns have lengths \[2, 2, 1\]"),
     ],

@@ -50,7 +50,7 @@ def test_a_split_is_the_same_every_time_and_another_for_another_seed() -> None:
     assert splits[0][:4] == ["ant/2.jpg", "ant/4.jpg", "ant/6.jpg", "ant/8.jpg"]  # on any machine
 
 
-def test_leaving_out_a_class_moves_no_picture_of_another() -> None:
+def test_leaving_out_a_class_moves_no_image_of_another() -> None:
     both, one = _dataset({"ant": 30, "bee": 30}), _dataset({"bee": 30})
     held_out = {sample.id for sample in stratified_split(both, 0.4)[1] if sample.id.startswith("bee")}
     assert held_out == {sample.id for sample in stratified_split(one, 0.4)[1]}
@@ -63,7 +63,7 @@ def test_fractions_out_of_range_are_refused(fractions: list[float]) -> None:
 
 
 def test_scarce_classes_are_named() -> None:
-    with pytest.raises(ValueError, match=r"every class in all 2 parts: bee with 1; add pictures, or choose .*\[0.2\]"):
+    with pytest.raises(ValueError, match=r"every class in all 2 parts: bee with 1; add images, or choose .*\[0.2\]"):
         stratified_split(_dataset({"ant": 5, "bee": 1}), 0.2)
     with pytest.raises(ValueError, match="every class in all 3 parts: bee with 2"):
         stratified_indices(list("abcde"), ["ant"] * 3 + ["bee"] * 2, [0.1, 0.1])
@@ -93,13 +93,13 @@ def test_draws_differ_are_nested_and_do_not_hang_together() -> None:
     alone = {sample.id for sample in few_shot(_dataset({"bee": 30}), 3, 4)}
     assert alone == {id_ for id_ in draws[4] if id_.startswith("bee")}
     counts = [sum(f"ant/{number}.jpg" in drawn for drawn in draws) for number in range(30)]
-    assert max(counts) <= 5  # no picture is drawn again and again
+    assert max(counts) <= 5  # no image is drawn again and again
 
 
 def test_more_than_there_are_and_less_than_one() -> None:
     dataset = _dataset({"ant": 2, "bee": 5, "cat": 3})
     with pytest.raises(
-        ValueError, match="asks for 4 pictures of each class; .* has fewer of these: ant with 2, cat with 3"
+        ValueError, match="asks for 4 images of each class; .* has fewer of these: ant with 2, cat with 3"
     ):
         few_shot(dataset, 4)
     with pytest.raises(ValueError, match=r"data\.per_class must be at least 1; got 0"):

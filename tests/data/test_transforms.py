@@ -19,7 +19,7 @@ from tokenloc.data import Preprocessing, read_image, transforms
 HALF = (0.5, 0.5, 0.5)
 
 
-def _picture(size: tuple[int, int] = (50, 37)) -> Image.Image:
+def _image(size: tuple[int, int] = (50, 37)) -> Image.Image:
     small = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
     return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
 
@@ -40,38 +40,38 @@ def test_the_centre_crop_is_that_of_the_fixtures(parity_dir: Path, shared_dir: P
 def test_pixels_are_those_of_pillow(kind: str, interpolation: str) -> None:
     """The oracle: Pillow's resize, a slice, and arithmetic."""
     preprocessing = Preprocessing((20, 30), (26, 37), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), interpolation)
-    tensor, frame = transforms.evaluation_transform(preprocessing, "crop" if kind == "crop" else "resize")(_picture())
+    tensor, frame = transforms.evaluation_transform(preprocessing, "crop" if kind == "crop" else "resize")(_image())
     method = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[interpolation]
-    resized = np.asarray(_picture().resize((26, 37) if kind == "crop" else (20, 30), method))
+    resized = np.asarray(_image().resize((26, 37) if kind == "crop" else (20, 30), method))
     if kind == "crop":
         top, left = round((37 - 30) / 2), round((26 - 20) / 2)
         resized = resized[top : top + 30, left : left + 20]
     expected = (resized / 255 - preprocessing.mean) / preprocessing.std
     assert tensor.shape == (3, 30, 20)
     np.testing.assert_allclose(tensor.numpy().transpose(1, 2, 0), expected, atol=1e-5)
-    assert frame.network_size == (20, 30)
+    assert frame.input_size == (20, 30)
     assert frame.original_size == (50, 37)
 
 
 @pytest.mark.parametrize("kind", ["crop", "resize"])
 def test_the_frame_says_where_a_mark_lands(kind: str) -> None:
     """A white rectangle's box, mapped by the frame, is where the transform put it."""
-    picture = Image.new("RGB", (401, 299))
-    picture.paste((255, 255, 255), (150, 80, 230, 190))
+    image = Image.new("RGB", (401, 299))
+    image.paste((255, 255, 255), (150, 80, 230, 190))
     preprocessing = Preprocessing((96, 64), (110, 80), HALF, HALF)
-    tensor, frame = transforms.evaluation_transform(preprocessing, "crop" if kind == "crop" else "resize")(picture)
+    tensor, frame = transforms.evaluation_transform(preprocessing, "crop" if kind == "crop" else "resize")(image)
     rows, columns = np.nonzero(tensor[0].numpy() > 0)
     found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-    np.testing.assert_allclose(frame.to_network([[150, 80, 230, 190]])[0], found, atol=0.6)
+    np.testing.assert_allclose(frame.to_input([[150, 80, 230, 190]])[0], found, atol=0.6)
 
 
 def test_training_crops_and_mirrors_at_random() -> None:
     preprocessing = Preprocessing((20, 30), (26, 37), HALF, HALF)
     transform = transforms.train_transform(preprocessing)
     torch.manual_seed(3)
-    tensors = [transform(_picture()) for _ in range(64)]
+    tensors = [transform(_image()) for _ in range(64)]
     assert {tuple(tensor.shape) for tensor in tensors} == {(3, 30, 20)}
-    resized = np.asarray(_picture().resize((26, 37), Image.Resampling.BILINEAR)).transpose(2, 0, 1) / 127.5 - 1
+    resized = np.asarray(_image().resize((26, 37), Image.Resampling.BILINEAR)).transpose(2, 0, 1) / 127.5 - 1
     seen = set()
     for tensor in tensors:
         for mirrored, top, left in np.ndindex(2, 8, 7):
@@ -80,11 +80,11 @@ def test_training_crops_and_mirrors_at_random() -> None:
                 seen.add((mirrored, top, left))
                 break
         else:
-            pytest.fail("a training picture is no crop of the resized picture")
+            pytest.fail("a training image is no crop of the resized image")
     assert {mirrored for mirrored, _, _ in seen} == {0, 1}
     assert len(seen) > 30
     torch.manual_seed(3)
-    torch.testing.assert_close(transform(_picture()), tensors[0], rtol=0, atol=0)
+    torch.testing.assert_close(transform(_image()), tensors[0], rtol=0, atol=0)
 
 
 def test_numbers_are_torchvisions_to_the_last_bit() -> None:
@@ -106,9 +106,9 @@ def test_preprocessing_survives_json() -> None:
 
 def test_the_evaluation_transform_can_be_sent_to_workers() -> None:
     transform = transforms.evaluation_transform(Preprocessing((20, 30), (26, 37)), "crop")
-    tensor, frame = pickle.loads(pickle.dumps(transform))(_picture())
-    torch.testing.assert_close(tensor, transform(_picture())[0], rtol=0, atol=0)
-    assert frame == transform(_picture())[1]
+    tensor, frame = pickle.loads(pickle.dumps(transform))(_image())
+    torch.testing.assert_close(tensor, transform(_image())[0], rtol=0, atol=0)
+    assert frame == transform(_image())[1]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A person's home, made once: photographs, datasets, and a trained run for the pages that begin with one."""
+"""A person's home, made once: images, datasets, and a trained run for the pages that begin with one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRAINED = (FOLDER, *(f"tokenloc train --config recipes/cub10/{method}.yaml" for 
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make the folder that the pages' commands are given in, with all they expect there; tests must not change it."""
     work = tmp_path_factory.mktemp("home") / "work"
-    trees.own_photographs(work)
+    trees.own_images(work)
     trees.datasets(work / "datasets")
     trees.cub(work.parent / "shared/data/cub10/CUB_200_2011")
     shutil.copytree(REPOSITORY / "recipes", work / "recipes")

@@ -28,10 +28,10 @@ def test_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "run/checkpoints/best.ckpt" in printed
     assert "whole-image box: GT-known 0.0" in printed
     assert "['label-studio.json', 'label-studio.xml']" in printed
-    pictures = [
+    images = [
         output for cell in notebook.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})
     ]
-    assert len(pictures) == 5
+    assert len(images) == 5
 
 
 def test_notebook_is_stored_without_outputs() -> None:

@@ -1,4 +1,4 @@
-"""The folders that the pages speak of, small: photographs by class, and each dataset in its official layout."""
+"""The folders that the pages speak of, small: images by class, and each dataset in its official layout."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ CLASSES = ("bird", "cat", "dog")
 SIZE = (60, 48)
 
 
-def photographs(folder: Path, classes: tuple[str, ...], count: int, split: str) -> list[tuple[Path, list[float]]]:
-    """Write scenes as photographs, ``count`` of each class, into a folder for each; return paths and boxes."""
+def images(folder: Path, classes: tuple[str, ...], count: int, split: str) -> list[tuple[Path, list[float]]]:
+    """Write scenes as images, ``count`` of each class, into a folder for each; return paths and boxes."""
     scenes = create_dataset("scenes", None, split, size=SIZE, length=6 * count)
     written = []
     for index, sample in enumerate(scenes):
@@ -31,16 +31,16 @@ def photographs(folder: Path, classes: tuple[str, ...], count: int, split: str) 
     return written
 
 
-def own_photographs(home: Path) -> None:
-    """Write what a person has: PHOTOS by class, PICTURES unsorted, and CHECKED with its boxes in corrected.json."""
-    photographs(home / "PHOTOS", CLASSES, 8, "train")
-    for path, _ in photographs(home / "sorted", CLASSES, 1, "val"):
-        (home / "PICTURES").mkdir(exist_ok=True)
-        path.rename(home / "PICTURES" / path.name)
-    Image.open(next((home / "PICTURES").iterdir())).save(home / "photo.jpg")
+def own_images(home: Path) -> None:
+    """Write what a person has: PHOTOS by class, IMAGES unsorted, and CHECKED with its boxes in corrected.json."""
+    images(home / "PHOTOS", CLASSES, 8, "train")
+    for path, _ in images(home / "sorted", CLASSES, 1, "val"):
+        (home / "IMAGES").mkdir(exist_ok=True)
+        path.rename(home / "IMAGES" / path.name)
+    Image.open(next((home / "IMAGES").iterdir())).save(home / "photo.jpg")
     checked = [
-        *photographs(home / "CHECKED/val", CLASSES, 2, "val"),
-        *photographs(home / "CHECKED/test", CLASSES, 2, "test"),
+        *images(home / "CHECKED/val", CLASSES, 2, "val"),
+        *images(home / "CHECKED/test", CLASSES, 2, "test"),
     ]
     tasks = [task(path.relative_to(home).as_posix(), path.parent.name, box) for path, box in checked]
     (home / "corrected.json").write_text(json.dumps(tasks))
@@ -55,7 +55,7 @@ def task(name: str, label: str, box: list[float]) -> dict[str, Any]:
 
 
 def cub(folder: Path) -> None:
-    """Write the ten classes of recipes/cub10: of each two photographs for training and one for the test, with masks."""
+    """Write the ten classes of recipes/cub10: of each two images for training and one for the test, with masks."""
     classes = yaml.safe_load((REPOSITORY / "recipes/cub10/_data.yaml").read_text())["classes"]
     scenes = create_dataset("scenes", None, "train", size=SIZE, length=3 * len(classes))
     names, boxes = [], []
@@ -82,15 +82,15 @@ def cub(folder: Path) -> None:
 def imagenet(folder: Path) -> None:
     """Write val of ILSVRC with XML, and val2 beside it."""
     for stem, wnid in (("ILSVRC2012_val_00000001", "n01443537"), ("ILSVRC2012_val_00000002", "n01440764")):
-        build.picture(folder / "val" / f"{stem}.JPEG")
+        build.image(folder / "val" / f"{stem}.JPEG")
         build.voc(folder / "Annotations/CLS-LOC/val" / f"{stem}.xml", wnid, [(0, 1, 11, 7), (2, 2, 6, 6)])
-    build.pictures(folder / "val2", ["0/a.jpeg", "1/b.jpeg"])
+    build.images(folder / "val2", ["0/a.jpeg", "1/b.jpeg"])
 
 
 def openimages(folder: Path) -> None:
-    """Write the three splits of OpenImages30k, with a mask for each picture of val and test."""
+    """Write the three splits of OpenImages30k, with a mask for each image of val and test."""
     for split in ("train", "val", "test"):
-        build.picture(folder / split / "0bt_c3/0a.jpg")
+        build.image(folder / split / "0bt_c3/0a.jpg")
     for split in ("val", "test"):
         mask = np.zeros((build.SIZE[1], build.SIZE[0]), np.uint8)
         mask[2:5, 3:8] = 255
@@ -100,7 +100,7 @@ def openimages(folder: Path) -> None:
 def stanford_dogs(folder: Path) -> None:
     """Write a breed of Stanford Dogs."""
     stem = "n02085620-Chihuahua/n02085620_7"
-    build.picture(folder / "Images" / f"{stem}.jpg")
+    build.image(folder / "Images" / f"{stem}.jpg")
     build.voc(folder / "Annotation" / stem, "Chihuahua", [(0, 1, 11, 7)])
     lists = {"file_list": [f"{stem}.jpg"], "annotation_list": [stem], "labels": np.array([[1]], np.uint8)}
     for split in ("train", "test"):
@@ -112,15 +112,15 @@ def stanford_cars(folder: Path) -> None:
     corners = {name: np.uint8(value) for name, value in zip(("x1", "y1", "x2", "y2"), (1, 1, 12, 8), strict=True)}
     row = {f"bbox_{name}": value for name, value in corners.items()} | {"class": np.uint8(1), "fname": "00001.jpg"}
     for split, place in (("train", "devkit/cars_train_annos.mat"), ("test", "cars_test_annos_withlabels.mat")):
-        build.picture(folder / f"cars_{split}" / "00001.jpg")
+        build.image(folder / f"cars_{split}" / "00001.jpg")
         build.mat(folder / place, annotations=build.structures([row]))
     build.mat(folder / "devkit/cars_meta.mat", class_names=np.array([["Acura RL Sedan 2012"]], object))
 
 
 def fgvc_aircraft(folder: Path) -> None:
-    """Write a photograph of each split of FGVC-Aircraft."""
+    """Write an image of each split of FGVC-Aircraft."""
     numbers = {"train": "0034309", "val": "0034958", "test": "1025794"}
-    build.pictures(folder / "images", [f"{number}.jpg" for number in numbers.values()], (30, 50))
+    build.images(folder / "images", [f"{number}.jpg" for number in numbers.values()], (30, 50))
     build.text(folder / "images_box.txt", [f"{number} 2 3 20 25" for number in numbers.values()])
     for plural, level in (("variants", "variant"), ("families", "family"), ("manufacturers", "manufacturer")):
         build.text(folder / f"{plural}.txt", ["Boeing 737"])

@@ -32,7 +32,7 @@ def found(
         class_index=index,
         score=score,
         boxes=corners,
-        trust=score / np.arange(2.0, 2 + len(corners)),
+        confidence=score / np.arange(2.0, 2 + len(corners)),
         map=np.ones((2, 2), np.float32),
         mask=np.ones((2, 2), bool),
         threshold=0.2,

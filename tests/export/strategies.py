@@ -14,7 +14,7 @@ NAMES = TEXTS.map(str.strip).filter(lambda text: text and not text.startswith(".
 
 @st.composite
 def localizations(draw: st.DrawFn) -> tuple[list[Localization], tuple[str, ...]]:
-    """Return localizations of pictures 000/NAME.jpg and so on, and the classes."""
+    """Return localizations of images 000/NAME.jpg and so on, and the classes."""
     classes = tuple(draw(st.lists(NAMES, min_size=1, max_size=4, unique=True)))
     names = draw(st.lists(NAMES, max_size=4))
     return [_one(draw, f"{number:03}/{name}.jpg", classes) for number, name in enumerate(names)], classes
@@ -31,6 +31,6 @@ def _one(draw: st.DrawFn, source: str, classes: tuple[str, ...]) -> Localization
 
 
 def _span(draw: st.DrawFn, side: int) -> tuple[float, float]:
-    """Return two edges that are at least a 224th of the side apart, as those of a network's pixels are."""
+    """Return two edges that are at least a 224th of the side apart, as those of a input pixels are."""
     start = draw(st.floats(0, side * 223 / 224))
     return start, draw(st.floats(min(side, start + side / 224), side))

@@ -73,7 +73,7 @@ def test_an_interruption_leaves_nothing_or_what_was_there(name: str, tmp_path: P
 
 
 @pytest.mark.parametrize("name", list_formats())
-def test_no_picture_at_all(name: str, tmp_path: Path) -> None:
+def test_no_image_at_all(name: str, tmp_path: Path) -> None:
     (path, *_) = FORMATS[name].write([], (), tmp_path)
     assert FORMATS[name].read(path) == []
 
@@ -97,7 +97,7 @@ def test_classes_in_another_order_are_refused(name: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", STREAMED)
-def test_several_classes_in_one_picture(name: str, tmp_path: Path) -> None:
+def test_several_classes_in_one_image(name: str, tmp_path: Path) -> None:
     both = [found("a.jpg", [[0, 0, 5, 5]], 0, score=0.9), found("a.jpg", [[1, 1, 8, 8], [2, 2, 3, 3]], 3, score=0.1)]
     (path, *_) = FORMATS[name].write([both], CLASSES, tmp_path)
     (annotation,) = FORMATS[name].read(path)
@@ -137,7 +137,7 @@ def test_unknown_format(tmp_path: Path) -> None:
         writing(["cocoa"], Destination(tmp_path, CLASSES))
 
 
-def test_pictures_are_named_relative_to_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_named_relative_to_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     destination = Destination(tmp_path, CLASSES, Path("photos"))
     assert destination.name_of("photos/a/x.jpg") == "a/x.jpg"

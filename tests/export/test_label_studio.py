@@ -26,10 +26,10 @@ def written(folder: Path, classes: tuple[str, ...] = CLASSES, **options: Any) ->
 def check_region(region: dict[str, Any], configuration: ElementTree.Element) -> None:
     """As https://labelstud.io/guide/predictions says of rectanglelabels, against the project's configuration."""
     labels = {label.get("value") for label in configuration.iter("Label")}
-    (control,), (picture,) = configuration.iter("RectangleLabels"), configuration.iter("Image")
+    (control,), (image,) = configuration.iter("RectangleLabels"), configuration.iter("Image")
     assert region["type"] == "rectanglelabels"
     assert region["from_name"] == control.get("name")
-    assert region["to_name"] == control.get("toName") == picture.get("name")
+    assert region["to_name"] == control.get("toName") == image.get("name")
     assert region["image_rotation"] == 0
     assert type(region["original_width"]) is type(region["original_height"]) is int
     value = region["value"]
@@ -45,10 +45,10 @@ def check_region(region: dict[str, Any], configuration: ElementTree.Element) -> 
 def test_tasks_are_as_published_and_fit_the_configuration(tmp_path: Path) -> None:
     tasks, configuration = written(tmp_path, model_version="tokenloc sat")
     assert [len(task["predictions"][0]["result"]) for task in tasks] == [2, 0, 1]
-    (picture,) = configuration.iter("Image")
+    (image,) = configuration.iter("Image")
     for task in tasks:
         assert set(task) == {"data", "predictions"}
-        assert picture.get("value") == "$" + next(iter(task["data"]))
+        assert image.get("value") == "$" + next(iter(task["data"]))
         (prediction,) = task["predictions"]
         assert prediction["model_version"] == "tokenloc sat"
         assert 0 <= prediction["score"] <= 1
@@ -63,7 +63,7 @@ def test_tasks_are_sorted_by_the_trust_of_their_first_box(tmp_path: Path) -> Non
     assert [region["score"] for region in tasks[0]["predictions"][0]["result"]] == [0.75, 0.75]
 
 
-def test_percent_of_the_picture(tmp_path: Path) -> None:
+def test_percent_of_the_image(tmp_path: Path) -> None:
     tasks, _ = written(tmp_path)
     value = tasks[0]["predictions"][0]["result"][0]["value"]
     assert [value[key] for key in PERCENT] == [12.8125, 13.75, 62.1875, 61.5625]

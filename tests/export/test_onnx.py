@@ -24,18 +24,19 @@ from tokenloc.cli import main
 from tokenloc.data import Preprocessing, create_dataset, read_image, transforms
 from tokenloc.export import onnx_graph
 from tokenloc.export.onnx_graph import METADATA, export_onnx
-from tokenloc.methods import METHODS, Method, ModelConfig, create_model, list_methods
-from tokenloc.training.checkpoint import Card, Threshold
+from tokenloc.methods import METHODS, Method, ModelConfig, list_methods
+from tokenloc.models import create_model
+from tokenloc.models.checkpoint import ModelMetadata, Threshold
 
 CLASSES = ("bird", 'cat, "big" 🐦', "dog")
 GRAPHS = [name for name in list_methods() if METHODS[name].is_graph]
 SMALL = Preprocessing(size=(48, 32), resize=(56, 40), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
 
 
-def tiny(method: str) -> tuple[Method, Card]:
+def tiny(method: str) -> tuple[Method, ModelMetadata]:
     depth = 4 if method == "sat" else 2
     model = create_model(method, "vit_tiny_patch16_224", 3, False, (32, 48), {**TINY_VIT, "depth": depth})
-    return model.eval(), Card(model.config, CLASSES, SMALL, Threshold(0.35, "by hand"))
+    return model.eval(), ModelMetadata(model.config, CLASSES, SMALL, Threshold(0.35, "by hand"))
 
 
 def run_onnx(path: Path, pixels: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
@@ -43,8 +44,8 @@ def run_onnx(path: Path, pixels: np.ndarray[Any, Any]) -> list[np.ndarray[Any, A
     return list(session.run(None, {"pixels": pixels}))
 
 
-def pixels_of(pictures: list[Image.Image], size: tuple[int, int]) -> np.ndarray[Any, Any]:
-    return np.stack([np.asarray(picture.resize(size, Image.Resampling.BILINEAR)) for picture in pictures])
+def pixels_of(images: list[Image.Image], size: tuple[int, int]) -> np.ndarray[Any, Any]:
+    return np.stack([np.asarray(image.resize(size, Image.Resampling.BILINEAR)) for image in images])
 
 
 def scenes(count: int) -> list[Image.Image]:
@@ -65,26 +66,26 @@ def test_which_methods_are_graphs() -> None:
     assert GRAPHS == ["cam", "lctr", "sat", "scm", "tscam"]
 
 
-def assert_as_torch(path: Path, model: Method, preprocessing: Preprocessing, pictures: list[Image.Image]) -> None:
-    """From pictures on: torch's way goes through tokenloc's own preprocessing, the file's does not."""
+def assert_as_torch(path: Path, model: Method, preprocessing: Preprocessing, images: list[Image.Image]) -> None:
+    """From images on: torch's way goes through tokenloc's own preprocessing, the file's does not."""
     transform = transforms.evaluation_transform(preprocessing, "resize")
     with torch.no_grad():
-        images = torch.stack([transform(picture)[0] for picture in pictures])
-        logits, maps = model.localize(images, torch.arange(model.num_classes).expand(len(pictures), -1))
-    found = run_onnx(path, pixels_of(pictures, preprocessing.size))
+        images = torch.stack([transform(image)[0] for image in images])
+        logits, maps = model.localize(images, torch.arange(model.num_classes).expand(len(images), -1))
+    found = run_onnx(path, pixels_of(images, preprocessing.size))
     np.testing.assert_allclose(found[0], logits, atol=1e-4)
     np.testing.assert_allclose(found[1], maps, atol=1e-4 * float(maps.abs().max()))
 
 
 @pytest.mark.parametrize("method", GRAPHS)
 def test_the_maps_of_all_classes_are_torchs(method: str, tmp_path: Path) -> None:
-    model, card = tiny(method)
-    assert 0 <= export_onnx(model, card, tmp_path / "model.onnx", "all") < 1e-4
+    model, metadata = tiny(method)
+    assert 0 <= export_onnx(model, metadata, tmp_path / "model.onnx", "all") < 1e-4
     assert_as_torch(tmp_path / "model.onnx", model, SMALL, scenes(3))
 
 
 @pytest.mark.parametrize("method", GRAPHS)
-def test_real_weights_on_real_photographs(method: str, shared_dir: Path, tmp_path: Path) -> None:
+def test_real_weights_on_real_images(method: str, shared_dir: Path, tmp_path: Path) -> None:
     """Of the twelve blocks the first four, which are enough for SAT and export in a third of the time."""
     backbone, normalisation = create_backbone(
         "vit_tiny_patch16_224", shared_dir / "data/vit_tiny_patch16_224.safetensors"
@@ -92,8 +93,8 @@ def test_real_weights_on_real_photographs(method: str, shared_dir: Path, tmp_pat
     backbone.blocks, backbone.depth = backbone.blocks[:4], 4
     model = METHODS[method](backbone, 10).eval()
     preprocessing = Preprocessing(mean=normalisation.mean, std=normalisation.std)
-    card = Card(ModelConfig(method, backbone.name, 10), tuple("abcdefghij"), preprocessing)
-    assert 0 <= export_onnx(model, card, tmp_path / "model.onnx", "all") < 1e-4
+    metadata = ModelMetadata(ModelConfig(method, backbone.name, 10), tuple("abcdefghij"), preprocessing)
+    assert 0 <= export_onnx(model, metadata, tmp_path / "model.onnx", "all") < 1e-4
     files = sorted((shared_dir / "data/cub10").rglob("*.jpg"))[::40]
     assert len(files) > 5
     assert_as_torch(tmp_path / "model.onnx", model, preprocessing, [read_image(file) for file in files])
@@ -145,8 +146,8 @@ def test_registers_and_rotary_positions(
 ) -> None:
     side = 56 if "patch14" in backbone else 64
     model = create_model("tscam", backbone, 3, False, side, options).eval()
-    card = Card(model.config, CLASSES, Preprocessing(size=(side, side), resize=(side, side)))
-    assert 0 <= export_onnx(model, card, tmp_path / "model.onnx", "all") < 1e-4
+    metadata = ModelMetadata(model.config, CLASSES, Preprocessing(size=(side, side), resize=(side, side)))
+    assert 0 <= export_onnx(model, metadata, tmp_path / "model.onnx", "all") < 1e-4
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
@@ -167,12 +168,12 @@ def test_a_file_that_would_differ_is_not_kept(tmp_path: Path, monkeypatch: pytes
 
 
 def test_bad_values(tmp_path: Path) -> None:
-    model, card = tiny("cam")
+    model, metadata = tiny("cam")
     with pytest.raises(ValueError, match="unknown maps 'best'.*Valid: all, top"):
-        export_onnx(model, card, tmp_path / "model.onnx", "best")
+        export_onnx(model, metadata, tmp_path / "model.onnx", "best")
     (tmp_path / "model.onnx").write_text("mine")
     with pytest.raises(FileExistsError, match=r"model\.onnx exists already; .*--overwrite"):
-        export_onnx(model, card, tmp_path / "model.onnx")
+        export_onnx(model, metadata, tmp_path / "model.onnx")
     assert (tmp_path / "model.onnx").read_text() == "mine"
 
 
@@ -187,8 +188,8 @@ def test_the_snippet_runs_without_tokenloc_and_finds_the_same_box(
 ) -> None:
     checkpoint = str(run / "checkpoints/best.ckpt")
     assert main(["export", checkpoint, "--out", str(tmp_path / "model.onnx")]) == 0
-    (picture,) = scenes(1)
-    picture.save(tmp_path / "photo.jpg")
+    (image,) = scenes(1)
+    image.save(tmp_path / "photo.jpg")
     expected = tokenloc.Localizer.from_checkpoint(checkpoint, device="cpu")(tmp_path / "photo.jpg")
     (code,) = blocks("docs/onnx.md", "python")
     assert len([line for line in code.splitlines() if line]) <= 24

@@ -1,4 +1,4 @@
-"""Pictures on Ray: the same table as on one machine, and nothing lost."""
+"""Images on Ray: the same table as on one machine, and nothing lost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from tests.inference.test_streaming import CLASSES, make, pictures
+from tests.inference.test_streaming import CLASSES, images, make
 from tests.test_docs import blocks
 from tokenloc.cli import main
 from tokenloc.commands import localize_ray as command
@@ -33,19 +33,19 @@ def checkpoint(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Pictures, one of them called strangely."""
+    """Images, one of them called strangely."""
     folder = tmp_path / "my photos"
-    for index, picture in enumerate(pictures(COUNT)):
+    for index, image in enumerate(images(COUNT)):
         path = folder / f"{index % 2}" / ("ö, 🐦.png" if index == 4 else f"{index}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
+        image.save(path)
     return folder
 
 
 def table_of(checkpoint: Path, folder: Path, out: Path, *flags: str) -> pyarrow.Table:
     """What one machine writes."""
     words = ["localize", str(checkpoint), str(folder), "--out", str(out), "--format", "parquet", "--device", "cpu"]
-    assert main([*words, "--pictures", "false", "--batch-size", "4", *flags]) == 0
+    assert main([*words, "--images", "false", "--batch-size", "4", *flags]) == 0
     return parquet.read_table(out / "boxes.parquet")
 
 
@@ -77,14 +77,14 @@ def test_bytes_serve_as_paths_do(checkpoint: Path, photos: Path) -> None:
 
 def test_what_cannot_be_read_stays_in_its_place_with_the_reason(checkpoint: Path, photos: Path) -> None:
     good = str(find_images(photos)[0])
-    (photos / "broken.jpg").write_bytes(b"no picture")
+    (photos / "broken.jpg").write_bytes(b"no image")
     paths = [good, str(photos / "broken.jpg"), None, str(photos / "gone.jpg"), good]
     rows = actor(checkpoint)(pyarrow.table({"path": paths, "bytes": pyarrow.array([None] * 5, pyarrow.binary())}))
     reasons = rows["error"].to_pylist()
     assert [reason is None for reason in reasons] == [True, False, False, False, True]
-    assert "broken.jpg: not a picture" in reasons[1]
+    assert "broken.jpg: not an image" in reasons[1]
     assert "expected a path, bytes" in reasons[2]
-    assert "gone.jpg: no such picture" in reasons[3]
+    assert "gone.jpg: no such image" in reasons[3]
     assert rows.slice(0, 1).equals(rows.slice(4, 1))
     broken = rows.slice(1, 1).to_pylist()[0]
     assert {name for name, value in broken.items() if value is not None} == {"file", "error"}
@@ -169,10 +169,10 @@ class TestOnRay:
         self, checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         expected = table_of(checkpoint, photos, tmp_path / "one")
-        (photos / "1/broken.jpg").write_bytes(b"no picture")
+        (photos / "1/broken.jpg").write_bytes(b"no image")
         words = ["localize-ray", str(checkpoint), str(photos), "--out", str(tmp_path / "many"), "--batch-size", "4"]
         assert main(words) == 1
-        assert "1 photographs could not be read" in capsys.readouterr().err
+        assert "1 images could not be read" in capsys.readouterr().err
         found = parquet.read_table(tmp_path / "many/boxes.parquet")
         for one, other in zip(found.to_pylist(), expected.to_pylist(), strict=True):
             # The broken one moves the bounds of batches, which may round differently.
@@ -180,11 +180,11 @@ class TestOnRay:
         assert found.schema == expected.schema
         (broken,) = parquet.read_table(tmp_path / "many/unreadable.parquet").to_pylist()
         assert broken["file"] == "1/broken.jpg"
-        assert "not a picture" in broken["error"]
+        assert "not an image" in broken["error"]
         assert main(words) == 2
         assert "boxes.parquet exists already" in capsys.readouterr().err
 
-    def test_a_table_of_pictures_gives_a_table_of_boxes(
+    def test_a_table_of_images_gives_a_table_of_boxes(
         self, ray: Any, checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         files = find_images(photos)
@@ -206,16 +206,16 @@ class TestOnRay:
         shutil.copytree(run, "runs/mine")
         files = find_images(photos)
         table = {"path": [file.name for file in files], "bytes": [file.read_bytes() for file in files]}
-        parquet.write_table(pyarrow.table(table), "pictures.parquet")
+        parquet.write_table(pyarrow.table(table), "images.parquet")
         (code,) = blocks("docs/ray.md", "python")
-        for name in ("pictures.parquet", "boxes"):  # this Ray was started in another folder
+        for name in ("images.parquet", "boxes"):  # this Ray was started in another folder
             code = code.replace(f'"{name}"', repr(str(tmp_path / name)))
         exec(compile(code, "ray.md", "exec"), {})
         assert {file.name for file in files} == set(parquet.read_table("boxes")["file"].to_pylist())
 
 
 def test_inputs_that_do_not_go_together(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"either photographs or Parquet files, not both: a\.parquet and photos"):
+    with pytest.raises(ValueError, match=r"either images or Parquet files, not both: a\.parquet and photos"):
         command._opened(None, ["photos", "a.parquet"])
     with pytest.raises(FileNotFoundError, match=r"gone\.parquet: no such file or folder; check the path"):
         command._opened(None, [str(tmp_path / "gone.parquet")])

@@ -42,7 +42,7 @@ def test_round_trip(name: str, case: Case) -> None:
 
 @given(case=localizations())
 @settings(max_examples=20)
-def test_round_trip_of_yolo_needs_the_pictures(case: Case) -> None:
+def test_round_trip_of_yolo_needs_the_images(case: Case) -> None:
     results, classes = case
     with TemporaryDirectory() as photos:
         named = []

@@ -16,7 +16,7 @@ from tests.export.examples import CLASSES, HOSTILE, found, golden_results
 from tokenloc import _extras
 from tokenloc.export import CSV, PARQUET
 from tokenloc.export._rows import COLUMNS
-from tokenloc.export.csv_table import defused, restored
+from tokenloc.export.csv_table import escaped_formula, restored
 from tokenloc.export.parquet import ROWS_AT_A_TIME
 
 
@@ -32,7 +32,7 @@ def test_the_csv_module_reads_it(tmp_path: Path) -> None:
         ["p/c d,e & 🐦.jpg", "1234.0"],
     ]
     assert rows[2]["label"] == CLASSES[1]
-    assert [row["trust"] for row in rows] == ["0.375", "0.25", "", str(1 / 6)]
+    assert [row["confidence"] for row in rows] == ["0.375", "0.25", "", str(1 / 6)]
 
 
 def test_a_table_of_before_there_was_a_trust_is_read(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_table_of_before_there_was_a_trust_is_read(tmp_path: Path) -> None:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     with (tmp_path / "old.csv").open("w", encoding="utf-8", newline="") as file:
-        place = COLUMNS.index("trust")
+        place = COLUMNS.index("confidence")
         csv.writer(file).writerows([*row[:place], *row[place + 1 :]] for row in rows)
     assert CSV.read(tmp_path / "old.csv") == CSV.read(path)
 
@@ -57,8 +57,8 @@ def test_no_cell_is_a_formula(tmp_path: Path) -> None:
 
 @given(st.text(st.sampled_from("'=+-@\t\r\nab ")))
 def test_defusing_can_be_undone(text: str) -> None:
-    assert restored(defused(text)) == text
-    assert not defused(text).startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    assert restored(escaped_formula(text)) == text
+    assert not escaped_formula(text).startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
 
 
 def test_a_spreadsheets_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_pyarrow_reads_types_and_nulls(tmp_path: Path) -> None:
     assert table.schema.field("class_index").type == pyarrow.int32()
     assert table["label"].to_pylist() == [CLASSES[0], CLASSES[0], CLASSES[1], CLASSES[2]]
     assert table["x1"].to_pylist() == [60.0, 3.0, None, 1234.0]
-    assert table["trust"].to_pylist() == [0.375, 0.25, None, 1 / 6]
+    assert table["confidence"].to_pylist() == [0.375, 0.25, None, 1 / 6]
 
 
 def test_rows_are_written_in_groups(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_torchvision_reads_it(tmp_path: Path) -> None:
 
 
 @given(st.integers(1, 3000).flatmap(lambda side: st.tuples(st.just(side), st.floats(0, side), st.floats(0, side))))
-def test_pixels_lie_in_the_picture_and_within_one_of_the_box(case: tuple[int, float, float]) -> None:
+def test_pixels_lie_in_the_image_and_within_one_of_the_box(case: tuple[int, float, float]) -> None:
     side, start, end = case[0], *sorted(case[1:])
     if end - start < 1e-9:
         return
@@ -68,7 +68,7 @@ def test_no_file_lies_outside(source: str, tmp_path: Path) -> None:
     assert path.is_relative_to(tmp_path / "in/here/voc/Annotations")
 
 
-def test_pictures_that_differ_in_suffix_or_case_have_files_of_their_own(tmp_path: Path) -> None:
+def test_images_that_differ_in_suffix_or_case_have_files_of_their_own(tmp_path: Path) -> None:
     VOC.write([found(name) for name in ("a/x.jpg", "a/x.png", "a/X.jpg", "b/x.jpg")], CLASSES, tmp_path)
     files = sorted(path.relative_to(tmp_path / "voc/Annotations").as_posix() for path in tmp_path.rglob("*.xml"))
     assert files == ["a/X-3.xml", "a/x-2.xml", "a/x.xml", "b/x.xml"]

@@ -33,21 +33,21 @@ def results_in(photos: Path) -> list[Localization]:
 
 
 def read_as_ultralytics(data: Path) -> dict[Path, list[tuple[int, float, float, float, float]]]:
-    """Per its documentation and loader: pictures by glob, labels where the last `images` of a path is `labels`."""
+    """Per its documentation and loader: images by glob, labels where the last `images` of a path is `labels`."""
     content = yaml.safe_load(data.read_text(encoding="utf-8"))
     read = {}
-    for picture in map(str, (data.parent / content["val"]).rglob("*.*")):
-        label = f"{os.sep}labels{os.sep}".join(picture.rsplit(f"{os.sep}images{os.sep}", 1)).rsplit(".", 1)[0] + ".txt"
+    for image in map(str, (data.parent / content["val"]).rglob("*.*")):
+        label = f"{os.sep}labels{os.sep}".join(image.rsplit(f"{os.sep}images{os.sep}", 1)).rsplit(".", 1)[0] + ".txt"
         rows = [line.split() for line in Path(label).read_text().strip().splitlines()]
         assert all(len(row) == 5 for row in rows)
         boxes = [(int(row[0]), *map(float, row[1:])) for row in rows]
         assert all(0 <= value <= 1 for box in boxes for value in box[1:])
         assert all(box[0] < len(content["names"]) for box in boxes)
-        read[Path(picture).resolve()] = boxes
+        read[Path(image).resolve()] = boxes
     return read
 
 
-def test_ultralytics_finds_every_picture_and_its_boxes(photos: Path, tmp_path: Path) -> None:
+def test_ultralytics_finds_every_image_and_its_boxes(photos: Path, tmp_path: Path) -> None:
     YOLO.write(results_in(photos), CLASSES, tmp_path / "out")
     assert read_as_ultralytics(tmp_path / "out/yolo/data.yaml") == {
         photos / "a/images/x.jpg": [(0, 0.5, 0.5, 1.0, 1.0)],
@@ -57,7 +57,7 @@ def test_ultralytics_finds_every_picture_and_its_boxes(photos: Path, tmp_path: P
     }
 
 
-def test_pictures_are_linked_not_copied_and_outlive_the_folder(photos: Path, tmp_path: Path) -> None:
+def test_images_are_linked_not_copied_and_outlive_the_folder(photos: Path, tmp_path: Path) -> None:
     (folder,) = YOLO.write(results_in(photos), CLASSES, tmp_path / "out")
     links = list((folder / "images/train").iterdir())
     assert len(links) == 4
@@ -67,7 +67,7 @@ def test_pictures_are_linked_not_copied_and_outlive_the_folder(photos: Path, tmp
     assert len([path for path in photos.rglob("*") if path.is_file()]) == 4
 
 
-def test_pictures_are_copied_where_there_are_no_links(
+def test_images_are_copied_where_there_are_no_links(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -86,12 +86,12 @@ def test_class_names_of_any_kind_are_yaml(tmp_path: Path) -> None:
 
 
 def test_names_of_the_longest_kind(tmp_path: Path) -> None:
-    pictures = [tmp_path / folder / ("x" + "ü" * 124 + ".jpeg") for folder in "ab"]
-    for picture in pictures:
-        picture.parent.mkdir()
-        Image.new("RGB", (80, 40)).save(picture)
-    YOLO.write([found(str(picture)) for picture in pictures], CLASSES, tmp_path / "out")
-    assert set(read_as_ultralytics(tmp_path / "out/yolo/data.yaml")) == set(pictures)
+    images = [tmp_path / folder / ("x" + "ü" * 124 + ".jpeg") for folder in "ab"]
+    for image in images:
+        image.parent.mkdir()
+        Image.new("RGB", (80, 40)).save(image)
+    YOLO.write([found(str(image)) for image in images], CLASSES, tmp_path / "out")
+    assert set(read_as_ultralytics(tmp_path / "out/yolo/data.yaml")) == set(images)
 
 
 @pytest.mark.parametrize(
@@ -110,9 +110,9 @@ def test_a_broken_label_file_is_named(label: str, message: str, photos: Path, tm
         YOLO.read(folder)
 
 
-def test_labels_without_their_picture_say_so(photos: Path, tmp_path: Path) -> None:
+def test_labels_without_their_image_say_so(photos: Path, tmp_path: Path) -> None:
     (folder,) = YOLO.write([found("in memory")], CLASSES, tmp_path / "out")
-    with pytest.raises(ValueError, match=r"in memory\.txt: its picture is not in images/train"):
+    with pytest.raises(ValueError, match=r"in memory\.txt: its image is not in images/train"):
         YOLO.read(folder)
     (folder / "data.yaml").write_text("nothing: here")
     with pytest.raises(ValueError, match=r"data\.yaml: expected YAML with the class names under 'names'"):

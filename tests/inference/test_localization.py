@@ -21,7 +21,7 @@ def result() -> Localization:
         class_index=3,
         score=0.75,
         boxes=np.array([[20.0, 10.0, 60.0, 30.0]]),
-        trust=np.array([0.25]),
+        confidence=np.array([0.25]),
         map=map_,
         mask=map_ > 0.5,
         threshold=0.5,
@@ -30,10 +30,10 @@ def result() -> Localization:
     )
 
 
-def test_map_and_mask_lie_on_the_pictures_own_pixels(result: Localization) -> None:
+def test_map_and_mask_lie_on_the_images_own_pixels(result: Localization) -> None:
     assert result.size == (80, 40)
-    assert result.map_on_picture().shape == (40, 80)
-    mask = result.mask_on_picture()
+    assert result.map_on_image().shape == (40, 80)
+    mask = result.mask_on_image()
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     assert (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) == (20, 10, 60, 30)
 
@@ -47,7 +47,7 @@ def test_plain_values(result: Localization) -> None:
         "class_index": 3,
         "score": 0.75,
         "boxes": [[20.0, 10.0, 60.0, 30.0]],
-        "trust": [0.25],
+        "confidence": [0.25],
         "threshold": 0.5,
         "protocol": "standard",
     }
@@ -57,13 +57,13 @@ def test_boxes_cannot_be_changed_behind_its_back(result: Localization) -> None:
     with pytest.raises(ValueError, match="read-only"):
         result.boxes[0, 0] = 5
     with pytest.raises(ValueError, match="read-only"):
-        result.trust[0] = 1
+        result.confidence[0] = 1
 
 
 def test_no_box_at_all_is_a_result(result: Localization) -> None:
-    nothing = replace(result, boxes=np.zeros((0, 4)), trust=np.zeros(0), mask=np.zeros((4, 8), bool))
-    assert nothing.to_dict()["boxes"] == nothing.to_dict()["trust"] == []
-    assert (nothing.first_trust, result.first_trust) == (0, 0.25)
+    nothing = replace(result, boxes=np.zeros((0, 4)), confidence=np.zeros(0), mask=np.zeros((4, 8), bool))
+    assert nothing.to_dict()["boxes"] == nothing.to_dict()["confidence"] == []
+    assert (nothing.first_confidence, result.first_confidence) == (0, 0.25)
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,12 @@ def test_no_box_at_all_is_a_result(result: Localization) -> None:
     [
         ({"boxes": np.array([[60.0, 10.0, 20.0, 30.0]])}, r"boxes of a\.jpg: .*inverted or empty.*x0 60"),
         ({"boxes": np.array([[20.0, 10.0, 600.0, 30.0]])}, r"boxes of a\.jpg: .*x1 600"),
-        ({"trust": np.array([1.5])}, r"trust of a\.jpg must be one number in \[0, 1\] for each of its 1 boxes"),
-        ({"trust": np.array([np.nan])}, r"trust of a\.jpg must be one number in \[0, 1\]"),
-        ({"trust": np.array([0.5, 0.5])}, r"trust of a\.jpg must be one number .* each of its 1 boxes"),
+        (
+            {"confidence": np.array([1.5])},
+            r"confidence of a\.jpg must be one number in \[0, 1\] for each of its 1 boxes",
+        ),
+        ({"confidence": np.array([np.nan])}, r"confidence of a\.jpg must be one number in \[0, 1\]"),
+        ({"confidence": np.array([0.5, 0.5])}, r"confidence of a\.jpg must be one number .* each of its 1 boxes"),
         ({"score": 1.5}, r"score of a\.jpg must lie in \[0, 1\]; got 1\.5"),
         ({"threshold": float("nan")}, r"threshold of a\.jpg must lie in \[0, 1\]; got nan"),
         ({"map": np.full((4, 8), np.nan, np.float32)}, r"the map of a\.jpg must be finite and lie in \[0, 1\]"),

@@ -1,4 +1,4 @@
-"""From a checkpoint and pictures in any form to boxes."""
+"""From a checkpoint and images in any form to boxes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 import tokenloc
-from tokenloc.boxes import best_iou, box_trust, get_protocol, largest_boxes, prepare_map, truth_boxes
+from tokenloc.boxes import best_iou, box_confidence, get_protocol, largest_boxes, prepare_map, truth_boxes
 from tokenloc.data import Unreadable, create_dataset, transforms
 from tokenloc.inference import Localization, Localizer, choose_device
 from tokenloc.inference.evaluation import measure
-from tokenloc.training.checkpoint import load_checkpoint
+from tokenloc.models.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def localizer(run: Path) -> Localizer:
 
 
 @pytest.fixture(scope="module")
-def picture() -> Image.Image:
+def image() -> Image.Image:
     return create_dataset("scenes", None, "test", size=(90, 61), length=3).image(1)
 
 
@@ -31,10 +31,10 @@ def same(first: Localization, second: Localization) -> bool:
     return first.boxes.tolist() == second.boxes.tolist() and np.array_equal(first.map, second.map)
 
 
-def test_the_way_from_picture_to_box_step_by_step(localizer: Localizer, picture: Image.Image, run: Path) -> None:
-    result = localizer(picture)
-    model, card = load_checkpoint(run / "checkpoints/best.ckpt")
-    tensor, frame = transforms.evaluation_transform(card.preprocessing, "resize")(picture)
+def test_the_way_from_image_to_box_step_by_step(localizer: Localizer, image: Image.Image, run: Path) -> None:
+    result = localizer(image)
+    model, metadata = load_checkpoint(run / "checkpoints/best.ckpt")
+    tensor, frame = transforms.evaluation_transform(metadata.preprocessing, "resize")(image)
     with torch.no_grad():
         logits, maps = model.localize(tensor[None])
     protocol = get_protocol("standard")
@@ -42,61 +42,61 @@ def test_the_way_from_picture_to_box_step_by_step(localizer: Localizer, picture:
     box = largest_boxes(prepared, [0.4], protocol)
     np.testing.assert_allclose(result.boxes, frame.to_original(box), atol=1e-9)
     assert result.score == pytest.approx(logits.softmax(1).max().item(), abs=1e-6)
-    assert result.label == card.classes[int(logits.argmax())]
-    assert result.trust == pytest.approx(box_trust(result.score, prepared, box, 0.4, protocol), abs=1.01e-4)
+    assert result.label == metadata.classes[int(logits.argmax())]
+    assert result.confidence == pytest.approx(box_confidence(result.score, prepared, box, 0.4, protocol), abs=1.01e-4)
     assert result.size == (90, 61)
 
 
-def test_every_form_of_a_picture_gives_the_same(localizer: Localizer, picture: Image.Image, tmp_path: Path) -> None:
-    picture.save(tmp_path / "x.png")
-    array = np.asarray(picture)
+def test_every_form_of_a_image_gives_the_same(localizer: Localizer, image: Image.Image, tmp_path: Path) -> None:
+    image.save(tmp_path / "x.png")
+    array = np.asarray(image)
     tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
-    expected = localizer(picture)
+    expected = localizer(image)
     file = (tmp_path / "x.png").read_bytes()
     for form in (tmp_path / "x.png", str(tmp_path / "x.png"), file, array, tensor, tensor.float() / 255):
         assert same(localizer(form), expected)
 
 
-def test_a_reduced_decoding_of_bytes_is_placed_on_the_whole_picture(run: Path, tmp_path: Path) -> None:
+def test_a_reduced_decoding_of_bytes_is_placed_on_the_whole_image(run: Path, tmp_path: Path) -> None:
     large = create_dataset("scenes", None, "test", size=(900, 610), length=3).image(1)
     large.save(tmp_path / "x.jpg")
-    checkpoint, viewing = run / "checkpoints/best.ckpt", tokenloc.Viewing(fast=True)
+    checkpoint, viewing = run / "checkpoints/best.ckpt", tokenloc.PredictionOptions(fast=True)
     localizer = Localizer.from_checkpoint(checkpoint, "cpu", 0.4, viewing=viewing)
     found = localizer((tmp_path / "x.jpg").read_bytes())
     assert found.size == (900, 610)
     assert same(found, localizer(tmp_path / "x.jpg"))
 
 
-def test_a_list_gives_a_list_in_order(localizer: Localizer, picture: Image.Image) -> None:
-    mirrored = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    results = localizer([picture, mirrored])
+def test_a_list_gives_a_list_in_order(localizer: Localizer, image: Image.Image) -> None:
+    mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    results = localizer([image, mirrored])
     assert [type(result) for result in results] == [Localization, Localization]
-    # A batch may round differently than one picture alone.
+    # A batch may round differently than one image alone.
     np.testing.assert_allclose(results[1].map, localizer(mirrored).map, atol=1e-5)
     assert localizer([]) == []
 
 
-def test_all_objects_include_the_largest(run: Path, picture: Image.Image) -> None:
+def test_all_objects_include_the_largest(run: Path, image: Image.Image) -> None:
     checkpoint = run / "checkpoints/best.ckpt"
-    largest = Localizer.from_checkpoint(checkpoint, "cpu", threshold=0.5)(picture)
-    every = Localizer.from_checkpoint(checkpoint, "cpu", threshold=0.5, objects="all")(picture)
+    largest = Localizer.from_checkpoint(checkpoint, "cpu", threshold=0.5)(image)
+    every = Localizer.from_checkpoint(checkpoint, "cpu", threshold=0.5, objects="all")(image)
     assert every.boxes[0].tolist() == largest.boxes[0].tolist()
     assert len(every.boxes) >= len(largest.boxes) == 1
     assert every.mask.sum() == (every.map > 0.5).sum()
 
 
 def test_the_calibrated_threshold_is_the_default(run: Path) -> None:
-    _, card = load_checkpoint(run / "checkpoints/best.ckpt")
-    assert card.threshold is not None
-    assert Localizer.from_checkpoint(run / "checkpoints/best.ckpt").threshold == card.threshold.value
+    _, metadata = load_checkpoint(run / "checkpoints/best.ckpt")
+    assert metadata.threshold is not None
+    assert Localizer.from_checkpoint(run / "checkpoints/best.ckpt").threshold == metadata.threshold.value
 
 
 def test_a_stream_reports_what_it_cannot_read_and_goes_on(
-    localizer: Localizer, picture: Image.Image, tmp_path: Path
+    localizer: Localizer, image: Image.Image, tmp_path: Path
 ) -> None:
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    pictures = [picture, tmp_path / "broken.jpg", tmp_path / "gone.jpg", picture]
-    results = list(localizer.stream(iter(pictures), batch_size=3))
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    images = [image, tmp_path / "broken.jpg", tmp_path / "gone.jpg", image]
+    results = list(localizer.stream(iter(images), batch_size=3))
     assert [type(result) for result in results] == [Localization, Unreadable, Unreadable, Localization]
     assert "broken.jpg" in results[1].reason
     assert "gone.jpg" in results[2].reason
@@ -142,40 +142,36 @@ def test_auto_is_a_device_that_is_there() -> None:
     assert torch.zeros(1, device=device).device.type == device.type
 
 
-def test_a_constant_map_draws_no_box(
-    localizer: Localizer, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_constant_map_draws_no_box(localizer: Localizer, image: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
     flat = torch.ones(1, 1, 4, 4)
     monkeypatch.setattr(localizer.model, "class_maps", lambda images: (torch.zeros(len(images), 6), lambda _: flat))
-    result = localizer(picture)
+    result = localizer(image)
     assert result.boxes.shape == (0, 4)
     assert not result.mask.any()
 
 
-def test_a_map_with_nan_is_an_error(
-    localizer: Localizer, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_map_with_nan_is_an_error(localizer: Localizer, image: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = torch.full((1, 1, 4, 4), float("nan"))
     monkeypatch.setattr(localizer.model, "class_maps", lambda images: (torch.zeros(len(images), 6), lambda _: broken))
     with pytest.raises(ValueError, match="16 of 16 values that are not finite"):
-        localizer(picture)
+        localizer(image)
 
 
 @pytest.mark.parametrize("name", ["standard", "sat", "wsol-eval", "ts-cam"])
 def test_the_box_that_is_drawn_is_the_one_that_is_measured(run: Path, name: str) -> None:
     """Under every protocol the box has the IoU that the evaluation's row says."""
-    model, card = load_checkpoint(run / "checkpoints/best.ckpt")
-    test, judged = create_dataset("scenes", None, "test", card.classes, size=40, length=24), get_protocol(name)
-    rows = measure(model, test, card.preprocessing, judged, 0.6).images
-    localizer = Localizer(model, card, 0.6, protocol=judged)
+    model, metadata = load_checkpoint(run / "checkpoints/best.ckpt")
+    test, judged = create_dataset("scenes", None, "test", metadata.classes, size=40, length=24), get_protocol(name)
+    rows = measure(model, test, metadata.preprocessing, judged, 0.6).images
+    localizer = Localizer(model, metadata, 0.6, protocol=judged)
     right = [index for index, row in enumerate(rows) if row.top1_cls]
     assert right
     for index in right:
         found = localizer(test.image(index))
         assert found.map.max() <= 1
-        boxes = found.boxes[:1] if judged.truth_frame == "original" else found.frame.to_network(found.boxes[:1])
+        boxes = found.boxes[:1] if judged.truth_frame == "original" else found.frame.to_input(found.boxes[:1])
         boxes = np.minimum(boxes.round(6), 31 if judged.box_end == "inside" else 40)
         truth = truth_boxes(test[index].boxes, found.frame, judged)
         assert best_iou(boxes, truth, judged)[0] == pytest.approx(rows[index].largest, abs=1e-6)
-        assert found.first_trust == pytest.approx(rows[index].trust, abs=1.01e-4)
+        assert found.first_confidence == pytest.approx(rows[index].confidence, abs=1.01e-4)
         assert found.score == pytest.approx(rows[index].score, abs=1e-6)

@@ -17,12 +17,12 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from tests.backbones.test_weights import Trap
-from tests.inference.test_streaming import CLASSES, make, pictures, values
-from tests.training.fake_hub import COMMIT, Hub, point_client_at, serving
-from tokenloc.inference import Localizer, Viewing
+from tests.inference.test_streaming import CLASSES, make, make_images, values
+from tests.models.fake_hub import COMMIT, Hub, point_client_at, serving
+from tokenloc.inference import Localizer, PredictionOptions
 from tokenloc.methods import list_methods
-from tokenloc.training.checkpoint import Threshold, load_checkpoint, read_card, store_threshold
-from tokenloc.training.hub import local_copy
+from tokenloc.models.checkpoint import Threshold, load_checkpoint, read_metadata, store_threshold
+from tokenloc.models.hub import local_copy
 
 
 @pytest.fixture
@@ -54,12 +54,12 @@ def change(folder: Path, **entries: Any) -> Path:
 def test_what_was_saved_comes_back_to_the_last_bit(method: str, tmp_path: Path) -> None:
     saved = make(method)
     loaded = Localizer.from_pretrained(saved.save_pretrained(tmp_path / "m"), device="cpu")
-    assert replace(loaded.card, threshold=None) == saved.card
+    assert replace(loaded.metadata, threshold=None) == saved.metadata
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         expected, found = saved.model.localize(images), loaded.model.localize(images)
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
-    assert [values(one) for one in loaded(pictures(3))] == [values(one) for one in saved(pictures(3))]
+    assert [values(one) for one in loaded(make_images(3))] == [values(one) for one in saved(make_images(3))]
 
 
 def test_the_folder_is_a_few_files_without_pickles(folder: Path) -> None:
@@ -70,7 +70,7 @@ def test_the_folder_is_a_few_files_without_pickles(folder: Path) -> None:
 def test_a_trained_model_goes_with_its_threshold_and_metrics(run: Path, tmp_path: Path) -> None:
     source = Localizer.from_checkpoint(run / "checkpoints/best.ckpt", "cpu")
     shared = Localizer.from_pretrained(source.save_pretrained(tmp_path / "m"), device="cpu")
-    assert shared.card.threshold == source.card.threshold
+    assert shared.metadata.threshold == source.metadata.threshold
     measured = json.loads((run / "metrics.json").read_text())["metrics"]
     kept = json.loads((tmp_path / "m/metrics.json").read_text())
     assert kept["metrics"]["gt_known"] == measured["gt_known"]
@@ -88,20 +88,20 @@ def test_only_the_checkpoint_that_was_measured_has_its_metrics(run: Path, tmp_pa
 
 
 def test_a_threshold_of_ones_own_is_kept_and_named(tmp_path: Path) -> None:
-    make(threshold=0.55, viewing=Viewing(flip=True)).save_pretrained(tmp_path)
-    assert read_card(tmp_path).threshold == Threshold(0.55, "in use when the model was saved", "flip")
+    make(threshold=0.55, viewing=PredictionOptions(flip=True)).save_pretrained(tmp_path)
+    assert read_metadata(tmp_path).threshold == Threshold(0.55, "in use when the model was saved", "flip")
 
 
 def test_paths_of_this_machine_stay_behind(tmp_path: Path) -> None:
     localizer = make()
     options = {"annotations": "/home/me/coco.json", "size": 40, "missing": "skip"}
-    localizer.card = replace(localizer.card, data={"name": "folder", "root": "/home/me", "options": options})
+    localizer.metadata = replace(localizer.metadata, data={"name": "folder", "root": "/home/me", "options": options})
     localizer.save_pretrained(tmp_path)
     written = (tmp_path / "config.json").read_text() + (tmp_path / "README.md").read_text()
     assert "/home/me" not in written
     assert str(tmp_path) not in written
     kept = {"name": "folder", "root": None, "options": {"size": 40, "missing": "skip"}}
-    assert read_card(tmp_path).data == kept
+    assert read_metadata(tmp_path).data == kept
 
 
 def test_saving_again_replaces_the_model_and_keeps_the_readme(folder: Path) -> None:
@@ -110,8 +110,8 @@ def test_saving_again_replaces_the_model_and_keeps_the_readme(folder: Path) -> N
     make("cam", threshold=0.7).save_pretrained(folder)
     assert (folder / "README.md").read_text() == "my words"
     assert not (folder / "metrics.json").exists()  # they were the other model's
-    _, card = load_checkpoint(folder)
-    assert (card.model.method, card.threshold and card.threshold.value) == ("cam", 0.7)
+    _, metadata = load_checkpoint(folder)
+    assert (metadata.model.method, metadata.threshold and metadata.threshold.value) == ("cam", 0.7)
 
 
 def test_a_folder_can_be_calibrated(folder: Path) -> None:
@@ -125,12 +125,12 @@ def test_through_the_hub_and_back(hub: Hub, tmp_path: Path, monkeypatch: pytest.
     assert set(hub.repositories["user/birds"]) == {"README.md", "config.json", "model.safetensors"}
     assert 'from_pretrained("user/birds")' in hub.repositories["user/birds"]["README.md"].decode()
     hub.repositories["user/birds"]["pytorch_model.bin"] = pickle.dumps(Trap(tmp_path / "it_ran"))
-    expected = values(source(pictures(1)[0]))
+    expected = values(source(make_images(1)[0]))
     for name, revision in (("user/birds", None), ("hf-hub:user/birds", "main"), ("user/birds", COMMIT)):
         found = Localizer.from_pretrained(name, revision=revision, device="cpu")
-        assert values(found(pictures(1)[0])) == expected
+        assert values(found(make_images(1)[0])) == expected
     assert hub.downloaded() == {"config.json", "model.safetensors"}
-    assert values(Localizer.from_checkpoint("hf-hub:user/birds@main", "cpu")(pictures(1)[0])) == expected
+    assert values(Localizer.from_checkpoint("hf-hub:user/birds@main", "cpu")(make_images(1)[0])) == expected
     assert not (tmp_path / "it_ran").exists()
 
 
@@ -141,13 +141,13 @@ def test_the_cache_serves_where_the_hub_does_not_answer(
     local_copy("hf-hub:user/birds")
     asked = len(hub.asked)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert Localizer.from_pretrained("user/birds", device="cpu").card.classes == CLASSES
+    assert Localizer.from_pretrained("user/birds", device="cpu").metadata.classes == CLASSES
     assert len(hub.asked) == asked
     with pytest.raises(FileNotFoundError, match=r"user/cats is not in the local cache .*HF_HUB_OFFLINE is set"):
         Localizer.from_pretrained("user/cats")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     point_client_at("http://127.0.0.1:9", tmp_path / "cache", monkeypatch)
-    assert Localizer.from_pretrained("user/birds", device="cpu").card.classes == CLASSES
+    assert Localizer.from_pretrained("user/birds", device="cpu").metadata.classes == CLASSES
     with pytest.raises(FileNotFoundError) as caught:
         Localizer.from_pretrained("user/cats", revision="v2")
     message = str(caught.value)
@@ -285,7 +285,7 @@ def test_pickles_in_the_folder_are_not_looked_at(folder: Path, tmp_path: Path) -
     for name in ("pytorch_model.bin", "model.pt", "config.pkl", "best.ckpt"):
         (folder / name).write_bytes(pickle.dumps(Trap(tmp_path / "it_ran")))
     shutil.copy(folder / "config.json", folder / "config.json.bak")
-    assert Localizer.from_pretrained(folder, device="cpu").card.classes == CLASSES
+    assert Localizer.from_pretrained(folder, device="cpu").metadata.classes == CLASSES
     (folder / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"there is no model\.safetensors in it"):
         Localizer.from_pretrained(folder)
@@ -294,7 +294,7 @@ def test_pickles_in_the_folder_are_not_looked_at(folder: Path, tmp_path: Path) -
 
 def test_options_that_json_cannot_hold(tmp_path: Path) -> None:
     localizer = make()
-    localizer.card.model.options["map"] = np.zeros(2)
+    localizer.metadata.model.options["map"] = np.zeros(2)
     with pytest.raises(ValueError, match=r"config\.json cannot hold this configuration: .*ndarray"):
         localizer.save_pretrained(tmp_path / "m")
     assert not (tmp_path / "m").exists()

@@ -36,7 +36,7 @@ def evaluate(words: list[str], out: Path, processes: int, port: int) -> dict[str
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_two_and_three_processes_write_what_one_writes(run: Path, tmp_path: Path, processes: int) -> None:
-    """24 photographs in batches of 5 divide evenly among neither."""
+    """24 images in batches of 5 divide evenly among neither."""
     port = 20000 + os.getpid() % 20000 + processes
     words = [str(run / "checkpoints/best.ckpt"), "--batch_size", "5", "--device", "cpu", "--save_maps"]
     alone = evaluate([*words, str(tmp_path / "maps")], tmp_path / "alone", 1, port)
@@ -48,7 +48,7 @@ def test_two_and_three_processes_write_what_one_writes(run: Path, tmp_path: Path
 
 
 def test_two_processes_measure_maps_as_one_does(run: Path, tmp_path: Path) -> None:
-    """70 photographs are two batches of maps, of 64 and 6."""
+    """70 images are two batches of maps, of 64 and 6."""
     data = ["--data.name", "scenes", "--data.options", "{size: 40, length: 70}"]
     port = 20000 + os.getpid() % 20000 + 9
     words = [str(run / "checkpoints/best.ckpt"), *data, "--device", "cpu", "--save_maps", str(tmp_path / "maps")]

@@ -1,4 +1,4 @@
-"""Any number of pictures: flat memory, each decoded once, several classes and threads."""
+"""Any number of images: flat memory, each decoded once, several classes and threads."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from tests.runs import TINY_VIT
 from tokenloc._threads import THREADS
 from tokenloc.boxes import Frame, prepare_map
 from tokenloc.data import Preprocessing, Unreadable, create_dataset
-from tokenloc.inference import Localization, Localizer, Viewing
-from tokenloc.inference import picture as module
+from tokenloc.inference import Localization, Localizer, PredictionOptions
+from tokenloc.inference import inputs as module
 from tokenloc.inference.localizer import BATCH
-from tokenloc.methods import create_model, list_methods
-from tokenloc.training.checkpoint import Card
+from tokenloc.methods import list_methods
+from tokenloc.models import create_model
+from tokenloc.models.checkpoint import ModelMetadata
 
 CLASSES = ("one", "two", "three", "four")
 
@@ -30,11 +31,11 @@ CLASSES = ("one", "two", "three", "four")
 def make(method: str = "tscam", **options: Any) -> Localizer:
     torch.manual_seed(0)
     model = create_model(method, "vit_tiny_patch16_224", len(CLASSES), False, 32, {**TINY_VIT, "depth": 4}).eval()
-    card = Card(model.config, CLASSES, Preprocessing(size=(32, 32), resize=(36, 36)))
-    return Localizer(model, card, **{"threshold": 0.4, **options})
+    metadata = ModelMetadata(model.config, CLASSES, Preprocessing(size=(32, 32), resize=(36, 36)))
+    return Localizer(model, metadata, **{"threshold": 0.4, **options})
 
 
-def pictures(count: int) -> list[Image.Image]:
+def make_images(count: int) -> list[Image.Image]:
     scenes = create_dataset("scenes", None, "test", size=(45, 38), length=count)
     return [scenes.image(index) for index in range(count)]
 
@@ -63,10 +64,10 @@ class Alive:
 
 
 @pytest.mark.parametrize("keep_images", [False, True])
-def test_memory_is_flat_over_thousands_of_pictures(keep_images: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_flat_over_thousands_of_images(keep_images: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     batch, images, tensors, results = 8, Alive(), Alive(), Alive()
     localizer = make()
-    transform = localizer._viewer.transform
+    transform = localizer._predictor.transform
 
     def counting(image: Image.Image) -> tuple[torch.Tensor, Frame]:
         tensor, frame = transform(image)
@@ -74,7 +75,7 @@ def test_memory_is_flat_over_thousands_of_pictures(keep_images: bool, monkeypatc
         tensors.add(tensor)
         return tensor, frame
 
-    monkeypatch.setattr(localizer._viewer, "transform", counting)
+    monkeypatch.setattr(localizer._predictor, "transform", counting)
     generated = (Image.new("RGB", (9, 8), (index % 256, 0, 0)) for index in range(2000))
     for found in localizer.look(generated, batch, keep_images=keep_images):
         assert not isinstance(found, Unreadable)
@@ -88,15 +89,15 @@ def test_memory_is_flat_over_thousands_of_pictures(keep_images: bool, monkeypatc
 
 
 def test_a_stream_is_the_same_as_one_by_one_reading() -> None:
-    localizer, images = make(), pictures(21)
+    localizer, images = make(), make_images(21)
     streamed = [values(result) for result in localizer.stream(iter(images), batch_size=4)]
     read = [localizer._read(image) for image in images]
     plain = [localizer._localize(read[start : start + 4], 1) for start in range(0, 21, 4)]
     assert streamed == [values(found.results[0]) for batch in plain for found in batch]
 
 
-def test_each_picture_is_decoded_once_and_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = pictures(3)
+def test_each_image_is_decoded_once_and_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = make_images(3)
     paths = [tmp_path / f"{index}.png" for index in range(3)]
     for image, path in zip(images, paths, strict=True):
         image.save(path)
@@ -114,13 +115,13 @@ def test_each_picture_is_decoded_once_and_handed_on(tmp_path: Path, monkeypatch:
 
 
 def test_reading_goes_on_while_the_network_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The network waits until a picture of the next batch has been read: without reading ahead it never would be."""
+    """The network waits until an image of the next batch has been read: without reading ahead it never would be."""
     localizer, third_read = make(), threading.Event()
     read, look = localizer._read, localizer._localize
 
-    def noted(picture: Any, keep_image: bool = False) -> Any:
-        result = read(picture, keep_image)
-        if picture.info.get("third"):
+    def noted(image: Any, keep_image: bool = False) -> Any:
+        result = read(image, keep_image)
+        if image.info.get("third"):
             third_read.set()
         return result
 
@@ -132,7 +133,7 @@ def test_reading_goes_on_while_the_network_looks(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(localizer, "_read", noted)
     monkeypatch.setattr(localizer, "_localize", waiting)
-    images = pictures(4)
+    images = make_images(4)
     images[2].info["third"] = True
     assert len(list(localizer.stream(images, batch_size=2))) == 4
     assert waited == [True, True]
@@ -147,8 +148,8 @@ def test_a_stream_that_is_left_ends_its_threads() -> None:
     assert threading.active_count() == before
 
 
-def test_a_generator_gives_an_iterator_that_takes_pictures_as_results_are_asked_for() -> None:
-    localizer, images, taken = make(), pictures(40), Alive()
+def test_a_generator_gives_an_iterator_that_takes_images_as_results_are_asked_for() -> None:
+    localizer, images, taken = make(), make_images(40), Alive()
 
     def generated() -> Iterator[Image.Image]:
         for image in images:
@@ -165,18 +166,18 @@ def test_a_generator_gives_an_iterator_that_takes_pictures_as_results_are_asked_
 
 def test_a_generator_raises_what_cannot_be_read_and_ends_its_threads(tmp_path: Path) -> None:
     before = threading.active_count()
-    results = make()(iter([*pictures(BATCH), tmp_path / "gone.jpg"]))
+    results = make()(iter([*make_images(BATCH), tmp_path / "gone.jpg"]))
     assert len([next(results) for _ in range(BATCH)]) == BATCH
-    with pytest.raises(FileNotFoundError, match=r"gone\.jpg: no such picture"):
+    with pytest.raises(FileNotFoundError, match=r"gone\.jpg: no such image"):
         next(results)
     assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("method", list_methods())
 def test_many_threads_in_every_way_give_what_one_gives(method: str) -> None:
-    """Eight threads, each with pictures of its own order, through all that a localizer can be asked."""
+    """Eight threads, each with images of its own order, through all that a localizer can be asked."""
     refine = () if method == "lcar" else ("affinity",)
-    localizer, images = make(method, viewing=Viewing(scales=(32, 48), refine=refine)), pictures(4)
+    localizer, images = make(method, viewing=PredictionOptions(scales=(32, 48), refine=refine)), make_images(4)
     ways = (
         lambda image: values(localizer(image)),
         lambda image: [values(one) for one in localizer.top(image, 3)],
@@ -201,8 +202,8 @@ def test_many_threads_in_every_way_give_what_one_gives(method: str) -> None:
 
 @pytest.mark.parametrize("method", list_methods())
 def test_two_threads_on_one_localizer_are_as_one(method: str) -> None:
-    localizer = make(method, viewing=Viewing(flip=True))
-    images = pictures(6)
+    localizer = make(method, viewing=PredictionOptions(flip=True))
+    images = make_images(6)
     expected = [values(result) for result in localizer.stream(images, batch_size=2)]
     with ThreadPoolExecutor(2) as pool:
         jobs = [pool.submit(lambda: [values(one) for one in localizer.stream(images, 2)]) for _ in range(4)]
@@ -211,14 +212,14 @@ def test_two_threads_on_one_localizer_are_as_one(method: str) -> None:
 
 @pytest.mark.parametrize("method", list_methods())
 def test_top_classes_are_those_that_the_model_maps(method: str) -> None:
-    localizer, (image,) = make(method), pictures(1)
+    localizer, (image,) = make(method), make_images(1)
     found = localizer.top(image, 3)
-    tensor = localizer._viewer.transform(image)[0][None]
+    tensor = localizer._predictor.transform(image)[0][None]
     with torch.inference_mode():
         logits = localizer.model.localize(tensor)[0][0]
         chances = logits.softmax(0)
         order = sorted(range(4), key=lambda index: -chances[index].item())[:3]
-        alone = [localizer._viewer.locate(localizer.model, tensor, torch.tensor([[index]]))[1] for index in order]
+        alone = [localizer._predictor.locate(localizer.model, tensor, torch.tensor([[index]]))[1] for index in order]
     assert [result.class_index for result in found] == order
     assert [result.label for result in found] == [CLASSES[index] for index in order]
     assert [result.score for result in found] == pytest.approx([chances[index].item() for index in order], abs=1e-6)
@@ -233,7 +234,7 @@ def test_top_classes_are_those_that_the_model_maps(method: str) -> None:
 
 
 def test_below_the_least_score_there_is_no_box() -> None:
-    (image,) = pictures(1)
+    (image,) = make_images(1)
     score = make()(image).score
     at, above = make(min_score=score)(image), make(min_score=score + 1e-6)(image)
     assert len(at.boxes) == 1
@@ -249,7 +250,7 @@ def test_below_the_least_score_there_is_no_box() -> None:
 def test_classes_that_there_are_not(count: int) -> None:
     message = rf"top_k, must lie in 1 … 4; got {count}"
     with pytest.raises(ValueError, match=message):
-        make().top(pictures(1)[0], count)
+        make().top(make_images(1)[0], count)
     with pytest.raises(ValueError, match=message):
         make().look([], top_k=count)
 

@@ -27,8 +27,8 @@ def test_it_is_the_localizers_own(run: Path, threshold: float, objects: Objects)
 
 def test_all_objects_are_more_than_the_largest(run: Path) -> None:
     localizer = Localizer.from_checkpoint(run / "checkpoints" / "best.ckpt", "cpu")
-    pictures = (np.random.default_rng(seed).integers(0, 256, (64, 64, 3), np.uint8) for seed in range(8))
-    counts = [len(at_threshold(localizer(picture), 0.6, True).boxes) for picture in pictures]
+    images = (np.random.default_rng(seed).integers(0, 256, (64, 64, 3), np.uint8) for seed in range(8))
+    counts = [len(at_threshold(localizer(image), 0.6, True).boxes) for image in images]
     assert max(counts) > 1
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import tokenloc
-from tokenloc.methods import METHODS, create_model, list_methods, method_options
+from tokenloc.methods import METHODS, list_methods
 from tokenloc.methods.base import pick_classes, register_method
+from tokenloc.models import create_model, method_options
 
 SMALL = {"embed_dim": 48, "depth": 2, "num_heads": 3}
 

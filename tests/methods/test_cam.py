@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from tokenloc.methods import create_model
 from tokenloc.methods.cam import CAM
+from tokenloc.models import create_model
 
 SMALL = {"embed_dim": 24, "num_heads": 2, "depth": 2}
 IMAGES = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(1))

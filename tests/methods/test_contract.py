@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tokenloc.methods import METHODS, Method, create_model
+from tokenloc.methods import METHODS, Method
+from tokenloc.models import create_model
 
 CLASSES = 3
 VIT = {"embed_dim": 48, "depth": 4, "num_heads": 3}
@@ -28,7 +29,7 @@ def make(method: str, kind: str) -> Method:
     return create_model(method, name, CLASSES, False, backbone_options=options)
 
 
-def pictures(model: Method, batch: int = 2, rows: int = 3, columns: int = 5) -> torch.Tensor:
+def make_images(model: Method, batch: int = 2, rows: int = 3, columns: int = 5) -> torch.Tensor:
     height, width = model.backbone.patch_size
     return torch.randn(batch, 3, rows * height, columns * width)
 
@@ -37,7 +38,7 @@ def pictures(model: Method, batch: int = 2, rows: int = 3, columns: int = 5) -> 
 @every_kind
 def test_shapes_on_an_odd_rectangular_grid(method: str, kind: str) -> None:
     model = make(method, kind).eval()
-    images = pictures(model)
+    images = make_images(model)
     with torch.no_grad():
         logits, maps = model.localize(images)
         again, several = model.localize(images, torch.tensor([[0, 2], [1, 1]]))
@@ -55,7 +56,7 @@ def test_gradients_reach_every_trainable_parameter(method: str, kind: str) -> No
     if (method, kind) == ("cam", "conformer"):
         pytest.skip("CAM leaves the end of the convolution branch unused, as its docstring says")
     model = make(method, kind).train()
-    terms = model.loss(model(pictures(model)), torch.tensor([0, 2]))
+    terms = model.loss(model(make_images(model)), torch.tensor([0, 2]))
     assert all(term.ndim == 0 and term.isfinite() for term in terms.values())
     terms["total"].backward()
     without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
@@ -65,7 +66,7 @@ def test_gradients_reach_every_trainable_parameter(method: str, kind: str) -> No
 @every_method
 def test_a_batch_of_one_is_as_in_a_batch(method: str) -> None:
     model = make(method, "plain").eval()
-    images, classes = pictures(model, batch=3), torch.tensor([[0], [1], [2]])
+    images, classes = make_images(model, batch=3), torch.tensor([[0], [1], [2]])
     with torch.no_grad():
         logits, maps = model.localize(images, classes)
         alone = [model.localize(images[i : i + 1], classes[i : i + 1]) for i in range(3)]
@@ -78,7 +79,7 @@ def test_a_batch_of_one_is_as_in_a_batch(method: str) -> None:
 def test_saved_and_loaded_it_is_the_same(method: str, kind: str) -> None:
     first, second = make(method, kind).eval(), make(method, kind).eval()
     second.load_state_dict(first.state_dict())
-    images = pictures(first)
+    images = make_images(first)
     with torch.no_grad():
         torch.testing.assert_close(first.localize(images), second.localize(images), rtol=0, atol=0)
 
@@ -88,9 +89,9 @@ def test_saved_and_loaded_it_is_the_same(method: str, kind: str) -> None:
 def test_half_precision_stays_finite(method: str, dtype: torch.dtype) -> None:
     model = make(method, "plain").train()
     with torch.autocast("cpu", dtype=dtype):
-        terms = model.loss(model(pictures(model)), torch.tensor([0, 2]))
+        terms = model.loss(model(make_images(model)), torch.tensor([0, 2]))
         model.eval()
-        logits, maps = model.localize(pictures(model))
+        logits, maps = model.localize(make_images(model))
     terms["total"].backward()
     assert terms["total"].isfinite()
     assert logits.isfinite().all()
@@ -101,7 +102,7 @@ def test_half_precision_stays_finite(method: str, dtype: torch.dtype) -> None:
 @every_method
 def test_no_attention_matrix_is_kept_for_the_backward_pass(method: str) -> None:
     model = make(method, "plain").train()
-    images = pictures(model, rows=11, columns=11)
+    images = make_images(model, rows=11, columns=11)
     tokens = range(122, 126)  # 121 patches, the class token and what a method adds; unlike any width
     kept: list[torch.Size] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.shape), t)[1], lambda t: t):

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from tests.methods.test_tokencut import IMAGES, SMALL, small
-from tokenloc.backbones import Evidence
-from tokenloc.methods import create_model
+from tokenloc.backbones import FeatureRequest
 from tokenloc.methods.base import Output
 from tokenloc.methods.lcar import LCAR
+from tokenloc.models import create_model
 
 
 def lcar(**options: object) -> LCAR:
@@ -66,7 +66,7 @@ def test_the_seed_is_where_the_activation_map_is_high() -> None:
 def test_the_foreground_is_where_the_seed_lies() -> None:
     model, classes = lcar(edges="cosine", tau=0.0), torch.arange(4).repeat(3, 1)
     maps = model.localize(IMAGES, classes)[1].detach()
-    features = model.backbone(IMAGES, Evidence(keys=True))
+    features = model.backbone(IMAGES, FeatureRequest(keys=True))
     seeds = model.seeds(features, classes)
     assert torch.equal(maps.abs()[:, 0], maps.abs()[:, 3])  # one cut for all classes
     for image in range(3):

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tokenloc.backbones import Evidence, create_backbone
-from tokenloc.methods import create_model
+from tokenloc.backbones import FeatureRequest, create_backbone
 from tokenloc.methods.lctr import (
     LCTR,
     CueDigging,
@@ -19,6 +18,7 @@ from tokenloc.methods.lctr import (
     patch_relation_map,
     shifted_means,
 )
+from tokenloc.models import create_model
 
 SMALL = {"embed_dim": 24, "num_heads": 2, "depth": 2}
 IMAGES = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(1))
@@ -133,7 +133,7 @@ def test_head_and_model_are_as_large_as_the_paper_says() -> None:
 def test_the_map_is_the_head_s_times_the_patch_relation() -> None:
     lctr = model()
     logits, maps = lctr.localize(IMAGES, EVERY_CLASS)
-    features = lctr.backbone(IMAGES, Evidence(class_attention=True, patch_relation=True))
+    features = lctr.backbone(IMAGES, FeatureRequest(class_attention=True, patch_relation=True))
     tokens, attention = features.patch_map(), features.class_attention.mean(dim=1).reshape(2, 4, 3)
     semantic = plain_maps(lctr.head, tokens, lctr.head.scores(tokens, attention))
     relation = features.patch_relation.mean(dim=1).reshape(2, 4, 3)
@@ -147,7 +147,7 @@ def test_the_relation_vector_is_the_mean_of_the_weighted_attention() -> None:
     seen: list[Tensor] = []
     for block in lctr.backbone.blocks:
         block.norm1.register_forward_hook(lambda *call: seen.append(call[-1].detach()))
-    features = lctr.backbone(IMAGES, Evidence(patch_relation=True))
+    features = lctr.backbone(IMAGES, FeatureRequest(patch_relation=True))
     for level, (block, tokens) in enumerate(zip(lctr.backbone.blocks, seen, strict=True)):
         query, key, _ = block.attn.qkv(tokens).reshape(2, 13, 3, 2, 12).permute(2, 0, 3, 1, 4)
         attention = (query @ key.mT / math.sqrt(12)).softmax(dim=-1).mean(dim=1)
@@ -179,7 +179,7 @@ def test_relation_changes_the_map_and_not_the_logits() -> None:
     logits, maps = lctr.localize(IMAGES, EVERY_CLASS)
     lctr.relation = False
     logits_without, maps_without = lctr.localize(IMAGES, EVERY_CLASS)
-    features = lctr.backbone(IMAGES, Evidence(class_attention=True, patch_relation=True))
+    features = lctr.backbone(IMAGES, FeatureRequest(class_attention=True, patch_relation=True))
     ratio = class_attention_map(features) / patch_relation_map(features)
     assert torch.equal(logits, logits_without)
     torch.testing.assert_close(maps_without, maps * ratio[:, None])
@@ -233,7 +233,7 @@ def test_a_backbone_without_class_token_is_refused() -> None:
 
 def test_maps_want_the_evidence_that_they_are_made_of() -> None:
     features = model().backbone(IMAGES)
-    with pytest.raises(ValueError, match=r"without class attention; ask for Evidence\(class_attention=True\)"):
+    with pytest.raises(ValueError, match=r"without class attention; ask for FeatureRequest\(class_attention=True\)"):
         class_attention_map(features)
-    with pytest.raises(ValueError, match=r"without the patch relation; ask for Evidence\(patch_relation=True\)"):
+    with pytest.raises(ValueError, match=r"without the patch relation; ask for FeatureRequest\(patch_relation=True\)"):
         patch_relation_map(features)

@@ -15,7 +15,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tokenloc.backbones import ViT, create_backbone
-from tokenloc.methods import create_model
 from tokenloc.methods.global_batch import global_mean
 from tokenloc.methods.sat import (
     SAT,
@@ -25,6 +24,7 @@ from tokenloc.methods.sat import (
     spatial_block_indices,
     weighted_entropy,
 )
+from tokenloc.models import create_model
 
 SMALL = {"embed_dim": 24, "num_heads": 2, "depth": 6}
 
@@ -278,10 +278,10 @@ def test_weighted_entropy() -> None:
 
 # Several processes.
 
-Found = dict[str, tuple[Tensor, Tensor]]
+Prediction = dict[str, tuple[Tensor, Tensor]]
 
 
-def losses_and_gradients(images: Tensor, labels: Tensor, values: Tensor, equal_shares: bool) -> Found:
+def losses_and_gradients(images: Tensor, labels: Tensor, values: Tensor, equal_shares: bool) -> Prediction:
     """Return each loss with its gradient: of functions of a weight, and of a whole model's total."""
     weight = torch.ones(values.shape[1:], dtype=values.dtype, requires_grad=True)
     maps = (values * weight).sigmoid()

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tokenloc.backbones import Evidence
-from tokenloc.methods import create_model
+from tokenloc.backbones import FeatureRequest
 from tokenloc.methods._diffusion import (
     dense,
     diffuse,
@@ -24,6 +23,7 @@ from tokenloc.methods._diffusion import (
 from tokenloc.methods._scaling import min_max
 from tokenloc.methods.scm import SCM
 from tokenloc.methods.tscam import TSCAM
+from tokenloc.models import create_model
 
 SMALL = {"embed_dim": 24, "num_heads": 2, "depth": 2}
 IMAGES = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(1))
@@ -204,7 +204,7 @@ def test_a_single_patch_cannot_diffuse() -> None:
 
 def plain_training_pass(scm: SCM, images: Tensor, steps: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
     """S^l and F^l of every block, each made from the one before, similarities and all."""
-    features = scm.backbone(images, Evidence(class_attention=True))
+    features = scm.backbone(images, FeatureRequest(class_attention=True))
     semantic = scm.head(features.patch_map())
     semantics, attentions = [semantic], [scm.attention_map(features).to(semantic.dtype)]
     for weight, ratio, p in zip(scm.similarity_weight, scm.threshold, steps, strict=True):
@@ -261,7 +261,7 @@ def test_inference_runs_no_block_and_is_tscams(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(SCM, "_calibrate", None)
     classes = torch.arange(5).repeat(2, 1)
     logits, maps = scm.localize(IMAGES, classes)
-    features = scm.backbone(IMAGES, Evidence(class_attention=True))
+    features = scm.backbone(IMAGES, FeatureRequest(class_attention=True))
     semantic = scm.head(features.patch_map())
     attention = features.class_attention.mean(dim=1).reshape(2, 4, 3)
     low, high = attention.amin(dim=(1, 2), keepdim=True), attention.amax(dim=(1, 2), keepdim=True)
@@ -293,7 +293,7 @@ def test_under_autocast_the_blocks_run_in_float32(dtype: torch.dtype) -> None:
     scm = model()
     with torch.autocast("cpu", dtype):
         logits = scm(IMAGES).logits
-        features = scm.backbone(IMAGES, Evidence(class_attention=True))
+        features = scm.backbone(IMAGES, FeatureRequest(class_attention=True))
         semantic = scm.head(features.patch_map())
     assert semantic.dtype == dtype
     gains, _ = scm._calibrate(semantic.float(), scm.attention_map(features))

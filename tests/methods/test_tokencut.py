@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenloc.backbones import Evidence, Features
-from tokenloc.methods import create_model
+from tokenloc.backbones import FeatureRequest, Features
 from tokenloc.methods._normalized_cut import eigenvector_maps
 from tokenloc.methods.tokencut import TokenCut
+from tokenloc.models import create_model
 
 SMALL = {"embed_dim": 48, "depth": 2, "num_heads": 3, "drop_path_rate": 0.5}
 IMAGES = torch.randn(3, 3, 64, 80, generator=torch.Generator().manual_seed(1))
@@ -30,7 +30,7 @@ def drawn(model: TokenCut, rows: list[list[float]]) -> Tensor:
 
 def test_the_map_is_the_eigenvector_of_the_keys() -> None:
     model = small(edges="cosine", tau=0.0)
-    features = model.backbone(IMAGES, Evidence(keys=True))
+    features = model.backbone(IMAGES, FeatureRequest(keys=True))
     logits, maps = model.localize(IMAGES, torch.tensor([[0, 2], [3, 3], [1, 0]]))
     assert maps.shape == (3, 2, 4, 5)
     expected = eigenvector_maps(features.keys, (4, 5), 0.0, "cosine")
@@ -47,7 +47,7 @@ def test_a_small_object_is_the_high_side() -> None:
         assert torch.equal(high, torch.tensor(rows) > 0)
 
 
-def test_an_object_that_fills_the_picture_is_found_by_the_border() -> None:
+def test_an_object_that_fills_the_image_is_found_by_the_border() -> None:
     rows = [[0.0] * 7, *[[0.0] + [1.0] * 5 + [0.0]] * 6, [0.0] * 7]  # 30 patches of 56
     assert torch.equal(drawn(small(polarity="peak"), rows) > 0, torch.tensor(rows) == 0)
     assert torch.equal(drawn(small(polarity="border"), rows) > 0, torch.tensor(rows) > 0)
@@ -88,5 +88,5 @@ def test_unknown_options_list_the_valid_ones(option: str) -> None:
 
 def test_features_without_keys_are_refused() -> None:
     model = small()
-    with pytest.raises(ValueError, match=r"without keys; ask for Evidence\(keys=True\)"):
+    with pytest.raises(ValueError, match=r"without keys; ask for FeatureRequest\(keys=True\)"):
         model.object_map(model.backbone(IMAGES))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tokenloc.backbones import Evidence, as_map, create_backbone
-from tokenloc.methods import create_model
+from tokenloc.backbones import FeatureRequest, as_map, create_backbone
 from tokenloc.methods.tscam import TSCAM, semantic_head
+from tokenloc.models import create_model
 
 SMALL = {"embed_dim": 48, "depth": 3, "num_heads": 3}
 
@@ -23,7 +23,7 @@ def test_map_is_attention_times_semantics() -> None:
     images, classes = torch.randn(2, 3, 64, 96), torch.tensor([[4, 0, 2], [1, 1, 3]])
     with torch.no_grad():
         logits, maps = model.localize(images, classes)
-        features = model.backbone(images, Evidence(class_attention=True))
+        features = model.backbone(images, FeatureRequest(class_attention=True))
         semantic = torch.nn.functional.conv2d(features.patch_map(), model.head.weight, model.head.bias, padding=1)
     attention = as_map(features.class_attention.mean(dim=1), (4, 6))
     torch.testing.assert_close(logits, semantic.mean(dim=(2, 3)))
@@ -63,7 +63,7 @@ def test_table_5_parts_multiply_to_the_whole() -> None:
 def test_tables_12_and_13_average_the_first_blocks(blocks: int) -> None:
     model, images = small(map="attention", attention_blocks=blocks), torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        rows = model.backbone(images, Evidence(class_attention=True)).class_attention
+        rows = model.backbone(images, FeatureRequest(class_attention=True)).class_attention
         _, maps = model.localize(images)
     expected = sum(rows[:, block] for block in range(blocks)) / blocks
     torch.testing.assert_close(maps[:, 0], as_map(expected, (4, 4)))
@@ -134,10 +134,10 @@ def test_bad_classes(classes: torch.Tensor, message: str) -> None:
 
 def test_features_without_attention_are_refused() -> None:
     model = small()
-    with pytest.raises(ValueError, match=r"Evidence\(class_attention=True\)"):
+    with pytest.raises(ValueError, match=r"FeatureRequest\(class_attention=True\)"):
         model.attention_map(model.backbone(torch.zeros(1, 3, 32, 32)))
 
 
-def test_backbones_of_another_size_than_the_picture() -> None:
+def test_backbones_of_another_size_than_the_image() -> None:
     backbone, _ = create_backbone("vit_tiny_patch16_224", False, image_size=(64, 96), **SMALL)
     assert TSCAM(backbone, 3).localize(torch.zeros(1, 3, 128, 64))[1].shape == (1, 1, 8, 4)

@@ -196,7 +196,7 @@ def test_a_hit_of_the_predicted_class_is_a_correct_image(name: str) -> None:
         corners = np.sort(rng.uniform(0, 100, (2, 2)), axis=0).reshape(4)
         frame = protocol.frame((100, 100), (56, 56))
         mapped = np.zeros((56, 56))
-        x0, y0, x1, y1 = frame.to_network([corners + rng.normal(0, 4, 4)])[0].round().astype(int).clip(0, 56)
+        x0, y0, x1, y1 = frame.to_input([corners + rng.normal(0, 4, 4)])[0].round().astype(int).clip(0, 56)
         mapped[y0:y1, x0:x1] = 1
         predicted = [int(rng.integers(2)), 2]
         scores.append(score_image(mapped[None], [0], predicted, 0, frame=frame, protocol=protocol, boxes=[corners]))

@@ -36,7 +36,7 @@ def test_rows_are_the_scores_at_one_threshold(column: int) -> None:
         assert (row.id, row.label, row.predicted) == (f"{index}.jpg", 2, scores.predicted[0])
         assert (row.top1_cls, row.top5_cls) == (scores.in_top(1), scores.in_top(5))
         if scores.boxes is None:
-            assert (row.largest, row.any, row.gt_known, row.top1_loc, row.error, row.object_share) == (None,) * 6
+            assert (row.largest, row.any, row.gt_known, row.top1_loc, row.error, row.object_fraction) == (None,) * 6
             continue
         boxes = scores.boxes
         assert (row.largest, row.any) == (boxes.largest[column], boxes.any[column])
@@ -44,7 +44,7 @@ def test_rows_are_the_scores_at_one_threshold(column: int) -> None:
         assert row.top1_loc == (scores.in_top(1) and boxes.own[column] >= 0.5)
         assert row.top5_loc == (scores.in_top(5) and boxes.own[column] >= 0.5)
         assert row.error == ERROR_CATEGORIES[boxes.errors[column]]
-        assert row.object_share == boxes.object_share
+        assert row.object_fraction == boxes.object_fraction
 
 
 @pytest.mark.parametrize(("strict", "hit"), [(True, False), (False, True)])
@@ -80,17 +80,17 @@ def test_the_table_says_classes_by_name_and_nothing_for_none(tmp_path: Path) -> 
     assert lines[2] == "2.jpg,ant,,,,,,,,,,,,"
     first, second = read_table(path)
     assert (first["id"], first["label"], first["gt_known"], first["largest"]) == ("a,b/1.jpg", "bee", 1.0, 0.625)
-    assert second["gt_known"] is second["trust"] is None
-    assert (first["score"], first["trust"]) == (0.75, 0.125)
+    assert second["gt_known"] is second["confidence"] is None
+    assert (first["score"], first["confidence"]) == (0.75, 0.125)
 
 
 def test_a_table_of_before_there_was_a_trust_is_read(tmp_path: Path) -> None:
     path = tmp_path / "images.csv"
-    write_rows(path, [ImageRow("a", 0, 0, True, score=0.5, trust=0.25)], ["ant"])
+    write_rows(path, [ImageRow("a", 0, 0, True, score=0.5, confidence=0.25)], ["ant"])
     path.write_text("".join(line.rsplit(",", 2)[0] + "\n" for line in path.read_text().splitlines()))
-    assert path.read_text().splitlines()[0].endswith(",object_share")
+    assert path.read_text().splitlines()[0].endswith(",object_fraction")
     (line,) = read_table(path)
-    assert (line["id"], line["top1_cls"], line["score"], line["trust"]) == ("a", 1.0, None, None)
+    assert (line["id"], line["top1_cls"], line["score"], line["confidence"]) == ("a", 1.0, None, None)
 
 
 def test_a_table_that_is_none_is_told(tmp_path: Path) -> None:
@@ -107,12 +107,12 @@ def test_a_table_that_is_none_is_told(tmp_path: Path) -> None:
 
 def test_columns_of_others_are_left_out_and_a_broken_number_is_named(tmp_path: Path) -> None:
     path = tmp_path / "images.csv"
-    write_rows(path, [ImageRow("a", 0, trust=0.75), ImageRow("b", 0)], ["ant"])
+    write_rows(path, [ImageRow("a", 0, confidence=0.75), ImageRow("b", 0)], ["ant"])
     head, *lines = path.read_text().splitlines()
     path.write_text("\n".join([f"{head},colour", f"{lines[0]},red", f"{lines[1]},blue"]))
     first, second = read_table(path)
-    assert (first["trust"], second["trust"]) == (0.75, None)
+    assert (first["confidence"], second["confidence"]) == (0.75, None)
     assert "colour" not in first
     path.write_text(f"{head}\n{lines[1]}much\n")
-    with pytest.raises(ValueError, match=r"images\.csv has 'much' for trust, expected a number"):
+    with pytest.raises(ValueError, match=r"images\.csv has 'much' for confidence, expected a number"):
         read_table(path)

@@ -132,7 +132,7 @@ def test_top_k() -> None:
 
 
 def test_the_object_share_is_that_of_the_largest_box() -> None:
-    assert score().boxes.object_share == pytest.approx(50 * 44 / 8000)
+    assert score().boxes.object_fraction == pytest.approx(50 * 44 / 8000)
 
 
 def test_without_ground_truth_there_is_nothing_to_score() -> None:
@@ -168,7 +168,7 @@ def test_masks_are_compared_in_network_pixels_by_the_releases(name: str) -> None
     mask = RNG.choice([0, 1], size=(80, 100)).astype(np.uint8)
     pixels = score(mask=mask, frame=frame, protocol=protocol).pixels
     map_ = scaled_map(SMOOTH, (64, 64), protocol)
-    expected = pixel_histogram(map_, frame.pixels_to_network(mask), pixel_edges(protocol))
+    expected = pixel_histogram(map_, frame.pixels_to_input(mask), pixel_edges(protocol))
     np.testing.assert_array_equal(pixels, expected)
     assert pixels.sum() == 64 * 64
 

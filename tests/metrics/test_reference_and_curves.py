@@ -16,7 +16,7 @@ def test_the_centre_box() -> None:
     assert center_box(frame, 1).tolist() == [0, 0, 200, 100]
 
 
-def test_the_whole_picture_scores_the_share_of_the_object() -> None:
+def test_the_whole_image_scores_the_share_of_the_object() -> None:
     shares = (0.25, 0.55, 0.75, 0.85, 0.95)
     truths = [([[0, 0, 100, 80 * share]], Frame.resized((100, 80), (224, 224))) for share in shares]
     expected = {0.3: 80, 0.5: 80, 0.7: 60, 0.8: 40, 0.9: 20}
@@ -24,7 +24,7 @@ def test_the_whole_picture_scores_the_share_of_the_object() -> None:
 
 
 def test_a_crop_protocol_judges_the_crop() -> None:
-    """A box that fills the crop is hit there, though it is not the whole picture."""
+    """A box that fills the crop is hit there, though it is not the whole image."""
     frame = SAT.frame((256, 256), (224, 224))
     truths = [([[16, 16, 240, 240]], frame)]
     assert constant_box_accuracy(truths, SAT, share=1)[0.9] == 100

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenloc.metrics.images import ImageRow
-from tokenloc.metrics.risk_coverage import aurc, error_rate, optimal_aurc, selective_risks, trust_metrics
+from tokenloc.metrics.risk_coverage import aurc, confidence_metrics, error_rate, optimal_aurc, selective_risks
 
 PAIRS = st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.7, 0.9]), st.booleans()), min_size=1, max_size=5)
 
@@ -70,12 +70,12 @@ def test_what_is_no_confidence_is_told(confidence: list[float], errors: list[flo
 
 def test_trust_metrics_of_rows() -> None:
     rows = [
-        ImageRow("a", 0, 0, largest=0.9, top1_loc=True, score=0.5, trust=0.9),
-        ImageRow("b", 0, 0, largest=0.6, top1_loc=False, score=0.9, trust=0.7),
-        ImageRow("c", 0, 0, largest=0.2, top1_loc=False, score=0.8, trust=0.1),
-        ImageRow("d", 0, 0, score=0.8, trust=0.1),  # no true box
+        ImageRow("a", 0, 0, largest=0.9, top1_loc=True, score=0.5, confidence=0.9),
+        ImageRow("b", 0, 0, largest=0.6, top1_loc=False, score=0.9, confidence=0.7),
+        ImageRow("c", 0, 0, largest=0.2, top1_loc=False, score=0.8, confidence=0.1),
+        ImageRow("d", 0, 0, score=0.8, confidence=0.1),  # no true box
     ]
-    found = trust_metrics(rows)
+    found = confidence_metrics(rows)
     assert set(found) == {"gt_known", "box_acc_0.7", "top1_loc"}
     assert found["gt_known"] == pytest.approx(
         {
@@ -93,6 +93,8 @@ def test_trust_metrics_of_rows() -> None:
         assert found[name]["aurc"] == pytest.approx(100 * (0 + 1 / 2 + 2 / 3) / 3)
 
 
-@pytest.mark.parametrize("row", [ImageRow("a", 0), ImageRow("a", 0, largest=0.5), ImageRow("a", 0, score=1, trust=1)])
+@pytest.mark.parametrize(
+    "row", [ImageRow("a", 0), ImageRow("a", 0, largest=0.5), ImageRow("a", 0, score=1, confidence=1)]
+)
 def test_without_trust_or_truth_nothing_is_said(row: ImageRow) -> None:
-    assert trust_metrics([row]) == {}
+    assert confidence_metrics([row]) == {}

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenloc.methods import Method, create_model
+from tokenloc.methods import Method
+from tokenloc.models import create_model
 
 Arrays = dict[str, Tensor]
 

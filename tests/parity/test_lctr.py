@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenloc.backbones import Evidence, Features
+from tokenloc.backbones import FeatureRequest, Features
 from tokenloc.methods import Method
 from tokenloc.methods.lctr import class_attention_map, patch_relation_map
 
@@ -24,7 +24,7 @@ def plain(released_model: Callable[..., Method]) -> Method:
 @pytest.fixture
 def features(plain: Method, inputs: Arrays) -> Features:
     with torch.no_grad():
-        return plain.backbone(inputs["images"], Evidence(class_attention=True, patch_relation=True))
+        return plain.backbone(inputs["images"], FeatureRequest(class_attention=True, patch_relation=True))
 
 
 def test_the_patch_relation_map(features: Features, fixture_of: Callable[[str], Arrays]) -> None:

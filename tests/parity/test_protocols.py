@@ -37,7 +37,7 @@ def load(folder: Path, name: str) -> Fixture:
 
 
 @pytest.fixture(scope="module")
-def referee(parity_dir: Path) -> Fixture:
+def wsol_eval(parity_dir: Path) -> Fixture:
     return load(parity_dir, "wsol_evaluation")
 
 
@@ -91,18 +91,18 @@ def test_ts_cam_error_categories(tscam: Fixture) -> None:
     assert ours == tscam["error_category"].tolist()
 
 
-def test_referee_boxes_at_100_thresholds(referee: Fixture) -> None:
+def test_referee_boxes_at_100_thresholds(wsol_eval: Fixture) -> None:
     protocol = referee_protocol("001")
-    for index, map_ in enumerate(referee["maps"].astype(np.float32)):
+    for index, map_ in enumerate(wsol_eval["maps"].astype(np.float32)):
         ours = largest_boxes(quantised_map(map_), protocol.thresholds, protocol)
-        np.testing.assert_array_equal(ours, referee[f"boxes_{index}"], err_msg=f"image {index}")
+        np.testing.assert_array_equal(ours, wsol_eval[f"boxes_{index}"], err_msg=f"image {index}")
 
 
 @pytest.mark.parametrize("step", ["001", "0001"])
-def test_referee_hits(referee: Fixture, step: str) -> None:
+def test_referee_hits(wsol_eval: Fixture, step: str) -> None:
     protocol = referee_protocol(step)
     largest, best = [], []
-    for map_, rows in zip(referee["maps"].astype(np.float32), referee["gt_boxes"], strict=True):
+    for map_, rows in zip(wsol_eval["maps"].astype(np.float32), wsol_eval["gt_boxes"], strict=True):
         scan = scan_boxes(quantised_map(map_), protocol.thresholds, protocol)
         truth = given_boxes(rows)
         largest.append(best_iou(scan.largest(), truth, protocol))
@@ -110,39 +110,39 @@ def test_referee_hits(referee: Fixture, step: str) -> None:
     for kind, ious in (("single", np.array(largest)), ("multi", np.array(best))):
         for level in (30, 50, 70):
             name = f"correct_step{step}_{kind}_iou{level}"
-            np.testing.assert_array_equal((ious >= level / 100).sum(axis=0), referee[name], err_msg=name)
+            np.testing.assert_array_equal((ious >= level / 100).sum(axis=0), wsol_eval[name], err_msg=name)
 
 
 @pytest.mark.parametrize("step", ["001", "0001"])
-def test_referee_pixel_average_precision(referee: Fixture, step: str) -> None:
+def test_referee_pixel_average_precision(wsol_eval: Fixture, step: str) -> None:
     edges = pixel_edges(referee_protocol(step))
     pixels = [
         pixel_histogram(map_, mask, edges)
-        for map_, mask in zip(referee["maps"].astype(np.float32), referee["masks"], strict=True)
+        for map_, mask in zip(wsol_eval["maps"].astype(np.float32), wsol_eval["masks"], strict=True)
     ]
-    assert pxap(np.sum(pixels, axis=0)) == pytest.approx(float(referee[f"pxap_step{step}"]), abs=1e-6)
+    assert pxap(np.sum(pixels, axis=0)) == pytest.approx(float(wsol_eval[f"pxap_step{step}"]), abs=1e-6)
 
 
-def test_referee_metrics_from_scored_images(referee: Fixture) -> None:
-    """The whole way from maps to metrics gives the referee's, too."""
+def test_referee_metrics_from_scored_images(wsol_eval: Fixture) -> None:
+    """The whole way from maps to metrics gives the `wsol-eval` evaluator's, too."""
     protocol, frame = referee_protocol("001"), Frame.identity(SIZE)
-    maps = referee["maps"].astype(np.float32)
+    maps = wsol_eval["maps"].astype(np.float32)
     scores = [
         score_image(map_[None], [0], [0], 0, frame=frame, protocol=protocol, boxes=given_boxes(rows), mask=mask)
-        for map_, rows, mask in zip(maps, referee["gt_boxes"], referee["masks"], strict=True)
+        for map_, rows, mask in zip(maps, wsol_eval["gt_boxes"], wsol_eval["masks"], strict=True)
     ]
     result = evaluate(Totals.of(scores, protocol), protocol)
-    single = [referee[f"correct_step001_single_iou{level}"].max() for level in (30, 50, 70)]
-    multi = [referee[f"correct_step001_multi_iou{level}"].max() for level in (30, 50, 70)]
+    single = [wsol_eval[f"correct_step001_single_iou{level}"].max() for level in (30, 50, 70)]
+    multi = [wsol_eval[f"correct_step001_multi_iou{level}"].max() for level in (30, 50, 70)]
     assert result.max_box_acc_v1 == pytest.approx(100 * single[1] / len(maps))
     assert result.max_box_acc_v2 == pytest.approx(100 * np.mean(multi) / len(maps))
     assert result.max_box_acc_v2_largest == pytest.approx(100 * np.mean(single) / len(maps))
-    assert result.pxap == pytest.approx(float(referee["pxap_step001"]), abs=1e-6)
+    assert result.pxap == pytest.approx(float(wsol_eval["pxap_step001"]), abs=1e-6)
 
 
-def test_the_box_convention_is_what_makes_it_equal(referee: Fixture) -> None:
+def test_the_box_convention_is_what_makes_it_equal(wsol_eval: Fixture) -> None:
     """The boxes above depend on the protocol: with its ends exclusive they are others."""
     protocol = replace(referee_protocol("001"), name="wsol-eval with exclusive ends", box_end="exclusive")
-    maps = referee["maps"].astype(np.float32)
+    maps = wsol_eval["maps"].astype(np.float32)
     ours = [largest_boxes(quantised_map(map_), protocol.thresholds, protocol) for map_ in maps]
-    assert any((boxes != referee[f"boxes_{index}"]).any() for index, boxes in enumerate(ours))
+    assert any((boxes != wsol_eval[f"boxes_{index}"]).any() for index, boxes in enumerate(ours))

@@ -1,4 +1,4 @@
-"""TokenCut against the authors' released code on real weights and photographs."""
+"""TokenCut against the authors' released code on real weights and images."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenloc.backbones import Evidence
-from tokenloc.methods import create_model
+from tokenloc.backbones import FeatureRequest
 from tokenloc.methods._normalized_cut import eigenvector_maps, object_masks
+from tokenloc.models import create_model
 
 Arrays = dict[str, Tensor]
 PATCH = 16
@@ -48,11 +48,11 @@ def test_seed_mask_and_box(released: Arrays, tau: float, image: int) -> None:
     assert [PATCH * side for side in box] == released[f"tau{tau}_{image}_box"].tolist()
 
 
-def test_from_the_photographs(shared_dir: Path, inputs: Arrays, released: Arrays) -> None:
+def test_from_the_images(shared_dir: Path, inputs: Arrays, released: Arrays) -> None:
     weights = shared_dir / "data" / "vit_tiny_patch16_224.safetensors"
     model = create_model("tokencut", "vit_tiny_patch16_224", 10, weights, tau=0.2).eval()
     with torch.no_grad():
-        keys = model.backbone(inputs["images"], Evidence(keys=True)).keys
+        keys = model.backbone(inputs["images"], FeatureRequest(keys=True)).keys
         maps = model.localize(inputs["images"])[1]
     expected = released["keys"][:, 1:]
     assert (keys - expected).abs().max().item() <= 2e-5 * expected.abs().max().item()

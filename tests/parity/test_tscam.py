@@ -1,4 +1,4 @@
-"""TS-CAM against the authors' released code on real weights and photographs."""
+"""TS-CAM against the authors' released code on real weights and images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenloc.backbones import Evidence
+from tokenloc.backbones import FeatureRequest
 from tokenloc.methods import Method
 
 Arrays = dict[str, Tensor]
@@ -48,6 +48,6 @@ def test_loss_and_gradients(model: Method, inputs: Arrays, released: Arrays) -> 
 
 def test_class_token_and_attention(model: Method, inputs: Arrays, released: Arrays) -> None:
     with torch.no_grad():
-        features = model.backbone(inputs["images"], Evidence(class_attention=True))
+        features = model.backbone(inputs["images"], FeatureRequest(class_attention=True))
     close(features.class_token, released["cls_token"])
     close(model.attention_map(features) * model.backbone.depth, released["attention_sum"])

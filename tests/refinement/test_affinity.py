@@ -16,7 +16,7 @@ from tokenloc.refinement.affinity import affinity
 NEXT = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 
 
-def picture(height: int = 6, width: int = 5, seed: int = 0) -> Tensor:
+def make_image(height: int = 6, width: int = 5, seed: int = 0) -> Tensor:
     return torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
@@ -70,7 +70,7 @@ def slow_refined(
     ],
 )
 def test_it_is_as_the_equations_say(step: AffinityRefinement, offsets: list[tuple[int, int]]) -> None:
-    maps, images = torch.rand(2, 3, 6, 5), torch.stack([picture(seed=1), picture(seed=2)])
+    maps, images = torch.rand(2, 3, 6, 5), torch.stack([make_image(seed=1), make_image(seed=2)])
     refined = step(maps, images)
     settings = {name: getattr(step, name) for name in ("iterations", "keep", "position_weight", "spread")}
     for image in range(2):
@@ -87,7 +87,7 @@ def test_the_defaults_are_the_papers() -> None:
 
 
 def test_what_a_pixel_takes_adds_up() -> None:
-    weights = affinity(picture()[None], (1, 2), 0.01)
+    weights = affinity(make_image()[None], (1, 2), 0.01)
     assert weights.shape == (1, 16, 6, 5)
     torch.testing.assert_close(weights.sum(dim=1), torch.full((1, 6, 5), 1.01))
 

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import tokenloc
-from tokenloc.methods import METHODS, create_model
+from tokenloc.methods import METHODS
+from tokenloc.models import create_model
 from tokenloc.refinement import STEPS, AffinityRefinement, Reprediction, find_steps, list_steps, refine
 
 QUICK = [AffinityRefinement(iterations=2), Reprediction(max_steps=2)]

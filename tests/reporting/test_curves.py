@@ -14,9 +14,9 @@ from tokenloc.reporting.curves import save_curves
 
 CURVE = {"threshold": [0.0, 0.5], "0.3": [50.0, 100.0], "0.5": [0.0, 25.0]}
 ROWS = [
-    ImageRow("a", 0, largest=0.55, object_share=0.05),
-    ImageRow("b", 0, largest=0.95, object_share=0.35),
-    ImageRow("c", 0, largest=0.2, object_share=0.31),
+    ImageRow("a", 0, largest=0.55, object_fraction=0.05),
+    ImageRow("b", 0, largest=0.95, object_fraction=0.35),
+    ImageRow("c", 0, largest=0.2, object_fraction=0.31),
     ImageRow("d", 0),
 ]
 
@@ -40,8 +40,8 @@ def test_curves_are_drawn_and_written(tmp_path: Path) -> None:
     expected = np.full(10, np.nan)
     expected[0], expected[3] = 0.55, 0.575
     np.testing.assert_allclose(sizes["mean_iou"], expected)
-    with Image.open(tmp_path / "curves.png") as picture:
-        assert np.asarray(picture.convert("L")).std() > 5
+    with Image.open(tmp_path / "curves.png") as image:
+        assert np.asarray(image.convert("L")).std() > 5
 
 
 @pytest.mark.parametrize(("curve", "rows"), [(None, ROWS), (CURVE, ROWS[3:])])

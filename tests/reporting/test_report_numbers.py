@@ -13,7 +13,7 @@ from tokenloc.commands.report import read_run
 from tokenloc.metrics.stored_boxes import SweptImage
 from tokenloc.reporting.report import render_report
 from tokenloc.reporting.report_charts import charts
-from tokenloc.reporting.report_gallery import choose, pictured, slider, steps
+from tokenloc.reporting.report_gallery import choose, imaged, slider, steps
 from tokenloc.reporting.report_numbers import ReportRun, class_lines, kind_of, kind_shares, metric_lines
 
 
@@ -73,13 +73,13 @@ def test_where_there_is_no_box_the_class_is_judged(row: dict[str, Any], kind: st
 
 
 def test_galleries_hold_what_they_are_named_for(tmp_path: Path, runs: list[ReportRun]) -> None:
-    trusted = write_evaluation(tmp_path / "trusted", scenes(), data=SCENES)
-    trust = [round(0.05 * (5 * index % 18), 2) for index in range(18)]
-    with_column(trusted, "trust", [*trust[:-1], ""])
-    both = [read_run(trusted, "trusted"), runs[1]]
+    confident = write_evaluation(tmp_path / "confident", scenes(), data=SCENES)
+    confidence = [round(0.05 * (5 * index % 18), 2) for index in range(18)]
+    with_column(confident, "confidence", [*confidence[:-1], ""])
+    both = [read_run(confident, "confident"), runs[1]]
     galleries = {(one.key, one.run): one for one in choose(both, 4)}
     assert ("check", 1) not in galleries
-    assert galleries["check", 0].images == sorted(range(17), key=trust.__getitem__)[:4]
+    assert galleries["check", 0].images == sorted(range(17), key=confidence.__getitem__)[:4]
     iou = [[row["largest"] for row in run.rows] for run in both]
     assert galleries["worst", 1].images == sorted(range(18), key=iou[1].__getitem__)[:4]
     gaps = [abs(a - b) for a, b in zip(*iou, strict=True)]
@@ -128,7 +128,7 @@ def test_charts_end_where_the_curves_do(runs: list[ReportRun]) -> None:
     assert f"median {np.median([row['largest'] for row in runs[1].rows]):.2f}" in spread.note
 
 
-def test_pictures_that_cannot_be_read_are_none(runs: list[ReportRun], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_cannot_be_read_are_none(runs: list[ReportRun], monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = scenes()
     read = dataset.image
 
@@ -138,10 +138,10 @@ def test_pictures_that_cannot_be_read_are_none(runs: list[ReportRun], monkeypatc
         return read(index, min_size)
 
     monkeypatch.setattr(dataset, "image", broken)
-    found = pictured(runs, [slider(run) for run in runs], [2, 3], dataset)
-    assert found[3].picture is None
-    assert found[2].picture is not None
-    assert found[2].picture.startswith("/9j/")
+    found = imaged(runs, [slider(run) for run in runs], [2, 3], dataset)
+    assert found[3].image is None
+    assert found[2].image is not None
+    assert found[2].image.startswith("/9j/")
     assert found[3].size == (40, 40)
 
 

@@ -20,11 +20,11 @@ Made = tuple[Path, list[Path]]
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """A report of one run on scenes, with trust, and the folder of the evaluation."""
+    """A report of one run on scenes, with confidence, and the folder of the evaluation."""
     folder = tmp_path_factory.mktemp("one")
     run = write_evaluation(folder / "mine", scenes(), data=SCENES, model={"method": "sat", "backbone": "vit"})
-    with_column(run, "trust", [round((7 * index % 18) / 18, 3) for index in range(18)])
-    return report([run], out=folder / "report.html", pictures=6), [run]
+    with_column(run, "confidence", [round((7 * index % 18) / 18, 3) for index in range(18)])
+    return report([run], out=folder / "report.html", images=6), [run]
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +34,15 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Made:
     runs = [
         write_evaluation(folder / name, scenes(), seed, data=SCENES) for seed, name in enumerate(["first", "second"])
     ]
-    return report(runs, out=folder / "report.html", pictures="all"), runs
+    return report(runs, out=folder / "report.html", images="all"), runs
 
 
 def shown(page: Page) -> list[int]:
-    return [int(card.get_attribute("data-image") or -1) for card in page.query_selector_all(".card")]
+    return [int(metadata.get_attribute("data-image") or -1) for metadata in page.query_selector_all(".metadata")]
 
 
 def box_on_page(page: Page, image: int, run: int = 0) -> list[float]:
-    found = page.locator(f'.card[data-image="{image}"] rect.found.run-{run}')
+    found = page.locator(f'.metadata[data-image="{image}"] rect.found.run-{run}')
     x, y, width, height = (float(found.get_attribute(name) or "nan") for name in ("x", "y", "width", "height"))
     return [x, y, x + width, y + height]
 
@@ -67,7 +67,7 @@ def test_the_slider_redraws_boxes_numbers_and_the_curves_marker(one: Made, page:
         expected, iou = stored_box(run, image, threshold)
         assert box_on_page(page, image) == pytest.approx(expected, abs=1)
         if expected[2] > expected[0]:
-            value = page.locator(f'.card[data-image="{image}"] .iou')
+            value = page.locator(f'.metadata[data-image="{image}"] .iou')
             assert value.inner_text() == f"IoU {np.floor(100 * iou + 1e-4) / 100:.2f}"
             assert ("hit" in (value.get_attribute("class") or "")) == (iou >= 0.5)
         curve = read_run(run, "").curve
@@ -86,12 +86,12 @@ def test_the_slider_redraws_boxes_numbers_and_the_curves_marker(one: Made, page:
     assert "0.35" in output.inner_text()
 
 
-def test_galleries_show_the_photographs_that_they_are_named_for(one: Made, page: Page) -> None:
+def test_galleries_show_the_images_that_they_are_named_for(one: Made, page: Page) -> None:
     path, (run,) = one
     rows = read_table(run / "images.csv")
     order = sorted(range(18), key=lambda index: rows[index]["largest"])
     page.goto(path.as_uri())
-    assert shown(page) == sorted(range(18), key=lambda index: rows[index]["trust"])[:6]
+    assert shown(page) == sorted(range(18), key=lambda index: rows[index]["confidence"])[:6]
     for name, expected in (("Worst boxes", order[:6]), ("Best boxes", order[::-1][:6])):
         page.get_by_role("button", name=name).click()
         assert shown(page) == expected
@@ -108,24 +108,24 @@ def test_filters_hold_for_cards_and_table(one: Made, page: Page) -> None:
     path, (run,) = one
     rows = read_table(run / "images.csv")
     page.goto(path.as_uri())
-    page.get_by_role("button", name="All with a picture").click()
-    pictured = shown(page)
+    page.get_by_role("button", name="All with an image").click()
+    imaged = shown(page)
     label = rows[0]["label"]
     page.get_by_label("Class", exact=True).select_option(label=label)
-    assert shown(page) == [index for index in pictured if rows[index]["label"] == label]
+    assert shown(page) == [index for index in imaged if rows[index]["label"] == label]
     assert page.locator("#list tbody tr").count() == sum(row["label"] == label for row in rows)
     page.get_by_role("button", name="Clear").click()
     expect(page.locator("#list tbody tr")).to_have_count(18)
     page.get_by_label("Search").fill(rows[5]["id"][-7:].upper())
     assert page.locator("#list tbody tr").count() == sum(rows[5]["id"][-7:] in row["id"] for row in rows)
-    page.get_by_label("Search").fill("no such photograph")
-    assert page.locator("#count").inner_text() == "0 photographs: none passes the filter here"
+    page.get_by_label("Search").fill("no such image")
+    assert page.locator("#count").inner_text() == "0 images: none passes the filter here"
     page.get_by_role("button", name="Clear").click()
     page.get_by_label("Kind", exact=True).select_option(label="Wrong class")
     assert page.locator("#list tbody tr").count() == sum(row["error"] == "classification" for row in rows)
     page.get_by_label("Kind", exact=True).select_option(label="all kinds")
     page.get_by_label("Order").select_option(label="lowest IoU")
-    assert shown(page) == sorted(pictured, key=lambda index: rows[index]["largest"])
+    assert shown(page) == sorted(imaged, key=lambda index: rows[index]["largest"])
 
 
 def column(page: Page, table: str, place: int) -> list[str]:
@@ -153,7 +153,7 @@ def test_tables_sort_by_every_column_with_mouse_and_keys(one: Made, page: Page) 
             assert page.locator(f"#{table} [aria-sort]").count() == 1
 
 
-def test_a_class_in_the_table_leads_to_its_photographs(one: Made, page: Page) -> None:
+def test_a_class_in_the_table_leads_to_its_images(one: Made, page: Page) -> None:
     path, (run,) = one
     rows = read_table(run / "images.csv")
     page.goto(path.as_uri())
@@ -193,7 +193,7 @@ def test_on_a_phone_the_page_does_not_scroll_sideways(
     path, _ = request.getfixturevalue(made)
     phone_page.goto(path.as_uri())
     assert phone_page.evaluate("document.documentElement.scrollWidth") == 390
-    assert phone_page.locator(".card img").first.is_visible()
+    assert phone_page.locator(".metadata img").first.is_visible()
     phone_page.locator("#threshold-0").fill("3")
     expect(phone_page.locator(".reset").first).to_be_enabled()
     assert phone_page.evaluate("document.documentElement.scrollWidth") == 390
@@ -231,13 +231,13 @@ def test_hostile_names_are_text(guarded: bool, tmp_path: Path, page: Page) -> No
     assert page.locator("main img, main b b, svg[onload]").count() == 0
 
 
-def test_without_pictures_boxes_are_drawn_on_nothing_and_it_is_said(tmp_path: Path, page: Page) -> None:
+def test_without_images_boxes_are_drawn_on_nothing_and_it_is_said(tmp_path: Path, page: Page) -> None:
     run = write_evaluation(
         tmp_path / "run", scenes(), data={"name": "folder", "root": "/no/such/place", "split": "test", "options": {}}
     )
     page.goto(report([run], out=tmp_path / "report.html").as_uri())
     assert "/no/such/place: no such folder" in page.locator(".notes").inner_text()
-    assert "18 of the 18 photographs shown here could not be read" in page.locator(".notes").inner_text()
+    assert "18 of the 18 images shown here could not be read" in page.locator(".notes").inner_text()
     assert page.locator(".nothing").count() == len(shown(page)) > 0
     assert page.locator("rect.truth").count() == len(shown(page))
 
@@ -248,8 +248,8 @@ def test_old_evaluations_work_without_the_slider(tmp_path: Path, page: Page) -> 
     page.goto(report([run], out=tmp_path / "report.html").as_uri())
     assert "no threshold slider; measure again with `tokenloc evaluate`" in page.locator(".notes").inner_text()
     assert page.locator(".slider").count() == 0
-    assert page.locator(".card img").count() == len(shown(page)) > 0
-    assert re.match(r"IoU 0\.\d\d", page.locator(".card .iou").first.inner_text())
+    assert page.locator(".metadata img").count() == len(shown(page)) > 0
+    assert re.match(r"IoU 0\.\d\d", page.locator(".metadata .iou").first.inner_text())
 
 
 def test_classification_alone(tmp_path: Path, page: Page) -> None:
@@ -268,13 +268,13 @@ def test_the_file_is_whole(two: Made) -> None:
     text = two[0].read_text()
     assert not re.search(r"(src|href)=\"(?!#|data:)", text)
     assert "url(" not in text
-    assert text.count("image/jpeg;base64") == 1  # in the script, which takes the pictures from the page
+    assert text.count("image/jpeg;base64") == 1  # in the script, which takes the images from the page
     assert text.count('type="text/plain"') == 18
 
 
 def test_a_slider_has_a_hundred_stops_whatever_the_grid(tmp_path: Path, page: Page) -> None:
     run = write_evaluation(tmp_path / "run", scenes(), protocol="wsol-eval", data=SCENES)
-    page.goto(report([run], out=tmp_path / "report.html", pictures=2).as_uri())
+    page.goto(report([run], out=tmp_path / "report.html", images=2).as_uri())
     slider = page.get_by_role("slider")
     assert STOPS - 1 <= int(slider.get_attribute("max") or 0) <= STOPS
     best = read_run(run, "").metrics["threshold"]

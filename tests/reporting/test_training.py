@@ -37,8 +37,8 @@ def test_what_scm_learns_is_drawn_for_every_block(tmp_path: Path) -> None:
             curve = curves[f"learned/{name}/block_{block}"]
             assert [epoch for epoch, _ in curve] == [0, 1, 2]
             assert len({value for _, value in curve}) == 3
-    with Image.open(tmp_path / "figures/training.png") as picture:
-        assert picture.width > picture.height * 3  # five panels beside one another
+    with Image.open(tmp_path / "figures/training.png") as image:
+        assert image.width > image.height * 3  # five panels beside one another
 
 
 def test_a_run_without_logs_is_not_drawn(tmp_path: Path) -> None:

@@ -15,14 +15,14 @@ from PIL import Image
 
 from tests.runs import tiny_run, tiny_settings
 from tests.training.test_nothing_lost import PROCESSES, die
-from tokenloc.data import ImageDataset, LabelledPictures, Preprocessing, Sample, train_transform
-from tokenloc.methods import create_model
+from tokenloc.data import ImageDataset, LabelledImages, Preprocessing, Sample, train_transform
 from tokenloc.methods.frozen import Frozen
+from tokenloc.models import create_model
+from tokenloc.models.checkpoint import read_checkpoint
 from tokenloc.training import cached_features
-from tokenloc.training.cached_features import CachedPhotographs, FeatureCache, sources_of
-from tokenloc.training.checkpoint import read_checkpoint
+from tokenloc.training.cached_features import CachedFeatureData, FeatureCache, sources_of
 from tokenloc.training.config import ModelChoice, Optimisation
-from tokenloc.training.fit import Photographs
+from tokenloc.training.fit import TrainingData
 from tokenloc.training.module import epoch_seed
 
 SMALL = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "drop_path_rate": 0.5}
@@ -42,8 +42,8 @@ def small(name: str = "lcar") -> Frozen:
     return model
 
 
-def pictures(folder: Path) -> ImageDataset:
-    """Write pictures of noise; return them, the label of number i being i mod 3."""
+def images(folder: Path) -> ImageDataset:
+    """Write images of noise; return them, the label of number i being i mod 3."""
     folder.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0).integers(0, 256, (LENGTH, 44, 50, 3), np.uint8)
     for number in range(LENGTH):
@@ -52,13 +52,13 @@ def pictures(folder: Path) -> ImageDataset:
     return ImageDataset("train", ["a", "b", "c"], samples)
 
 
-def cached(folder: Path, model: Frozen, dataset: ImageDataset, views: int = 2, seed: int = 5) -> CachedPhotographs:
-    feed = Photographs(dataset, None, PREPROCESSING, 4, seed=seed)
+def cached(folder: Path, model: Frozen, dataset: ImageDataset, views: int = 2, seed: int = 5) -> CachedFeatureData:
+    feed = TrainingData(dataset, None, PREPROCESSING, 4, seed=seed)
     sources = sources_of(model, dataset, PREPROCESSING, seed, {})
-    return CachedPhotographs(feed, FeatureCache(folder, sources, len(dataset)), views)
+    return CachedFeatureData(feed, FeatureCache(folder, sources, len(dataset)), views)
 
 
-def fill(feed: CachedPhotographs, model: Frozen, epochs: int = 9) -> tuple[list[str], list[int]]:
+def fill(feed: CachedFeatureData, model: Frozen, epochs: int = 9) -> tuple[list[str], list[int]]:
     """Fill a cache; return what was told, and the parts that were computed."""
     told: list[str] = []
     computed: list[int] = []
@@ -72,19 +72,19 @@ def fill(feed: CachedPhotographs, model: Frozen, epochs: int = 9) -> tuple[list[
     return told, computed
 
 
-def all_of(feed: CachedPhotographs, epoch: int) -> tuple[torch.Tensor, list[int]]:
+def all_of(feed: CachedFeatureData, epoch: int) -> tuple[torch.Tensor, list[int]]:
     items = [feed.examples(epoch)[index] for index in range(LENGTH)]
     return torch.stack([pooled for pooled, _ in items]), [label for _, label in items]
 
 
 @pytest.mark.parametrize("name", ["tokencut", "lcar"])
 def test_a_view_is_what_the_backbone_makes_of_that_epochs_crops(name: str, tmp_path: Path) -> None:
-    model, dataset = small(name), pictures(tmp_path / "pictures")
+    model, dataset = small(name), images(tmp_path / "images")
     feed = cached(tmp_path / "cache", model, dataset)
     assert fill(feed, model)[1] == [0, 1, 2, 0, 1, 2]
     views = []
     for epoch in range(3):
-        crops = LabelledPictures(dataset, train_transform(PREPROCESSING), seed=epoch_seed(5, epoch % 2))
+        crops = LabelledImages(dataset, train_transform(PREPROCESSING), seed=epoch_seed(5, epoch % 2))
         expected = []
         for rows in ([0, 1, 2], [3], [4, 5, 6], [7], [8]):  # parts of four, three at a time
             seen = model.backbone(torch.stack([crops[row][0] for row in rows]))
@@ -123,8 +123,8 @@ def test_training_is_bitwise_that_on_the_same_features_in_memory(
     kept = run(tmp_path / "kept", "lcar", 1)
 
     class InMemory(torch.utils.data.Dataset[Any]):
-        def __init__(self, feed: CachedPhotographs) -> None:
-            crops = Photographs.examples(feed, 0)
+        def __init__(self, feed: CachedFeatureData) -> None:
+            crops = TrainingData.examples(feed, 0)
             model = memory["model"].eval()
             with torch.no_grad():
                 parts = [list(range(first, min(first + 4, len(crops)))) for first in range(0, len(crops), 4)]
@@ -141,18 +141,18 @@ def test_training_is_bitwise_that_on_the_same_features_in_memory(
 
     memory: dict[str, Any] = {}
 
-    def not_filled(self: CachedPhotographs, model: Frozen, *_: Any) -> None:
+    def not_filled(self: CachedFeatureData, model: Frozen, *_: Any) -> None:
         memory["model"] = model
 
-    monkeypatch.setattr(CachedPhotographs, "fill", not_filled)
-    monkeypatch.setattr(CachedPhotographs, "examples", lambda self, _: InMemory(self))
+    monkeypatch.setattr(CachedFeatureData, "fill", not_filled)
+    monkeypatch.setattr(CachedFeatureData, "examples", lambda self, _: InMemory(self))
     plain = run(tmp_path / "plain", "lcar", 1)
     assert not (tmp_path / "plain/features").exists()
     assert all(torch.equal(plain[name], value) for name, value in kept.items())
 
 
 def test_what_is_there_is_not_computed_again(tmp_path: Path) -> None:
-    model, dataset = small(), pictures(tmp_path / "pictures")
+    model, dataset = small(), images(tmp_path / "images")
     feed = cached(tmp_path / "cache", model, dataset)
     assert fill(feed, model, epochs=1)[1] == [0, 1, 2]
     assert fill(cached(tmp_path / "cache", model, dataset), model)[1] == [0, 1, 2]  # the other view
@@ -160,7 +160,7 @@ def test_what_is_there_is_not_computed_again(tmp_path: Path) -> None:
 
 
 def test_a_damaged_part_is_told_and_computed_anew(tmp_path: Path) -> None:
-    model, dataset = small(), pictures(tmp_path / "pictures")
+    model, dataset = small(), images(tmp_path / "images")
     feed = cached(tmp_path / "cache", model, dataset, views=1)
     fill(feed, model)
     before = all_of(feed, 0)[0]
@@ -174,16 +174,16 @@ def test_a_damaged_part_is_told_and_computed_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "name"), [("weights", "weights"), ("file", "photographs"), ("label", "photographs"), ("seed", "seed")]
+    ("changed", "name"), [("weights", "weights"), ("file", "images"), ("label", "images"), ("seed", "seed")]
 )
 def test_other_sources_are_told_and_not_mixed(changed: str, name: str, tmp_path: Path) -> None:
-    model, dataset = small(), pictures(tmp_path / "pictures")
+    model, dataset = small(), images(tmp_path / "images")
     feed = cached(tmp_path / "cache", model, dataset)
     fill(feed, model)
     if changed == "weights":
         next(model.backbone.parameters()).data.flatten()[0] += 1
     elif changed == "file":
-        os.utime(tmp_path / "pictures/4.png", ns=(1, 1))
+        os.utime(tmp_path / "images/4.png", ns=(1, 1))
     elif changed == "label":
         dataset.samples = [replace(dataset.samples[0], label=1), *dataset.samples[1:]]
     other = cached(tmp_path / "cache", model, dataset, seed=6 if changed == "seed" else 5)
@@ -194,11 +194,11 @@ def test_other_sources_are_told_and_not_mixed(changed: str, name: str, tmp_path:
 
 
 def test_a_head_of_its_own_shares_the_features(tmp_path: Path) -> None:
-    model, dataset = small(), pictures(tmp_path / "pictures")
+    model, dataset = small(), images(tmp_path / "images")
     sources = sources_of(model, dataset, PREPROCESSING, 5, {})
     model.head.weight.data += 1
     assert sources_of(model, dataset, PREPROCESSING, 5, {}) == sources
-    assert sources_of(model, dataset, PREPROCESSING, 5, {"length": 3})["photographs"] != sources["photographs"]
+    assert sources_of(model, dataset, PREPROCESSING, 5, {"length": 3})["images"] != sources["images"]
     assert sources_of(model, dataset, PREPROCESSING.at(64), 5, {})["preprocessing"] != sources["preprocessing"]
 
 
@@ -206,7 +206,7 @@ def filling(folder: Path, limit: int | None) -> None:
     torch.manual_seed(0)
     cached_features.PART, cached_features.BATCH = 4, 3
     model = small()
-    feed = cached(folder / "cache", model, pictures(folder / "other" if limit else folder / "pictures"))
+    feed = cached(folder / "cache", model, images(folder / "other" if limit else folder / "images"))
     write, count = FeatureCache.write_view, iter(range(99))
 
     def dying(self: FeatureCache, *arguments: Any) -> None:
@@ -235,7 +235,7 @@ def test_after_a_kill_the_rest_is_computed(tmp_path: Path) -> None:
     assert files == ["00000.npy", "00001.npy"]
     torch.manual_seed(0)
     model = small()
-    samples = [Sample(f"{n}.png", tmp_path / f"pictures/{n}.png", n % 3) for n in range(LENGTH)]
+    samples = [Sample(f"{n}.png", tmp_path / f"images/{n}.png", n % 3) for n in range(LENGTH)]
     dataset = ImageDataset("train", ["a", "b", "c"], samples)
     feed = cached(tmp_path / "cache", model, dataset)
     assert fill(feed, model) == ([], [2, 0, 1, 2])

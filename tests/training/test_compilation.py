@@ -19,7 +19,8 @@ from torch._dynamo import lookup_backend
 from tests.runs import TINY_VIT, tiny_run
 from tests.training.test_scale import assert_as_one, command, settings, weights
 from tokenloc.commands.train import train
-from tokenloc.methods import Method, Output, create_model, list_methods
+from tokenloc.methods import Method, Output, list_methods
+from tokenloc.models import create_model
 from tokenloc.training import compilation
 from tokenloc.training.compilation import compiled
 from tokenloc.training.config import Optimisation

@@ -12,9 +12,10 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 
 from tests.runs import TINY_VIT, tiny_settings
 from tokenloc.commands.train import train
-from tokenloc.methods import create_model, list_methods
+from tokenloc.methods import list_methods
+from tokenloc.models import create_model
+from tokenloc.models.checkpoint import read_checkpoint
 from tokenloc.training import fit
-from tokenloc.training.checkpoint import read_checkpoint
 from tokenloc.training.config import Optimisation
 
 FIRST_SCALE = 2.0**30

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from tests.runs import TINY_VIT, tiny_run, tiny_settings
 from tokenloc.commands.train import train
-from tokenloc.methods import Method, Output, create_model
+from tokenloc.methods import Method, Output
 from tokenloc.methods.base import ClassMaps
-from tokenloc.training.checkpoint import read_checkpoint
+from tokenloc.models import create_model
+from tokenloc.models.checkpoint import read_checkpoint
 from tokenloc.training.config import Freeze, Optimisation
 from tokenloc.training.freezing import PRINTED, freeze, frozen_names, told
 

@@ -19,8 +19,8 @@ import yaml
 from tests.runs import tiny_run, tiny_settings
 from tokenloc import cli
 from tokenloc.commands import train as command
-from tokenloc.training import checkpoint, fit
-from tokenloc.training.checkpoint import read_card, read_checkpoint, save_whole
+from tokenloc.models import checkpoint, fit
+from tokenloc.models.checkpoint import read_checkpoint, read_metadata, save_atomically
 from tokenloc.training.config import Optimisation
 from tokenloc.training.module import LocalizationTask
 
@@ -48,7 +48,10 @@ def weights(out: Path, name: str) -> dict[str, torch.Tensor]:
 def assert_same_end(out: Path, unbroken: Path) -> None:
     for name in ("last.ckpt", "best.ckpt"):
         torch.testing.assert_close(weights(out, name), weights(unbroken, name), rtol=0, atol=0)
-        assert read_card(out / "checkpoints" / name).threshold == read_card(unbroken / "checkpoints" / name).threshold
+        assert (
+            read_metadata(out / "checkpoints" / name).threshold
+            == read_metadata(unbroken / "checkpoints" / name).threshold
+        )
     assert json.loads((out / "metrics.json").read_text()) == json.loads((unbroken / "metrics.json").read_text())
     assert not list(out.rglob(".partial-*"))
 
@@ -180,7 +183,7 @@ def test_a_signal_ends_a_run_after_its_step(
 
 
 def interrupting_all() -> None:
-    """Do as a terminal does at Ctrl-C, while held-out pictures are looked at: workers that read them get it as well."""
+    """Do as a terminal does at Ctrl-C, while held-out images are looked at: workers that read them get it as well."""
     os.setsid()
     multiprocessing.set_start_method("fork", force=True)  # as a command has it, not as this process was started
     step = LocalizationTask.validation_step
@@ -264,7 +267,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, unbroken: P
 
 def test_an_error_that_is_no_disks_is_not_called_one(tmp_path: Path) -> None:
     with pytest.raises(AttributeError, match="pickle"):
-        save_whole({"a": lambda: 0}, tmp_path / "x.ckpt")
+        save_atomically({"a": lambda: 0}, tmp_path / "x.ckpt")
     assert not list(tmp_path.iterdir())
 
 

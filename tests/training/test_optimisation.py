@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from tokenloc.methods import create_model
+from tokenloc.models import create_model
 from tokenloc.training.config import Optimisation
 from tokenloc.training.optimisation import lr_factor, make_optimiser, make_schedule, parameter_groups
 

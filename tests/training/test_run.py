@@ -15,7 +15,7 @@ from tests.runs import tiny_run, tiny_settings
 from tokenloc.boxes import get_protocol
 from tokenloc.data import create_dataset
 from tokenloc.inference.evaluation import measure
-from tokenloc.training.checkpoint import load_checkpoint, read_checkpoint
+from tokenloc.models.checkpoint import load_checkpoint, read_checkpoint
 from tokenloc.training.config import DataConfig, Optimisation
 
 
@@ -56,10 +56,12 @@ def test_metrics_have_the_designs_form(run: Path) -> None:
 
 
 def test_metrics_are_those_of_the_checkpoint(run: Path) -> None:
-    model, card = load_checkpoint(run / "checkpoints/best.ckpt")
-    test = create_dataset("scenes", None, "test", card.classes, size=40, length=24)
-    assert card.threshold is not None
-    measured = measure(model, test, card.preprocessing, get_protocol("standard"), card.threshold.value, batch_size=5)
+    model, metadata = load_checkpoint(run / "checkpoints/best.ckpt")
+    test = create_dataset("scenes", None, "test", metadata.classes, size=40, length=24)
+    assert metadata.threshold is not None
+    measured = measure(
+        model, test, metadata.preprocessing, get_protocol("standard"), metadata.threshold.value, batch_size=5
+    )
     stored = json.loads((run / "metrics.json").read_text())
     assert measured.to_dict()["metrics"] == stored["metrics"]
 
@@ -112,23 +114,21 @@ def test_best_is_the_epoch_with_the_best_held_out_labels(run: Path) -> None:
     assert read_checkpoint(run / "checkpoints/last.ckpt")["epoch"] == 1
 
 
-def test_a_run_with_few_photographs_tells_what_it_learns_from(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_with_few_images_tells_what_it_learns_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = DataConfig(name="scenes", per_class=2, draw=3, resize=36, crop=32, options={"size": 40, "length": 24})
     best = tiny_run(tmp_path / "few", data=data, optimisation=Optimisation(epochs=2, batch_size=100, freeze="blocks"))
     assert read_checkpoint(best)["global_step"] == 2
     printed = capsys.readouterr().err
-    assert "12 photographs of 6 classes from scenes" in printed
-    assert "the batch of 100 is larger than the set: each step learns from all 12 photographs" in printed
+    assert "12 images of 6 classes from scenes" in printed
+    assert "the batch of 100 is larger than the set: each step learns from all 12 images" in printed
     assert "tunable: 0.01 M of the backbone's 0.03 M" in printed
     config = yaml.safe_load((tmp_path / "few/config.yaml").read_text())
     assert (config["data"]["per_class"], config["data"]["draw"], config["optimisation"]["freeze"]) == (2, 3, "blocks")
 
 
-def test_more_photographs_than_there_are(tmp_path: Path) -> None:
+def test_more_images_than_there_are(tmp_path: Path) -> None:
     data = replace(tiny_settings(tmp_path)["data"], per_class=5)
-    with pytest.raises(ValueError, match="asks for 5 pictures of each class; scenes train has fewer of these: stripes"):
+    with pytest.raises(ValueError, match="asks for 5 images of each class; scenes train has fewer of these: stripes"):
         tiny_run(tmp_path / "run", data=data)
     assert not (tmp_path / "run").exists()
 
@@ -149,24 +149,24 @@ def test_impossible_boxes_are_counted_and_said(run: Path, capsys: pytest.Capture
     from tokenloc.commands.results import print_results
     from tokenloc.data.base import Subset
 
-    model, card = load_checkpoint(run / "checkpoints/best.ckpt")
-    test = create_dataset("scenes", None, "test", card.classes, size=40, length=6)
+    model, metadata = load_checkpoint(run / "checkpoints/best.ckpt")
+    test = create_dataset("scenes", None, "test", metadata.classes, size=40, length=6)
     broken = Subset(test, range(6))
     broken.samples = [replace(sample, boxes=sample.boxes[:, [2, 1, 0, 3]]) for sample in list(test)[:2]] + list(test)[
         2:
     ]
-    measured = measure(model, broken, card.preprocessing, get_protocol("standard"))
+    measured = measure(model, broken, metadata.preprocessing, get_protocol("standard"))
     assert (measured.evaluation.dropped_boxes, measured.evaluation.images_with_boxes) == (2, 4)
     print_results(measured)
     assert "2 true boxes cannot be and are in no number" in capsys.readouterr().err
 
 
-def test_a_threshold_of_the_measured_photographs_is_marked(tmp_path: Path) -> None:
+def test_a_threshold_of_the_measured_images_is_marked(tmp_path: Path) -> None:
     data = replace(tiny_settings(tmp_path)["data"], calibration_split="test")
     tiny_run(tmp_path / "run", data=data)
     source = json.loads((tmp_path / "run/metrics.json").read_text())["threshold_source"]
     assert source.startswith("calibrated on test of scenes")
-    assert source.endswith("chosen on the very photographs that are measured, as an oracle")
+    assert source.endswith("chosen on the very images that are measured, as an oracle")
 
 
 def test_a_finished_run_says_so_and_what_comes_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

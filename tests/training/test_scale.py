@@ -17,12 +17,12 @@ from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnv
 
 from tests.runs import TINY_VIT, tiny_settings
 from tokenloc.commands.train import train
-from tokenloc.methods import create_model
-from tokenloc.training.checkpoint import read_checkpoint
+from tokenloc.models import create_model
+from tokenloc.models.checkpoint import read_checkpoint
 from tokenloc.training.config import ModelChoice, Optimisation
 from tokenloc.training.placement import Placement, check_precision, check_shares, environments, first_process, placed
 
-# 24 photographs in batches of 7, 7, 7 and 3 divide evenly among no two processes.
+# 24 images in batches of 7, 7, 7 and 3 divide evenly among no two processes.
 UNEVEN = Optimisation(epochs=3, batch_size=7, lr=1e-3, schedule="cosine")
 
 
@@ -79,7 +79,7 @@ def test_two_devices_learn_what_one_learns(one: Path, tmp_path: Path) -> None:
     out = tmp_path / "two"
     done = subprocess.run(command(out, "--devices", "2"), capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("24 photographs of 6 classes") == 1
+    assert done.stderr.count("24 images of 6 classes") == 1
     assert "Warning" not in done.stderr
     assert_as_one(out, one)
 
@@ -113,13 +113,13 @@ def test_others_start_the_same(one: Path, tmp_path: Path, starter: Starter, node
     started = [subprocess.Popen(command(out), env=env, stderr=subprocess.PIPE, text=True) for env in own]
     told = [process.communicate(timeout=240)[1] for process in started]
     assert [process.returncode for process in started] == [0, 0], told
-    assert "24 photographs" in told[0]
+    assert "24 images" in told[0]
     assert not told[1].strip()
     assert_as_one(out, one)
 
 
 def test_accumulated_batches_are_one_batch(tmp_path: Path) -> None:
-    """For a loss that is a mean over photographs; clipping keeps both to one step's gradient."""
+    """For a loss that is a mean over images; clipping keeps both to one step's gradient."""
     whole = Optimisation(epochs=1, batch_size=12, lr=1e-3, gradient_clip=1.0)
     parts = Optimisation(epochs=1, batch_size=4, accumulate=3, lr=1e-3, gradient_clip=1.0)
     train(**settings(tmp_path / "whole", "tscam", whole))
@@ -186,9 +186,9 @@ def test_who_prints_and_writes(monkeypatch: pytest.MonkeyPatch, name: str) -> No
     assert not first_process()
 
 
-def test_too_few_photographs_for_the_processes() -> None:
+def test_too_few_images_for_the_processes() -> None:
     check_shares(24, 7, 3)
-    with pytest.raises(ValueError, match=r"batches of 7 leave 3 of 24 photographs .* too few for 4 processes"):
+    with pytest.raises(ValueError, match=r"batches of 7 leave 3 of 24 images .* too few for 4 processes"):
         check_shares(24, 7, 4)
     with pytest.raises(ValueError, match="batches of 2 leave 2 of 24"):
         check_shares(24, 2, 3)

@@ -1,4 +1,4 @@
-"""The best epoch: by labels, by held-out boxes, and said where it was by the photographs that are measured."""
+"""The best epoch: by labels, by held-out boxes, and said where it was by the images that are measured."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tokenloc.boxes import get_protocol
 from tokenloc.commands import train as command
 from tokenloc.data import create_dataset
 from tokenloc.inference.evaluation import measure
+from tokenloc.models.checkpoint import load_checkpoint, read_checkpoint
 from tokenloc.reporting.training import read_curves
-from tokenloc.training.checkpoint import load_checkpoint, read_checkpoint
 from tokenloc.training.config import DataConfig, Optimisation
 
 
@@ -30,9 +30,9 @@ def test_by_boxes_the_epoch_with_the_best_boxes_is_kept(tmp_path: Path) -> None:
     assert list(curve) == [0, 1, 2]
     epoch = read_checkpoint(best)["epoch"]
     assert epoch == max(curve, key=lambda epoch: (curve[epoch], -epoch))
-    model, card = load_checkpoint(best)
-    val = create_dataset("scenes", None, "val", card.classes, size=40, length=24)
-    found = measure(model, val, card.preprocessing, get_protocol("standard")).evaluation.max_box_acc_v1
+    model, metadata = load_checkpoint(best)
+    val = create_dataset("scenes", None, "val", metadata.classes, size=40, length=24)
+    found = measure(model, val, metadata.preprocessing, get_protocol("standard")).evaluation.max_box_acc_v1
     assert curve[epoch] == pytest.approx(found)
     content = json.loads((tmp_path / "run/metrics.json").read_text())
     assert (content["epoch"], content["epoch_source"]) == (epoch + 1, "the best max_box_acc_v1 on val of scenes")
@@ -51,11 +51,11 @@ def test_it_is_not_the_last_one_nor_the_labels(tmp_path: Path, monkeypatch: pyte
     assert read_checkpoint(best.with_name("last.ckpt"))["epoch"] == 2
 
 
-def test_selection_on_the_measured_photographs_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_selection_on_the_measured_images_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = Optimisation(epochs=1, batch_size=8)
     tiny_run(tmp_path / "run", data=by_boxes(val_split="test", select="top1_cls"), optimisation=one)
     source = json.loads((tmp_path / "run/metrics.json").read_text())["epoch_source"]
-    said = "the best top1_cls on test of scenes; chosen on the very photographs that are measured, as an oracle"
+    said = "the best top1_cls on test of scenes; chosen on the very images that are measured, as an oracle"
     assert source == said
     assert f"epoch 1: {said}" in capsys.readouterr().err
     tiny_run(tmp_path / "last", data=by_boxes(val_split=None, select="top1_cls"), optimisation=one)
@@ -69,11 +69,11 @@ def test_boxes_that_are_not_there(tmp_path: Path) -> None:
         tiny_run(tmp_path / "run", data=by_boxes(val_split=None))
     scenes = create_dataset("scenes", None, "train", size=40, length=24)
     for index, sample in enumerate(scenes):
-        folder = tmp_path / "photographs" / scenes.classes[sample.label]
+        folder = tmp_path / "images" / scenes.classes[sample.label]
         folder.mkdir(parents=True, exist_ok=True)
         scenes.image(index).save(folder / f"{index}.png")
     options = {"val_fraction": 0.25, "test_fraction": 0}
-    data = DataConfig("folder", tmp_path / "photographs", val_split="val", select="max_box_acc_v2", options=options)
+    data = DataConfig("folder", tmp_path / "images", val_split="val", select="max_box_acc_v2", options=options)
     with pytest.raises(ValueError, match="by held-out boxes, and val of folder has none"):
         tiny_run(tmp_path / "run", data=data)
     assert not (tmp_path / "run").exists()

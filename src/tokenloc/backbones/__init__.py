@@ -1,4 +1,4 @@
-"""Backbones: any timm ViT and the Conformers, with tokens and attention evidence through one interface."""
+"""Backbones: any timm ViT and the Conformers, with tokens and attention request through one interface."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torch import nn
 from tokenloc._names import matching, unknown_name
 from tokenloc.backbones.base import Backbone
 from tokenloc.backbones.conformer import CONFORMERS, PUBLISHED_AT, Conformer, create_conformer
-from tokenloc.backbones.features import Evidence, Features, Gate, SpatialQuery, as_map
+from tokenloc.backbones.features import FeatureRequest, Features, Gate, SpatialQuery, as_map
 from tokenloc.backbones.vit import ViT
 from tokenloc.backbones.weights import load_into, not_available, read_weights, require_download
 
 __all__ = [
     "Backbone",
     "Conformer",
-    "Evidence",
+    "FeatureRequest",
     "Features",
     "Gate",
     "Normalisation",
@@ -117,7 +117,7 @@ def create_backbone(
 
 
 # A backbone, the network that checkpoints are loaded into (for a ViT timm's own, whose parameters it shares), and what
-# its weights expect of pictures.
+# its weights expect of images.
 Made = tuple[Backbone, nn.Module, Normalisation]
 ImageSize = int | tuple[int, int] | None
 

@@ -1,4 +1,4 @@
-"""Multi-head self-attention of timm's ViTs, fused, with the asked-for evidence computed beside it."""
+"""Multi-head self-attention of timm's ViTs, fused, with the asked-for request computed beside it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from timm.layers import apply_rot_embed_cat
 from torch import Tensor
 
 from tokenloc.backbones import _bfloat16
-from tokenloc.backbones.features import Evidence, Gate
+from tokenloc.backbones.features import FeatureRequest, Gate
 
 # What timm's Attention and EvaAttention consist of. A module with any other part computes something else.
 PROJECTIONS = {"qkv", "q_proj", "k_proj", "v_proj", "q_bias", "k_bias", "v_bias"}
@@ -27,7 +27,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Seen:
+class AttentionOutput:
     """What one block's attention showed, over all T tokens; None where it was not asked for.
 
     Attributes:
@@ -44,8 +44,8 @@ class Seen:
 
 
 def attend(
-    attention: Any, tokens: Tensor, evidence: Evidence, query: Query | None = None, rope: Tensor | None = None
-) -> tuple[Tensor, Seen]:
+    attention: Any, tokens: Tensor, request: FeatureRequest, query: Query | None = None, rope: Tensor | None = None
+) -> tuple[Tensor, AttentionOutput]:
     """Apply timm's ``attention`` to ``tokens`` through torch's fused product.
 
     The fused product hides the attention matrix. The class token's row costs one more query of it: 1 x T per head.
@@ -55,7 +55,7 @@ def attend(
     Args:
         attention: timm's ``Attention`` or ``EvaAttention``; its parameters are used where they are.
         tokens: [B, T, D], normalised, the class token first.
-        evidence: what to compute beside the product.
+        request: what to compute beside the product.
         query: the spatial query, where this block has one.
         rope: rotary embedding of the patches, where the backbone has one.
 
@@ -67,7 +67,7 @@ def attend(
     if rope is not None:
         queries, keys = (_rotate(attention, x, rope).type_as(values) for x in (queries, keys))
     scale = float(attention.scale)
-    seen = _look(queries, keys, scale, evidence, query)
+    seen = _look(queries, keys, scale, request, query)
     if query is not None and seen.gate is not None:
         gate = seen.gate[:, None, :, None].to(values.dtype)
         keys = keys * gate if query.gate == "keys" else keys
@@ -83,16 +83,16 @@ def attend(
     return attention.proj_drop(attention.proj(mixed)), seen
 
 
-def _look(queries: Tensor, keys: Tensor, scale: float, evidence: Evidence, query: Query | None) -> Seen:
-    """Compute the asked-for evidence from queries and keys [B, H, T, d]."""
+def _look(queries: Tensor, keys: Tensor, scale: float, request: FeatureRequest, query: Query | None) -> AttentionOutput:
+    """Compute the asked-for request from queries and keys [B, H, T, d]."""
     row = relation = gate = None
-    if evidence.class_attention or evidence.patch_relation:
+    if request.class_attention or request.patch_relation:
         row = _scores(queries, 0, keys, scale).softmax(dim=-1).mean(dim=1)
-    if evidence.patch_relation and row is not None:
+    if request.patch_relation and row is not None:
         relation = _relation(queries, keys, scale, row)
     if query is not None:
         gate = _scores(queries, query.index, keys, scale).mean(dim=1).sigmoid()
-    return Seen(row, relation, keys.transpose(1, 2).flatten(2) if evidence.keys else None, gate)
+    return AttentionOutput(row, relation, keys.transpose(1, 2).flatten(2) if request.keys else None, gate)
 
 
 def _scores(queries: Tensor, index: int, keys: Tensor, scale: float) -> Tensor:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tokenloc.backbones.attention import Query, Seen, attend
-from tokenloc.backbones.features import Evidence, Features, SpatialQuery
+from tokenloc.backbones.attention import AttentionOutput, Query, attend
+from tokenloc.backbones.features import FeatureRequest, Features, SpatialQuery
 
 
 class Backbone(nn.Module, ABC):
@@ -40,17 +40,17 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, images: Tensor, evidence: Evidence | None = None, spatial: SpatialQuery | None = None
+        self, images: Tensor, request: FeatureRequest | None = None, spatial: SpatialQuery | None = None
     ) -> Features:
         """Run the network.
 
         Args:
             images: [B, 3, height, width], normalised as the weights want it; sides are multiples of the patch size.
-            evidence: what to keep of the attention; None for nothing.
+            request: what to keep of the attention; None for nothing.
             spatial: a spatial query, where the method has one.
 
         Returns:
-            tokens after the last norm, and the evidence.
+            tokens after the last norm, and the request.
 
         Raises:
             ValueError: where the image size does not fit the patches, or a class token is needed that is not there.
@@ -86,23 +86,23 @@ class Backbone(nn.Module, ABC):
 
 
 class Pass:
-    """One pass of tokens through the blocks of ``backbone``, which collects the asked-for evidence on its way.
+    """One pass of tokens through the blocks of ``backbone``, which collects the asked-for request on its way.
 
     Args:
         backbone: whose blocks are run, in their order, by calling this object with each.
-        evidence: what to keep of the attention; None for nothing.
+        request: what to keep of the attention; None for nothing.
         spatial: a spatial query; its token is appended by ``extended``.
 
     Raises:
         ValueError: where a class token is needed that is not there.
     """
 
-    def __init__(self, backbone: Backbone, evidence: Evidence | None, spatial: SpatialQuery | None) -> None:
+    def __init__(self, backbone: Backbone, request: FeatureRequest | None, spatial: SpatialQuery | None) -> None:
         self.backbone = backbone
-        self.evidence = evidence or Evidence()
+        self.request = request or FeatureRequest()
         self.spatial = spatial
-        self.seen: list[Seen] = []
-        if self.evidence.class_attention or self.evidence.patch_relation:
+        self.seen: list[AttentionOutput] = []
+        if self.request.class_attention or self.request.patch_relation:
             backbone.require_class_token("class attention")
         if spatial is not None and spatial.token is None:
             backbone.require_class_token("a spatial query of the class token")
@@ -116,7 +116,7 @@ class Pass:
     def __call__(self, block: Any, tokens: Tensor, rope: Tensor | None = None) -> Tensor:
         """Run timm's pre-norm ``block``: attention, then MLP, each with residual, layer scale and drop path."""
         last = len(self.seen) == self.backbone.depth - 1
-        wanted = replace(self.evidence, keys=self.evidence.keys and last)
+        wanted = replace(self.request, keys=self.request.keys and last)
         given = (block, tokens, wanted, self._query(), rope)
         if self.backbone.checkpointed and torch.is_grad_enabled():
             tokens, shown = checkpoint(_through, *given, use_reentrant=False)
@@ -129,7 +129,7 @@ class Pass:
         """Return the result of the pass; ``tokens`` [B, T, D] are those after the last norm."""
         first = self.backbone.num_prefix_tokens
         patches = slice(first, first + grid[0] * grid[1])
-        class_rows = [seen.class_row for seen in self.seen] if self.evidence.class_attention else []
+        class_rows = [seen.class_row for seen in self.seen] if self.request.class_attention else []
         keys = self.seen[-1].keys
         return Features(
             patches=tokens[:, patches],
@@ -149,8 +149,8 @@ class Pass:
 
 
 def _through(
-    block: Any, tokens: Tensor, wanted: Evidence, query: Query | None, rope: Tensor | None
-) -> tuple[Tensor, Seen]:
+    block: Any, tokens: Tensor, wanted: FeatureRequest, query: Query | None, rope: Tensor | None
+) -> tuple[Tensor, AttentionOutput]:
     """Return the tokens after ``block`` and what its attention showed; nothing else is changed, so it may run twice."""
     attended, shown = attend(block.attn, block.norm1(tokens), wanted, query, rope)
     tokens = tokens + block.drop_path1(_scaled(block, 1, attended))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tokenloc._names import unknown_name
 from tokenloc.backbones.base import Backbone, Pass
-from tokenloc.backbones.features import Evidence, Features, SpatialQuery, as_map
+from tokenloc.backbones.features import FeatureRequest, Features, SpatialQuery, as_map
 
 PUBLISHED_AT = "https://github.com/pengzhiliang/Conformer#model-zoo"
 STEM_CHANNELS = 64
@@ -103,31 +103,31 @@ class Conformer(Backbone):
         return [self.trans_1, *(block.trans_block for block in self.coupled_blocks)]
 
     def forward(
-        self, images: Tensor, evidence: Evidence | None = None, spatial: SpatialQuery | None = None
+        self, images: Tensor, request: FeatureRequest | None = None, spatial: SpatialQuery | None = None
     ) -> Features:
         """Run the network; see ``Backbone.forward``."""
-        run = Pass(self, evidence, spatial)
+        run = Pass(self, request, spatial)
         grid = self.grid_of(*images.shape[-2:])
         stem = F.max_pool2d(F.relu(self.bn1(self.conv1(images))), kernel_size=3, stride=2, padding=1)
         tokens = self.trans_patch_conv(stem).flatten(2).transpose(1, 2)
         tokens = run.extended(torch.cat([self.cls_token.expand(len(images), -1, -1), tokens], dim=1))
         tokens = run(self.trans_1, tokens)
-        picture, _ = self.conv_1(stem)
+        image, _ = self.conv_1(stem)
         for block in self.coupled_blocks:
-            picture, tokens = block(picture, tokens, grid, run)
-        return replace(run.features(self.trans_norm(tokens), grid), conv_features=picture.mean(dim=(2, 3)))
+            image, tokens = block(image, tokens, grid, run)
+        return replace(run.features(self.trans_norm(tokens), grid), conv_features=image.mean(dim=(2, 3)))
 
 
 class CoupledBlock(nn.Module):
     """A bottleneck, a transformer block and a second bottleneck, with features passing down and up between them.
 
     Args:
-        inputs: channels of the picture that comes in.
-        outputs: channels of the picture that goes out; where they differ, a new stage begins at half the size.
-        pooling: pixels of the new picture per patch, along each side.
+        inputs: channels of the image that comes in.
+        outputs: channels of the image that goes out; where they differ, a new stage begins at half the size.
+        pooling: pixels of the new image per patch, along each side.
         transformer: the transformer block.
         embed_dim: D.
-        last: whether the second bottleneck halves the picture once more.
+        last: whether the second bottleneck halves the image once more.
     """
 
     def __init__(
@@ -141,15 +141,15 @@ class CoupledBlock(nn.Module):
         self.expand_block = FeaturesUp(embed_dim, narrow)
         self.fusion_block = Bottleneck(outputs, outputs, halve=last, project=last)
 
-    def forward(self, picture: Tensor, tokens: Tensor, grid: tuple[int, int], run: Pass) -> tuple[Tensor, Tensor]:
-        """Return the next picture [B, outputs, height, width] and tokens [B, T, D]; ``run`` runs the transformer."""
-        picture, narrow = self.cnn_block(picture)
+    def forward(self, image: Tensor, tokens: Tensor, grid: tuple[int, int], run: Pass) -> tuple[Tensor, Tensor]:
+        """Return the next image [B, outputs, height, width] and tokens [B, T, D]; ``run`` runs the transformer."""
+        image, narrow = self.cnn_block(image)
         end = 1 + grid[0] * grid[1]
         before, patches, after = tokens[:, :1], tokens[:, 1:end], tokens[:, end:]
         tokens = torch.cat([2 * before, patches + self.squeeze_block(narrow), 2 * after], dim=1)
         tokens = run(self.trans_block, tokens)
         returned = self.expand_block(as_map(tokens[:, 1:end].transpose(1, 2), grid), narrow.shape[-2:])
-        return self.fusion_block(picture, returned)[0], tokens
+        return self.fusion_block(image, returned)[0], tokens
 
 
 class Bottleneck(nn.Module):
@@ -174,21 +174,21 @@ class Bottleneck(nn.Module):
         self.residual_conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if project else nn.Identity()
         self.residual_bn = _norm(outputs) if project else nn.Identity()
 
-    def forward(self, picture: Tensor, added: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the new picture and its narrow features [B, outputs / 4, height, width].
+    def forward(self, image: Tensor, added: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the new image and its narrow features [B, outputs / 4, height, width].
 
         Args:
-            picture: [B, inputs, height, width].
+            image: [B, inputs, height, width].
             added: what is added to the narrow features in front of the 3 x 3 convolution.
         """
-        narrow = F.relu(self.bn1(self.conv1(picture)), inplace=True)
+        narrow = F.relu(self.bn1(self.conv1(image)), inplace=True)
         narrow = F.relu(self.bn2(self.conv2(narrow if added is None else narrow + added)), inplace=True)
-        residual = self.residual_bn(self.residual_conv(picture))
+        residual = self.residual_bn(self.residual_conv(image))
         return F.relu(self.bn3(self.conv3(narrow)) + residual, inplace=True), narrow
 
 
 class FeaturesDown(nn.Module):
-    """From the picture to the patches: a 1 x 1 convolution, the average over each patch, a norm."""
+    """From the image to the patches: a 1 x 1 convolution, the average over each patch, a norm."""
 
     def __init__(self, channels: int, embed_dim: int, pooling: int) -> None:
         super().__init__()
@@ -196,14 +196,14 @@ class FeaturesDown(nn.Module):
         self.conv_project = nn.Conv2d(channels, embed_dim, kernel_size=1)
         self.ln = nn.LayerNorm(embed_dim, eps=1e-6)
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Turn [B, channels, height, width] into patch features [B, N, D]."""
-        pooled = F.avg_pool2d(self.conv_project(picture), self.pooling)
+        pooled = F.avg_pool2d(self.conv_project(image), self.pooling)
         return F.gelu(self.ln(pooled.flatten(2).transpose(1, 2)))
 
 
 class FeaturesUp(nn.Module):
-    """From the patches to the picture: a 1 x 1 convolution, a norm, and each patch repeated over its pixels."""
+    """From the patches to the image: a 1 x 1 convolution, a norm, and each patch repeated over its pixels."""
 
     def __init__(self, embed_dim: int, channels: int) -> None:
         super().__init__()
@@ -211,7 +211,7 @@ class FeaturesUp(nn.Module):
         self.bn = _norm(channels)
 
     def forward(self, patches: Tensor, size: tuple[int, int]) -> Tensor:
-        """Turn patches [B, D, h, w] into a picture [B, channels, *size]."""
+        """Turn patches [B, D, h, w] into an image [B, channels, *size]."""
         return F.interpolate(F.relu(self.bn(self.conv_project(patches))), size=size)
 
 

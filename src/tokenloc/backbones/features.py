@@ -12,7 +12,7 @@ Gate = Literal["values", "keys", "none"]
 
 
 @dataclass(frozen=True)
-class Evidence:
+class FeatureRequest:
     """What to keep of the attention of a forward pass; nothing is computed that is not asked for.
 
     Attributes:
@@ -68,7 +68,7 @@ class Features:
     conv_features: Tensor | None = None
 
     def patch_map(self) -> Tensor:
-        """Return the patch tokens as a picture, [B, D, h, w]."""
+        """Return the patch tokens as an image, [B, D, h, w]."""
         return as_map(self.patches.transpose(1, 2), self.grid)
 
 

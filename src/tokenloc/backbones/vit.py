@@ -1,4 +1,4 @@
-"""Any timm ViT behind one interface: images in, tokens and the asked-for evidence out."""
+"""Any timm ViT behind one interface: images in, tokens and the asked-for request out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tokenloc.backbones.attention import KNOWN_PARTS
 from tokenloc.backbones.base import Backbone, Pass
-from tokenloc.backbones.features import Evidence, Features, SpatialQuery
+from tokenloc.backbones.features import FeatureRequest, Features, SpatialQuery
 
 # What timm's Block and EvaBlock consist of. A block with any other part computes something else.
 BLOCK_PARTS = {"norm1", "attn", "ls1", "gamma_1", "drop_path1", "norm2", "mlp", "ls2", "gamma_2", "drop_path2"}
@@ -61,10 +61,10 @@ class ViT(Backbone):
         self.rope_per_block: bool = bool(getattr(trunk, "rope_mixed", False))
 
     def forward(
-        self, images: Tensor, evidence: Evidence | None = None, spatial: SpatialQuery | None = None
+        self, images: Tensor, request: FeatureRequest | None = None, spatial: SpatialQuery | None = None
     ) -> Features:
         """Run the network; see ``Backbone.forward``."""
-        run = Pass(self, evidence, spatial)
+        run = Pass(self, request, spatial)
         grid = self.grid_of(*images.shape[-2:])
         tokens = self.norm_pre(run.extended(self.embed(images, grid)))
         for block, rope in zip(self.blocks, self._ropes(grid), strict=True):

@@ -1,6 +1,7 @@
-"""Boxes: the frame between original and network pixels, IoU, protocols, and boxes out of maps."""
+"""Boxes: the frame between original and input pixels, IoU, protocols, and boxes out of maps."""
 
 from tokenloc.boxes.comparison import best_iou, compared_boxes, possible_boxes, truth_boxes
+from tokenloc.boxes.confidence import box_confidence
 from tokenloc.boxes.extraction import (
     BoxScan,
     all_boxes,
@@ -13,7 +14,6 @@ from tokenloc.boxes.frame import Frame, Size
 from tokenloc.boxes.iou import box_faults, box_iou, check_boxes
 from tokenloc.boxes.maps import prepare_map, quantised_map, ready_map, scaled_map
 from tokenloc.boxes.protocols import Protocol, get_protocol, list_protocols, threshold_grid
-from tokenloc.boxes.trust import box_trust
 
 __all__ = [
     "BoxScan",
@@ -22,9 +22,9 @@ __all__ = [
     "Size",
     "all_boxes",
     "best_iou",
+    "box_confidence",
     "box_faults",
     "box_iou",
-    "box_trust",
     "check_boxes",
     "compared_boxes",
     "component_masks",

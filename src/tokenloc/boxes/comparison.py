@@ -15,7 +15,7 @@ from tokenloc.boxes.protocols import Protocol
 def possible_boxes(boxes: ArrayLike, frame: Frame) -> NDArray[np.float64]:
     """Return those of the ground-truth boxes [G, 4] (original pixels) that can be: [G', 4] float64.
 
-    Left out are boxes that are not finite, inverted, empty, or without any part in the picture: a handful of wrong
+    Left out are boxes that are not finite, inverted, empty, or without any part in the image: a handful of wrong
     annotations must not end an evaluation. The metrics count them; ``check_boxes`` names them.
     """
     array = checked_boxes(boxes)
@@ -34,17 +34,17 @@ def truth_boxes(boxes: ArrayLike, frame: Frame, protocol: Protocol) -> NDArray[n
         return truth
     if protocol.truth_truncation == "both":
         truth = np.trunc(truth)
-    truth = frame.to_network(truth)
+    truth = frame.to_input(truth)
     if protocol.truth_truncation != "none":
         truth = np.trunc(np.round(truth, 9))
     if protocol.truth_clipped:
-        width, height = frame.network_size
+        width, height = frame.input_size
         truth = np.clip(truth, 0, [width - 1, height - 1, width - 1, height - 1])
     return truth
 
 
 def compared_boxes(boxes: ArrayLike, frame: Frame, protocol: Protocol) -> NDArray[np.float64]:
-    """Return predicted boxes [N, 4] (network pixels) where ``protocol`` compares them: [N, 4] float64."""
+    """Return predicted boxes [N, 4] (input pixels) where ``protocol`` compares them: [N, 4] float64."""
     return frame.to_original(boxes) if protocol.truth_frame == "original" else checked_boxes(boxes)
 
 

@@ -1,4 +1,4 @@
-"""The frame: how a network's pixels lie on the original picture.
+"""The frame: how a input pixels lie on the original image.
 
 Coordinates are continuous pixel edges, origin top left: pixel i covers [i, i + 1], its centre is i + 0.5. Sizes and
 points are (x, y), that is (width, height); arrays are [height, width].
@@ -20,33 +20,33 @@ Pixel = TypeVar("Pixel", bound=np.generic)
 
 @dataclass(frozen=True)
 class Frame:
-    """The map between original and network pixels: x_network = x_original · scale_x - offset_x, and so for y.
+    """The map between original and input pixels: x_input = x_original · scale_x - offset_x, and so for y.
 
     Made by the transform, carried with the sample, used in both directions; no other code does this arithmetic.
 
     Args:
-        original_size: (width, height) of the picture, in original pixels.
-        network_size: (width, height) of the network's input, in network pixels.
-        scale: (x, y), network pixels per original pixel; positive.
-        offset: (x, y), left and top of the network's input on the resized picture, in network pixels.
+        original_size: (width, height) of the image, in original pixels.
+        input_size: (width, height) of the network's input, in input pixels.
+        scale: (x, y), input pixels per original pixel; positive.
+        offset: (x, y), left and top of the network's input on the resized image, in input pixels.
 
     Raises:
         ValueError: where a size is not two positive integers, or scale and offset are not two finite numbers.
 
     >>> frame = Frame.center_cropped((500, 375), resized_size=(256, 256), crop_size=(224, 224))
-    >>> frame.seen_box().round(2).tolist()
+    >>> frame.visible_box().round(2).tolist()
     [31.25, 23.44, 468.75, 351.56]
     """
 
     original_size: Size
-    network_size: Size
+    input_size: Size
     scale: tuple[float, float]
     offset: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
         """Validate, and store plain python numbers, so that equal frames compare and hash equal."""
         object.__setattr__(self, "original_size", checked_size(self.original_size, "original_size"))
-        object.__setattr__(self, "network_size", checked_size(self.network_size, "network_size"))
+        object.__setattr__(self, "input_size", checked_size(self.input_size, "input_size"))
         object.__setattr__(self, "scale", _checked_pair(self.scale, "scale"))
         object.__setattr__(self, "offset", _checked_pair(self.offset, "offset"))
         if min(self.scale) <= 0:
@@ -54,13 +54,13 @@ class Frame:
 
     @classmethod
     def identity(cls, size: Size) -> Frame:
-        """Return the frame of a network that sees the picture's own pixels; ``size`` is (width, height)."""
+        """Return the frame of a network that sees the image's own pixels; ``size`` is (width, height)."""
         return cls.resized(size, size)
 
     @classmethod
-    def resized(cls, original_size: Size, network_size: Size) -> Frame:
-        """Return the frame of a straight resize, which sees the whole picture; sizes are (width, height)."""
-        original, network = checked_size(original_size, "original_size"), checked_size(network_size, "network_size")
+    def resized(cls, original_size: Size, input_size: Size) -> Frame:
+        """Return the frame of a straight resize, which sees the whole image; sizes are (width, height)."""
+        original, network = checked_size(original_size, "original_size"), checked_size(input_size, "input_size")
         return cls(original, network, (network[0] / original[0], network[1] / original[1]))
 
     @classmethod
@@ -70,7 +70,7 @@ class Frame:
         The crop's corner is torchvision's: int(round((resized - crop) / 2)).
 
         Raises:
-            ValueError: where a size is bad, or the crop does not fit into the resized picture.
+            ValueError: where a size is bad, or the crop does not fit into the resized image.
         """
         resized, crop = checked_size(resized_size, "resized_size"), checked_size(crop_size, "crop_size")
         if crop[0] > resized[0] or crop[1] > resized[1]:
@@ -83,30 +83,30 @@ class Frame:
         return cls(whole.original_size, crop, whole.scale, (float(left), float(top)))
 
     def of_original(self, size: Size) -> Frame:
-        """Return the same look at the picture of original ``size`` (width, height), of which this frame's is a copy.
+        """Return the same look at the image of original ``size`` (width, height), of which this frame's is a copy.
 
         >>> Frame.resized((500, 375), (224, 224)).of_original((4000, 3000)) == Frame.resized((4000, 3000), (224, 224))
         True
         """
         width, height = checked_size(size, "original_size")
         (x, y), (small_width, small_height) = self.scale, self.original_size
-        return Frame(size, self.network_size, (x * small_width / width, y * small_height / height), self.offset)
+        return Frame(size, self.input_size, (x * small_width / width, y * small_height / height), self.offset)
 
-    def to_network(self, boxes: ArrayLike) -> NDArray[np.float64]:
-        """Return ``boxes`` [N, 4] xyxy of original pixels in network pixels, float64, not clipped."""
+    def to_input(self, boxes: ArrayLike) -> NDArray[np.float64]:
+        """Return ``boxes`` [N, 4] xyxy of original pixels in input pixels, float64, not clipped."""
         return checked_boxes(boxes) * _twice(self.scale) - _twice(self.offset)
 
     def to_original(self, boxes: ArrayLike, clip: bool = True) -> NDArray[np.float64]:
-        """Return ``boxes`` [N, 4] xyxy of network pixels in original pixels, float64.
+        """Return ``boxes`` [N, 4] xyxy of input pixels in original pixels, float64.
 
-        ``clip`` moves corners that lie outside of the picture onto its edge.
+        ``clip`` moves corners that lie outside of the image onto its edge.
         """
         original = (checked_boxes(boxes) + _twice(self.offset)) / _twice(self.scale)
         return np.clip(original, 0.0, _twice(self.original_size)) if clip else original
 
-    def seen_box(self) -> NDArray[np.float64]:
-        """Return the part of the picture that the network saw: [4] float64 xyxy in original pixels."""
-        box: NDArray[np.float64] = self.to_original([[0, 0, *self.network_size]])[0]
+    def visible_box(self) -> NDArray[np.float64]:
+        """Return the part of the image that the network saw: [4] float64 xyxy in original pixels."""
+        box: NDArray[np.float64] = self.to_original([[0, 0, *self.input_size]])[0]
         return box
 
     def map_to_original(self, map_: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -134,10 +134,10 @@ class Frame:
         original[:, ~seen_x] = 0
         return original
 
-    def pixels_to_network(self, pixels: NDArray[Pixel]) -> NDArray[Pixel]:
-        """Return a picture of original pixels [height, width] (a mask, say) in the network's frame, nearest pixel.
+    def pixels_to_input(self, pixels: NDArray[Pixel]) -> NDArray[Pixel]:
+        """Return an image of original pixels [height, width] (a mask, say) in the network's frame, nearest pixel.
 
-        The nearest pixel is the one that OpenCV and the referee of Choe et al. take: floor(x_original) of a network
+        The nearest pixel is the one that OpenCV and the `wsol-eval` evaluator (Choe et al.) take: floor(x_original) of a network
         pixel's left top corner, not of its centre.
 
         Raises:
@@ -153,13 +153,13 @@ class Frame:
     ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32], NDArray[np.bool_]]:
         """Return for each original pixel of an axis (0: x) the cells on both sides, the second's part, and if seen."""
         centre = (np.arange(self.original_size[axis]) + 0.5) * self.scale[axis] - self.offset[axis]
-        seen = (centre >= 0) & (centre <= self.network_size[axis])
-        cell = np.clip(centre * cells / self.network_size[axis] - 0.5, 0, cells - 1)
+        seen = (centre >= 0) & (centre <= self.input_size[axis])
+        cell = np.clip(centre * cells / self.input_size[axis] - 0.5, 0, cells - 1)
         low = np.floor(cell).astype(np.intp)
         return low, np.minimum(low + 1, cells - 1), (cell - low).astype(np.float32), seen
 
     def _nearest(self, axis: int) -> NDArray[np.intp]:
-        corner = (np.arange(self.network_size[axis]) + self.offset[axis]) / self.scale[axis]
+        corner = (np.arange(self.input_size[axis]) + self.offset[axis]) / self.scale[axis]
         # Rounding first: an exact integer that float64 puts one ulp too low must not fall to the pixel before.
         return np.clip(np.floor(np.round(corner, 9)), 0, self.original_size[axis] - 1).astype(np.intp)
 

@@ -60,9 +60,9 @@ def box_faults(boxes: ArrayLike, size: Size, margin: float = 1.0) -> list[str | 
 
     Args:
         boxes: [N, 4] x0, y0, x1, y1, half-open, in original pixels.
-        size: (width, height) of the picture.
-        margin: How far a box may reach beyond the picture, in pixels (one, as annotators count edges in two ways).
-            ``math.inf`` finds only the impossible: boxes that are not finite, empty, or have no part in the picture.
+        size: (width, height) of the image.
+        margin: How far a box may reach beyond the image, in pixels (one, as annotators count edges in two ways).
+            ``math.inf`` finds only the impossible: boxes that are not finite, empty, or have no part in the image.
 
     Returns:
         N entries: None for a good box, else the fault with the values, for people.
@@ -84,7 +84,7 @@ def check_boxes(boxes: ArrayLike, size: Size, margin: float = 1.0) -> NDArray[np
     if faults:
         raise ValueError(
             f"{len(faults)} of {len(checked_boxes(boxes))} ground-truth boxes cannot be: {'; '.join(faults)}. "
-            "Expected x0 < x1 and y0 < y1 in original pixels, inside the picture; correct or remove them"
+            "Expected x0 < x1 and y0 < y1 in original pixels, inside the image; correct or remove them"
         )
     return checked_boxes(boxes)
 
@@ -98,5 +98,5 @@ def _fault(box: list[float], width: int, height: int, margin: float) -> str | No
         return f"inverted or empty: {values}"
     without_part = x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0
     if without_part or min(x0, y0) < -margin or x1 > width + margin or y1 > height + margin:
-        return f"outside the picture of {width}x{height}: {values}"
+        return f"outside the image of {width}x{height}: {values}"
     return None

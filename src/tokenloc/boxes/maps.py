@@ -43,7 +43,7 @@ def scaled_map(map_: NDArray[np.floating], size: Size, protocol: Protocol) -> ND
 
 
 def ready_map(map_: NDArray[np.floating], size: Size, protocol: Protocol) -> NDArray[np.floating]:
-    """Return a map that is scaled and of the network's size already, as the referee's stored ones are: itself.
+    """Return a map that is scaled and of the network's size already, as the `wsol-eval` evaluator's stored ones are: itself.
 
     Its dtype is kept, too: where the evaluator that it was made for quantises, it does so from there.
 

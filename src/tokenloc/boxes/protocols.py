@@ -28,7 +28,7 @@ _PROTOCOLS: Registry[Protocol] = Registry("protocol")
 
 
 def threshold_grid(step: float) -> tuple[float, ...]:
-    """Return all multiples of ``step`` in [0, 1), as numpy's arange gives them (and so the referee's).
+    """Return all multiples of ``step`` in [0, 1), as numpy's arange gives them (and so the `wsol-eval` evaluator's).
 
     >>> threshold_grid(0.25)
     (0.0, 0.25, 0.5, 0.75)
@@ -45,7 +45,7 @@ class Protocol:
     Args:
         name: Printed with every result. A changed protocol needs another name.
         summary: One sentence on where it comes from.
-        input_frame: The network sees the picture by a straight "resize", or a centre "crop" of a larger resize.
+        input_frame: The network sees the image by a straight "resize", or a centre "crop" of a larger resize.
         resize_ratio: Size of that larger resize over the crop's (256/224); 1 for "resize".
         upsampling: Interpolation of the map to the network's input size, half-pixel centres.
         min_max: The map is scaled to [0, 1] "before" or "after" the upsampling.
@@ -57,11 +57,11 @@ class Protocol:
             of holes among them, the largest by the area of its polygon. Of equally large ones the first is taken:
             by pixels in reading order, by contours in OpenCV's.
         box_end: x1, y1 are "exclusive" (x + w, y + h), or "inside" the map: at most its size - 1.
-        empty_box: The box of a map without foreground, xyxy in network pixels; None for the whole map.
+        empty_box: The box of a map without foreground, xyxy in input pixels; None for the whole map.
         truth_frame: Boxes and masks are compared in "original" or in "network" pixels.
-        truth_truncation: Ground truth is truncated to integers: "none"; "scaled", once it is in network pixels; "both",
+        truth_truncation: Ground truth is truncated to integers: "none"; "scaled", once it is in input pixels; "both",
             before it is scaled and again after.
-        truth_clipped: Ground truth in network pixels is clipped to 0 … size - 1.
+        truth_clipped: Ground truth in input pixels is clipped to 0 … size - 1.
         inclusive_iou: IoU counts the last row and column (+1).
         threshold_rule: Who picks the threshold: "fixed" (``threshold``); "calibrated" on a held-out split and then
             given; "best" on the evaluated set itself, which is an oracle.
@@ -129,13 +129,13 @@ class Protocol:
         name = f"{self.name.split('[')[0]}[{len(grid)} thresholds, {grid[0]:g} to {grid[-1]:g}]"
         return replace(self, name=name, thresholds=grid)
 
-    def frame(self, original_size: Size, network_size: Size) -> Frame:
-        """Return how this protocol shows a picture to the network; sizes are (width, height)."""
+    def frame(self, original_size: Size, input_size: Size) -> Frame:
+        """Return how this protocol shows an image to the network; sizes are (width, height)."""
         if self.input_frame == "resize":
-            return Frame.resized(original_size, network_size)
-        width, height = network_size
+            return Frame.resized(original_size, input_size)
+        width, height = input_size
         resized = (round(width * self.resize_ratio), round(height * self.resize_ratio))
-        return Frame.center_cropped(original_size, resized, network_size)
+        return Frame.center_cropped(original_size, resized, input_size)
 
 
 def get_protocol(name: str) -> Protocol:
@@ -181,7 +181,7 @@ _PROTOCOLS.add(
     "wsol-eval",
     Protocol(
         name="wsol-eval",
-        summary="The referee of Choe et al. (CVPR 2020), as released.",
+        summary="The `wsol-eval` evaluator of Choe et al. (CVPR 2020), as released.",
         upsampling="cubic",
         min_max="after",
         quantised=True,

@@ -12,7 +12,7 @@ from tokenloc.boxes import list_protocols
 from tokenloc.commands.console import IncompleteError
 from tokenloc.data import create_dataset, list_datasets
 from tokenloc.methods import list_methods
-from tokenloc.training.checkpoint import read_card, versions
+from tokenloc.models.checkpoint import read_metadata, versions
 from tokenloc.training.config import DataConfig
 
 Kind = Literal["methods", "backbones", "datasets", "protocols", "recipes"]
@@ -61,20 +61,20 @@ def info(checkpoint: Path | None = None, *, data: DataConfig | None = None, spli
 
 
 def _show_checkpoint(path: Path) -> None:
-    card = read_card(path)
-    threshold = f"{card.threshold.value:g}, {card.threshold.source}" if card.threshold else "not calibrated"
-    print(f"method: {card.model.method} {card.model.options or ''}".rstrip())
-    print(f"backbone: {card.model.backbone}")
-    print(f"preprocessing: {card.preprocessing}")
+    metadata = read_metadata(path)
+    threshold = f"{metadata.threshold.value:g}, {metadata.threshold.source}" if metadata.threshold else "not calibrated"
+    print(f"method: {metadata.model.method} {metadata.model.options or ''}".rstrip())
+    print(f"backbone: {metadata.model.backbone}")
+    print(f"preprocessing: {metadata.preprocessing}")
     print(f"threshold: {threshold}")
-    print(f"classes ({len(card.classes)}): {', '.join(card.classes)}")
+    print(f"classes ({len(metadata.classes)}): {', '.join(metadata.classes)}")
 
 
 def _check_dataset(data: DataConfig, split: str) -> None:
     dataset = create_dataset(data.name, data.root, split, data.classes, **data.options)
     boxes = sum(len(sample.boxes) for sample in dataset)
     truth = f"{boxes} boxes, masks" if dataset.has_masks else f"{boxes} boxes"
-    print(f"{data.name}, {split}: {len(dataset)} pictures of {len(dataset.classes)} classes, {truth}")
+    print(f"{data.name}, {split}: {len(dataset)} images of {len(dataset.classes)} classes, {truth}")
     problems = dataset.check()
     for problem in problems[:SHOWN_PROBLEMS]:
         print(f"  {problem}")

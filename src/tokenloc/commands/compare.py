@@ -10,11 +10,11 @@ from typing import Any
 from rich.table import Table
 
 from tokenloc._files import write_json, write_text
-from tokenloc.commands.console import console, say
+from tokenloc.commands.console import console, print_message
 from tokenloc.commands.results import IMAGES
 from tokenloc.commands.runs import Run, groups_to_json, print_runs, read_runs, require_one_protocol
-from tokenloc.metrics.confidence import Comparison, compare
 from tokenloc.metrics.images import read_table
+from tokenloc.metrics.intervals import Comparison, compare
 
 COMPARED = ("gt_known", "top1_loc")
 Hits = dict[str, float | None]
@@ -78,7 +78,7 @@ def _wins(hits: dict[str, tuple[Hits, Hits]]) -> str:
 
 
 def _print(found: list[Comparison], first: Path, second: Path) -> None:
-    say(f"first: {first}\nsecond: {second}")
+    print_message(f"first: {first}\nsecond: {second}")
     table = Table()
     for column in ("", "images", "first", "second", "only first", "only second", "p", "difference, 95 %"):
         table.add_column(column, justify="right" if column else "left")

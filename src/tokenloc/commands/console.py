@@ -13,7 +13,7 @@ T = TypeVar("T")
 console = Console(stderr=True)
 
 
-def say(message: str) -> None:
+def print_message(message: str) -> None:
     """Print a message as it is: nothing in it is markup, and the terminal alone breaks its lines."""
     console.print(message, markup=False, highlight=False, soft_wrap=True)
 

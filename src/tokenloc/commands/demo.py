@@ -12,17 +12,17 @@ from rich.table import Table
 
 from tokenloc._files import write_json
 from tokenloc.boxes import get_protocol
-from tokenloc.commands.console import console, progress, say
+from tokenloc.commands.console import console, print_message, progress
 from tokenloc.commands.results import METRICS, percents
 from tokenloc.commands.train import train
 from tokenloc.data import ImageDataset, create_dataset
-from tokenloc.inference import Localizer, Viewing
+from tokenloc.inference import Localizer, PredictionOptions
 from tokenloc.inference.evaluation import calibrate_threshold, measure
-from tokenloc.inference.tally import Measured
+from tokenloc.inference.tally import EvaluationResult
 from tokenloc.methods.base import METHODS, list_methods
-from tokenloc.reporting import save_picture, table_of_pictures
-from tokenloc.reporting.pictures import FOUND, TRUTH, heatmap, with_boxes
-from tokenloc.training.checkpoint import load_checkpoint, store_threshold
+from tokenloc.models.checkpoint import load_checkpoint, store_threshold
+from tokenloc.reporting import save_image, table_of_images
+from tokenloc.reporting.drawing import FOUND, TRUTH, heatmap, with_boxes
 from tokenloc.training.config import DataConfig, ModelChoice, Optimisation
 from tokenloc.training.fit import CHECKPOINTS
 
@@ -30,7 +30,7 @@ SIDE = 96  # pixels of a scene
 VIT = {"patch_size": 8, "embed_dim": 96, "depth": 4, "num_heads": 3}
 LENGTHS = {"val": 200, "test": 300}
 STEPS = ("affinity", "reprediction")
-DRAWN = 4  # scenes in the picture
+DRAWN = 4  # scenes in the image
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Compared:
 
     localizer: Localizer
     refining: Localizer
-    plain: Measured
-    refined: Measured
+    plain: EvaluationResult
+    refined: EvaluationResult
     seconds: float
 
 
@@ -49,7 +49,7 @@ def demo(*, out: Path = Path("runs/demo"), methods: list[str] | None = None, see
 
     A small vision transformer first learns from nothing to tell the classes apart, so no weights are downloaded; each
     method then goes on from it for a fifth of the epochs. The table shows, beside the methods, what the box of the
-    whole picture and the box of its centre reach.
+    whole image and the box of its centre reach.
 
     Args:
         out: the folder to write to: metrics.json, figures/summary.png, and a run's folder for each method.
@@ -63,7 +63,7 @@ def demo(*, out: Path = Path("runs/demo"), methods: list[str] | None = None, see
     chosen = list(dict.fromkeys(methods or list_methods()))
     for method in chosen:
         METHODS[method]  # an unknown name is told before anything is trained
-    say("a vision transformer learns to tell the classes apart")
+    print_message("a vision transformer learns to tell the classes apart")
     start = train(**demo_settings("tscam", out / "backbone", seed, epochs))
     compared = {method: compare(method, start, out / method, seed, max(1, epochs // 5)) for method in chosen}
     print_comparison(compared)
@@ -72,8 +72,8 @@ def demo(*, out: Path = Path("runs/demo"), methods: list[str] | None = None, see
         for method, one in compared.items()
     }
     write_json(out / METRICS, {"protocol": "standard", "images": LENGTHS["test"], "methods": content})
-    save_picture(comparison_picture(compared, scenes("test", seed)), out / "figures" / "summary.png")
-    say(f"look at {out / 'figures' / 'summary.png'}")
+    save_image(comparison_image(compared, scenes("test", seed)), out / "figures" / "summary.png")
+    print_message(f"look at {out / 'figures' / 'summary.png'}")
     return out
 
 
@@ -103,30 +103,32 @@ def scenes(split: str, seed: int) -> ImageDataset:
 
 def compare(method: str, start: Path, out: Path, seed: int, epochs: int) -> Compared:
     """Train one method from the backbone of ``start``, choose its threshold on val, and measure it on test."""
-    say(f"\n{method}")
+    print_message(f"\n{method}")
     began = time.perf_counter()
     checkpoint = train(**demo_settings(method, out, seed, epochs, start))
     seconds = time.perf_counter() - began
-    model, card = load_checkpoint(checkpoint)
-    standard, plain, refined = get_protocol("standard"), Viewing(refine=()), Viewing(refine=STEPS)
+    model, metadata = load_checkpoint(checkpoint)
+    standard, plain, refined = get_protocol("standard"), PredictionOptions(refine=()), PredictionOptions(refine=STEPS)
     options: dict[str, Any] = {"progress": progress}
-    threshold = calibrate_threshold(model, scenes("val", seed), card.preprocessing, standard, viewing=plain, **options)
+    threshold = calibrate_threshold(
+        model, scenes("val", seed), metadata.preprocessing, standard, viewing=plain, **options
+    )
     for name in ("best.ckpt", "last.ckpt"):
         store_threshold(out / CHECKPOINTS / name, threshold)
-    card = replace(card, threshold=threshold)
+    metadata = replace(metadata, threshold=threshold)
 
-    def measured(viewing: Viewing) -> Measured:
+    def measured(viewing: PredictionOptions) -> EvaluationResult:
         test = scenes("test", seed)
-        return measure(model, test, card.preprocessing, standard, threshold.value, viewing=viewing, **options)
+        return measure(model, test, metadata.preprocessing, standard, threshold.value, viewing=viewing, **options)
 
     own = measured(plain)
     write_json(out / METRICS, {**own.to_dict(), "threshold_source": threshold.source})
-    localizers = Localizer(model, card, viewing=plain), Localizer(model, card, viewing=refined)
+    localizers = Localizer(model, metadata, viewing=plain), Localizer(model, metadata, viewing=refined)
     return Compared(*localizers, own, measured(refined), seconds)
 
 
 def print_comparison(compared: dict[str, Compared]) -> None:
-    """Print a row for each method, beside what boxes that ignore the picture would reach."""
+    """Print a row for each method, beside what boxes that ignore the image would reach."""
     title = "generated scenes, protocol standard, percent; * refined; s: training"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
@@ -144,8 +146,8 @@ def print_comparison(compared: dict[str, Compared]) -> None:
     console.print(table)
 
 
-def comparison_picture(compared: dict[str, Compared], dataset: ImageDataset) -> Image.Image:
-    """Return a picture: a column for each method, and for each of some scenes a row of maps and one of refined maps."""
+def comparison_image(compared: dict[str, Compared], dataset: ImageDataset) -> Image.Image:
+    """Return an image: a column for each method, and for each of some scenes a row of maps and one of refined maps."""
     found = list(compared.values())
     rows: list[tuple[str, list[Image.Image]]] = []
     for index in range(DRAWN):
@@ -153,9 +155,9 @@ def comparison_picture(compared: dict[str, Compared], dataset: ImageDataset) -> 
         true = with_boxes(scene, dataset[index].boxes, TRUTH)
         rows.append((dataset.classes[dataset[index].label], [true, *(_drawn(one.localizer, scene) for one in found)]))
         rows.append(("refined", [true, *(_drawn(one.refining, scene) for one in found)]))
-    return table_of_pictures(["scene, true box", *compared], rows)
+    return table_of_images(["scene, true box", *compared], rows)
 
 
 def _drawn(localizer: Localizer, scene: Image.Image) -> Image.Image:
     result = localizer(scene)
-    return with_boxes(heatmap(scene, result.map_on_picture()), result.boxes, FOUND)
+    return with_boxes(heatmap(scene, result.map_on_image()), result.boxes, FOUND)

@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from tokenloc.boxes import Protocol, get_protocol
-from tokenloc.commands.console import IncompleteError, progress, say
-from tokenloc.commands.looking import Known, calibrated, threshold_of, viewing_of
-from tokenloc.commands.photographs import data_of, open_data
+from tokenloc.commands.console import IncompleteError, print_message, progress
+from tokenloc.commands.datasets import data_of, open_data
+from tokenloc.commands.looking import Known, calibrated, options_of, threshold_of
 from tokenloc.commands.results import BOXES, METRICS, save_failures, save_figures, write_results
 from tokenloc.data.base import named
-from tokenloc.inference import Localizer, Viewing, choose_device
+from tokenloc.inference import Localizer, PredictionOptions, choose_device
 from tokenloc.inference.evaluation import calibrate_threshold, measure
-from tokenloc.inference.measured_maps import measure_maps
 from tokenloc.inference.processes import joined
-from tokenloc.inference.tally import Measured
+from tokenloc.inference.stored_maps import measure_maps
+from tokenloc.inference.tally import EvaluationResult
 from tokenloc.metrics.stored_boxes import writing_boxes
 from tokenloc.metrics.stored_maps import StoredMaps, open_maps, writing_maps
-from tokenloc.training.checkpoint import Card, load_checkpoint, store_threshold
+from tokenloc.models.checkpoint import ModelMetadata, load_checkpoint, store_threshold
+from tokenloc.models.hub import own_file, run_folder
 from tokenloc.training.config import DataSource
-from tokenloc.training.hub import own_file, run_folder
 
 
 def evaluate(
@@ -47,7 +47,7 @@ def evaluate(
 ) -> Path:
     """Measure a checkpoint, or maps that any code made, on a dataset; write metrics.json, images.csv and figures.
 
-    Under torchrun the photographs are shared by all processes; the result is the same to the last bit.
+    Under torchrun the images are shared by all processes; the result is the same to the last bit.
 
     Under the protocol `standard` the map threshold is the one that `tokenloc calibrate` stored in the checkpoint;
     where there is none, the best threshold on the evaluated set is used and named as the oracle that it is.
@@ -65,14 +65,14 @@ def evaluate(
         thresholds: the thresholds among which the best is sought, in place of the protocol's.
         scales: sides of the network's input in pixels, such as 224 320 448, over which maps and scores are averaged; by
             default the side that the model was trained with.
-        flip: look at each picture mirrored, too.
+        flip: look at each image mirrored, too.
         refine: steps that refine the maps, such as affinity,reprediction, or none; by default those of the method.
         fast: compute in bfloat16, about 1.7 times faster on a CPU with AVX512-BF16.
         ten_crop: take the classes from ten crops of a larger resize, as SAT's paper does.
         out: the folder to write to; by default evaluation/PROTOCOL in the run's folder (for a model of the hub in
             runs/NAME), or beside that of the maps.
-        batch_size: photographs that pass the network together.
-        workers: processes that read pictures, or maps.
+        batch_size: images that pass the network together.
+        workers: processes that read images, or maps.
         device: auto, cpu, cuda or mps.
 
     Returns:
@@ -86,14 +86,14 @@ def evaluate(
         folder = out or Path(str(maps).rstrip("/")).parent / "evaluation" / protocol
         return _evaluate_maps(open_maps(str(maps)), data, split, judged, threshold, folder, workers)
     folder = out or run_folder(checkpoint) / "evaluation" / protocol
-    model, card = load_checkpoint(checkpoint)
-    measured_data = data_of(card, data, split, "measured")
-    dataset = open_data(measured_data, card.classes)
-    viewing = viewing_of(scales, flip, refine, fast, ten_crop)
-    usual = calibrated(card, viewing, dataset)
+    model, metadata = load_checkpoint(checkpoint)
+    measured_data = data_of(metadata, data, split, "measured")
+    dataset = open_data(measured_data, metadata.classes)
+    viewing = options_of(scales, flip, refine, fast, ten_crop)
+    usual = calibrated(metadata, viewing, dataset)
     fixed, source = threshold_of(judged, threshold, usual)
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "viewing": viewing}
-    about = _about_maps(card, judged, viewing, usual)
+    about = _about_maps(metadata, judged, viewing, usual)
     with (
         joined() as first,
         writing_maps(save_maps, about) if save_maps and first else nullcontext() as save,
@@ -101,14 +101,14 @@ def evaluate(
     ):
         model.to(choose_device(device))
         options["progress"] = progress if first else None
-        measured = measure(model, dataset, card.preprocessing, judged, fixed, save=save, keep=keep, **options)
+        measured = measure(model, dataset, metadata.preprocessing, judged, fixed, save=save, keep=keep, **options)
     if first:
-        described = {"model": asdict(card.model), "data": measured_data, "viewing": str(viewing)}
+        described = {"model": asdict(metadata.model), "data": measured_data, "viewing": str(viewing)}
         write_results(folder, measured, source, described)
-        localizer = Localizer(model, card, measured.evaluation.threshold, viewing=viewing, protocol=judged)
+        localizer = Localizer(model, metadata, measured.evaluation.threshold, viewing=viewing, protocol=judged)
         save_figures(localizer, dataset, folder / "figures")
         save_failures(localizer, dataset, measured, folder / "figures")
-        _close(f"metrics and figures in {folder}", measured, "photographs could not be read")
+        _close(f"metrics and figures in {folder}", measured, "images could not be read")
     return folder / METRICS
 
 
@@ -135,17 +135,19 @@ def _evaluate_maps(
         write_results(folder, measured, source, about)
         _tell("maps match by all but extension or slashes", matched.differing)
         _tell("maps have no image", matched.surplus)
-        _close(f"metrics in {folder}", measured, "photographs have no map or mask, or a broken one")
+        _close(f"metrics in {folder}", measured, "images have no map or mask, or a broken one")
     return folder / METRICS
 
 
-def _about_maps(card: Card, protocol: Protocol, viewing: Viewing, usual: Known) -> dict[str, Any]:
+def _about_maps(
+    metadata: ModelMetadata, protocol: Protocol, viewing: PredictionOptions, usual: Known
+) -> dict[str, Any]:
     """Return what is kept beside saved maps: how they were made, and the threshold that goes with them."""
     return {
         "input_frame": protocol.input_frame,
         "viewing": str(viewing),
-        "classes": card.classes,
-        "model": asdict(card.model),
+        "classes": metadata.classes,
+        "model": asdict(metadata.model),
         "threshold": usual[0],
         "threshold_source": usual[1],
     }
@@ -153,12 +155,12 @@ def _about_maps(card: Card, protocol: Protocol, viewing: Viewing, usual: Known) 
 
 def _tell(what: str, ids: list[str]) -> None:
     if ids:
-        say(f"{len(ids)} {what}: {named(ids)}")
+        print_message(f"{len(ids)} {what}: {named(ids)}")
 
 
-def _close(message: str, measured: Measured, fault: str) -> None:
-    """Say where the results are; raise IncompleteError where some photographs are in no number."""
-    say(message)
+def _close(message: str, measured: EvaluationResult, fault: str) -> None:
+    """Say where the results are; raise IncompleteError where some images are in no number."""
+    print_message(message)
     if measured.unreadable:
         raise IncompleteError(f"{len(measured.unreadable)} {fault}, and are in no number (see above)")
 
@@ -186,22 +188,22 @@ def calibrate(
         protocol: by which boxes are judged; see `tokenloc list protocols`.
         scales: sides of the network's input in pixels, such as 224 320 448, over which maps and scores are averaged; by
             default the side that the model was trained with.
-        flip: look at each picture mirrored, too.
+        flip: look at each image mirrored, too.
         refine: steps that refine the maps, such as affinity,reprediction, or none; by default those of the method.
         fast: compute in bfloat16, about 1.7 times faster on a CPU with AVX512-BF16.
-        batch_size: photographs that pass the network together.
-        workers: processes that read pictures.
+        batch_size: images that pass the network together.
+        workers: processes that read images.
         device: auto, cpu, cuda or mps.
 
     Returns:
         the threshold.
     """
-    model, card = load_checkpoint(own_file(checkpoint))
-    dataset = open_data(data_of(card, data, split, "held_out"), card.classes)
+    model, metadata = load_checkpoint(own_file(checkpoint))
+    dataset = open_data(data_of(metadata, data, split, "held_out"), metadata.classes)
     model.to(choose_device(device))
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
-    options["viewing"] = viewing_of(scales, flip, refine, fast)
-    chosen = calibrate_threshold(model, dataset, card.preprocessing, get_protocol(protocol), **options)
+    options["viewing"] = options_of(scales, flip, refine, fast)
+    chosen = calibrate_threshold(model, dataset, metadata.preprocessing, get_protocol(protocol), **options)
     store_threshold(checkpoint, chosen)
-    say(f"map threshold {chosen.value:g}, {chosen.source}; stored in {checkpoint}")
+    print_message(f"map threshold {chosen.value:g}, {chosen.source}; stored in {checkpoint}")
     return chosen.value

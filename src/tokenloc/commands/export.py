@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tokenloc.commands.console import say
+from tokenloc.commands.console import print_message
 from tokenloc.export.onnx_graph import Maps, export_onnx
-from tokenloc.training.checkpoint import load_checkpoint
+from tokenloc.models.checkpoint import load_checkpoint
 
 
 def export(checkpoint: Path, *, out: Path = Path("model.onnx"), maps: Maps = "top", overwrite: bool = False) -> Path:
@@ -24,7 +24,7 @@ def export(checkpoint: Path, *, out: Path = Path("model.onnx"), maps: Maps = "to
     Returns:
         the file.
     """
-    model, card = load_checkpoint(checkpoint)
-    difference = export_onnx(model, card, out, maps, overwrite)
-    say(f"{out}: agrees with torch to {difference:.1e}")
+    model, metadata = load_checkpoint(checkpoint)
+    difference = export_onnx(model, metadata, out, maps, overwrite)
+    print_message(f"{out}: agrees with torch to {difference:.1e}")
     return out

@@ -1,6 +1,6 @@
-"""The journal of a run over many photographs: what is finished is on disk, and an interrupted run goes on from it.
+"""The journal of a run over many images: what is finished is on disk, and an interrupted run goes on from it.
 
-JSON lines: first the settings, then a line for each finished photograph. A line that was half written when the run
+JSON lines: first the settings, then a line for each finished image. A line that was half written when the run
 ended is dropped. The open file is locked, so that two runs never write to one folder; the lock ends with its process.
 """
 
@@ -17,8 +17,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from tokenloc._files import sweep
-from tokenloc.inference import Finding
+from tokenloc._files import remove_partial_files
+from tokenloc.inference import LocalizationRecord
 
 if sys.platform != "win32":
     import fcntl
@@ -26,24 +26,24 @@ if sys.platform != "win32":
 
 @dataclass(frozen=True)
 class Finished:
-    """A photograph that is done.
+    """An image that is done.
 
     Attributes:
         file: its path.
         stem: by which the files that show it are called.
         findings: what was found, the most probable class first.
-        shown: the files that show it, for each of ``findings``: ``{"picture": "pictures/x.jpg"}``.
+        shown: the files that show it, for each of ``findings``: ``{"image": "images/x.jpg"}``.
     """
 
     file: str
     stem: str
-    findings: list[Finding]
+    findings: list[LocalizationRecord]
     shown: list[dict[str, str]] = field(default_factory=list)
 
     def line(self) -> dict[str, Any]:
         """Return plain values, exact."""
         findings = [
-            {**vars(finding), "boxes": finding.boxes.tolist(), "trust": finding.trust.tolist()}
+            {**vars(finding), "boxes": finding.boxes.tolist(), "confidence": finding.confidence.tolist()}
             for finding in self.findings
         ]
         return {"file": self.file, "stem": self.stem, "findings": findings, "shown": self.shown}
@@ -54,16 +54,18 @@ class Finished:
         return cls(line["file"], line["stem"], [_finding(one) for one in line["findings"]], line["shown"])
 
 
-def _finding(plain: Mapping[str, Any]) -> Finding:
-    boxes, trust = (np.array(plain[name], np.float64) for name in ("boxes", "trust"))
-    return Finding(**{**plain, "boxes": boxes.reshape(-1, 4), "trust": trust, "size": tuple(plain["size"])})
+def _finding(plain: Mapping[str, Any]) -> LocalizationRecord:
+    boxes, confidence = (np.array(plain[name], np.float64) for name in ("boxes", "confidence"))
+    return LocalizationRecord(
+        **{**plain, "boxes": boxes.reshape(-1, 4), "confidence": confidence, "size": tuple(plain["size"])}
+    )
 
 
 class Journal:
     """An open journal; see ``open_journal``.
 
     Attributes:
-        stems: of the finished photographs.
+        stems: of the finished images.
     """
 
     def __init__(self, file: IO[bytes], path: Path) -> None:
@@ -81,7 +83,7 @@ class Journal:
         return len(self._places)
 
     def add(self, finished: Finished) -> None:
-        """Keep a photograph's results: from here on they survive the process."""
+        """Keep an image's results: from here on they survive the process."""
         self._note(finished.line(), self.write(finished.line()))
 
     def finished(self, files: Iterable[Path]) -> Iterator[Finished]:
@@ -149,7 +151,7 @@ def open_journal(path: Path, settings: Mapping[str, Any], overwrite: bool = Fals
         if journal.settings is not None and journal.settings != plain and len(journal) and not overwrite:
             raise ValueError(_refusal(journal, plain))
         if journal.settings is not None:
-            sweep(path.parent)
+            remove_partial_files(path.parent)
         if journal.settings != plain:
             journal.begin(plain)
         journal.write({"process": os.getpid()})
@@ -167,7 +169,7 @@ def _refusal(journal: Journal, settings: Mapping[str, Any]) -> str:
     names = [name for name in dict.fromkeys([*old, *settings]) if old.get(name) != settings.get(name)]
     lines = "\n".join(f"  {name}: {old.get(name)} there, {settings.get(name)} now" for name in names)
     return (
-        f"{journal.path}: an interrupted run with other settings finished {len(journal)} photographs:\n{lines}\n"
+        f"{journal.path}: an interrupted run with other settings finished {len(journal)} images:\n{lines}\n"
         "give those settings to go on with it, another --out, or --overwrite to begin anew"
     )
 

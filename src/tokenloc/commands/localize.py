@@ -1,4 +1,4 @@
-"""``tokenloc localize``: boxes on a person's own photographs."""
+"""``tokenloc localize``: boxes on a person's own images."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import numpy as np
 from PIL import Image
 
 import tokenloc
-from tokenloc._files import FreeNames, refuse_unwritable, written_whole
+from tokenloc._files import FreeNames, atomic_write, refuse_unwritable
 from tokenloc._threads import THREADS, map_ahead
 from tokenloc.backbones.weights import weights_digest
-from tokenloc.commands.check_first import TABLE, write_check_first
-from tokenloc.commands.console import IncompleteError, progress, say
+from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.journal import Finished, Journal, open_journal
-from tokenloc.commands.looking import viewing_note, viewing_of
+from tokenloc.commands.looking import options_note, options_of
+from tokenloc.commands.review import TABLE, write_review
 from tokenloc.data import Unreadable, find_images
 from tokenloc.export import Destination, check_writing, common_folder, writing
 from tokenloc.export._json_list import JsonList
 from tokenloc.export.base import valid_text
-from tokenloc.inference import Found, Localization, Localizer
+from tokenloc.inference import Localization, Localizer, Prediction
 from tokenloc.inference.localizer import Objects
-from tokenloc.reporting import draw_localization, one_above_another, save_picture
+from tokenloc.reporting import draw_localization, one_above_another, save_image
 
 RESULTS = "localizations.json"
 JOURNAL = "localizations.journal.jsonl"
@@ -46,7 +46,7 @@ def localize(
     flip: bool = False,
     refine: list[str] | None = None,
     fast: bool = False,
-    pictures: bool = True,
+    images: bool = True,
     masks: bool = False,
     format: list[str] | None = None,
     image_url: str | None = None,
@@ -54,63 +54,63 @@ def localize(
     batch_size: int = 16,
     device: str = "auto",
 ) -> Path:
-    """Draw boxes on photographs: files, or folders with all that is below them.
+    """Draw boxes on images: files, or folders with all that is below them.
 
-    Writes localizations.json and, for each photograph, its boxes and heatmap beside one another; check_first.csv lists
-    the photographs by how far their boxes can be trusted, those to check first at the top. Photographs that cannot be
+    Writes localizations.json and, for each image, its boxes and heatmap beside one another; review.csv lists
+    the images by how far their boxes can be confident, those to check first at the top. TrainingData that cannot be
     read are named at the end, and the exit status is then 1. A run that was interrupted goes on where it was when the
     same command is given again.
 
     Args:
         checkpoint: a checkpoint of `tokenloc train`, such as RUN/checkpoints/best.ckpt; a folder that was saved for
             sharing; or hf-hub:USER/NAME.
-        inputs: photographs, and folders of them.
+        inputs: images, and folders of them.
         out: the folder to write to; it is created.
         threshold: on the map scaled to [0, 1]; by default the calibrated one stored in the checkpoint.
         objects: largest draws one box, around the largest component; all one for each component.
-        top_k: how many classes to localize in each photograph, the most probable ones; each is a result of its own.
-        min_score: probability below which a class gets no box, so that a photograph of none of the classes has none.
+        top_k: how many classes to localize in each image, the most probable ones; each is a result of its own.
+        min_score: probability below which a class gets no box, so that an image of none of the classes has none.
         scales: sides of the network's input in pixels, such as 224 320 448, over which maps and scores are averaged; by
             default the side that the model was trained with.
-        flip: look at each picture mirrored, too.
+        flip: look at each image mirrored, too.
         refine: steps that refine the maps, such as affinity,reprediction, or none; by default those of the method.
-        fast: compute in bfloat16 and, with `--pictures false`, decode large JPEGs at a reduced size: about twice
+        fast: compute in bfloat16 and, with `--images false`, decode large JPEGs at a reduced size: about twice
             as fast where the processor has bfloat16; boxes move little.
-        pictures: also write the pictures, not only localizations.json.
-        masks: also write a mask for each result, white where its map exceeds the threshold, on the photograph's pixels.
+        images: also write the images, not only localizations.json.
+        masks: also write a mask for each result, white where its map exceeds the threshold, on the image's pixels.
         format: annotation files to write, too: coco yolo voc label-studio csv parquet.
-        image_url: for label-studio, what stands before a picture's name; by default the address of its local files.
+        image_url: for label-studio, what stands before an image's name; by default the address of its local files.
         overwrite: replace annotation files that exist already, and begin anew where a run with other settings was
             interrupted.
-        batch_size: photographs that pass the network together.
+        batch_size: images that pass the network together.
         device: auto, cpu, cuda or mps.
 
     Returns:
         the path of localizations.json.
     """
     files = find_images(inputs)
-    for folder in ("pictures", "masks"):
+    for folder in ("images", "masks"):
         refuse_unwritable(out / folder)
     check_writing(format or [], out, overwrite)
     localizer = Localizer.from_checkpoint(
-        checkpoint, device, threshold, objects, viewing_of(scales, flip, refine, fast), min_score
+        checkpoint, device, threshold, objects, options_of(scales, flip, refine, fast), min_score
     )
-    if threshold is None and (note := viewing_note(localizer.card, localizer.viewing)):
-        say(f"map threshold {localizer.threshold:g}{note}")
-    settings = {**_settings(localizer, top_k), "pictures": pictures, "masks": masks}
-    version = f"tokenloc {localizer.card.model.method}"
-    destination = Destination(out, localizer.card.classes, common_folder(inputs), image_url, version, overwrite)
+    if threshold is None and (note := options_note(localizer.metadata, localizer.viewing)):
+        print_message(f"map threshold {localizer.threshold:g}{note}")
+    settings = {**_settings(localizer, top_k), "images": images, "masks": masks}
+    version = f"tokenloc {localizer.metadata.model.method}"
+    destination = Destination(out, localizer.metadata.classes, common_folder(inputs), image_url, version, overwrite)
     with open_journal(out / JOURNAL, settings, overwrite) as journal:
         todo = [file for file in files if file not in journal]
         if len(todo) < len(files):
-            say(f"{len(files) - len(todo)} of {len(files)} photographs were finished by an interrupted run")
-        seen = localizer.look(todo, batch_size, top_k, keep_images=pictures)
-        unreadable = _run(todo, seen, _Display(out, pictures, masks), journal)
+            print_message(f"{len(files) - len(todo)} of {len(files)} images were finished by an interrupted run")
+        seen = localizer.look(todo, batch_size, top_k, keep_images=images)
+        unreadable = _run(todo, seen, _Display(out, images, masks), journal)
         with writing(format or [], destination) as annotate:
             for finished in journal.finished(files):
                 annotate(finished.findings)
         _write_results(out / RESULTS, journal.finished(files), unreadable)
-        write_check_first(out, files, journal)
+        write_review(out, files, journal)
     return _report(out / RESULTS, len(files), unreadable)
 
 
@@ -119,21 +119,21 @@ class _Display:
     """Writes the files that show a result, below ``out``."""
 
     out: Path
-    pictures: bool
+    images: bool
     masks: bool
 
-    def save(self, named: tuple[str, Found | Unreadable]) -> Finished | Unreadable:
-        """Write what was found in a picture, with names that begin with its stem; nothing where it was unreadable."""
+    def save(self, named: tuple[str, Prediction | Unreadable]) -> Finished | Unreadable:
+        """Write what was found in an image, with names that begin with its stem; nothing where it was unreadable."""
         stem, found = named
         if isinstance(found, Unreadable):
             return found
         shown: list[dict[str, str]] = [{} for _ in found.results]
-        if found.image is not None and self.pictures:
+        if found.image is not None and self.images:
             drawn = one_above_another([draw_localization(found.image, result) for result in found.results])
             drawn.thumbnail(LARGEST_JPEG)
-            save_picture(drawn, self.out / "pictures" / f"{stem}.jpg")
+            save_image(drawn, self.out / "images" / f"{stem}.jpg")
             for one in shown:
-                one["picture"] = f"pictures/{stem}.jpg"
+                one["image"] = f"images/{stem}.jpg"
         if self.masks:
             for rank, (one, result) in enumerate(zip(shown, found.results, strict=True), start=1):
                 one["mask"] = self._save_mask(result, stem if rank == 1 else f"{stem}.top{rank}")
@@ -141,7 +141,7 @@ class _Display:
 
     def _save_mask(self, result: Localization, stem: str) -> str:
         name = f"masks/{stem}.png"
-        save_picture(Image.fromarray(255 * result.mask_on_picture().astype(np.uint8)), self.out / name)
+        save_image(Image.fromarray(255 * result.mask_on_image().astype(np.uint8)), self.out / name)
         return name
 
 
@@ -160,13 +160,13 @@ def _settings(localizer: Localizer, top_k: int) -> dict[str, Any]:
 
 def _digest(localizer: Localizer) -> str:
     """Return a digest of the model, which is the same wherever it was loaded from."""
-    card = localizer.card
-    described = repr((card.model, card.classes, card.preprocessing, weights_digest(localizer.model)))
+    metadata = localizer.metadata
+    described = repr((metadata.model, metadata.classes, metadata.preprocessing, weights_digest(localizer.model)))
     return hashlib.sha256(described.encode()).hexdigest()
 
 
 def _run(
-    todo: Sequence[Path], seen: Generator[Found | Unreadable, None, None], display: _Display, journal: Journal
+    todo: Sequence[Path], seen: Generator[Prediction | Unreadable, None, None], display: _Display, journal: Journal
 ) -> list[Unreadable]:
     """Localize, show and note down what is to do; return what could not be read."""
     unreadable: list[Unreadable] = []
@@ -181,8 +181,8 @@ def _run(
 
 
 def _write_results(path: Path, finished: Iterable[Finished], unreadable: Sequence[Unreadable]) -> None:
-    """Write localizations.json: an entry for each result, in the order of the photographs."""
-    with written_whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    """Write localizations.json: an entry for each result, in the order of the images."""
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write('{"localizations": [')
         localizations = JsonList(file)
         for one in finished:
@@ -197,8 +197,8 @@ def _write_results(path: Path, finished: Iterable[Finished], unreadable: Sequenc
 
 
 def _report(results: Path, total: int, unreadable: Sequence[Unreadable]) -> Path:
-    """Say what was done; raise IncompleteError where some photographs could not be read."""
-    say(f"{total - len(unreadable)} photographs localized; results in {results}, what to check first in {TABLE}")
+    """Say what was done; raise IncompleteError where some images could not be read."""
+    print_message(f"{total - len(unreadable)} images localized; results in {results}, what to check first in {TABLE}")
     if unreadable:
         lines = "\n".join(f"  {valid_text(item.reason)}" for item in unreadable)
         raise IncompleteError(f"{len(unreadable)} of {total} files could not be read:\n{lines}")

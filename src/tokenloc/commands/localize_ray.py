@@ -1,4 +1,4 @@
-"""``tokenloc localize-ray``: boxes on more photographs than one machine takes."""
+"""``tokenloc localize-ray``: boxes on more images than one machine takes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tokenloc._extras import library
-from tokenloc._files import refuse_unwritable, written_whole
-from tokenloc.commands.console import IncompleteError, say
-from tokenloc.commands.looking import viewing_of
+from tokenloc._files import atomic_write, refuse_unwritable
+from tokenloc.commands.console import IncompleteError, print_message
+from tokenloc.commands.looking import options_of
 from tokenloc.data import find_images
 from tokenloc.export import check_writing, common_folder
 from tokenloc.export._rows import COLUMNS
@@ -41,29 +41,29 @@ def localize_ray(
     actors: int | None = None,
     gpus: float | None = None,
 ) -> Path:
-    """Draw boxes on photographs with Ray: on all of this machine, or on the cluster that RAY_ADDRESS names.
+    """Draw boxes on images with Ray: on all of this machine, or on the cluster that RAY_ADDRESS names.
 
     Writes boxes.parquet, the same table as `tokenloc localize --format parquet`, and unreadable.parquet where some
-    photographs cannot be read; the exit status is then 1. Needs the extra `ray`.
+    images cannot be read; the exit status is then 1. Needs the extra `ray`.
 
     Args:
         checkpoint: a checkpoint of `tokenloc train` or a folder that was saved for sharing, where all machines can read
             it; or hf-hub:USER/NAME.
-        inputs: photographs and folders of them, where all machines can read them; or Parquet files (or folders or
+        inputs: images and folders of them, where all machines can read them; or Parquet files (or folders or
             addresses that end in .parquet) with a column path or bytes.
         out: the folder to write to; it is created.
         threshold: on the map scaled to [0, 1]; by default the calibrated one stored in the checkpoint.
         objects: largest draws one box, around the largest component; all one for each component.
-        top_k: how many classes to localize in each photograph, the most probable ones; each has rows of its own.
-        min_score: probability below which a class gets no box, so that a photograph of none of the classes has none.
+        top_k: how many classes to localize in each image, the most probable ones; each has rows of its own.
+        min_score: probability below which a class gets no box, so that an image of none of the classes has none.
         scales: sides of the network's input in pixels, such as 224 320 448, over which maps and scores are averaged; by
             default the side that the model was trained with.
-        flip: look at each picture mirrored, too.
+        flip: look at each image mirrored, too.
         refine: steps that refine the maps, such as affinity,reprediction, or none; by default those of the method.
         fast: compute in bfloat16 and decode large JPEGs at a reduced size: about twice as fast where the processor has
             bfloat16; boxes move little.
         overwrite: replace files that exist already.
-        batch_size: photographs that pass the network together.
+        batch_size: images that pass the network together.
         actors: how many models work at once; by default one on each GPU, or on each CPU but one.
         gpus: GPUs of each model; by default 1 where there are any.
 
@@ -74,16 +74,16 @@ def localize_ray(
     check_writing(["parquet"], out, overwrite)
     refuse_existing(out / UNREADABLE, overwrite)
     options: dict[str, Any] = {"threshold": threshold, "objects": objects, "min_score": min_score}
-    options["viewing"] = viewing_of(scales, flip, refine, fast)
+    options["viewing"] = options_of(scales, flip, refine, fast)
     options |= {"batch_size": batch_size, "top_k": top_k, "actors": actors, "gpus": gpus}
     with _ray() as ray:
-        pictures, root = _opened(ray, inputs)
-        pictures.context.execution_options.preserve_order = True
-        rows = localize_dataset(pictures, checkpoint, root=root, **options)
+        images, root = _opened(ray, inputs)
+        images.context.execution_options.preserve_order = True
+        rows = localize_dataset(images, checkpoint, root=root, **options)
         unreadable = _write(rows, out)
-    say(f"boxes in {out / BOXES}")
+    print_message(f"boxes in {out / BOXES}")
     if unreadable:
-        raise IncompleteError(f"{unreadable} photographs could not be read; {out / UNREADABLE} names them")
+        raise IncompleteError(f"{unreadable} images could not be read; {out / UNREADABLE} names them")
     return out / BOXES
 
 
@@ -103,11 +103,11 @@ def _ray() -> Iterator[Any]:
 
 
 def _opened(ray: Any, inputs: list[str]) -> tuple[Any, Path | None]:
-    """Return the pictures as a Ray dataset, and the folder by which to name them; see ``localize_dataset``."""
+    """Return the images as a Ray dataset, and the folder by which to name them; see ``localize_dataset``."""
     tables = [word for word in inputs if word.rstrip("/").endswith(".parquet")]
     if tables and len(tables) < len(inputs):
         other = next(word for word in inputs if word not in tables)
-        raise ValueError(f"give either photographs or Parquet files, not both: {tables[0]} and {other}")
+        raise ValueError(f"give either images or Parquet files, not both: {tables[0]} and {other}")
     if tables:
         return _read_tables(ray, tables), None
     files = find_images(inputs)
@@ -127,10 +127,10 @@ def _read_tables(ray: Any, tables: list[str]) -> Any:
 
 
 def _write(rows: Any, out: Path) -> int:
-    """Write the two tables as rows come, each whole or not at all; return how many photographs were unreadable."""
+    """Write the two tables as rows come, each whole or not at all; return how many images were unreadable."""
     arrow, parquet = library("pyarrow", "ray"), library("pyarrow.parquet", "ray")
     unreadable = []
-    with written_whole(out / BOXES) as temporary, parquet.ParquetWriter(temporary, box_schema()) as writer:
+    with atomic_write(out / BOXES) as temporary, parquet.ParquetWriter(temporary, box_schema()) as writer:
         for table in rows.iter_batches(batch_size=ROWS_AT_A_TIME, batch_format="pyarrow"):
             broken = table.filter(arrow.compute.is_valid(table[ERROR]))
             unreadable.append(broken.select(["file", ERROR]))
@@ -138,6 +138,6 @@ def _write(rows: Any, out: Path) -> int:
     (out / UNREADABLE).unlink(missing_ok=True)
     found = sum(map(len, unreadable))
     if found:
-        with written_whole(out / UNREADABLE) as temporary:
+        with atomic_write(out / UNREADABLE) as temporary:
             parquet.write_table(arrow.concat_tables(unreadable), temporary)
     return found

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tokenloc._files import refuse_unwritable, write_text
-from tokenloc.commands.console import progress, say
-from tokenloc.commands.photographs import open_data
+from tokenloc.commands.console import print_message, progress
+from tokenloc.commands.datasets import open_data
 from tokenloc.commands.results import BOXES, IMAGES, METRICS, MISSING, read_metrics
 from tokenloc.data import ImageDataset
 from tokenloc.data.base import named
@@ -29,43 +29,41 @@ def report(
     *,
     out: Path = Path("report.html"),
     evaluation: str | None = None,
-    pictures: int | Literal["all"] = 24,
+    images: int | Literal["all"] = 24,
     root: Path | None = None,
     title: str = "",
 ) -> Path:
-    """Write one HTML file on a run, or on several side by side: numbers, curves, photographs with their boxes.
+    """Write one HTML file on a run, or on several side by side: numbers, curves, images with their boxes.
 
     It opens in any browser and needs no network. The threshold slider redraws the boxes.
 
     Args:
-        runs: folders of evaluations, or of runs with evaluations in them, on the same photographs under one protocol.
+        runs: folders of evaluations, or of runs with evaluations in them, on the same images under one protocol.
         out: the file to write; an older one is replaced.
         evaluation: which evaluation of each run's folder; by default `standard`, or the only one.
-        pictures: photographs in each gallery, or all for every photograph.
-        root: the folder of the photographs, where they are no longer where they were measured.
+        images: images in each gallery, or all for every image.
+        root: the folder of the images, where they are no longer where they were measured.
         title: of the report; by default the names of the runs.
 
     Returns:
         the file.
     """
-    if pictures != "all" and pictures < 1:
-        raise ValueError(f"pictures must be at least 1, or all, got {pictures}")
+    if images != "all" and images < 1:
+        raise ValueError(f"images must be at least 1, or all, got {images}")
     refuse_unwritable(out.parent)
     folders = [find_evaluation(folder, evaluation) for folder in runs]
     read = [read_run(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
     for other in read[1:]:
         _require_alike(read[0], other)
-    dataset, reason = _photographs(read, root)
-    count = None if pictures == "all" else pictures
-    page = render_report(
-        read, dataset, pictures=count, title=title, notes=[reason] if reason else [], progress=progress
-    )
+    dataset, reason = _images(read, root)
+    count = None if images == "all" else images
+    page = render_report(read, dataset, images=count, title=title, notes=[reason] if reason else [], progress=progress)
     write_text(out, page)
     size = f"{out.stat().st_size / 1e6:.1f} MB"
-    say(f"{out}: {size}")
+    print_message(f"{out}: {size}")
     for note in [reason, *(note for run in read for note in run.notes)]:
         if note:
-            say(note)
+            print_message(note)
     return out
 
 
@@ -128,7 +126,7 @@ def read_run(folder: Path, name: str) -> ReportRun:
     metrics, rows = read_metrics(folder), read_table(folder / IMAGES)
     if not rows or metrics["images"] != len(rows):
         raise ValueError(
-            f"{folder / IMAGES} has {len(rows)} photographs, {METRICS} beside it {metrics['images']}: they are not of "
+            f"{folder / IMAGES} has {len(rows)} images, {METRICS} beside it {metrics['images']}: they are not of "
             "one evaluation; measure again with `tokenloc evaluate`"
         )
     boxes, missing = _read_boxes(folder, metrics, rows)
@@ -177,7 +175,7 @@ def _left_out(metrics: dict[str, Any]) -> list[str]:
     lists = {what: names for what, names in metrics.get("missing", {}).items() if names}
     told = [f"{len(names)} {MISSING[what]}: {named(names)}" for what, names in lists.items() if what in MISSING]
     unreadable = [item["id"] for item in metrics.get("unreadable", [])]
-    return [*told, *([f"{len(unreadable)} photographs could not be read: {named(unreadable)}"] if unreadable else [])]
+    return [*told, *([f"{len(unreadable)} images could not be read: {named(unreadable)}"] if unreadable else [])]
 
 
 def _require_alike(first: ReportRun, other: ReportRun) -> None:
@@ -192,22 +190,25 @@ def _require_alike(first: ReportRun, other: ReportRun) -> None:
     odd = [id_ for id_ in {**one, **two} if one.get(id_) != two.get(id_)]
     if odd:
         raise ValueError(
-            f"{first.name} and {other.name} are of different photographs or classes ({named(odd)}): expected one set; "
+            f"{first.name} and {other.name} are of different images or classes ({named(odd)}): expected one set; "
             "make a report of each"
         )
     if list(one) != list(two):
-        raise ValueError(f"{first.name} and {other.name} have their photographs in another order; measure one again")
+        raise ValueError(f"{first.name} and {other.name} have their images in another order; measure one again")
 
 
-def _photographs(runs: Sequence[ReportRun], root: Path | None) -> tuple[ImageDataset | None, str]:
-    """Open the photographs that were measured; return None, and why, where that cannot be."""
+def _images(runs: Sequence[ReportRun], root: Path | None) -> tuple[ImageDataset | None, str]:
+    """Open the images that were measured; return None, and why, where that cannot be."""
     described = next((run.metrics["data"] for run in runs if run.metrics.get("data")), None)
     if described is None:
-        return None, "the evaluation does not say where its photographs are; measure again with `tokenloc evaluate`"
+        return (
+            None,
+            "the evaluation does not say where its images are; measure again with `tokenloc evaluate`",
+        )
     try:
         return open_data({**described, **({"root": str(root)} if root else {})}, None), ""
     except (ValueError, OSError, KeyError, TypeError) as error:
         return (
             None,
-            f"the photographs are not where they were measured ({error}); --root FOLDER says where they are now",
+            f"the images are not where they were measured ({error}); --root FOLDER says where they are now",
         )

@@ -1,4 +1,4 @@
-"""A measured model's numbers: printed, written, read again; and its pictures."""
+"""A measured model's numbers: printed, written, read again; and its images."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from PIL import Image
 from rich.table import Table
 
 from tokenloc._files import FreeNames, write_json
-from tokenloc.commands.console import console, say
+from tokenloc.commands.console import console, print_message
 from tokenloc.data import ImageDataset
 from tokenloc.data.base import named
 from tokenloc.inference import Localizer
-from tokenloc.inference.tally import Measured
+from tokenloc.inference.tally import EvaluationResult
 from tokenloc.metrics import ERROR_CATEGORIES
-from tokenloc.metrics.risk_coverage import trust_metrics
-from tokenloc.reporting import draw_localization, heatmap, save_picture, sheet, table_of_pictures, with_boxes
+from tokenloc.metrics.risk_coverage import confidence_metrics
+from tokenloc.reporting import draw_localization, heatmap, save_image, sheet, table_of_images, with_boxes
 from tokenloc.reporting.curves import save_curves
-from tokenloc.reporting.pictures import FOUND
+from tokenloc.reporting.drawing import FOUND
 
 METRICS = "metrics.json"
 IMAGES = "images.csv"
@@ -30,15 +30,15 @@ FIGURES = 12
 PARTS = 4
 FAILURES = 6
 MISSING = {
-    "boxes": "photographs have no true box, where others have, and are in no box metric",
-    "masks": "photographs have no mask, where others have, and are in no pixel metric",
-    "images": "photographs are listed, but absent, and were left out",
-    "classes": "classes have no measured photograph",
+    "boxes": "images have no true box, where others have, and are in no box metric",
+    "masks": "images have no mask, where others have, and are in no pixel metric",
+    "images": "images are listed, but absent, and were left out",
+    "classes": "classes have no measured image",
 }
-"""How ``Measured.missing`` is told."""
+"""How ``EvaluationResult.missing`` is told."""
 
 
-def write_results(folder: Path, measured: Measured, source: str | None, described: Mapping[str, Any]) -> None:
+def write_results(folder: Path, measured: EvaluationResult, source: str | None, described: Mapping[str, Any]) -> None:
     """Print the numbers; write metrics.json, images.csv and curves.
 
     Args:
@@ -74,12 +74,10 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     return content
 
 
-def print_results(measured: Measured, threshold_source: str | None = None) -> None:
-    """Print the metrics, beside what boxes that ignore the picture would reach."""
+def print_results(measured: EvaluationResult, threshold_source: str | None = None) -> None:
+    """Print the metrics, beside what boxes that ignore the image would reach."""
     evaluation = measured.evaluation
-    table = Table(
-        title=f"protocol {evaluation.protocol}, {evaluation.images} photographs, percent", title_justify="left"
-    )
+    table = Table(title=f"protocol {evaluation.protocol}, {evaluation.images} images, percent", title_justify="left")
     table.add_column("")
     for column in ("Cls@1", "Cls@5", "Loc@1", "Loc@5", "GT-kn.", "IoU.7", "IoU.9"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -95,26 +93,26 @@ def print_results(measured: Measured, threshold_source: str | None = None) -> No
     console.print(table)
     if evaluation.threshold is not None:
         source = threshold_source or evaluation.threshold_source
-        say(f"map threshold {evaluation.threshold:g} ({source})")
+        print_message(f"map threshold {evaluation.threshold:g} ({source})")
     if evaluation.max_box_acc_v2 is not None:
         v1, v2 = percents(evaluation.max_box_acc_v1, evaluation.max_box_acc_v2)
-        say(f"MaxBoxAcc V1 {v1}, V2 {v2} (best thresholds on this set)")
+        print_message(f"MaxBoxAcc V1 {v1}, V2 {v2} (best thresholds on this set)")
     if evaluation.pxap is not None:
-        say("PxAP {}, pIoU {}".format(*percents(evaluation.pxap, evaluation.piou)))
+        print_message("PxAP {}, pIoU {}".format(*percents(evaluation.pxap, evaluation.piou)))
     if evaluation.dropped_boxes:
         cannot = f"{evaluation.dropped_boxes} true boxes cannot be and are in no number; `tokenloc info` lists them"
-        say(cannot)
-    if trusted := trust_metrics(measured.images).get("gt_known"):
-        half, every = percents(trusted["error_rate_most_trusted_half"], trusted["error_rate_all"])
-        say(f"boxes with IoU below 0.5: {half} of the most trusted half, {every} of all")
+        print_message(cannot)
+    if confident := confidence_metrics(measured.images).get("gt_known"):
+        half, every = percents(confident["error_rate_most_trusted_half"], confident["error_rate_all"])
+        print_message(f"boxes with IoU below 0.5: {half} of the most confident half, {every} of all")
     if not (evaluation.images_with_boxes or evaluation.images_with_masks):
-        say("there are no true boxes or masks: localization is not measured")
+        print_message("there are no true boxes or masks: localization is not measured")
     for what, names in measured.missing.items():
         if names:
             told = f"{len(names)} {MISSING[what]}: {named(names)}"
-            say(told)
+            print_message(told)
     for item in measured.unreadable:
-        say(f"not measured: {item.reason}")
+        print_message(f"not measured: {item.reason}")
 
 
 def percents(*values: float | None) -> list[str]:
@@ -123,7 +121,7 @@ def percents(*values: float | None) -> list[str]:
 
 
 def save_figures(localizer: Localizer, dataset: ImageDataset, folder: Path, title: str = "") -> Path:
-    """Draw what is found in pictures spread over a dataset; return the path of the sheet with all of them."""
+    """Draw what is found in images spread over a dataset; return the path of the sheet with all of them."""
     picked = np.unique(np.linspace(0, len(dataset) - 1, FIGURES).round().astype(int)).tolist()
     drawn, readable, names = [], [], FreeNames(".jpg")
     for index in picked:
@@ -134,15 +132,15 @@ def save_figures(localizer: Localizer, dataset: ImageDataset, folder: Path, titl
         readable.append(index)
         result = localizer(image)
         drawn.append(draw_localization(image, result, dataset[index].boxes))
-        save_picture(drawn[-1], folder / names.take(Path(dataset[index].id).stem))
+        save_image(drawn[-1], folder / names.take(Path(dataset[index].id).stem))
     save_parts(localizer, [dataset.image(index) for index in readable[:PARTS]], folder / "parts.png")
     path = folder / "summary.png"
-    save_picture(sheet(drawn, columns=3, title=title or "green: true box, red: found box; right: the map"), path)
+    save_image(sheet(drawn, columns=3, title=title or "green: true box, red: found box; right: the map"), path)
     return path
 
 
-def save_failures(localizer: Localizer, dataset: ImageDataset, measured: Measured, folder: Path) -> None:
-    """Draw the photographs that fail worst, by the category of their error (``images.csv`` names them all)."""
+def save_failures(localizer: Localizer, dataset: ImageDataset, measured: EvaluationResult, folder: Path) -> None:
+    """Draw the images that fail worst, by the category of their error (``images.csv`` names them all)."""
     places = {sample.id: index for index, sample in enumerate(dataset)}
     for category in ERROR_CATEGORIES[1:]:
         failed = [row for row in measured.images if row.error == category]
@@ -155,18 +153,18 @@ def save_failures(localizer: Localizer, dataset: ImageDataset, measured: Measure
         path = folder / f"failures-{category}.jpg"
         path.unlink(missing_ok=True)  # of an earlier evaluation
         if drawn:
-            title = f"{category}: {len(failed)} of {len(measured.images)} photographs, the lowest IoU first"
-            save_picture(sheet(drawn, columns=3, title=title), path)
+            title = f"{category}: {len(failed)} of {len(measured.images)} images, the lowest IoU first"
+            save_image(sheet(drawn, columns=3, title=title), path)
 
 
-def save_parts(localizer: Localizer, pictures: list[Image.Image], path: Path) -> None:
-    """Draw what the maps of some pictures are made of, such as SCM's maps of each block, where a method tells."""
+def save_parts(localizer: Localizer, images: list[Image.Image], path: Path) -> None:
+    """Draw what the maps of some images are made of, such as SCM's maps of each block, where a method tells."""
     rows, names = [], []
-    for picture in pictures:
-        parts = localizer.parts(picture)
+    for image in images:
+        parts = localizer.parts(image)
         names = list(parts)
-        found = localizer(picture)
-        last = with_boxes(heatmap(picture, found.map_on_picture()), found.boxes, FOUND)
-        rows.append((found.label, [picture, *(heatmap(picture, part) for part in parts.values()), last]))
+        found = localizer(image)
+        last = with_boxes(heatmap(image, found.map_on_image()), found.boxes, FOUND)
+        rows.append((found.label, [image, *(heatmap(image, part) for part in parts.values()), last]))
     if names:
-        save_picture(table_of_pictures(["picture", *names, "map, box"], rows), path)
+        save_image(table_of_images(["image", *names, "map, box"], rows), path)

@@ -90,7 +90,7 @@ def print_runs(groups: Mapping[str, Sequence[Run]]) -> None:
     """Print a line for each run, and below several of a name their mean and sample standard deviation."""
     every = [run for runs in groups.values() for run in runs]
     counts = {run.images for run in every}
-    images = f", {every[0].images} photographs" if len(counts) == 1 else ""
+    images = f", {every[0].images} images" if len(counts) == 1 else ""
     table = Table(title=f"protocol {every[0].protocol}{images}, percent", title_justify="left")
     table.add_column("", overflow="fold")
     for column in COLUMNS:

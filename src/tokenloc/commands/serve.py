@@ -1,4 +1,4 @@
-"""``tokenloc serve``: a page to drop pictures on."""
+"""``tokenloc serve``: a page to drop images on."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 from ipaddress import ip_address
 from pathlib import Path
 
-from tokenloc.commands.console import say
-from tokenloc.reporting.web import Limits, free_port, load_models, private_folder, serving
+from tokenloc.commands.console import print_message
+from tokenloc.server import Limits, free_port, load_models, private_folder, serving
 
 
 def serve(
@@ -21,9 +21,9 @@ def serve(
     max_megapixels: float = 50.0,
     max_queue: int = 32,
 ) -> None:
-    """Serve a page in the browser: drop a picture, see boxes and heatmap, download the annotation.
+    """Serve a page in the browser: drop an image, see boxes and heatmap, download the annotation.
 
-    Ends with Ctrl-C. Nothing is sent to any other machine; uploaded pictures lie in a temporary folder, for an hour at
+    Ends with Ctrl-C. Nothing is sent to any other machine; uploaded images lie in a temporary folder, for an hour at
     most, which goes when the server ends.
 
     Args:
@@ -33,23 +33,23 @@ def serve(
         port: at that address; 0 takes any free one.
         device: auto, cpu, cuda or mps.
         max_megabytes: largest file that is taken, in millions of bytes.
-        max_megapixels: largest width times height of a picture, in millions.
+        max_megapixels: largest width times height of an image, in millions.
         max_queue: requests that may wait; more are told that the server is busy.
     """
     limits = _limits(max_megabytes, max_megapixels, max_queue)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the pictures go then, too
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the images go then, too
     try:
         with private_folder() as folder:
             free_port(host, port)  # what is wrong with it is told before models are loaded
             models = load_models(checkpoints, device, limits.max_pixels)
             with serving(models, folder, host, port, limits) as address:
                 if not is_loopback(host):
-                    say(f"warning: everyone who reaches {host} can use this page; there is no password")
-                say(f"{', '.join(models.localizers)}: open {address} in a browser; Ctrl-C ends")
+                    print_message(f"warning: everyone who reaches {host} can use this page; there is no password")
+                print_message(f"{', '.join(models.localizers)}: open {address} in a browser; Ctrl-C ends")
                 while True:
                     time.sleep(3600)
     except KeyboardInterrupt:
-        say("ended; the uploaded pictures are removed")
+        print_message("ended; the uploaded images are removed")
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tokenloc.commands.console import progress, say
+from tokenloc.commands.console import print_message, progress
 from tokenloc.data import create_dataset
-from tokenloc.data.fingerprints import digest_of_photographs
+from tokenloc.data.fingerprints import digest_of_images
 from tokenloc.data.shard_writing import QUALITY, write_shards
 from tokenloc.training.config import DataSource
 
@@ -25,18 +25,18 @@ def shards(
 ) -> Path:
     """Write a split as tar shards in WebDataset's form, which the dataset `shards` and other tools read.
 
-    Each photograph's file goes in as it is, with its class, boxes and id. What was interrupted goes on with the same
+    Each image's file goes in as it is, with its class, boxes and id. What was interrupted goes on with the same
     command.
 
     Args:
-        data: the photographs: --data.name (folder where it is not given), --data.root, --data.options.
+        data: the images: --data.name (folder where it is not given), --data.root, --data.options.
         out: the folder; the split gets a folder of its own in it.
         split: the split of the dataset.
         classes: the classes to keep, by name; all by default. Give the same for every split.
         size: gigabytes of a shard, about.
-        resize: pixels of the shorter side: larger photographs are made so small, with their boxes, and stored as JPEG
+        resize: pixels of the shorter side: larger images are made so small, with their boxes, and stored as JPEG
             of quality 95 with full colour resolution; by default every file stays as it is.
-        workers: processes that read the photographs.
+        workers: processes that read the images.
 
     Returns:
         the split's folder.
@@ -50,14 +50,14 @@ def shards(
     source = {
         "dataset": name,
         "split": split,
-        "digest": digest_of_photographs(dataset, options, labels=True),
+        "digest": digest_of_images(dataset, options, labels=True),
         "size": size,
         "resize": resize,
         "quality": None if resize is None else QUALITY,
     }
     folder = out / split
     before = write_shards(dataset, folder, round(size * GIGABYTE), source, resize, workers, progress)
-    say(f"{len(dataset)} photographs in {folder}" + (f", {before} of them from before" if before else ""))
+    print_message(f"{len(dataset)} images in {folder}" + (f", {before} of them from before" if before else ""))
     if dataset.has_masks:
-        say(f"the masks of {name} are not in the shards: measure by them on the dataset itself")
+        print_message(f"the masks of {name} are not in the shards: measure by them on the dataset itself")
     return folder

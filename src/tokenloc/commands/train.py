@@ -16,30 +16,31 @@ import lightning
 import torch
 import yaml
 
-from tokenloc._files import sweep, write_json, write_text
+from tokenloc._files import remove_partial_files, write_json, write_text
 from tokenloc.boxes import Protocol, get_protocol
-from tokenloc.commands.console import progress, say
+from tokenloc.commands.console import print_message, progress
+from tokenloc.commands.datasets import data_of
 from tokenloc.commands.looking import calibrated, threshold_of
-from tokenloc.commands.photographs import data_of
 from tokenloc.commands.results import BOXES, METRICS, save_figures, write_results
 from tokenloc.commands.runs import SEED, groups_to_json, print_runs, read_run
 from tokenloc.data import ImageDataset, Preprocessing, create_dataset
 from tokenloc.data.stratified import few_shot
-from tokenloc.inference import Localizer, Viewing, choose_device
+from tokenloc.inference import Localizer, PredictionOptions, choose_device
 from tokenloc.inference.evaluation import calibrate_threshold, measure
-from tokenloc.methods import Method, create_model
+from tokenloc.methods import Method
 from tokenloc.metrics.stored_boxes import writing_boxes
+from tokenloc.models import create_model
+from tokenloc.models.checkpoint import ModelMetadata, load_checkpoint, read_checkpoint, store_threshold, versions
 from tokenloc.reporting.training import save_training_curves
-from tokenloc.training.cached_features import CachedPhotographs, FeatureCache, frozen, sources_of
-from tokenloc.training.cached_pictures import ResizedPictures
-from tokenloc.training.checkpoint import Card, load_checkpoint, read_checkpoint, store_threshold, versions
-from tokenloc.training.claim import claimed
+from tokenloc.training.cached_features import CachedFeatureData, FeatureCache, frozen, sources_of
+from tokenloc.training.cached_images import ResizedImages
 from tokenloc.training.config import DataConfig, DataSource, ModelChoice, Optimisation, Precision
-from tokenloc.training.fit import CHECKPOINTS, Photographs, fit
+from tokenloc.training.fit import CHECKPOINTS, TrainingData, fit
 from tokenloc.training.freezing import freeze, told
 from tokenloc.training.interruption import StoppedError
-from tokenloc.training.placement import check_precision, first_process, own_number, placed
+from tokenloc.training.placement import check_precision, first_process, placed, process_rank
 from tokenloc.training.resuming import CONFIG, check_settings
+from tokenloc.training.run_lock import run_lock
 from tokenloc.training.selection import Selection
 
 SEEDS = "seeds.json"
@@ -64,13 +65,13 @@ def train(
     workers: int = 0,
     save_minutes: float = 15.0,
 ) -> Path:
-    """Train a method on photographs and their class labels; then calibrate and measure it where boxes are known.
+    """Train a method on images and their class labels; then calibrate and measure it where boxes are known.
 
     The run's folder gets config.yaml, environment.json, checkpoints/best.ckpt and last.ckpt, logs, and, where
     data.test_split is given, metrics.json and figures.
 
     Args:
-        data: the photographs.
+        data: the images.
         model: the method and its backbone.
         optimisation: epochs, learning rate and so on.
         out: the run's folder.
@@ -84,7 +85,7 @@ def train(
         precision: 32-true, bf16-mixed, or 16-mixed on a GPU.
         checkpoint_activations: compute the transformer blocks twice rather than keep what is in them: less memory.
         compile: let torch compile what a step runs: a slow start, and on a CPU nothing gained.
-        workers: processes that read pictures.
+        workers: processes that read images.
         save_minutes: last.ckpt is saved at the end of every epoch, and within one after so many minutes.
 
     Returns:
@@ -100,33 +101,33 @@ def train(
     check_precision(precision, placement)
     judged = get_protocol(protocol)
     _check_out(out, resume, settings)
-    photographs = _to_learn_from(data)
-    held_out = _split(data, data.val_split, photographs)
-    network = _create(model, data, photographs)
+    images = _to_learn_from(data)
+    held_out = _split(data, data.val_split, images)
+    network = _create(model, data, images)
     tunable = told(freeze(network, optimisation.freeze), network, optimisation.freeze)
     network.backbone.checkpointed = checkpoint_activations
-    card = _card(network, data, photographs)
-    selection = _selection(data, held_out, card.preprocessing, judged, workers)
-    sets = _kept_pictures(photographs, held_out, card.preprocessing, data, out)
-    feed = Photographs(*sets, card.preprocessing, optimisation.batch_size, workers, seed)
+    metadata = _metadata(network, data, images)
+    selection = _selection(data, held_out, metadata.preprocessing, judged, workers)
+    sets = _kept_images(images, held_out, metadata.preprocessing, data, out)
+    feed = TrainingData(*sets, metadata.preprocessing, optimisation.batch_size, workers, seed)
     if data.cached_views:
         feed = _cached(feed, network, data, out)
     run: dict[str, Any] = {"placement": placement, "precision": precision, "compile": compile}
     run |= {"save_minutes": save_minutes, "selection": selection}
-    with claimed(out) if first_process() else nullcontext(), _telling_how_to_go_on(out):
+    with run_lock(out) if first_process() else nullcontext(), _telling_how_to_go_on(out):
         if first_process():
-            sweep(out)
+            remove_partial_files(out)
             _record(out, settings)
-            _tell_begin(photographs, optimisation.batch_size, tunable)
+            _tell_begin(images, optimisation.batch_size, tunable)
         resumed = _last(out).is_file()
         if resumed and first_process():
             _tell_if_trained(_last(out), optimisation, feed)
         shown = progress if first_process() else lambda items, _: iter(items)
-        for pictures in (each for each in sets if isinstance(each, ResizedPictures)):
-            pictures.fill(workers, say, shown, (own_number(), placement.world))
-        if isinstance(feed, CachedPhotographs):
-            feed.fill(network, optimisation.epochs, chosen, say, shown)
-        best = fit(network, feed, card, optimisation, out, seed=seed, resume=resumed, **run)
+        for images in (each for each in sets if isinstance(each, ResizedImages)):
+            images.fill(workers, print_message, shown, (process_rank(), placement.world))
+        if isinstance(feed, CachedFeatureData):
+            feed.fill(network, optimisation.epochs, chosen, print_message, shown)
+        best = fit(network, feed, metadata, optimisation, out, seed=seed, resume=resumed, **run)
         if first_process():
             save_training_curves(out / "logs", out / "figures" / "training.png")
         _after(best, out, judged, data, workers, chosen)
@@ -181,84 +182,88 @@ def _telling_how_to_go_on(out: Path) -> Iterator[None]:
 
 def _after(best: Path, out: Path, judged: Protocol, data: DataConfig, workers: int, device: torch.device) -> None:
     """Calibrate the best checkpoint and measure it, as far as the configuration asks for it."""
-    model, card = load_checkpoint(best)
+    model, metadata = load_checkpoint(best)
     model.to(device)
     first = first_process()
     options: dict[str, Any] = {"workers": workers, "progress": progress if first else None}
     calibration = _split(data, data.calibration_split, None)
     if calibration is not None:
-        threshold = calibrate_threshold(model, calibration, card.preprocessing, judged, **options)
+        threshold = calibrate_threshold(model, calibration, metadata.preprocessing, judged, **options)
         for name in ("best.ckpt", "last.ckpt") if first else ():
             store_threshold(out / CHECKPOINTS / name, threshold)
-        card = replace(card, threshold=threshold)
+        metadata = replace(metadata, threshold=threshold)
     test = _split(data, data.test_split, None)
     if test is None:
         return
-    fixed, source = threshold_of(judged, None, calibrated(card, Viewing(), test))
+    fixed, source = threshold_of(judged, None, calibrated(metadata, PredictionOptions(), test))
     with writing_boxes(out / BOXES, judged, fixed) if first else nullcontext() as keep:
-        measured = measure(model, test, card.preprocessing, judged, fixed, keep=keep, **options)
+        measured = measure(model, test, metadata.preprocessing, judged, fixed, keep=keep, **options)
     if not first:
         return
-    described = {"model": asdict(card.model), "data": data_of(card, DataSource(), data.test_split, "measured")}
+    described = {"model": asdict(metadata.model), "data": data_of(metadata, DataSource(), data.test_split, "measured")}
     chosen = {"epoch": read_checkpoint(best)["epoch"] + 1, "epoch_source": _epoch_source(data)}
     write_results(out, measured, source, {**described, **chosen})
-    say(f"epoch {chosen['epoch']}: {chosen['epoch_source']}")
-    save_figures(Localizer(model, card, measured.evaluation.threshold, protocol=judged), test, out / "figures")
+    print_message(f"epoch {chosen['epoch']}: {chosen['epoch_source']}")
+    save_figures(Localizer(model, metadata, measured.evaluation.threshold, protocol=judged), test, out / "figures")
 
 
 def _to_learn_from(data: DataConfig) -> ImageDataset:
-    photographs = create_dataset(data.name, data.root, "train", data.classes, **data.options)
-    return photographs if data.per_class is None else few_shot(photographs, data.per_class, data.draw)
+    images = create_dataset(data.name, data.root, "train", data.classes, **data.options)
+    return images if data.per_class is None else few_shot(images, data.per_class, data.draw)
 
 
-def _cached(feed: Photographs, network: Method, data: DataConfig, out: Path) -> CachedPhotographs:
-    """Return the photographs as features of the frozen backbone, on disk."""
+def _cached(feed: TrainingData, network: Method, data: DataConfig, out: Path) -> CachedFeatureData:
+    """Return the images as features of the frozen backbone, on disk."""
     if data.cached_views < 0:
         raise ValueError(f"data.cached_views must be at least 0; got {data.cached_views}")
     sources = sources_of(frozen(network), feed.train, feed.preprocessing, feed.seed, data.options)
-    return CachedPhotographs(
+    return CachedFeatureData(
         feed, FeatureCache(data.cache or out / "features", sources, len(feed.train)), data.cached_views
     )
 
 
-def _kept_pictures(
-    photographs: ImageDataset, held_out: ImageDataset | None, preprocessing: Preprocessing, data: DataConfig, out: Path
+def _kept_images(
+    images: ImageDataset, held_out: ImageDataset | None, preprocessing: Preprocessing, data: DataConfig, out: Path
 ) -> tuple[ImageDataset, ImageDataset | None]:
-    """Return the photographs and those that choose the best epoch, as resized pictures where that is asked for."""
-    if not data.cached_pictures:
-        return photographs, held_out
+    """Return the images and those that choose the best epoch, as resized images where that is asked for."""
+    if not data.cached_images:
+        return images, held_out
     if data.cached_views:
         raise ValueError(
-            "data.cached_pictures and data.cached_views keep the same photographs twice: features of a frozen backbone "
-            "need each picture only while they are computed. Give one of them"
+            "data.cached_images and data.cached_views keep the same images twice: features of a frozen backbone "
+            "need each image only while they are computed. Give one of them"
         )
-    folder = data.cache or out / "pictures"
-    kept = ResizedPictures(photographs, preprocessing, folder, data.options)
-    if held_out is None or held_out.has_masks:  # whose masks are read anyway: a broken one leaves its picture out
+    folder = data.cache or out / "images"
+    kept = ResizedImages(images, preprocessing, folder, data.options)
+    if held_out is None or held_out.has_masks:  # whose masks are read anyway: a broken one leaves its image out
         return kept, held_out
-    return kept, ResizedPictures(held_out, preprocessing, folder, data.options)
+    return kept, ResizedImages(held_out, preprocessing, folder, data.options)
 
 
-def _tell_begin(photographs: ImageDataset, batch_size: int, tunable: str) -> None:
-    count = len(photographs)
-    lines = [f"{count} photographs of {len(photographs.classes)} classes from {photographs.name}", tunable]
+def _tell_begin(images: ImageDataset, batch_size: int, tunable: str) -> None:
+    count = len(images)
+    lines = [f"{count} images of {len(images.classes)} classes from {images.name}", tunable]
     if batch_size > count:
-        lines.append(f"the batch of {batch_size} is larger than the set: each step learns from all {count} photographs")
+        lines.append(f"the batch of {batch_size} is larger than the set: each step learns from all {count} images")
     for line in lines:
-        say(line)
+        print_message(line)
 
 
-def _tell_if_trained(last: Path, optimisation: Optimisation, feed: Photographs) -> None:
+def _tell_if_trained(last: Path, optimisation: Optimisation, feed: TrainingData) -> None:
     steps = optimisation.epochs * math.ceil(feed.steps / optimisation.accumulate)
     if read_checkpoint(last)["global_step"] >= steps:
-        say(f"{last} is trained to its end, {optimisation.epochs} epochs: what is asked for after it is done again")
+        print_message(
+            f"{last} is trained to its end, {optimisation.epochs} epochs: what is asked for after it is done again"
+        )
 
 
 def _tell_next(best: Path, out: Path) -> None:
     """Say what was left where, and what to do with it."""
-    say(f"trained: {best}; boxes for photographs of your own, and numbers under another protocol:")
-    say("  " + shlex.join(["tokenloc", "localize", str(best), "PHOTOGRAPHS", "--out", str(out / "localized")]))
-    say("  " + shlex.join(["tokenloc", "evaluate", str(best), "--protocol", "wsol-eval"]))
+    print_message(f"trained: {best}; boxes for images of your own, and numbers under another protocol:")
+    print_message(
+        "  " + shlex.join(["tokenloc", "localize", str(best), "PHOTOGRAPHS", "--out", str(out / "localized")])
+    )
+    print_message("  " + shlex.join(["tokenloc", "evaluate", str(best), "--protocol", "wsol-eval"]))
 
 
 def _selection(
@@ -270,22 +275,20 @@ def _selection(
     if held_out is None or not held_out.has_boxes:
         lacking = "data.val_split is not given" if held_out is None else f"{held_out.split} of {held_out.name} has none"
         raise ValueError(f"data.select={data.select!r} chooses the best epoch by held-out boxes, and {lacking}")
-    photographs: ImageDataset = held_out
+    images: ImageDataset = held_out
 
     def judge(model: Method) -> float:
-        value = getattr(measure(model, photographs, preprocessing, judged, workers=workers).evaluation, data.select)
+        value = getattr(measure(model, images, preprocessing, judged, workers=workers).evaluation, data.select)
         return float(value)
 
     return Selection(data.select, judge)
 
 
 def _epoch_source(data: DataConfig) -> str:
-    """Return how the best epoch was chosen, with a mark where that was by the photographs that are measured."""
+    """Return how the best epoch was chosen, with a mark where that was by the images that are measured."""
     if data.val_split is None:
         return "the last one"
-    mark = (
-        "; chosen on the very photographs that are measured, as an oracle" if data.val_split == data.test_split else ""
-    )
+    mark = "; chosen on the very images that are measured, as an oracle" if data.val_split == data.test_split else ""
     return f"the best {data.select} on {data.val_split} of {data.name}{mark}"
 
 
@@ -296,11 +299,11 @@ def _split(data: DataConfig, split: str | None, train: ImageDataset | None) -> I
     return create_dataset(data.name, data.root, split, classes, **data.options)
 
 
-def _create(model: ModelChoice, data: DataConfig, photographs: ImageDataset) -> Method:
+def _create(model: ModelChoice, data: DataConfig, images: ImageDataset) -> Method:
     return create_model(
         model.method,
         model.backbone,
-        num_classes=len(photographs.classes),
+        num_classes=len(images.classes),
         pretrained=model.pretrained,
         image_size=data.crop,
         backbone_options=model.backbone_options,
@@ -308,12 +311,12 @@ def _create(model: ModelChoice, data: DataConfig, photographs: ImageDataset) -> 
     )
 
 
-def _card(network: Method, data: DataConfig, photographs: ImageDataset) -> Card:
+def _metadata(network: Method, data: DataConfig, images: ImageDataset) -> ModelMetadata:
     normalisation = network.normalisation
     size, resize = (data.crop, data.crop), (data.resize, data.resize)
     preprocessing = Preprocessing(size, resize, normalisation.mean, normalisation.std)
     source = {"name": data.name, "root": None if data.root is None else str(data.root), "options": data.options}
-    return Card(network.config, tuple(photographs.classes), preprocessing, None, source)
+    return ModelMetadata(network.config, tuple(images.classes), preprocessing, None, source)
 
 
 def _check_out(out: Path, resume: bool, settings: dict[str, Any]) -> None:
@@ -327,7 +330,7 @@ def _check_out(out: Path, resume: bool, settings: dict[str, Any]) -> None:
         if not first_process():
             return
         for line in lines:
-            say(f"resumed with{line}")
+            print_message(f"resumed with{line}")
     elif not _last(out).is_file():
         raise FileNotFoundError(f"nothing to resume: no {_last(out)}; leave --resume away to start anew")
 

@@ -1,11 +1,11 @@
-"""Datasets of photographs with class labels and, where known, boxes and masks; reading, transforming, loading them."""
+"""Datasets of images with class labels and, where known, boxes and masks; reading, transforming, loading them."""
 
 from tokenloc.data.base import ImageDataset, Problem, Sample
 from tokenloc.data.images import find_images, read_image, read_size
 from tokenloc.data.loading import (
-    LabelledPictures,
+    LabelledImages,
     Located,
-    LocatedPictures,
+    LocatedImages,
     Unreadable,
     evaluation_loader,
     training_loader,
@@ -17,9 +17,9 @@ from tokenloc.data.transforms import Preprocessing, evaluation_transform, train_
 __all__ = [
     "DATASETS",
     "ImageDataset",
-    "LabelledPictures",
+    "LabelledImages",
     "Located",
-    "LocatedPictures",
+    "LocatedImages",
     "Preprocessing",
     "Problem",
     "Sample",

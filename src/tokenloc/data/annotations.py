@@ -22,12 +22,12 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Annotation:
-    """What a file says of one picture.
+    """What a file says of one image.
 
     Args:
-        file_name: the picture's name as the file has it, maybe with folders.
+        file_name: the image's name as the file has it, maybe with folders.
         objects: (class name, xyxy half-open box in original pixels), as annotated.
-        size: (width, height) of the picture, None where the file states none.
+        size: (width, height) of the image, None where the file states none.
         scores: of the objects, in [0, 1], where the file states them; else none at all.
     """
 
@@ -39,14 +39,14 @@ class Annotation:
     def boxes_of(self, name: str, classes: Collection[str]) -> NDArray[np.float64]:
         """Return the boxes [G, 4] of class ``name``: those named so, and those whose name is no class at all.
 
-        A box named "object" or "1" counts for whatever class the picture is of; one of another class does not.
+        A box named "object" or "1" counts for whatever class the image is of; one of another class does not.
         """
         kept = [box for label, box in self.objects if label == name or label not in classes]
         return as_boxes(kept) if kept else NO_BOXES
 
 
 def read_coco(path: str | Path) -> list[Annotation]:
-    """Return a COCO JSON file's pictures, with their boxes `x, y, width, height` as corners; crowds are left out.
+    """Return a COCO JSON file's images, with their boxes `x, y, width, height` as corners; crowds are left out.
 
     Raises:
         FileNotFoundError: where there is no such file.
@@ -91,7 +91,7 @@ def _coco_annotations(content: Mapping[str, Any]) -> list[Annotation]:
 
 
 def read_voc(path: str | Path, counted_from: int = 1) -> Annotation:
-    """Return what a Pascal VOC XML file says of its picture.
+    """Return what a Pascal VOC XML file says of its image.
 
     VOC counts pixels from 1 and includes the last: xmin, ymin, xmax, ymax become xmin - 1, ymin - 1, xmax, ymax.
     Tools that count from 0 write 0 there; this stays 0.
@@ -156,34 +156,34 @@ def _refuse_document_type(*_: object) -> None:
 
 
 def match(file_names: Iterable[str], ids: Mapping[str, str], source: Path) -> dict[str, str]:
-    """Return the annotated file name of each picture that has one.
+    """Return the annotated file name of each image that has one.
 
-    A file name stands for the picture whose id it ends, folder by folder, or which ends it: so "cat/1.jpg" is the
-    picture "train/cat/1.jpg", and so is "data/train/cat/1.jpg".
+    A file name stands for the image whose id it ends, folder by folder, or which ends it: so "cat/1.jpg" is the
+    image "train/cat/1.jpg", and so is "data/train/cat/1.jpg".
 
     Args:
         file_names: names as the annotations have them, each once.
-        ids: by picture, what to compare with: its id, or its id without suffix.
+        ids: by image, what to compare with: its id, or its id without suffix.
         source: the annotations' file or folder, for messages.
 
     Raises:
-        ValueError: where a file name may be any of several pictures, or two file names fit one.
+        ValueError: where a file name may be any of several images, or two file names fit one.
 
     >>> match(["cat/1.jpg", "3.jpg"], {"train/cat/1.jpg": "train/cat/1.jpg"}, Path("boxes.json"))
     {'train/cat/1.jpg': 'cat/1.jpg'}
     """
     by_name: dict[str, list[str]] = {}
-    for picture, compared in ids.items():
-        by_name.setdefault(compared.rpartition("/")[2], []).append(picture)
+    for image, compared in ids.items():
+        by_name.setdefault(compared.rpartition("/")[2], []).append(image)
     matched: dict[str, str] = {}
     for file_name in file_names:
         candidates = by_name.get(file_name.rpartition("/")[2], [])
         fitting = [name for name in candidates if _is_end(ids[name], file_name) or _is_end(file_name, ids[name])]
         if len(fitting) > 1:
             raise ValueError(f"{source}: {file_name} may be any of {named(fitting)}; name its folder too")
-        for picture in fitting:
-            if matched.setdefault(picture, file_name) != file_name:
-                raise ValueError(f"{source}: {matched[picture]} and {file_name} both fit {picture}; keep one")
+        for image in fitting:
+            if matched.setdefault(image, file_name) != file_name:
+                raise ValueError(f"{source}: {matched[image]} and {file_name} both fit {image}; keep one")
     return matched
 
 

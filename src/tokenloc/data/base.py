@@ -1,4 +1,4 @@
-"""What every dataset gives: samples (picture, class, boxes), named splits, masks where there are some."""
+"""What every dataset gives: samples (image, class, boxes), named splits, masks where there are some."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ NO_BOXES = as_boxes(())
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One picture of a dataset and what is known of it.
+    """One image of a dataset and what is known of it.
 
     Args:
-        id: unique in the dataset, with forward slashes: the picture's path as the dataset's lists (the referee's, where
+        id: unique in the dataset, with forward slashes: the image's path as the dataset's lists (the `wsol-eval` evaluator's, where
             it has some) state it, else its path relative to the dataset.
-        path: the picture's file; None where it has none of its own, as one that is generated.
+        path: the image's file; None where it has none of its own, as one that is generated.
         label: class index, into the dataset's ``classes``.
         boxes: [G, 4] xyxy, original pixels, half-open; G is 0 where no box is known. Kept as the files give them,
             impossible ones included: ``ImageDataset.check`` lists those.
@@ -70,10 +70,10 @@ class Problem:
 
 
 class ImageDataset:
-    """Base of all datasets: a sequence of samples, and their pictures and masks read when asked for.
+    """Base of all datasets: a sequence of samples, and their images and masks read when asked for.
 
     A dataset is one file: a subclass with ``splits`` and ``__init__(root, split, classes=None, *, options)``,
-    registered by ``@DATASETS.register(name)``. Listing opens no picture.
+    registered by ``@DATASETS.register(name)``. Listing opens no image.
 
     Args:
         split: the split that this is.
@@ -91,7 +91,7 @@ class ImageDataset:
     held_out_split: str = "val"
     has_masks: bool = False
     skipped: Sequence[str] = ()
-    """Pictures that the lists name and that were left out."""
+    """Images that the lists name and that were left out."""
 
     def __init__(
         self, split: str, classes: Sequence[str], samples: Sequence[Sample], sizes: Mapping[str, Size] | None = None
@@ -128,14 +128,14 @@ class ImageDataset:
         return any(len(sample.boxes) for sample in self.samples)
 
     def image(self, index: int, min_size: Size | None = None) -> Image.Image:
-        """Return a sample's picture, upright RGB; ``min_size`` and what is raised: see ``read_image``."""
+        """Return a sample's image, upright RGB; ``min_size`` and what is raised: see ``read_image``."""
         path = self.samples[index].path
         if path is None:
             raise NotImplementedError(f"{type(self).__name__} has samples without a file and must override image()")
         return read_image(path, min_size=min_size)
 
     def file(self, index: int) -> tuple[str, bytes] | None:
-        """Return a sample's picture as it lies on disk: (suffix, content); None where ``image`` gives another.
+        """Return a sample's image as it lies on disk: (suffix, content); None where ``image`` gives another.
 
         The suffix is lower case, without a dot.
 
@@ -146,7 +146,7 @@ class ImageDataset:
         return None if path is None else (path.suffix.lower().lstrip("."), path.read_bytes())
 
     def fingerprint(self, index: int) -> str:
-        """Return what is another text once a picture is replaced: place, size and time of change of its file.
+        """Return what is another text once an image is replaced: place, size and time of change of its file.
 
         Raises:
             OSError: where there is no such file.
@@ -161,7 +161,7 @@ class ImageDataset:
         return None
 
     def declared_size(self, index: int) -> Size | None:
-        """Return the (width, height) that the dataset's lists state for a picture, None where they state none."""
+        """Return the (width, height) that the dataset's lists state for an image, None where they state none."""
         return self.sizes.get(self.samples[index].id)
 
     def require_split(self, split: str) -> None:
@@ -170,7 +170,7 @@ class ImageDataset:
             raise unknown_name(f"split of dataset {self.name!r}:", split, self.splits)
 
     def check(self) -> list[Problem]:
-        """Read every picture of the split, its boxes and mask; return all that is wrong, by file."""
+        """Read every image of the split, its boxes and mask; return all that is wrong, by file."""
         return [problem for index in range(len(self)) for problem in self._problems(index)]
 
     def subset(self, indices: Iterable[int]) -> Subset:
@@ -211,10 +211,10 @@ class ImageDataset:
 
     def _validate(self) -> None:
         if not len(self.samples):
-            raise ValueError(f"the {self.split} split of {self.name} has no picture of the classes {self.classes}")
+            raise ValueError(f"the {self.split} split of {self.name} has no image of the classes {self.classes}")
         twice = [name for name, count in Counter(self.ids).items() if count > 1]
         if twice:
-            raise ValueError(f"{self.name} {self.split} lists pictures more than once ({len(twice)}): {named(twice)}")
+            raise ValueError(f"{self.name} {self.split} lists images more than once ({len(twice)}): {named(twice)}")
         labels = self.labels
         strays = [self.ids[index] for index in np.flatnonzero((labels < 0) | (labels >= len(self.classes))).tolist()]
         if strays:
@@ -297,7 +297,7 @@ def require_root(root: str | Path | None, dataset: str, source: str) -> Path:
 
 
 def mask_fault(size: Size, mask: NDArray[np.uint8] | None) -> str | None:
-    """Say what is wrong where a mask [H, W] is not of its picture's ``size`` (width, height); None is no mask."""
+    """Say what is wrong where a mask [H, W] is not of its image's ``size`` (width, height); None is no mask."""
     if mask is None or mask.shape == (size[1], size[0]):
         return None
     return f"is {_by(size)}, but its mask {_by((mask.shape[1], mask.shape[0]))}"

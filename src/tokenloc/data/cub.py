@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tokenloc.data import splits as lists
 from tokenloc.data.base import as_boxes, require_root
-from tokenloc.data.images import PICTURE_SUFFIXES, files_under, read_image
+from tokenloc.data.images import IMAGE_SUFFIXES, files_under, read_image
 from tokenloc.data.listed import ListedDataset, Listing
 from tokenloc.data.registry import DATASETS
 
@@ -22,28 +22,28 @@ _LISTS = ("images.txt", "classes.txt", "image_class_labels.txt", "train_test_spl
 
 @DATASETS.register("cub")
 class CubDataset(ListedDataset):
-    """CUB-200-2011: 5,994 training and 5,794 test photographs of 200 birds, a box and a mask each.
+    """CUB-200-2011: 5,994 training and 5,794 test images of 200 birds, a box and a mask each.
 
     Boxes are `x, y, x + width, y + height` of bounding_boxes.txt as they stand, which is what released code takes:
-    they start at 0 and never pass the picture's right or lower edge, so they are half-open and count from 0. Masks
+    they start at 0 and never pass the image's right or lower edge, so they are half-open and count from 0. Masks
     come from `segmentations/`, in the dataset's folder or beside it: an object's pixel is one that most of the five
-    annotators marked (value above 127). The val split is CUBV2 of the referee: a folder `CUBV2`, in the dataset's
+    annotators marked (value above 127). The val split is CUBV2 of the `wsol-eval` evaluator: a folder `CUBV2`, in the dataset's
     folder or beside it, with class subfolders (`001.Black_footed_Albatross`, `001` or `1`); its boxes are in the
-    referee's split files, which lie in that folder or in ``metadata``.
+    wsol_eval's split files, which lie in that folder or in ``metadata``.
 
     Args:
         root: the folder with images.txt, or the one above it.
         split: "train", "val" or "test".
         classes: names as in classes.txt; labels follow the selection, in the order of classes.txt.
-        metadata: the referee's `metadata/CUB` (or the folder above, or the split's own): its lists then give
-            pictures, labels, boxes and sizes instead of the official ones. Where root has a classes.txt, only the
+        metadata: the `wsol-eval` evaluator's `metadata/CUB` (or the folder above, or the split's own): its lists then give
+            images, labels, boxes and sizes instead of the official ones. Where root has a classes.txt, only the
             classes it lists are taken.
-        missing: what to do where pictures of the split's chosen classes are not on disk: "error", or "skip" them
+        missing: what to do where images of the split's chosen classes are not on disk: "error", or "skip" them
             (for a subset made by deleting files): ``skipped`` holds their ids and their number is logged as a
             warning; classes and labels stay.
 
     Raises:
-        FileNotFoundError: where lists or pictures are missing.
+        FileNotFoundError: where lists or images are missing.
         ValueError: where lists are damaged or contradict one another, or an argument has a value unknown.
     """
 
@@ -93,8 +93,8 @@ def _listing(folder: Path, split: str, metadata: str | Path | None) -> Listing:
     second = next(filter(Path.is_dir, candidates), None)
     if second is None:
         raise FileNotFoundError(
-            f"cub has a val split only with CUBV2: looked for {candidates[0]} and {candidates[1]}; its pictures and "
-            f"boxes: {lists.REFEREE}. Or hold out a part of the training pictures with stratified_split"
+            f"cub has a val split only with CUBV2: looked for {candidates[0]} and {candidates[1]}; its images and "
+            f"boxes: {lists.REFEREE}. Or hold out a part of the training images with stratified_split"
         )
     if lists.has_split_files(second):
         return _from_split_files(second, folder, split)
@@ -135,14 +135,14 @@ def _class_names(path: Path) -> dict[str, str]:
 
 
 def _from_split_files(files: Path, folder: Path, split: str) -> Listing:
-    """Return a split of the referee's files, whose ids are CLASS/FILE."""
+    """Return a split of the `wsol-eval` evaluator's files, whose ids are CLASS/FILE."""
     split_files = lists.read_split_files(files)
     class_of = {name: name.split("/")[0] for name in split_files.image_ids}
     classes = lists.classes_by_label(class_of, split_files.labels, files / "class_labels.txt")
     if (folder / "classes.txt").is_file():
         listed = _class_names(folder / "classes.txt").values()
         classes = [name for name in listed if name in set(classes)]
-    # CUBV2's archive unpacks into the folder of the other pictures, where the referee expects it.
+    # CUBV2's archive unpacks into the folder of the other images, where the `wsol-eval` evaluator expects it.
     first = _beside(folder, "CUBV2") if split == "val" else ()
     return Listing(tuple(classes), class_of, (*first, folder / "images", folder), split_files.boxes, split_files.sizes)
 
@@ -152,9 +152,9 @@ def _from_class_folders(second: Path, folder: Path) -> Listing:
     lists.require([folder / "classes.txt"], SOURCE)
     names = _class_names(folder / "classes.txt")
     class_of = {}
-    for path in files_under(second, PICTURE_SUFFIXES):
-        picture = path.relative_to(second).as_posix()
-        number = picture.split("/")[0].split(".")[0].lstrip("0")
+    for path in files_under(second, IMAGE_SUFFIXES):
+        image = path.relative_to(second).as_posix()
+        number = image.split("/")[0].split(".")[0].lstrip("0")
         if number in names:
-            class_of[picture] = names[number]
+            class_of[image] = names[number]
     return Listing(tuple(names.values()), class_of, (second,))

@@ -21,7 +21,7 @@ SOURCE = "FGVC-Aircraft (fgvc-aircraft-2013b) from robots.ox.ac.uk/~vgg/data/fgv
 """Where a person gets the dataset."""
 
 BANNER = 20
-"""Height in pixels of the banner with the photographer's name, at the bottom of every picture."""
+"""Height in pixels of the banner with the photographer's name, at the bottom of every image."""
 
 Level = Literal["variant", "family", "manufacturer"]
 
@@ -30,11 +30,11 @@ _CLASS_FILES = {"variant": "variants.txt", "family": "families.txt", "manufactur
 
 @DATASETS.register("fgvc_aircraft")
 class FgvcAircraftDataset(ListedDataset):
-    """FGVC-Aircraft: 3,334 training, 3,333 val and 3,333 test photographs of aircraft, a box each.
+    """FGVC-Aircraft: 3,334 training, 3,333 val and 3,333 test images of aircraft, a box each.
 
     Layout: the folder `data` of the archive, with `images/`, images_box.txt, variants.txt and images_variant_SPLIT.txt,
     or the same of families and manufacturers. Boxes count pixels from 1 and include the last: xmin, ymin, xmax, ymax
-    become xmin - 1, ymin - 1, xmax, ymax. The banner at the bottom of every picture, which names its photographer,
+    become xmin - 1, ymin - 1, xmax, ymax. The banner at the bottom of every image, which names its photographer,
     is cut off, as the dataset's authors ask for.
 
     Args:
@@ -43,11 +43,11 @@ class FgvcAircraftDataset(ListedDataset):
         classes: names as in variants.txt (or families.txt, manufacturers.txt); labels follow the selection, in its
             order.
         level: what a class is: one of 100 variants ("Boeing 737-700" is "737-700"), 70 families or 30 manufacturers.
-        keep_banner: give pictures as they are in the files.
-        missing: "error", or "skip" pictures that are listed but absent; see ``ListedDataset``.
+        keep_banner: give images as they are in the files.
+        missing: "error", or "skip" images that are listed but absent; see ``ListedDataset``.
 
     Raises:
-        FileNotFoundError: where lists or pictures are missing.
+        FileNotFoundError: where lists or images are missing.
         ValueError: where lists are damaged or contradict one another, or an argument has a value unknown.
     """
 
@@ -73,14 +73,14 @@ class FgvcAircraftDataset(ListedDataset):
         self.keep_banner = keep_banner
 
     def image(self, index: int, min_size: Size | None = None) -> Image.Image:
-        """Return a sample's picture without its banner; see ``ImageDataset.image``."""
-        picture = super().image(index, min_size)
+        """Return a sample's image without its banner; see ``ImageDataset.image``."""
+        image = super().image(index, min_size)
         path = self.samples[index].path
         if self.keep_banner or path is None:
-            return picture
-        width, height = picture.size
-        scale = height / read_size(path)[1]  # below 1 where a smaller picture sufficed
-        return picture.crop((0, 0, width, max(1, height - round(BANNER * scale))))
+            return image
+        width, height = image.size
+        scale = height / read_size(path)[1]  # below 1 where a smaller image sufficed
+        return image.crop((0, 0, width, max(1, height - round(BANNER * scale))))
 
     def file(self, index: int) -> tuple[str, bytes] | None:
         """Return a sample's file where its banner is kept, else None."""
@@ -89,15 +89,15 @@ class FgvcAircraftDataset(ListedDataset):
 
 def _listing(folder: Path, split: str, level: str) -> Listing:
     """Return a split of the lists of a level."""
-    classes, pictures, boxes = (
+    classes, images, boxes = (
         folder / name for name in (_CLASS_FILES[level], f"images_{level}_{split}.txt", "images_box.txt")
     )
-    lists.require([classes, pictures, boxes], SOURCE)
+    lists.require([classes, images, boxes], SOURCE)
     names = [row[0] for _, row in lists.rows(classes, 1)]
-    lines = [(f"{row[0]}.jpg", row[1]) for _, row in lists.rows(pictures, 2)]
-    lists.require_unique([name for name, _ in lines], pictures)
+    lines = [(f"{row[0]}.jpg", row[1]) for _, row in lists.rows(images, 2)]
+    lists.require_unique([name for name, _ in lines], images)
     class_of = dict(lines)
-    lists.require_classes(class_of.values(), names, pictures, classes)
+    lists.require_classes(class_of.values(), names, images, classes)
     corners = {
         f"{row[0]}.jpg": as_boxes([half_open([lists.number(cell, place) for cell in row[1:]], counted_from=1)])
         for place, row in lists.rows(boxes, 5)

@@ -1,4 +1,4 @@
-"""Telling whether photographs, or what was made of them, are still the same."""
+"""Telling whether images, or what was made of them, are still the same."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def file_fingerprint(path: Path) -> str:
     return f"{path.resolve()} {known.st_size} {known.st_mtime_ns}"
 
 
-def digest_of_photographs(dataset: ImageDataset, options: Mapping[str, Any], labels: bool) -> str:
-    """Return SHA-256 of which photographs these are: each one's id and ``ImageDataset.fingerprint``, in their order.
+def digest_of_images(dataset: ImageDataset, options: Mapping[str, Any], labels: bool) -> str:
+    """Return SHA-256 of which images these are: each one's id and ``ImageDataset.fingerprint``, in their order.
 
     Args:
-        dataset: the photographs.
-        options: of the dataset: generated pictures depend on them.
+        dataset: the images.
+        options: of the dataset: generated images depend on them.
         labels: whether each one's class counts, too.
     """
     known = hashlib.sha256(f"{dataset.name} {json.dumps(options, sort_keys=True, default=str)}".encode())

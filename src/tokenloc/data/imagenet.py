@@ -1,4 +1,4 @@
-"""ImageNet, as ILSVRC 2012 has it: train, val with either list of boxes, and the referee's ImageNetV2 as val2."""
+"""ImageNet, as ILSVRC 2012 has it: train, val with either list of boxes, and the `wsol-eval` evaluator's ImageNetV2 as val2."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokenloc._names import one_of, unknown_name
 from tokenloc.data import splits as lists
 from tokenloc.data.base import named, require_root
 from tokenloc.data.imagenet_truth import WNID, Truth, find_truth, read_titles, read_truth, stem_of, wnid_of
-from tokenloc.data.images import PICTURE_SUFFIXES, names_under
+from tokenloc.data.images import IMAGE_SUFFIXES, names_under
 from tokenloc.data.listed import ListedDataset, Listing, own_folder
 from tokenloc.data.registry import DATASETS
 
@@ -27,14 +27,14 @@ _REFEREES_SPLIT = {"train": "train", "val": "test", "val2": "val"}
 
 @DATASETS.register("imagenet")
 class ImageNetDataset(ListedDataset):
-    """ILSVRC 2012: 1,281,167 training and 50,000 validation photographs of 1000 classes, with 80,477 boxes in val.
+    """ILSVRC 2012: 1,281,167 training and 50,000 validation images of 1000 classes, with 80,477 boxes in val.
 
-    Splits are named after their folders: `train/WNID/*.JPEG`; `val/*.JPEG` or `val/WNID/*.JPEG`, the pictures that
-    papers (and the referee, who calls them "test") measure on; `val2/LABEL/*.jpeg`, the 10,000 pictures of ImageNetV2
-    to which the referee drew boxes (and which it calls "val"), for choosing thresholds. Ids are the referee's:
-    `val/ILSVRC2012_val_00000001.JPEG` wherever that picture lies below `val`.
+    Splits are named after their folders: `train/WNID/*.JPEG`; `val/*.JPEG` or `val/WNID/*.JPEG`, the images that
+    papers (and the `wsol-eval` evaluator, who calls them "test") measure on; `val2/LABEL/*.jpeg`, the 10,000 images of ImageNetV2
+    to which the `wsol-eval` evaluator drew boxes (and which it calls "val"), for choosing thresholds. Ids are the `wsol-eval` evaluator's:
+    `val/ILSVRC2012_val_00000001.JPEG` wherever that image lies below `val`.
 
-    Boxes of val are found in `Annotations/CLS-LOC/val`, `Annotations/val` or beside the pictures (the official XML), in
+    Boxes of val are found in `Annotations/CLS-LOC/val`, `Annotations/val` or beside the images (the official XML), in
     Kaggle's `LOC_val_solution.csv`, or in `ILSVRC2012_list/val_folder_new.txt` (released with TS-CAM), in this
     order; they are kept as they stand, see ``read_truth``. The classes of a flat `val` come from there too. Classes
     are called by WordNet id, or in words where the dataset's folder has LOC_synset_mapping.txt, synset_words.txt
@@ -44,17 +44,17 @@ class ImageNetDataset(ListedDataset):
         root: the folder with `train`, `val` or `val2`, the one above it, or that of Kaggle's archive.
         split: "train", "val" or "val2".
         classes: WordNet ids or names in words, and so they are called then; labels follow the order of the ids.
-        boxes: "all" boxes of a picture (80,477 in val), the "first" of its XML file (the list of 50,000 that many
+        boxes: "all" boxes of an image (80,477 in val), the "first" of its XML file (the list of 50,000 that many
             papers measured with), or "none".
         annotations: a folder of XML files or a list with the boxes of val, in place of those that are found; or of
             train, whose boxes (544,546 XML files, minutes to read) are left alone where they are not named here.
-        metadata: the referee's `metadata/ILSVRC` (or the folder above, or the split's own): its lists then give
-            pictures, labels, boxes and sizes. A mapping.txt beside them names ImageNetV2's original files.
-        missing: "error", or "skip" pictures that are listed but absent; see ``ListedDataset``.
+        metadata: the `wsol-eval` evaluator's `metadata/ILSVRC` (or the folder above, or the split's own): its lists then give
+            images, labels, boxes and sizes. A mapping.txt beside them names ImageNetV2's original files.
+        missing: "error", or "skip" images that are listed but absent; see ``ListedDataset``.
 
     Raises:
-        FileNotFoundError: where folders or pictures are missing. A val without boxes is a warning.
-        ValueError: where lists are damaged or contradict one another, a picture has no class, or an argument has a
+        FileNotFoundError: where folders or images are missing. A val without boxes is a warning.
+        ValueError: where lists are damaged or contradict one another, an image has no class, or an argument has a
             value unknown.
     """
 
@@ -110,21 +110,21 @@ def _train(folder: Path, sources: Sequence[Path]) -> Listing:
     train = folder / "train"
     lists.require([train], SOURCE)
     wnids = _class_folders(train)
-    names = names_under(train, PICTURE_SUFFIXES)
-    _refuse([name for name in names if "/" not in name], f"{train}: pictures outside of any class's folder")
-    shared = {wnid: wnid for wnid in wnids}  # one string for all pictures of a class
+    names = names_under(train, IMAGE_SUFFIXES)
+    _refuse([name for name in names if "/" not in name], f"{train}: images outside of any class's folder")
+    shared = {wnid: wnid for wnid in wnids}  # one string for all images of a class
     class_of = {f"train/{name}": shared[name.partition("/")[0]] for name in names}
     truth = read_truth(sources[0], {stem_of(name) for name in names}) if sources else {}
     return _with_truth(Listing(wnids, class_of, (folder,), from_disk=True), truth)
 
 
 def _val(folder: Path, sources: Sequence[Path]) -> Listing:
-    """Return what lies in val, by WordNet id or flat; classes of flat pictures are those of the ``sources``."""
+    """Return what lies in val, by WordNet id or flat; classes of flat images are those of the ``sources``."""
     val = folder / "val"
     lists.require([val], SOURCE)
-    names = names_under(val, PICTURE_SUFFIXES)
+    names = names_under(val, IMAGE_SUFFIXES)
     if not names:
-        raise FileNotFoundError(f"{val} holds no picture; unpack {SOURCE} there")
+        raise FileNotFoundError(f"{val} holds no image; unpack {SOURCE} there")
     files = {name.rpartition("/")[2]: name for name in names}
     lists.require_unique([name.rpartition("/")[2] for name in names], val)
     truth = read_truth(sources[0]) if sources else {}
@@ -154,8 +154,8 @@ def _val_classes(
         else:
             wnids[file] = wnid
     given = f"in {named(sources)}" if sources else "by XML files, a LOC_val_solution.csv or a list of released code"
-    _refuse(unknown, f"{val}: pictures whose class is given neither by a folder WNID nor {given}", f"get {SOURCE}")
-    _refuse(contradicted, f"{val}: pictures in the folder of another class than {named(sources)} says")
+    _refuse(unknown, f"{val}: images whose class is given neither by a folder WNID nor {given}", f"get {SOURCE}")
+    _refuse(contradicted, f"{val}: images in the folder of another class than {named(sources)} says")
     return wnids
 
 
@@ -172,11 +172,11 @@ def _absent_from_val(
 
 
 def _second(folder: Path) -> Listing:
-    """Return ImageNetV2, by the referee's lists where these lie in its folder, else from folders named by label."""
+    """Return ImageNetV2, by the `wsol-eval` evaluator's lists where these lie in its folder, else from folders named by label."""
     second = _second_folder(folder)
     if lists.has_split_files(second):
         return _from_split_files(second, folder, "val2")
-    names = names_under(second, PICTURE_SUFFIXES)
+    names = names_under(second, IMAGE_SUFFIXES)
     class_of = {
         f"val2/{name}": wnid_of(lists.index(name.partition("/")[0], str(second / name)), str(second / name))
         for name in names
@@ -192,13 +192,13 @@ def _second_folder(folder: Path) -> Path:
     if found is None:
         raise FileNotFoundError(
             f"imagenet has a val2 split only with ImageNetV2: looked for {named(candidates, 9)}; its boxes, and "
-            f"where its pictures are, are in {lists.REFEREE}"
+            f"where its images are, are in {lists.REFEREE}"
         )
     return found
 
 
 def _from_split_files(files: Path, folder: Path, split: str) -> Listing:
-    """Return a split of the referee's files, whose ids are `train/WNID/FILE`, `val/FILE` or `val2/LABEL/FILE`."""
+    """Return a split of the `wsol-eval` evaluator's files, whose ids are `train/WNID/FILE`, `val/FILE` or `val2/LABEL/FILE`."""
     found = lists.read_split_files(files)
     class_of = {name: wnid_of(label, str(files / "class_labels.txt")) for name, label in found.labels.items()}
     moved: dict[str, str] = {}
@@ -207,15 +207,15 @@ def _from_split_files(files: Path, folder: Path, split: str) -> Listing:
         folder, moved = second.parent, _second_files(found.image_ids, second, files / "mapping.txt")
     elif split == "val" and (folder / "val").is_dir():
         moved = {
-            f"val/{name.rpartition('/')[2]}": f"val/{name}" for name in names_under(folder / "val", PICTURE_SUFFIXES)
+            f"val/{name.rpartition('/')[2]}": f"val/{name}" for name in names_under(folder / "val", IMAGE_SUFFIXES)
         }
     classes = tuple(sorted(set(class_of.values())))
     return Listing(classes, class_of, (folder,), found.boxes, found.sizes, moved)
 
 
 def _second_files(ids: Iterable[str], second: Path, mapping: Path) -> dict[str, str]:
-    """Return where ImageNetV2's pictures lie below the folder of ``second``, under the referee's names or original."""
-    present = set(names_under(second, PICTURE_SUFFIXES))
+    """Return where ImageNetV2's images lie below the folder of ``second``, under the `wsol-eval` evaluator's names or original."""
+    present = set(names_under(second, IMAGE_SUFFIXES))
     pairs = [row for _, row in lists.rows(mapping, 2, ",", optional=True)]
     other = dict(pairs) | {old: new for new, old in pairs}
     moved = {}
@@ -226,7 +226,7 @@ def _second_files(ids: Iterable[str], second: Path, mapping: Path) -> dict[str, 
 
 
 def _with_truth(listing: Listing, truth: Mapping[str, Truth]) -> Listing:
-    """Return the listing with the boxes and sizes that are known of its pictures."""
+    """Return the listing with the boxes and sizes that are known of its images."""
     known = {name: truth[stem] for name in listing.class_of if (stem := stem_of(name)) in truth} if truth else {}
     boxes = {name: one.boxes for name, one in known.items()}
     return replace(listing, boxes=boxes, sizes={name: one.size for name, one in known.items() if one.size})

@@ -1,4 +1,4 @@
-"""The boxes and classes of ILSVRC's pictures, from the official XML, Kaggle's tables or the lists of released code."""
+"""The boxes and classes of ILSVRC's images, from the official XML, Kaggle's tables or the lists of released code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TITLE_FILES = ("LOC_synset_mapping.txt", "synset_words.txt", "classes.txt")
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known of a picture.
+    """What is known of an image.
 
     Args:
         wnid: WordNet id of its class; None where a file says nothing of it.
@@ -66,19 +66,19 @@ def find_truth(places: Sequence[Path]) -> list[Path]:
 
 
 def read_truth(path: Path, wanted: Collection[str] | None = None) -> dict[str, Truth]:
-    """Read a folder of XML files, Kaggle's LOC_*_solution.csv or a list of released code, by the pictures' stems.
+    """Read a folder of XML files, Kaggle's LOC_*_solution.csv or a list of released code, by the images' stems.
 
     Boxes are kept as they stand. ILSVRC counts pixels from 0 (corners run from 0 to width - 1, in a few files to
-    width), and so do the referee and every released evaluator read them. A list of released code has lines of
+    width), and so do the `wsol-eval` evaluator and every released evaluator read them. A list of released code has lines of
     `[WNID/]FILE LABEL x0 y0 x1 y1 …`, four numbers for each box.
 
     Args:
         path: the folder or file.
-        wanted: stems of the pictures to read the XML files of; None for all.
+        wanted: stems of the images to read the XML files of; None for all.
 
     Raises:
         FileNotFoundError: where there is no such path.
-        ValueError: for a line or file that is not as it should be, or a picture listed twice.
+        ValueError: for a line or file that is not as it should be, or an image listed twice.
     """
     if path.is_dir():
         return _from_xml(path, wanted)

@@ -1,4 +1,4 @@
-"""Pictures as people have them: any mode, any orientation, broken or not, read into upright 8-bit RGB."""
+"""Images as people have them: any mode, any orientation, broken or not, read into upright 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-PICTURE_SUFFIXES = frozenset(
+IMAGE_SUFFIXES = frozenset(
     (".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 )
-"""Suffixes, lower case, by which pictures are found in folders."""
+"""Suffixes, lower case, by which images are found in folders."""
 
-PICTURE_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's names of what is read, whatever a file is called: Pillow would hand EPS to a PostScript interpreter."""
 
 MAX_PIXELS = 178_956_970
-"""Width times height up to which a picture is decoded: the number from which Pillow itself refuses, 0.5 GB of RGB."""
+"""Width times height up to which an image is decoded: the number from which Pillow itself refuses, 0.5 GB of RGB."""
 
 _SIXTEEN_BIT = frozenset(["I", "I;16", "I;16B", "I;16L", "I;16N"])
 _ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF orientations that swap width and height
@@ -35,7 +35,7 @@ def read_image(
     min_size: tuple[int, int] | None = None,
     name: str | None = None,
 ) -> Image.Image:
-    """Return a picture as an upright RGB PIL image of its own, 8 bits a channel.
+    """Return an image as an upright RGB PIL image of its own, 8 bits a channel.
 
     EXIF orientation is applied. Transparent pixels are laid on white, as on a page: dropping the alpha channel would
     show whatever colour, mostly black, the file hides there. 16-bit grey is divided by 257 (65535 becomes 255), where
@@ -43,15 +43,15 @@ def read_image(
 
     Args:
         source: a path, the bytes of a file, or a PIL image (an animation's current frame; it is left as it is).
-        max_pixels: largest width times height; a larger picture is refused from its header, before it is decoded.
+        max_pixels: largest width times height; a larger image is refused from its header, before it is decoded.
         min_size: (width, height) that suffices. A JPEG may then be decoded at 1/2, 1/4 or 1/8 of its size, but not
-            below this: several times faster for large photographs. Pixels then differ a little from those of a whole
+            below this: several times faster for large images. Pixels then differ a little from those of a whole
             decoding and the size is no longer the original one (``read_size``). Default: decode it whole.
-        name: what messages call the picture; None for its path.
+        name: what messages call the image; None for its path.
 
     Raises:
         FileNotFoundError: where there is no such file.
-        ValueError: where the file is empty, cut short, not a picture, or too large; the message names it.
+        ValueError: where the file is empty, cut short, not an image, or too large; the message names it.
     """
     if isinstance(source, Image.Image):
         name = name or str(getattr(source, "filename", "")) or "PIL image"
@@ -61,13 +61,13 @@ def read_image(
     with _opened(source, name) as image:
         _refuse_large(image.size, max_pixels, name)
         if min_size is not None:
-            side = max(min_size)  # a picture on its side by EXIF swaps width and height
+            side = max(min_size)  # an image on its side by EXIF swaps width and height
             image.draft(image.mode, (side, side))
         return _decoded(image, name)
 
 
 def read_size(source: str | Path | bytes) -> tuple[int, int]:
-    """Return the (width, height) that ``read_image`` would give, from a picture's header alone; raises as it does."""
+    """Return the (width, height) that ``read_image`` would give, from an image's header alone; raises as it does."""
     with _opened(source, _called(source)) as image:
         width, height = image.size
         try:
@@ -83,24 +83,24 @@ def _called(source: str | Path | bytes) -> str:
 
 
 def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
-    """Return the pictures among ``paths``, each once: files as they are named, folders with all that lies in them.
+    """Return the images among ``paths``, each once: files as they are named, folders with all that lies in them.
 
-    Folders are searched recursively for names with a picture's suffix (``PICTURE_SUFFIXES``, any case), in sorted
+    Folders are searched recursively for names with an image's suffix (``IMAGE_SUFFIXES``, any case), in sorted
     order; hidden files and folders are left out, links are followed, but no folder is visited twice.
 
     Raises:
-        FileNotFoundError: where a path does not exist, or no path leads to a picture.
+        FileNotFoundError: where a path does not exist, or no path leads to an image.
     """
     named = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
     found: dict[Path, None] = {}
     for path in named:
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file or folder; check the path")
-        found.update(dict.fromkeys(files_under(path, PICTURE_SUFFIXES) if path.is_dir() else [path]))
+        found.update(dict.fromkeys(files_under(path, IMAGE_SUFFIXES) if path.is_dir() else [path]))
     if not found:
         raise FileNotFoundError(
-            f"no pictures in {', '.join(map(str, named)) or 'an empty list of paths'}; looked for files that end in "
-            + " ".join(sorted(PICTURE_SUFFIXES))
+            f"no images in {', '.join(map(str, named)) or 'an empty list of paths'}; looked for files that end in "
+            + " ".join(sorted(IMAGE_SUFFIXES))
         )
     return list(found)
 
@@ -154,16 +154,16 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _opened(source: str | Path | bytes, name: str) -> Iterator[Image.Image]:
-    """Yield the picture, header read and pixels not; raise as ``read_image``."""
+    """Yield the image, header read and pixels not; raise as ``read_image``."""
     try:
         with _quiet():
             Image.init()
-            formats = [kind for kind in PICTURE_FORMATS if kind in Image.OPEN]  # a Pillow may be built without AVIF
+            formats = [kind for kind in IMAGE_FORMATS if kind in Image.OPEN]  # a Pillow may be built without AVIF
             image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{name}: no such picture; check the path") from error
+        raise FileNotFoundError(f"{name}: no such image; check the path") from error
     except IsADirectoryError as error:
-        raise ValueError(f"{name}: a folder, not a picture; find_images lists the pictures in it") from error
+        raise ValueError(f"{name}: a folder, not an image; find_images lists the images in it") from error
     except Image.DecompressionBombError as error:
         raise ValueError(
             f"{name}: {error}. That limit is Pillow's; to read it all the same, raise PIL.Image.MAX_IMAGE_PIXELS "
@@ -180,7 +180,7 @@ def _unopened(source: str | Path | bytes, name: str, error: Exception) -> str:
     if size == 0:
         return f"{name}: the file is empty; copy or download it again"
     if isinstance(error, UnidentifiedImageError):
-        return f"{name}: not a picture in any format that is read here; convert it to JPEG or PNG, or remove it"
+        return f"{name}: not an image in any format that is read here; convert it to JPEG or PNG, or remove it"
     return f"{name}: cannot be opened ({error}); copy or download it again"
 
 
@@ -218,8 +218,8 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in _SIXTEEN_BIT:
         image = _eight_bit(image)
     if image.has_transparency_data:
-        picture = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")  # which would copy once more
 
 

@@ -40,7 +40,7 @@ def read_label_studio(path: str | Path, predictions: bool = False) -> list[Annot
 
 
 def _annotations(task: Mapping[str, Any], predictions: bool) -> Iterator[Annotation]:
-    """Yield what a task says of its picture; nothing where it says nothing."""
+    """Yield what a task says of its image; nothing where it says nothing."""
     name = _file_name(task["data"]["image"])
     found = [one for one in task.get("annotations") or [] if not one.get("was_cancelled")]
     if predictions:

@@ -1,4 +1,4 @@
-"""Datasets whose splits are lists of pictures: what the lists say, which pictures are absent, samples as columns."""
+"""Datasets whose splits are lists of images: what the lists say, which images are absent, samples as columns."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Listing:
-    """A split as its lists tell it, before classes are chosen; every mapping is by picture id.
+    """A split as its lists tell it, before classes are chosen; every mapping is by image id.
 
     Args:
         classes: all class names, in the order of their labels.
-        class_of: the class name of every picture, in the order of the samples.
-        folders: where the pictures may lie; the first that holds one of them is taken.
+        class_of: the class name of every image, in the order of the samples.
+        folders: where the images may lie; the first that holds one of them is taken.
         boxes: [G, 4] float64 xyxy of original pixels, half-open.
         sizes: (width, height) in pixels, where the lists state them.
-        files: the pictures' paths below their folder, where these are not the ids.
+        files: the images' paths below their folder, where these are not the ids.
         from_disk: the list was made from the folder itself, so that nothing can be absent.
     """
 
@@ -44,9 +44,9 @@ class Listing:
     files: Mapping[str, str] = field(default_factory=dict)
     from_disk: bool = False
 
-    def file(self, picture: str) -> str:
-        """Return a picture's path below its folder."""
-        return self.files.get(picture, picture)
+    def file(self, image: str) -> str:
+        """Return an image's path below its folder."""
+        return self.files.get(image, image)
 
 
 class SampleColumns(Sequence[Sample]):
@@ -82,7 +82,7 @@ class SampleTable(SampleColumns):
     Args:
         ids: the samples' ids, [N].
         labels: class indices, [N] int64.
-        folder: where the pictures lie.
+        folder: where the images lie.
         listing: their files and boxes.
     """
 
@@ -115,16 +115,16 @@ class ColumnDataset(ImageDataset):
 
 
 class ListedDataset(ColumnDataset):
-    """Base of the datasets whose lists name the pictures; ``skipped`` holds the ids of those that were left out.
+    """Base of the datasets whose lists name the images; ``skipped`` holds the ids of those that were left out.
 
     Args:
         split: the split that this is.
         listing: what the lists say of it.
         classes: names to select; None for all.
-        missing: what to do where pictures of the chosen classes are not on disk: "error", or "skip" them.
+        missing: what to do where images of the chosen classes are not on disk: "error", or "skip" them.
 
     Raises:
-        FileNotFoundError: where pictures are absent; the message counts them, and names files that lie there under
+        FileNotFoundError: where images are absent; the message counts them, and names files that lie there under
             another suffix.
         ValueError: for an unknown class or value of ``missing``, and as ``ImageDataset``.
     """
@@ -138,17 +138,17 @@ class ListedDataset(ColumnDataset):
         one_of("value of option missing:", missing, Missing)
         chosen = select_classes(listing.classes, classes)
         label_of = {name: label for label, name in enumerate(chosen)}
-        ids = [picture for picture, name in listing.class_of.items() if name in label_of]
+        ids = [image for image, name in listing.class_of.items() if name in label_of]
         folder, self.skipped = self._absent(listing, ids, split, missing)
         if self.skipped:
             left_out = set(self.skipped)
-            ids = [picture for picture in ids if picture not in left_out]
-        labels = np.fromiter((label_of[listing.class_of[picture]] for picture in ids), np.int64, len(ids))
+            ids = [image for image in ids if image not in left_out]
+        labels = np.fromiter((label_of[listing.class_of[image]] for image in ids), np.int64, len(ids))
         super().__init__(split, chosen, SampleTable(ids, labels, folder, listing), listing.sizes)
         self._remarks: list[Problem] = []
         self.empty_classes = tuple(chosen[label] for label in np.setdiff1d(np.arange(len(chosen)), labels))
         if self.empty_classes:
-            report = f"{len(self.empty_classes)} of the {len(chosen)} classes of {self.name} {split} have no picture"
+            report = f"{len(self.empty_classes)} of the {len(chosen)} classes of {self.name} {split} have no image"
             _logger.warning("%s: %s", report, named(self.empty_classes))
 
     @property
@@ -157,13 +157,13 @@ class ListedDataset(ColumnDataset):
         return any(map(len, self.samples.boxes.values()))
 
     def check(self) -> list[Problem]:
-        """Return what ``ImageDataset.check`` finds, pictures left out or without a box, classes without a picture."""
+        """Return what ``ImageDataset.check`` finds, images left out or without a box, classes without an image."""
         problems = super().check()
         if self.has_boxes:
             bare = [sample for sample in self if not len(sample.boxes)]
             problems += [Problem(sample.id, sample.path, "has no box, while others have") for sample in bare]
         problems += [Problem(name, None, "is absent; left out, as missing='skip' asks") for name in self.skipped]
-        reason = f"is a class without a picture in the {self.split} split"
+        reason = f"is a class without an image in the {self.split} split"
         return problems + [Problem(name, None, reason) for name in self.empty_classes] + self._remarks
 
     def remark(self, subject: str, reason: str) -> None:
@@ -172,15 +172,15 @@ class ListedDataset(ColumnDataset):
         self._remarks.append(Problem(subject, None, reason))
 
     def _absent(self, listing: Listing, ids: Sequence[str], split: str, missing: str) -> tuple[Path, tuple[str, ...]]:
-        """Return the folder of the pictures, and the ids of those that are not there; raise where they should be."""
+        """Return the folder of the images, and the ids of those that are not there; raise where they should be."""
         if listing.from_disk:
             return listing.folders[0], ()
-        folder, present = _picture_folder(listing, ids)
-        absent = tuple(picture for picture in ids if listing.file(picture) not in present)
+        folder, present = _image_folder(listing, ids)
+        absent = tuple(image for image in ids if listing.file(image) not in present)
         if not absent:
             return folder, ()
-        report = f"{len(absent)} of the {len(ids)} pictures of {self.name} {split} are not in {folder}: {named(absent)}"
-        report += _renamed([listing.file(picture) for picture in absent], present)
+        report = f"{len(absent)} of the {len(ids)} images of {self.name} {split} are not in {folder}: {named(absent)}"
+        report += _renamed([listing.file(image) for image in absent], present)
         if missing == "error" or len(absent) == len(ids):
             raise FileNotFoundError(
                 f"{report}. Unpack all of {self.source}, name the classes that are there (classes=…), or leave out "
@@ -217,9 +217,9 @@ def _has_any(folder: Path, markers: Iterable[str]) -> bool:
     return any((folder / marker).exists() for marker in markers)
 
 
-def _picture_folder(listing: Listing, ids: Sequence[str]) -> tuple[Path, set[str]]:
-    """Return the first folder that holds one of the pictures, else the first that is one; and what is in it."""
-    files = [listing.file(picture) for picture in ids]
+def _image_folder(listing: Listing, ids: Sequence[str]) -> tuple[Path, set[str]]:
+    """Return the first folder that holds one of the images, else the first that is one; and what is in it."""
+    files = [listing.file(image) for image in ids]
     for folder in listing.folders:
         present = present_files(folder, files)
         if not present.isdisjoint(files):

@@ -1,4 +1,4 @@
-"""Batches for training and evaluation, in which a broken picture never ends a run and is never scored in silence."""
+"""Batches for training and evaluation, in which a broken image never ends a run and is never scored in silence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tokenloc.data.base import ImageDataset, mask_fault
 from tokenloc.data.transforms import FramedTransform, TrainTransform
 
 MAX_UNREADABLE = 50
-"""Unreadable pictures in a row after which training gives up: the disk is gone, not a picture broken."""
+"""Unreadable images in a row after which training gives up: the disk is gone, not an image broken."""
 
 T = TypeVar("T")
 
@@ -36,22 +36,22 @@ class Labelled(Dataset[tuple[torch.Tensor, int]]):
     def __len__(self) -> int: ...
 
 
-class LabelledPictures(Labelled):
-    """Pictures and labels for training: (image [3, H, W] float32, class index).
+class LabelledImages(Labelled):
+    """Images and labels for training: (image [3, H, W] float32, class index).
 
-    A picture that cannot be read is replaced by the next readable one, with that one's label; each is logged once as
+    An image that cannot be read is replaced by the next readable one, with that one's label; each is logged once as
     a warning, by file name.
 
     Args:
-        dataset: the pictures.
+        dataset: the images.
         transform: from an RGB PIL image to [3, H, W].
         min_size: (width, height) that suffices for the transform, so that large JPEGs are decoded faster and a
             little differently; see ``read_image``. None decodes them whole.
-        seed: what is random in the transform follows from it and the picture's index alone, whoever reads the picture
+        seed: what is random in the transform follows from it and the image's index alone, whoever reads the image
             and after whatever else. None leaves it to torch's global generator.
 
     Raises:
-        ValueError: on reading, where ``MAX_UNREADABLE`` pictures in a row (or all) cannot be read.
+        ValueError: on reading, where ``MAX_UNREADABLE`` images in a row (or all) cannot be read.
     """
 
     def __init__(
@@ -80,14 +80,14 @@ class LabelledPictures(Labelled):
                     return self.transform(image), self.dataset.samples[position].label
         sample = self.dataset.samples[index]
         raise ValueError(
-            f"{tries} pictures in a row cannot be read, from {sample.path or sample.id} on: is the disk still there? "
+            f"{tries} images in a row cannot be read, from {sample.path or sample.id} on: is the disk still there? "
             "`tokenloc info --data` lists what is wrong with each"
         )
 
     def _report(self, index: int, error: Exception) -> None:
         if index not in self._reported:
             self._reported.add(index)
-            _logger.warning("left out of training, the next picture takes its place: %s", error)
+            _logger.warning("left out of training, the next image takes its place: %s", error)
 
 
 @contextmanager
@@ -106,7 +106,7 @@ def _drawing_from(seed: int | None) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A picture that evaluation could not read, to be named and counted: it is in no score.
+    """An image that evaluation could not read, to be named and counted: it is in no score.
 
     Args:
         index: of the sample in its dataset.
@@ -120,15 +120,15 @@ class Unreadable:
 
 
 @dataclass(frozen=True, eq=False)
-class LocatedPicture:
-    """A picture for evaluation.
+class LocatedImage:
+    """An image for evaluation.
 
     Args:
         image: [3, H, W] float32.
         label: class index.
         index: of the sample in its dataset.
-        frame: between the picture's own pixels and those of ``image``.
-        mask: [height, width] uint8 of the picture's own pixels, see ``ImageDataset.mask``; None where there is none.
+        frame: between the image's own pixels and those of ``image``.
+        mask: [height, width] uint8 of the image's own pixels, see ``ImageDataset.mask``; None where there is none.
     """
 
     image: torch.Tensor
@@ -140,15 +140,15 @@ class LocatedPicture:
 
 @dataclass(frozen=True, eq=False)
 class Located:
-    """Pictures for evaluation; moves to a device as a whole, by Lightning too.
+    """Images for evaluation; moves to a device as a whole, by Lightning too.
 
     Args:
-        images: [B, 3, H, W] float32; [0, 3, 0, 0] where no picture of the batch could be read.
+        images: [B, 3, H, W] float32; [0, 3, 0, 0] where no image of the batch could be read.
         labels: [B] int64 class indices.
         indices: B indices into the dataset.
         frames: B frames.
-        masks: B masks of original pixels, None where a picture has none.
-        unreadable: the batch's pictures that could not be read, apart from those B.
+        masks: B masks of original pixels, None where an image has none.
+        unreadable: the batch's images that could not be read, apart from those B.
     """
 
     images: torch.Tensor
@@ -171,12 +171,12 @@ class Located:
         return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
 
 
-class LocatedPictures(Dataset["LocatedPicture | Unreadable"]):
-    """Pictures for evaluation: a ``LocatedPicture`` each, or an ``Unreadable`` where one or its mask cannot be
+class LocatedImages(Dataset["LocatedImage | Unreadable"]):
+    """Images for evaluation: a ``LocatedImage`` each, or an ``Unreadable`` where one or its mask cannot be
     read, or the mask is of another size.
 
     Args:
-        dataset: the pictures.
+        dataset: the images.
         transform: from an RGB PIL image to ([3, H, W], frame).
     """
 
@@ -186,21 +186,21 @@ class LocatedPictures(Dataset["LocatedPicture | Unreadable"]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> LocatedPicture | Unreadable:
+    def __getitem__(self, index: int) -> LocatedImage | Unreadable:
         sample = self.dataset.samples[index]
         try:
-            picture, mask = self.dataset.image(index), self.dataset.mask(index)
+            image, mask = self.dataset.image(index), self.dataset.mask(index)
         except (ValueError, OSError) as error:
             return Unreadable(index, sample.id, str(error))
-        if fault := mask_fault(picture.size, mask):
+        if fault := mask_fault(image.size, mask):
             return Unreadable(index, sample.id, f"{sample.path or sample.id} {fault}")
-        image, frame = self.transform(picture)
-        return LocatedPicture(image, sample.label, index, frame, mask)
+        tensor, frame = self.transform(image)
+        return LocatedImage(tensor, sample.label, index, frame, mask)
 
 
-def collate_located(items: Sequence[LocatedPicture | Unreadable]) -> Located:
-    """Return items of ``LocatedPictures`` as a batch: images and labels stacked, the rest as lists."""
-    located = [item for item in items if isinstance(item, LocatedPicture)]
+def collate_located(items: Sequence[LocatedImage | Unreadable]) -> Located:
+    """Return items of ``LocatedImages`` as a batch: images and labels stacked, the rest as lists."""
+    located = [item for item in items if isinstance(item, LocatedImage)]
     return Located(
         torch.stack([item.image for item in located]) if located else torch.zeros(0, 3, 0, 0),
         torch.tensor([item.label for item in located], dtype=torch.int64),
@@ -212,7 +212,7 @@ def collate_located(items: Sequence[LocatedPicture | Unreadable]) -> Located:
 
 
 def training_loader(
-    pictures: Labelled,
+    images: Labelled,
     batch_size: int = 32,
     *,
     workers: int = 0,
@@ -224,26 +224,26 @@ def training_loader(
     """Return shuffled batches: (images [B, 3, H, W] float32, labels [B] int64), in an order that follows from ``seed``.
 
     Args:
-        pictures: what is loaded; pictures have a seed of their own for their random crops.
-        batch_size: pictures a batch.
+        images: what is loaded; images have a seed of their own for their random crops.
+        batch_size: images a batch.
         workers: worker processes, 0 for none.
         seed: of the order.
         drop_last: leave out the last batch where it is smaller, unless it is the only one.
         start: the first batch to give: those before it are left out, though the loader's length counts them.
-        share: (r, w): of each batch only the pictures r, r + w, r + 2 w …, for process r of w.
+        share: (r, w): of each batch only the images r, r + w, r + 2 w …, for process r of w.
     """
-    drop_last = drop_last and len(pictures) >= batch_size
+    drop_last = drop_last and len(images) >= batch_size
     # An order of its own: a loader that is asked twice for its batches, as in a resumed run, gives the same ones.
-    order = RandomSampler(pictures, generator=torch.Generator().manual_seed(seed))
+    order = RandomSampler(images, generator=torch.Generator().manual_seed(seed))
     batches = _BatchesFrom(start, BatchSampler(order, batch_size, drop_last), share)
-    return DataLoader(pictures, batch_sampler=batches, **_common(workers, seed))
+    return DataLoader(images, batch_sampler=batches, **_common(workers, seed))
 
 
 def labelled_loader(
-    pictures: Labelled, batches: Sequence[list[int]], workers: int = 0
+    images: Labelled, batches: Sequence[list[int]], workers: int = 0
 ) -> DataLoader[tuple[torch.Tensor, int]]:
     """Return the ``batches`` of indices, in their order: (images [B, 3, H, W] float32, labels [B] int64)."""
-    return DataLoader(pictures, batch_sampler=batches, **_common(workers, 0))
+    return DataLoader(images, batch_sampler=batches, **_common(workers, 0))
 
 
 def in_order(items: Dataset[T], rows: Sequence[int], workers: int = 0) -> DataLoader[T]:
@@ -282,16 +282,16 @@ def evaluation_loader(
     """Return batches (``Located``) in the dataset's order, every sample once.
 
     Args:
-        dataset: the pictures.
+        dataset: the images.
         transform: from an RGB PIL image to ([3, H, W], frame), see ``evaluation_transform``.
-        batch_size: pictures a batch, unreadable ones among them.
+        batch_size: images a batch, unreadable ones among them.
         workers: worker processes, 0 for none.
         seed: of the workers.
         share: (r, w): only the batches r, r + w, r + 2 w …, for process r of w.
     """
-    pictures: Dataset[Any] = LocatedPictures(dataset, transform)
+    images: Dataset[Any] = LocatedImages(dataset, transform)
     batches = shared_batches(len(dataset), batch_size, share)
-    return DataLoader(pictures, batch_sampler=batches, collate_fn=collate_located, **_common(workers, seed))
+    return DataLoader(images, batch_sampler=batches, collate_fn=collate_located, **_common(workers, seed))
 
 
 def shared_batches(length: int, batch_size: int, share: tuple[int, int] = (0, 1)) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""OpenImages30k: the referee's part of Open Images V5, whose truth is masks with regions to ignore."""
+"""OpenImages30k: the `wsol-eval` evaluator's part of Open Images V5, whose truth is masks with regions to ignore."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tokenloc.data.images import names_under, read_image, read_size
 from tokenloc.data.listed import ListedDataset, Listing, own_folder
 from tokenloc.data.registry import DATASETS
 
-SOURCE = "OpenImages30k (pictures and masks) as github.com/clovaai/wsolevaluation describes it"
+SOURCE = "OpenImages30k (images and masks) as github.com/clovaai/wsolevaluation describes it"
 """Where a person gets the dataset."""
 
 IGNORED = 255
@@ -27,24 +27,24 @@ _Masks = dict[str, tuple[str, ...]]
 
 @DATASETS.register("openimages")
 class OpenImagesDataset(ListedDataset):
-    """OpenImages30k: 29,819 training, 2,500 val and 5,000 test photographs of 100 classes; masks in val and test.
+    """OpenImages30k: 29,819 training, 2,500 val and 5,000 test images of 100 classes; masks in val and test.
 
-    Pictures lie in `SPLIT/CLASS/ID.jpg`; a class is called by its Open Images id (`0bt_c3` for /m/0bt_c3). Beside a
-    picture lie the masks of its objects, `ID_mCLASS_*.png`, and maybe `ID_ignore.png`. As in the referee, objects
+    Images lie in `SPLIT/CLASS/ID.jpg`; a class is called by its Open Images id (`0bt_c3` for /m/0bt_c3). Beside a
+    image lie the masks of its objects, `ID_mCLASS_*.png`, and maybe `ID_ignore.png`. As in the `wsol-eval` evaluator, objects
     are united, any value above 0 counts, and an ignored pixel is one of the ignore mask that no object has. Masks
-    may be smaller or larger than their picture, of the same shape: they are brought to its size by nearest
+    may be smaller or larger than their image, of the same shape: they are brought to its size by nearest
     neighbour.
 
     Args:
         root: the folder with `train`, `val` or `test`, or the one above it.
         split: "train", "val" or "test".
-        classes: names of class folders; labels follow the selection, sorted by name as the referee's labels are.
-        metadata: the referee's `metadata/OpenImages` (or the folder above, or the split's own): its lists then give
-            pictures, labels and masks, in place of the files' names.
-        missing: "error", or "skip" pictures that are listed but absent; see ``ListedDataset``.
+        classes: names of class folders; labels follow the selection, sorted by name as the `wsol-eval` evaluator's labels are.
+        metadata: the `wsol-eval` evaluator's `metadata/OpenImages` (or the folder above, or the split's own): its lists then give
+            images, labels and masks, in place of the files' names.
+        missing: "error", or "skip" images that are listed but absent; see ``ListedDataset``.
 
     Raises:
-        FileNotFoundError: where folders, pictures or listed masks are missing.
+        FileNotFoundError: where folders, images or listed masks are missing.
         ValueError: where lists are damaged or contradict one another, or an argument has a value unknown.
     """
 
@@ -77,11 +77,11 @@ class OpenImagesDataset(ListedDataset):
             self.remark("masks", f"were not found in {folder / split}: only classification is measured; get {SOURCE}")
 
     def mask(self, index: int) -> NDArray[np.uint8] | None:
-        """Return a picture's mask [H, W] uint8 of its own pixels (0, 1, or 255 for ignored); None where it has none.
+        """Return an image's mask [H, W] uint8 of its own pixels (0, 1, or 255 for ignored); None where it has none.
 
         Raises:
             FileNotFoundError: where a mask is missing.
-            ValueError: where one cannot be read, or is of another shape than its picture.
+            ValueError: where one cannot be read, or is of another shape than its image.
         """
         sample = self.samples[index]
         if sample.id not in self._masks or sample.path is None:
@@ -98,10 +98,10 @@ class OpenImagesDataset(ListedDataset):
 
 def _from_names(folder: Path, split: str, files: Sequence[str]) -> tuple[Listing, _Masks]:
     """Return what the names of the files in ``folder/split`` tell: CLASS/ID.jpg, CLASS/ID_mCLASS_*.png, …"""
-    pictures = [name for name in files if not name.lower().endswith(".png")]
-    strays = [name for name in pictures if name.count("/") != 1]
+    images = [name for name in files if not name.lower().endswith(".png")]
+    strays = [name for name in images if name.count("/") != 1]
     if strays:
-        raise ValueError(f"{folder / split}: pictures not in SPLIT/CLASS/ID.jpg ({len(strays)}): {named(strays)}")
+        raise ValueError(f"{folder / split}: images not in SPLIT/CLASS/ID.jpg ({len(strays)}): {named(strays)}")
     objects: dict[str, list[str]] = {}
     ignored: dict[str, str] = {}
     for name in files:
@@ -110,16 +110,16 @@ def _from_names(folder: Path, split: str, files: Sequence[str]) -> tuple[Listing
             ignored[f"{place}/{file.removesuffix('_ignore.png')}"] = f"{split}/{name}"
         elif file.endswith(".png") and "_m" in file:
             objects.setdefault(f"{place}/{file.partition('_m')[0]}", []).append(f"{split}/{name}")
-    stems = {f"{split}/{name}": name.rpartition(".")[0] for name in pictures}
+    stems = {f"{split}/{name}": name.rpartition(".")[0] for name in images}
     masks = {name: (*objects.get(stem, ()), ignored.get(stem, "")) for name, stem in stems.items()}
     masks = {name: several for name, several in masks.items() if any(several)}
     classes = sorted(path.name for path in (folder / split).iterdir() if path.is_dir() and path.name[0] != ".")
-    class_of = {f"{split}/{name}": name.partition("/")[0] for name in pictures}
+    class_of = {f"{split}/{name}": name.partition("/")[0] for name in images}
     return Listing(tuple(classes), class_of, (folder,), from_disk=True), masks
 
 
 def _from_split_files(files: Path, folder: Path) -> tuple[Listing, _Masks]:
-    """Return a split of the referee's files, whose ids are SPLIT/CLASS/ID.jpg."""
+    """Return a split of the `wsol-eval` evaluator's files, whose ids are SPLIT/CLASS/ID.jpg."""
     found = lists.read_split_files(files)
     class_of = {name: name.rpartition("/")[0].rpartition("/")[2] for name in found.image_ids}
     classes = lists.classes_by_label(class_of, found.labels, files / "class_labels.txt")
@@ -127,7 +127,7 @@ def _from_split_files(files: Path, folder: Path) -> tuple[Listing, _Masks]:
 
 
 def _require_masks(masks: _Masks, present: Iterable[str], folder: Path, split: str) -> None:
-    """Raise FileNotFoundError where masks are listed that do not lie with the pictures."""
+    """Raise FileNotFoundError where masks are listed that do not lie with the images."""
     listed = [name for several in masks.values() for name in several if name]
     there = set(present)
     absent = [name for name in listed if name not in there]
@@ -139,10 +139,10 @@ def _require_masks(masks: _Masks, present: Iterable[str], folder: Path, split: s
 
 
 def _marked(path: Path, size: Size) -> NDArray[np.bool_]:
-    """Return which pixels [H, W] a mask marks, in a picture of ``size`` (width, height)."""
+    """Return which pixels [H, W] a mask marks, in an image of ``size`` (width, height)."""
     image = read_image(path)
     (width, height), (wide, high) = size, image.size
     if abs(wide * height - high * width) > max(*size, *image.size):  # more than the rounding of sides
-        raise ValueError(f"{path}: {wide}x{high} is of another shape than its picture of {width}x{height}")
+        raise ValueError(f"{path}: {wide}x{high} is of another shape than its image of {width}x{height}")
     marked = Image.fromarray(np.asarray(np.asarray(image).any(axis=-1)))
     return np.asarray(marked if image.size == size else marked.resize(size, Image.Resampling.NEAREST), dtype=bool)

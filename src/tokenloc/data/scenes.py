@@ -30,8 +30,8 @@ _FRACTION_BITS = 4  # of OpenCV's coordinates: a sixteenth of a pixel
 class ScenesDataset(ImageDataset):
     """Scenes of one textured object each: classes differ by texture alone.
 
-    Shape, size (sides of 25 to 70 % of the picture's), place and colours are drawn apart from the class, and so are
-    the ground and its plain or speckled distractors; neither a box around the whole picture nor one around its centre
+    Shape, size (sides of 25 to 70 % of the image's), place and colours are drawn apart from the class, and so are
+    the ground and its plain or speckled distractors; neither a box around the whole image nor one around its centre
     finds the objects. A scene depends on seed, split, index and size, on nothing drawn before, so every worker
     and every order gives the same. Class ``index % len(classes)``: any run of scenes is balanced.
 
@@ -39,7 +39,7 @@ class ScenesDataset(ImageDataset):
         root: not used; there are no files.
         split: "train", "val" or "test": other seeds, so no scene is in two.
         classes: names of textures (``tokenloc.data.textures``), None for all.
-        size: side of the pictures in pixels, or (width, height); at least 16.
+        size: side of the images in pixels, or (width, height); at least 16.
         length: number of scenes, None for 3000, 300 and 600 in train, val and test.
         seed: another seed gives other scenes.
 
@@ -175,10 +175,10 @@ def _paint_distractors(generator: np.random.Generator, scene: Bytes, blobs: Byte
             np.copyto(scene[window], pair[blobs[window]], where=cover[window][..., None] > 127)
 
 
-def _pattern(generator: np.random.Generator, texture: str, size: Size, picture_side: int) -> Plane:
+def _pattern(generator: np.random.Generator, texture: str, size: Size, image_side: int) -> Plane:
     """Return a texture [h, w] in 0 to 1, at a random phase, a little turned and scaled."""
     turn = generator.uniform(-0.25, 0.25)
-    period = picture_side * generator.uniform(0.085, 0.125)
+    period = image_side * generator.uniform(0.085, 0.125)
     phase = generator.uniform(0, 1, 2)
     step_x, step_y = np.cos(turn) / period, np.sin(turn) / period
     x = np.arange(size[0])[None, :]

@@ -1,4 +1,4 @@
-"""Where the pictures of a tar shard lie in it, and what is known of them: columns, kept beside the shard."""
+"""Where the images of a tar shard lie in it, and what is known of them: columns, kept beside the shard."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenloc._files import kept_whole
+from tokenloc._files import durable_write
 
 Integers = NDArray[np.int64]
 
@@ -24,8 +24,8 @@ class ShardIndex:
     Attributes:
         ids: the samples' ids.
         labels: class indices, [M].
-        offsets: first byte of each picture's file in the tar, [M].
-        sizes: bytes of each picture's file, [M].
+        offsets: first byte of each image's file in the tar, [M].
+        sizes: bytes of each image's file, [M].
         box_counts: boxes of each sample, [M].
         boxes: of all samples, one after the other: [G, 4] float64 xyxy, original pixels, half-open.
         tar_bytes: size of the tar.
@@ -45,7 +45,7 @@ class ShardIndex:
     def save(self, path: Path) -> None:
         """Write it, whole and down to the disk or not at all; raises OSError where it cannot be written."""
         text = np.frombuffer("\0".join(self.ids).encode("utf-8", "surrogateescape"), np.uint8)
-        with kept_whole(path, NO_ROOM) as file:
+        with durable_write(path, NO_ROOM) as file:
             np.savez(
                 file,
                 ids=text,

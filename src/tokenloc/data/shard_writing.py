@@ -1,4 +1,4 @@
-"""A dataset's split as tar shards: each photograph's file as it is, or smaller, with its class, boxes and id."""
+"""A dataset's split as tar shards: each image's file as it is, or smaller, with its class, boxes and id."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
-from tokenloc._files import kept_whole, refuse_unwritable, sweep, write_json
+from tokenloc._files import durable_write, refuse_unwritable, remove_partial_files, write_json
 from tokenloc.boxes.frame import Frame
 from tokenloc.data.base import ImageDataset, Sample
 from tokenloc.data.loading import in_order
@@ -31,7 +31,7 @@ _BLOCK = 512  # bytes of a tar's header, for the names that are written here
 
 @dataclass(frozen=True)
 class Stored:
-    """A photograph as it goes into a shard: its file's suffix and content, and boxes [G, 4] of its pixels."""
+    """An image as it goes into a shard: its file's suffix and content, and boxes [G, 4] of its pixels."""
 
     suffix: str
     content: bytes
@@ -39,10 +39,10 @@ class Stored:
 
 
 class Storing(Dataset["Stored | ValueError"]):
-    """Photographs on their way into shards; an error is given, not raised, so that it comes as it is from a worker.
+    """TrainingData on their way into shards; an error is given, not raised, so that it comes as it is from a worker.
 
     Args:
-        dataset: the photographs.
+        dataset: the images.
         resize: pixels of the shorter side; None leaves the files as they are. None is made larger.
     """
 
@@ -60,23 +60,23 @@ class Storing(Dataset["Stored | ValueError"]):
         return Stored(*file, sample.boxes)
 
     def _smaller(self, index: int, sample: Sample, side: int) -> Stored | None:
-        """Return a photograph resized; None where it is small enough, or broken: then it stays as it is."""
+        """Return an image resized; None where it is small enough, or broken: then it stays as it is."""
         try:
-            picture = self.dataset.image(index)
+            image = self.dataset.image(index)
         except ValueError:  # whoever trains with it is told, and is so without shards
             return None
-        factor = side / min(picture.size)
+        factor = side / min(image.size)
         if factor >= 1:
             return None
-        width, height = (max(1, round(factor * length)) for length in picture.size)
-        small = picture.resize((width, height), Image.Resampling.BILINEAR)
-        boxes = Frame.resized(picture.size, small.size).to_network(sample.boxes)
+        width, height = (max(1, round(factor * length)) for length in image.size)
+        small = image.resize((width, height), Image.Resampling.BILINEAR)
+        boxes = Frame.resized(image.size, small.size).to_input(sample.boxes)
         return Stored("jpg", _encoded(small, "JPEG", quality=QUALITY, subsampling=0), boxes)
 
 
-def _encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
+def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     content = io.BytesIO()
-    picture.save(content, kind, **options)
+    image.save(content, kind, **options)
     return content.getvalue()
 
 
@@ -91,7 +91,7 @@ def write_shards(
 ) -> int:
     """Write a split as shards of about ``shard_bytes``; what was begun from the same source is gone on with.
 
-    A shard has, for each photograph, KEY.jpg (or its own suffix), KEY.cls (the number of its class) and KEY.json (id,
+    A shard has, for each image, KEY.jpg (or its own suffix), KEY.cls (the number of its class) and KEY.json (id,
     class, boxes), KEY being its number. Beside it lies its index. Each file is written whole or not at all, and
     shards.json says at last that all are there.
 
@@ -105,7 +105,7 @@ def write_shards(
         progress: yields what it is given, with a label and the number.
 
     Returns:
-        how many photographs had been there before.
+        how many images had been there before.
 
     Raises:
         FileExistsError: where the folder holds finished shards.
@@ -138,13 +138,13 @@ def _begin(folder: Path, told: Description) -> None:
     begun = Description.read(folder)
     if begun.shards is not None:
         raise FileExistsError(f"{folder} holds shards already; give another --out, or remove it")
-    before, now = ({**one.source, "classes": one.classes, "photographs": one.photographs} for one in (begun, told))
+    before, now = ({**one.source, "classes": one.classes, "images": one.images} for one in (begun, told))
     differing = [name for name in now if before.get(name) != now[name]]
     if differing:
         raise ValueError(
             f"{folder} was begun with other {', '.join(differing)}; go on with what it began with, or remove it"
         )
-    sweep(folder)
+    remove_partial_files(folder)
 
 
 def _whole_shards(folder: Path) -> list[ShardIndex]:
@@ -163,7 +163,7 @@ def _write_shard(
 ) -> int:
     """Write a shard of the next ``items``, which begin with the sample ``first``; return how many it took."""
     shard = _Shard()
-    with kept_whole(path, NO_ROOM) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    with durable_write(path, NO_ROOM) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for number in range(first, len(dataset)):
             item = next(items)
             if isinstance(item, ValueError):
@@ -184,7 +184,7 @@ class _Shard:
     boxes: list[NDArray[np.float64]] = field(default_factory=list)
 
     def add(self, tar: tarfile.TarFile, number: int, dataset: ImageDataset, item: Stored) -> None:
-        """Write a photograph into the tar, and note where it lies."""
+        """Write an image into the tar, and note where it lies."""
         sample, key = dataset.samples[number], f"{number:09d}"
         name = dataset.classes[sample.label]
         known = {"id": sample.id, "class": name, "label": sample.label, "boxes": item.boxes.tolist()}
@@ -201,7 +201,7 @@ class _Shard:
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
-    """Add a file without owner and time, so that shards of the same photographs are the same; return its offset."""
+    """Add a file without owner and time, so that shards of the same images are the same; return its offset."""
     member = tarfile.TarInfo(name)
     member.size = len(content)
     offset = tar.offset + _BLOCK

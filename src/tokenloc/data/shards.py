@@ -1,4 +1,4 @@
-"""Photographs in tar shards, WebDataset's form, read by random access: a few large files in place of a million."""
+"""TrainingData in tar shards, WebDataset's form, read by random access: a few large files in place of a million."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ShardTable(SampleColumns):
     Args:
         ids: the samples' ids, [N].
         labels: class indices, [N].
-        place: (number of the shard, offset, size) of each picture's file, [N, 3].
+        place: (number of the shard, offset, size) of each image's file, [N, 3].
         box_ends: where the boxes of each sample end among ``boxes``, [N].
         boxes: [G, 4] float64 xyxy, original pixels.
     """
@@ -85,12 +85,12 @@ class ShardTable(SampleColumns):
 
 @DATASETS.register("shards")
 class ShardsDataset(ColumnDataset):
-    """Pictures in tar files, found by an index of offsets and read one by one; nothing is ever extracted.
+    """Images in tar files, found by an index of offsets and read one by one; nothing is ever extracted.
 
     A folder of `tokenloc shards` has the ids, classes, boxes and order of the dataset that it was written from, so
-    that a training is the same, bit by bit (unless the pictures were resized). Masks are not in it.
+    that a training is the same, bit by bit (unless the images were resized). Masks are not in it.
 
-    WebDataset tars of any origin are read as well: samples of one picture (KEY.jpg or another suffix) and the number
+    WebDataset tars of any origin are read as well: samples of one image (KEY.jpg or another suffix) and the number
     of its class (KEY.cls), without boxes. Their headers are scanned each time. Classes are called by the lines of a
     file classes.txt in the folder, or by their numbers.
 
@@ -127,7 +127,7 @@ class ShardsDataset(ColumnDataset):
         return len(self.samples.boxes) > 0
 
     def image(self, index: int, min_size: Size | None = None) -> Image.Image:
-        """See ``ImageDataset.image``; messages name the shard and the picture."""
+        """See ``ImageDataset.image``; messages name the shard and the image."""
         name = f"{self._shard(index)}: {self.samples.ids[index]}"
         return read_image(self._content(index), min_size=min_size, name=name)
 
@@ -138,7 +138,7 @@ class ShardsDataset(ColumnDataset):
         return next(of_content, self.samples.ids[index].rpartition(".")[2].lower()), content
 
     def fingerprint(self, index: int) -> str:
-        """See ``ImageDataset.fingerprint``: that of the shard, and the picture's place in it."""
+        """See ``ImageDataset.fingerprint``: that of the shard, and the image's place in it."""
         return f"{file_fingerprint(self._shard(index))} {self.samples.place[index].tolist()}"
 
     def _shard(self, index: int) -> Path:
@@ -155,13 +155,13 @@ class Description:
 
     Attributes:
         classes: class names, in the order of their labels.
-        photographs: how many there are in all shards.
+        images: how many there are in all shards.
         source: what the shards were made of, and how, as plain values.
         shards: how many there are; None until all are written.
     """
 
     classes: tuple[str, ...]
-    photographs: int
+    images: int
     source: dict[str, Any]
     shards: int | None = None
 
@@ -175,8 +175,8 @@ class Description:
                 raise ValueError(f"another format than {FORMAT}")
             classes = tuple(str(name) for name in content.pop("classes"))
             found = cls(classes, **content)
-            if not (isinstance(found.photographs, int) and isinstance(found.source, dict)):
-                raise ValueError("photographs must be a number and source a mapping")
+            if not (isinstance(found.images, int) and isinstance(found.source, dict)):
+                raise ValueError("images must be a number and source a mapping")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is damaged ({error}); copy it again, or write the shards anew") from error
         return found
@@ -206,8 +206,8 @@ def _written(folder: Path, split: str) -> tuple[list[Path], list[ShardIndex], tu
     tars = [place / shard_name(number) for number in range(told.shards)]
     indices = [ShardIndex.load(tar.with_suffix(".npz"), tar) for tar in tars]
     found = sum(map(len, indices))
-    if found != told.photographs:
-        raise ValueError(f"{place}: its shards hold {found} photographs, {DESCRIPTION} says {told.photographs}")
+    if found != told.images:
+        raise ValueError(f"{place}: its shards hold {found} images, {DESCRIPTION} says {told.images}")
     for tar, index in zip(tars, indices, strict=True):
         _refuse_labels(tar, index, len(told.classes), place / DESCRIPTION)
     return tars, indices, told.classes

@@ -1,6 +1,6 @@
-"""Lists in text files: the tables of official datasets, and the split files of the referee.
+"""Lists in text files: the tables of official datasets, and the split files of the `wsol-eval` evaluator.
 
-The referee is Choe et al., "Evaluating Weakly Supervised Object Localization Methods Right" (2020), whose metadata
+The `wsol-eval` evaluator is Choe et al., "Evaluating Weakly Supervised Object Localization Methods Right" (2020), whose metadata
 folders hold for every split `image_ids.txt`, `class_labels.txt`, `localization.txt` and `image_sizes.txt`.
 """
 
@@ -22,14 +22,14 @@ REFEREE = "the metadata folders of github.com/clovaai/wsolevaluation"
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """What a folder of the referee's split files says; every mapping is by image id.
+    """What a folder of the `wsol-eval` evaluator's split files says; every mapping is by image id.
 
     Args:
         folder: where the files lie.
         image_ids: the split, in the file's order: paths relative to the dataset.
         labels: class indices.
         boxes: [G, 4] float64 xyxy, original pixels, as they are in the file; empty where boxes are unknown. The
-            referee made CUB's from x, y, x + w, y + h, and clipped them to width - 1 and height - 1.
+            wsol_eval made CUB's from x, y, x + w, y + h, and clipped them to width - 1 and height - 1.
         sizes: (width, height) in pixels; empty without `image_sizes.txt`.
         masks: files of the object's masks and last that of the ignored region ("" for none); empty without masks.
     """
@@ -67,16 +67,16 @@ def classes_by_label(class_of: Mapping[str, str], labels: Mapping[str, int], pat
     """Return class names in the order of their labels.
 
     Args:
-        class_of: class name by picture id.
-        labels: label by picture id, at least of the pictures of ``class_of``.
+        class_of: class name by image id.
+        labels: label by image id, at least of the images of ``class_of``.
         path: the file of the labels, for messages.
 
     Raises:
         ValueError: where two classes have one label.
     """
     names: dict[int, str] = {}
-    for picture, name in class_of.items():
-        label = labels[picture]
+    for image, name in class_of.items():
+        label = labels[image]
         if names.setdefault(label, name) != name:
             raise ValueError(f"{path}: label {label} is both {names[label]} and {name}; download it again")
     return [names[label] for label in sorted(names)]
@@ -133,7 +133,7 @@ def _mask_files(path: Path, wanted: set[str]) -> dict[str, tuple[str, ...]]:
 
 
 def image_id(text: str) -> str:
-    """Return a picture's path as ids have it: relative, with forward slashes.
+    """Return an image's path as ids have it: relative, with forward slashes.
 
     >>> image_id(".\\\\cat\\\\1.jpg")
     'cat/1.jpg'
@@ -145,7 +145,7 @@ def require_unique(names: Sequence[str], path: Path) -> None:
     """Raise ValueError where ``names``, which ``path`` lists, hold one twice; it counts and names them."""
     if len(set(names)) < len(names):
         twice = [name for name, count in Counter(names).items() if count > 1]
-        raise ValueError(f"{path} lists pictures more than once ({len(twice)}): {named(twice)}; keep one line of each")
+        raise ValueError(f"{path} lists images more than once ({len(twice)}): {named(twice)}; keep one line of each")
 
 
 def rows(
@@ -216,4 +216,4 @@ def require_lines(names: Sequence[str], table: Collection[str], path: Path) -> N
     """Raise ValueError where ``table``, the first cells of the lines of ``path``, lacks some of ``names``."""
     lacking = [name for name in names if name not in table]
     if lacking:
-        raise ValueError(f"{path} has no line for {len(lacking)} listed pictures: {named(lacking)}; download it again")
+        raise ValueError(f"{path} has no line for {len(lacking)} listed images: {named(lacking)}; download it again")

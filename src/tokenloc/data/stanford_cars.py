@@ -13,7 +13,7 @@ from tokenloc.data.listed import ListedDataset, Listing, own_folder
 from tokenloc.data.matlab import fields, read_mat
 from tokenloc.data.registry import DATASETS
 
-SOURCE = "Stanford Cars (pictures, devkit and cars_test_annos_withlabels.mat) by Krause et al., ai.stanford.edu"
+SOURCE = "Stanford Cars (images, devkit and cars_test_annos_withlabels.mat) by Krause et al., ai.stanford.edu"
 """Where a person gets the dataset."""
 
 _CORNERS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
@@ -21,7 +21,7 @@ _CORNERS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 
 @DATASETS.register("stanford_cars")
 class StanfordCarsDataset(ListedDataset):
-    """Stanford Cars: 8,144 training and 8,041 test photographs of 196 makes of cars, a box each.
+    """Stanford Cars: 8,144 training and 8,041 test images of 196 makes of cars, a box each.
 
     Layouts: `cars_train/`, `cars_test/` and `devkit/` with cars_meta.mat and cars_train_annos.mat, and beside them or
     in the devkit cars_test_annos_withlabels.mat; or `car_ims/` and `cars_annos.mat`. The annotations are MATLAB's:
@@ -31,10 +31,10 @@ class StanfordCarsDataset(ListedDataset):
         root: the folder with these, or the one above it.
         split: "train" or "test".
         classes: names as in cars_meta.mat ("AM General Hummer SUV 2000"); labels follow the selection, in its order.
-        missing: "error", or "skip" pictures that are listed but absent; see ``ListedDataset``.
+        missing: "error", or "skip" images that are listed but absent; see ``ListedDataset``.
 
     Raises:
-        FileNotFoundError: where lists or pictures are missing.
+        FileNotFoundError: where lists or images are missing.
         ValueError: where lists are damaged or contradict one another, or an argument has a value unknown.
     """
 
@@ -72,10 +72,10 @@ def _from_devkit(folder: Path, split: str) -> Listing:
     (names,) = read_mat(meta, ["class_names"])
     (table,) = read_mat(annotations, ["annotations"])
     files, *columns = fields(table, ("fname", "class", *_CORNERS), annotations)
-    pictures = f"cars_{split}"
+    images = f"cars_{split}"
     # Some archives unpack into a folder of their own name.
-    folders = (folder, folder / pictures)
-    return _listing([f"{pictures}/{file}" for file in files], columns, names.tolist(), folders, annotations)
+    folders = (folder, folder / images)
+    return _listing([f"{images}/{file}" for file in files], columns, names.tolist(), folders, annotations)
 
 
 def _from_one_file(path: Path, split: str) -> Listing:
@@ -90,7 +90,7 @@ def _from_one_file(path: Path, split: str) -> Listing:
 def _listing(
     ids: Sequence[str], columns: Sequence[Sequence[Any]], names: Sequence[str], folders: tuple[Path, ...], path: Path
 ) -> Listing:
-    """Return the listing of pictures with ``columns`` class (from 1) and the four corners."""
+    """Return the listing of images with ``columns`` class (from 1) and the four corners."""
     lists.require_unique(ids, path)
     labels, *corners = columns
     strays = [f"{name} with {label}" for name, label in zip(ids, labels, strict=True) if not 1 <= label <= len(names)]

@@ -18,7 +18,7 @@ SOURCE = "Stanford Dogs (images.tar, annotation.tar and lists.tar) from vision.s
 
 @DATASETS.register("stanford_dogs")
 class StanfordDogsDataset(ListedDataset):
-    """Stanford Dogs: 12,000 training and 8,580 test photographs of 120 breeds, one or more boxes each.
+    """Stanford Dogs: 12,000 training and 8,580 test images of 120 breeds, one or more boxes each.
 
     Layout: `Images/WNID-Breed/*.jpg`, `Annotation/WNID-Breed/*` (XML without a suffix), and train_list.mat and
     test_list.mat beside them or in `lists/`. The annotations are ImageNet's and count pixels from 0: their corners are
@@ -28,10 +28,10 @@ class StanfordDogsDataset(ListedDataset):
         root: the folder with these, or the one above it.
         split: "train" or "test".
         classes: names of class folders ("n02085620-Chihuahua"); labels follow the selection, in the lists' order.
-        missing: "error", or "skip" pictures that are listed but absent; see ``ListedDataset``.
+        missing: "error", or "skip" images that are listed but absent; see ``ListedDataset``.
 
     Raises:
-        FileNotFoundError: where lists, pictures or annotations are missing.
+        FileNotFoundError: where lists, images or annotations are missing.
         ValueError: where lists are damaged or contradict one another, or an argument has a value unknown.
     """
 
@@ -55,7 +55,7 @@ class StanfordDogsDataset(ListedDataset):
             path = folder / "lists" / path.name
         lists.require([folder / "Images", folder / "Annotation", path], SOURCE)
         super().__init__(split, _listing(path, folder, classes), classes, missing)
-        bare = [picture for picture in self.ids if picture not in self.samples.boxes]
+        bare = [image for image in self.ids if image not in self.samples.boxes]
         if bare:
             raise FileNotFoundError(
                 f"{len(bare)} of the {len(self)} annotation files of {self.name} {split} are not in "

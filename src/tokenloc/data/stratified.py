@@ -17,7 +17,7 @@ def stratified_indices(
     """Deal samples into parts, class by class.
 
     A class's samples are taken in the order of a hash of seed and id. So a split is the same on every machine, one
-    class more or less changes nothing for the others, and one picture more moves hardly any other. A part takes the
+    class more or less changes nothing for the others, and one image more moves hardly any other. A part takes the
     nearest whole number of each class, and at least one.
 
     Args:
@@ -45,8 +45,8 @@ def stratified_indices(
     scarce = [f"{name} with {len(members[name])}" for name in members if sum(sizes[name]) >= len(members[name])]
     if scarce:
         raise ValueError(
-            f"too few pictures to have every class in all {len(fractions) + 1} parts: {named(sorted(scarce))}; add "
-            f"pictures, or choose other fractions than {list(fractions)}"
+            f"too few images to have every class in all {len(fractions) + 1} parts: {named(sorted(scarce))}; add "
+            f"images, or choose other fractions than {list(fractions)}"
         )
     dealt = [np.split(np.array(members[name], np.int64), np.cumsum(sizes[name])) for name in members]
     return [np.sort(np.concatenate(part)) for part in zip(*dealt, strict=True)]
@@ -56,7 +56,7 @@ def stratified_split(dataset: ImageDataset, fraction: float, seed: int = 0) -> t
     """Split a dataset in two, disjoint and with every class in both: (the rest, the held-out ``fraction``).
 
     Raises:
-        ValueError: for a fraction not between 0 and 1, or a class with too few pictures; see ``stratified_indices``.
+        ValueError: for a fraction not between 0 and 1, or a class with too few images; see ``stratified_indices``.
     """
     ids = [sample.id for sample in dataset]
     names = [dataset.classes[sample.label] for sample in dataset]
@@ -85,7 +85,7 @@ def few_shot(dataset: ImageDataset, per_class: int, draw: int = 0) -> Subset:
     scarce = [f"{dataset.classes[label]} with {len(all_)}" for label, all_ in members.items() if len(all_) < per_class]
     if scarce:
         raise ValueError(
-            f"data.per_class asks for {per_class} pictures of each class; {dataset.name} {dataset.split} has fewer of "
+            f"data.per_class asks for {per_class} images of each class; {dataset.name} {dataset.split} has fewer of "
             f"these: {named(scarce)}. Ask for less, or choose the other classes with data.classes"
         )
     ids = [sample.id for sample in dataset]

@@ -1,4 +1,4 @@
-"""From a picture to the network's input: resized, cropped, normalised; for evaluation with its frame."""
+"""From an image to the network's input: resized, cropped, normalised; for evaluation with its frame."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _INTERPOLATIONS = {
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a network wants its pictures; it goes into checkpoints and exports as plain JSON.
+    """How a network wants its images; it goes into checkpoints and exports as plain JSON.
 
     Args:
         size: (width, height) of the network's input, in pixels.
-        resize: (width, height) to which a picture is resized, whatever its own proportions, before the crop; at
+        resize: (width, height) to which an image is resized, whatever its own proportions, before the crop; at
             least ``size``.
         mean: of each channel, R, G, B in 0 to 1.
         std: of each channel, above 0.
@@ -97,7 +97,7 @@ def train_transform(preprocessing: Preprocessing) -> TrainTransform:
     """
     width, height = preprocessing.size
     steps = [resize_whole(preprocessing), v2.RandomCrop((height, width)), v2.RandomHorizontalFlip()]
-    return cast(TrainTransform, v2.Compose([*steps, *_to_network(preprocessing)]))
+    return cast(TrainTransform, v2.Compose([*steps, *_to_input(preprocessing)]))
 
 
 def resize_whole(preprocessing: Preprocessing) -> v2.Transform:
@@ -112,11 +112,11 @@ def evaluation_transform(
 
     Args:
         preprocessing: what the network wants.
-        frame_kind: "crop" resizes the whole picture to ``preprocessing.resize`` and cuts the centre, as SAT does;
-            "resize" takes the whole picture straight to ``preprocessing.size``, as the referee and TS-CAM do.
+        frame_kind: "crop" resizes the whole image to ``preprocessing.resize`` and cuts the centre, as SAT does;
+            "resize" takes the whole image straight to ``preprocessing.size``, as the `wsol-eval` evaluator and TS-CAM do.
         side: pixels of the image's shorter side; None for that of ``preprocessing.size``. The frame is not concerned:
-            its network pixels are those of ``preprocessing.size``, so that results of all sides compare.
-        margin: give the whole picture at ``preprocessing.resize`` (in proportion to ``side``), of which the centre is
+            its input pixels are those of ``preprocessing.size``, so that results of all sides compare.
+        margin: give the whole image at ``preprocessing.resize`` (in proportion to ``side``), of which the centre is
             what the frame shows ("crop"), or which is all that the frame shows ("resize"): for ten crops.
 
     Raises:
@@ -139,10 +139,10 @@ class FramedPreprocessing:
         steps = [_resize(shown, shown.resize if cropped or margin else shown.size)]
         if cropped and not margin:
             steps.append(v2.CenterCrop((height, width)))
-        self._steps = v2.Compose([*steps, *_to_network(shown)])
+        self._steps = v2.Compose([*steps, *_to_input(shown)])
 
     def __call__(self, image: Image.Image) -> tuple[torch.Tensor, Frame]:
-        """Return ([3, H, W] float32 normalised, the frame between the picture's pixels and the network's)."""
+        """Return ([3, H, W] float32 normalised, the frame between the image's pixels and the network's)."""
         size = self.preprocessing.size
         if self.cropped:
             frame = Frame.center_cropped(image.size, self.preprocessing.resize, size)
@@ -156,7 +156,7 @@ def _resize(preprocessing: Preprocessing, size: Size) -> v2.Transform:
     return v2.Resize((size[1], size[0]), mode, antialias=True)
 
 
-def _to_network(preprocessing: Preprocessing) -> list[v2.Transform]:
+def _to_input(preprocessing: Preprocessing) -> list[v2.Transform]:
     normalise = v2.Normalize(list(preprocessing.mean), list(preprocessing.std), inplace=True)
     # Channel by channel, and without copies, the same arithmetic takes half the time.
     return [v2.PILToTensor(), v2.Lambda(torch.Tensor.contiguous), v2.ToDtype(torch.float32, scale=True), normalise]

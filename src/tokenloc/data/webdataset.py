@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from tokenloc.data.base import NO_BOXES
-from tokenloc.data.images import PICTURE_SUFFIXES
+from tokenloc.data.images import IMAGE_SUFFIXES
 from tokenloc.data.shard_index import ShardIndex, read_part
 
 LABEL = "cls"
@@ -21,29 +21,29 @@ _LONGEST_NUMBER = 9  # digits
 
 
 def scan(tar: Path) -> ShardIndex:
-    """Return the index of a tar of pictures (KEY.jpg or another picture's suffix) and class indices (KEY.cls).
+    """Return the index of a tar of images (KEY.jpg or another image's suffix) and class indices (KEY.cls).
 
-    Ids are the pictures' names below the tar's own: `00000/KEY.jpg`. Members of other suffixes are left alone.
+    Ids are the images' names below the tar's own: `00000/KEY.jpg`. Members of other suffixes are left alone.
 
     Raises:
         ValueError: for a damaged or compressed tar, for a member that is a link or whose name leads out of the tar, for
-            a picture without a class, and for a tar without pictures.
+            an image without a class, and for a tar without images.
         OSError: where the tar cannot be read.
     """
     ids: list[str] = []
     rows: list[tuple[int, int, int]] = []
     for key, members in _samples(tar):
-        pictures = [suffix for suffix in members if "." + suffix.rpartition(".")[2] in PICTURE_SUFFIXES]
-        if not pictures:
+        images = [suffix for suffix in members if "." + suffix.rpartition(".")[2] in IMAGE_SUFFIXES]
+        if not images:
             continue
-        first = members[pictures[0]]
-        if len(pictures) > 1 or LABEL not in members:
+        first = members[images[0]]
+        if len(images) > 1 or LABEL not in members:
             found = ", ".join(f"{key}.{suffix}" for suffix in members)
-            raise ValueError(f"{tar}: {key} needs one picture and its class, {key}.{LABEL}; there is {found}")
+            raise ValueError(f"{tar}: {key} needs one image and its class, {key}.{LABEL}; there is {found}")
         ids.append(f"{tar.stem}/{first.name}")
         rows.append((_label(tar, members[LABEL]), first.offset_data, first.size))
     if not rows:
-        raise ValueError(f"{tar} holds no picture; expected members KEY.jpg and KEY.{LABEL}")
+        raise ValueError(f"{tar} holds no image; expected members KEY.jpg and KEY.{LABEL}")
     labels, offsets, sizes = np.array(rows, np.int64).T
     return ShardIndex(ids, labels, offsets, sizes, np.zeros(len(ids), np.int64), NO_BOXES, tar.stat().st_size)
 

@@ -1,4 +1,4 @@
-"""Boxes in the formats of annotation tools: one file each, written as pictures come, whole or not at all."""
+"""Boxes in the formats of annotation tools: one file each, written as images come, whole or not at all."""
 
 from tokenloc.export.base import (
     FORMATS,

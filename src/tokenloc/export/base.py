@@ -1,4 +1,4 @@
-"""What the annotation formats share: where to write, how pictures are called, and several formats in one pass."""
+"""What the annotation formats share: where to write, how images are called, and several formats in one pass."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from tokenloc._extras import library
 from tokenloc._names import Registry
 from tokenloc.data.annotations import Annotation, Box
-from tokenloc.inference.localization import Finding, Localization
+from tokenloc.inference.localization import Localization, LocalizationRecord
 
-Result = Localization | Finding | Sequence[Localization | Finding]
-"""What was found in one picture: one class, or several."""
+Result = Localization | LocalizationRecord | Sequence[Localization | LocalizationRecord]
+"""What was found in one image: one class, or several."""
 
-AddPicture = Callable[[str, Sequence[Finding]], None]
-"""Takes a picture's name as the file is to have it, and what was found in it."""
+AddImage = Callable[[str, Sequence[LocalizationRecord]], None]
+"""Takes an image's name as the file is to have it, and what was found in it."""
 
 PIXEL_DIGITS = 4
 SCORE_DIGITS = 6
@@ -37,9 +37,9 @@ class Destination:
     Args:
         folder: is created where it is absent.
         classes: class names, in the order of ``class_index``: those of the checkpoint.
-        root: pictures are named relative to this folder; those that are not in it, and all where it is None, are named
+        root: images are named relative to this folder; those that are not in it, and all where it is None, are named
             as their ``source`` has them.
-        image_url: for Label Studio: what stands before a picture's name; None for its local files.
+        image_url: for Label Studio: what stands before an image's name; None for its local files.
         model_version: for Label Studio: by which name the boxes are shown.
         overwrite: replace annotation files of the formats that are written, rather than refuse.
     """
@@ -57,7 +57,7 @@ class Destination:
         return [valid_text(name) for name in self.classes]
 
     def name_of(self, source: str) -> str:
-        """Return how a picture is called in the files: relative to ``root``, with forward slashes."""
+        """Return how an image is called in the files: relative to ``root``, with forward slashes."""
         if self.root is not None:
             path, root = absolute(source), absolute(self.root)
             if path.is_relative_to(root):
@@ -71,24 +71,24 @@ class Format:
 
     Attributes:
         outputs: what it writes into the folder: files, or folders of its own. The first is what ``read`` wants.
-        writing: given a destination, a context manager that yields ``AddPicture``. It writes as pictures come, and the
+        writing: given a destination, a context manager that yields ``AddImage``. It writes as images come, and the
             outputs appear when the block ends without an error, whole.
-        read: from the path of the first output to what it holds, pictures without boxes included, for round trips and
+        read: from the path of the first output to what it holds, images without boxes included, for round trips and
             for boxes that a person corrected. Raises FileNotFoundError, and ValueError naming what is wrong.
     """
 
     outputs: tuple[str, ...]
-    writing: Callable[[Destination], AbstractContextManager[AddPicture]]
+    writing: Callable[[Destination], AbstractContextManager[AddImage]]
     read: Callable[[Path], list[Annotation]]
     needs: tuple[str, str] | None = None
 
     def write(
         self, localizations: Iterable[Result], classes: Sequence[str], folder: str | Path, **options: Any
     ) -> list[Path]:
-        """Write annotations of any number of pictures; memory stays flat where ``localizations`` are streamed.
+        """Write annotations of any number of images; memory stays flat where ``localizations`` are streamed.
 
         Args:
-            localizations: for each picture its localization, or a sequence of those of several classes.
+            localizations: for each image its localization, or a sequence of those of several classes.
             classes: class names of the checkpoint, in its order.
             folder: to write to; it is created.
             options: further fields of ``Destination``.
@@ -117,7 +117,7 @@ def list_formats(pattern: str | None = None) -> list[str]:
 
 
 def writing(formats: Iterable[str], destination: Destination) -> AbstractContextManager[Callable[[Result], None]]:
-    """Write several formats in one pass: a context manager that yields a function which takes each picture's result.
+    """Write several formats in one pass: a context manager that yields a function which takes each image's result.
 
     The files appear when the block ends without an error; otherwise nothing does.
 
@@ -157,7 +157,7 @@ def _writing(formats: Sequence[Format], destination: Destination) -> Iterator[Ca
         writers = [stack.enter_context(chosen.writing(destination)) for chosen in formats]
 
         def add(result: Result) -> None:
-            several = [result] if isinstance(result, (Localization, Finding)) else result
+            several = [result] if isinstance(result, (Localization, LocalizationRecord)) else result
             found = [one.finding() if isinstance(one, Localization) else one for one in several]
             for localization in found:
                 _check_class(localization, destination.classes)
@@ -174,7 +174,7 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{path} exists already; choose another place, or replace it {what}with --overwrite")
 
 
-def _check_class(localization: Finding, classes: Sequence[str]) -> None:
+def _check_class(localization: LocalizationRecord, classes: Sequence[str]) -> None:
     index = localization.class_index
     named = classes[index] if 0 <= index < len(classes) else None
     if named != localization.label:
@@ -185,7 +185,7 @@ def _check_class(localization: Finding, classes: Sequence[str]) -> None:
 
 
 def absolute(path: str | Path) -> Path:
-    """Return an absolute path without ``..``; links are not followed, since a picture is called as it was found."""
+    """Return an absolute path without ``..``; links are not followed, since an image is called as it was found."""
     return Path(os.path.normpath(Path(path).absolute()))
 
 
@@ -199,7 +199,7 @@ def common_folder(inputs: Sequence[str | Path]) -> Path:
     return Path(os.path.commonpath([path.parent if path.is_file() else path for path in paths]))
 
 
-def boxes_of(localization: Finding) -> list[Box]:
+def boxes_of(localization: LocalizationRecord) -> list[Box]:
     """Return the boxes as rounded python numbers: xyxy, original pixels, half-open."""
     rounded: NDArray[np.float64] = localization.boxes.round(PIXEL_DIGITS)
     return [(x0, y0, x1, y1) for x0, y0, x1, y1 in rounded.tolist()]

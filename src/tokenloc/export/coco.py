@@ -8,18 +8,18 @@ from contextlib import contextmanager
 from tempfile import TemporaryFile
 from typing import IO, Any
 
-from tokenloc._files import written_whole
+from tokenloc._files import atomic_write
 from tokenloc.data.annotations import read_coco
 from tokenloc.export._json_list import JsonList
-from tokenloc.export.base import FORMATS, PIXEL_DIGITS, SCORE_DIGITS, AddPicture, Destination, Format, boxes_of
-from tokenloc.inference.localization import Finding
+from tokenloc.export.base import FORMATS, PIXEL_DIGITS, SCORE_DIGITS, AddImage, Destination, Format, boxes_of
+from tokenloc.inference.localization import LocalizationRecord
 
 
 @contextmanager
-def _writing(destination: Destination) -> Iterator[AddPicture]:
+def _writing(destination: Destination) -> Iterator[AddImage]:
     """Ids of images, annotations and categories count from 1; category id = class index + 1."""
     with (
-        written_whole(destination.folder / "coco.json") as temporary,
+        atomic_write(destination.folder / "coco.json") as temporary,
         temporary.open("w", encoding="utf-8", newline="\n") as file,
         # Images and annotations come in turns, but lie in two arrays: the second waits here, not in memory.
         TemporaryFile("w+", encoding="utf-8", newline="\n") as waiting,
@@ -29,7 +29,7 @@ def _writing(destination: Destination) -> Iterator[AddPicture]:
         _add_categories(file, destination)
         file.write('],\n"images": [')
 
-        def add(name: str, found: Sequence[Finding]) -> None:
+        def add(name: str, found: Sequence[LocalizationRecord]) -> None:
             width, height = found[0].size
             images.add({"id": images.count + 1, "file_name": name, "width": width, "height": height})
             for localization in found:
@@ -49,7 +49,7 @@ def _add_categories(file: IO[str], destination: Destination) -> None:
         categories.add({"id": index + 1, "name": label, "supercategory": ""})
 
 
-def _entries(localization: Finding) -> Iterator[dict[str, Any]]:
+def _entries(localization: LocalizationRecord) -> Iterator[dict[str, Any]]:
     for x0, y0, x1, y1 in boxes_of(localization):
         width, height = round(x1 - x0, PIXEL_DIGITS), round(y1 - y0, PIXEL_DIGITS)
         yield {

@@ -8,45 +8,45 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tokenloc._files import written_whole
+from tokenloc._files import atomic_write
 from tokenloc.data.annotations import Annotation
 from tokenloc.export._rows import COLUMNS, READ, annotations_of, rows_of
-from tokenloc.export.base import FORMATS, AddPicture, Destination, Format
-from tokenloc.inference.localization import Finding
+from tokenloc.export.base import FORMATS, AddImage, Destination, Format
+from tokenloc.inference.localization import LocalizationRecord
 
 TEXTS = ("file", "label")
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 
 
 @contextmanager
-def _writing(destination: Destination) -> Iterator[AddPicture]:
-    labels = [defused(label) for label in destination.labels]
+def _writing(destination: Destination) -> Iterator[AddImage]:
+    labels = [escaped_formula(label) for label in destination.labels]
     with (
-        written_whole(destination.folder / "boxes.csv") as temporary,
+        atomic_write(destination.folder / "boxes.csv") as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
     ):
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
 
-        def add(name: str, found: Sequence[Finding]) -> None:
-            writer.writerows(rows_of(defused(name), found, labels))
+        def add(name: str, found: Sequence[LocalizationRecord]) -> None:
+            writer.writerows(rows_of(escaped_formula(name), found, labels))
 
         yield add
 
 
-def defused(text: str) -> str:
+def escaped_formula(text: str) -> str:
     """Return ``text`` so that no spreadsheet runs it: what begins like a formula gets an apostrophe before it.
 
     Text that begins with apostrophes and then like a formula gets one more, so that ``restored`` can tell them.
 
-    >>> defused("=1+1"), restored(defused("=1+1")), defused("bird"), defused("'=1")
+    >>> escaped_formula("=1+1"), restored(escaped_formula("=1+1")), escaped_formula("bird"), escaped_formula("'=1")
     ("'=1+1", '=1+1', 'bird', "''=1")
     """
     return f"'{text}" if _FORMULA.match(text) else text
 
 
 def restored(text: str) -> str:
-    """Return what ``defused`` was given."""
+    """Return what ``escaped_formula`` was given."""
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 

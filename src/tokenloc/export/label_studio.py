@@ -1,8 +1,8 @@
 """Label Studio: tasks with predictions as JSON, and the labelling configuration that fits them.
 
-Boxes are x, y, width, height in percent of the picture, https://labelstud.io/guide/predictions. They stand there as
+Boxes are x, y, width, height in percent of the image, https://labelstud.io/guide/predictions. They stand there as
 predictions, which a person accepts or corrects; ``read`` takes the person's annotations where there are some. The score
-of a region is its class's probability; that of a prediction, by which tasks can be sorted, is its first box's trust.
+of a region is its class's probability; that of a prediction, by which tasks can be sorted, is its first box's confidence.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
-from tokenloc._files import write_text, written_whole
+from tokenloc._files import atomic_write, write_text
 from tokenloc.data.annotations import Annotation
 from tokenloc.data.label_studio import LOCAL_FILES, read_label_studio
 from tokenloc.export._json_list import JsonList
-from tokenloc.export.base import FORMATS, SCORE_DIGITS, AddPicture, Destination, Format, absolute, boxes_of
-from tokenloc.inference.localization import Finding
+from tokenloc.export.base import FORMATS, SCORE_DIGITS, AddImage, Destination, Format, absolute, boxes_of
+from tokenloc.inference.localization import LocalizationRecord
 
 TASKS = "label-studio.json"
 CONFIGURATION = "label-studio.xml"
@@ -27,19 +27,19 @@ PERCENT_DIGITS = 6
 
 
 @contextmanager
-def _writing(destination: Destination) -> Iterator[AddPicture]:
-    """Write one task a picture, and the configuration that a project needs to show them."""
+def _writing(destination: Destination) -> Iterator[AddImage]:
+    """Write one task an image, and the configuration that a project needs to show them."""
     labels = destination.labels
-    with written_whole(destination.folder / TASKS) as temporary:
+    with atomic_write(destination.folder / TASKS) as temporary:
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
             file.write("[")
             tasks = JsonList(file)
 
-            def add(name: str, found: Sequence[Finding]) -> None:
+            def add(name: str, found: Sequence[LocalizationRecord]) -> None:
                 regions = [region for localization in found for region in _regions(localization, labels)]
                 prediction = {
                     "model_version": destination.model_version,
-                    "score": round(found[0].first_trust, SCORE_DIGITS),
+                    "score": round(found[0].first_confidence, SCORE_DIGITS),
                     "result": [{"id": f"box-{index + 1}", **region} for index, region in enumerate(regions)],
                 }
                 tasks.add({"data": {"image": image_url(name, destination)}, "predictions": [prediction]})
@@ -49,7 +49,7 @@ def _writing(destination: Destination) -> Iterator[AddPicture]:
         write_text(destination.folder / CONFIGURATION, configuration(labels))
 
 
-def _regions(localization: Finding, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _regions(localization: LocalizationRecord, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
     width, height = localization.size
     for x0, y0, x1, y1 in boxes_of(localization):
         shares = {"x": x0 / width, "y": y0 / height, "width": (x1 - x0) / width, "height": (y1 - y0) / height}
@@ -70,11 +70,11 @@ def _regions(localization: Finding, labels: Sequence[str]) -> Iterator[dict[str,
 
 
 def image_url(name: str, destination: Destination) -> str:
-    """Return by which address Label Studio finds a picture.
+    """Return by which address Label Studio finds an image.
 
     By default that is its local files: the path below its document root, which is taken to be the folder above
     ``destination.root``, since Label Studio wants a folder below that root as a storage. A given ``image_url`` stands
-    before the picture's name, which is percent-encoded where ``image_url`` is of HTTP or holds a query.
+    before the image's name, which is percent-encoded where ``image_url`` is of HTTP or holds a query.
 
     >>> image_url("a b.jpg", Destination(Path("out"), (), root=Path("/my/photos")))
     '/data/local-files/?d=photos/a%20b.jpg'

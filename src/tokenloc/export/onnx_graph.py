@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from tokenloc import __version__
 from tokenloc._extras import library
-from tokenloc._files import written_whole
+from tokenloc._files import atomic_write
 from tokenloc._names import one_of
 from tokenloc.data.transforms import Preprocessing
 from tokenloc.export.base import refuse_existing
 from tokenloc.inference.localizer import usual_threshold
 from tokenloc.methods import Method
-from tokenloc.training.checkpoint import Card
+from tokenloc.models.checkpoint import ModelMetadata
 
 Maps = Literal["top", "all"]
 
@@ -37,7 +37,7 @@ class Graph(nn.Module):
     Args:
         model: in evaluation mode.
         preprocessing: whose mean and standard deviation are used.
-        maps: ``top`` gives the map of each picture's most probable class, ``all`` those of all C classes.
+        maps: ``top`` gives the map of each image's most probable class, ``all`` those of all C classes.
     """
 
     mean: Tensor
@@ -60,17 +60,19 @@ class Graph(nn.Module):
         return logits, maps_of(classes)
 
 
-def export_onnx(model: Method, card: Card, path: str | Path, maps: Maps = "top", overwrite: bool = False) -> float:
+def export_onnx(
+    model: Method, metadata: ModelMetadata, path: str | Path, maps: Maps = "top", overwrite: bool = False
+) -> float:
     """Write a model as an ONNX file and compare it with torch.
 
-    Input ``pixels`` [batch, height, width, 3] uint8: upright RGB pictures, resized whole to the network's input, any
+    Input ``pixels`` [batch, height, width, 3] uint8: upright RGB images, resized whole to the network's input, any
     number of them. Outputs ``logits`` [batch, C] float32 and ``maps`` [batch, K, h, w] float32 on the patch grid, as
     ``Method.localize`` gives them. The metadata, JSON under ``tokenloc``, names classes, input size, interpolation and
     threshold, so that the file says all that is needed to use it.
 
     Args:
         model: in evaluation mode, on the CPU.
-        card: of its checkpoint.
+        metadata: of its checkpoint.
         path: the file to write.
         maps: ``top`` for the most probable class (K = 1), ``all`` for every class (K = C).
         overwrite: replace a file that exists.
@@ -85,34 +87,34 @@ def export_onnx(model: Method, card: Card, path: str | Path, maps: Maps = "top",
     """
     if not model.is_graph:
         raise ValueError(
-            f"{card.model.method} cannot be exported to ONNX: its maps come from an eigenvalue solver, which ONNX "
+            f"{metadata.model.method} cannot be exported to ONNX: its maps come from an eigenvalue solver, which ONNX "
             "does not have; use tokenloc.Localizer, or train a method such as tscam or sat"
         )
     refuse_existing(Path(path), overwrite)
-    graph = Graph(model, card.preprocessing, maps).eval()
-    with written_whole(path) as temporary:
-        program = _exported(graph, card.preprocessing)
-        program.model.metadata_props[METADATA] = json.dumps(metadata(model, card, maps))
+    graph = Graph(model, metadata.preprocessing, maps).eval()
+    with atomic_write(path) as temporary:
+        program = _exported(graph, metadata.preprocessing)
+        program.model.metadata_props[METADATA] = json.dumps(graph_metadata(model, metadata, maps))
         program.save(temporary, external_data=False)
-        difference = largest_difference(temporary, graph, card.preprocessing)
+        difference = largest_difference(temporary, graph, metadata.preprocessing)
         if not difference <= LARGEST_DIFFERENCE:
             raise ValueError(
-                f"the ONNX file of {card.model.method} would differ from torch by {difference:.1e} of the largest "
+                f"the ONNX file of {metadata.model.method} would differ from torch by {difference:.1e} of the largest "
                 f"value, more than {LARGEST_DIFFERENCE:g}; try another version of onnxruntime or torch"
             )
     return difference
 
 
-def metadata(model: Method, card: Card, maps: Maps) -> dict[str, Any]:
+def graph_metadata(model: Method, metadata: ModelMetadata, maps: Maps) -> dict[str, Any]:
     """Return what the file says of itself; sizes are (width, height) in pixels, the threshold is on maps in [0, 1]."""
     return {
         "version": __version__,
-        "method": card.model.method,
-        "backbone": card.model.backbone,
-        "classes": list(card.classes),
-        "size": list(card.preprocessing.size),
-        "interpolation": card.preprocessing.interpolation,
-        "threshold": usual_threshold(model, card),
+        "method": metadata.model.method,
+        "backbone": metadata.model.backbone,
+        "classes": list(metadata.classes),
+        "size": list(metadata.preprocessing.size),
+        "interpolation": metadata.preprocessing.interpolation,
+        "threshold": usual_threshold(model, metadata),
         "maps": maps,
     }
 
@@ -129,7 +131,7 @@ def _exported(graph: Graph, preprocessing: Preprocessing) -> Any:
 
 
 def largest_difference(path: Path, graph: Graph, preprocessing: Preprocessing) -> float:
-    """Return how much ONNX and torch differ at most on 1 and 3 pictures of noise, as a share of the largest value.
+    """Return how much ONNX and torch differ at most on 1 and 3 images of noise, as a share of the largest value.
 
     Maps are compared where both find the same class the most probable: a tie says nothing of them.
     """

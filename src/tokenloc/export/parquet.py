@@ -8,28 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from tokenloc._extras import library
-from tokenloc._files import written_whole
+from tokenloc._files import atomic_write
 from tokenloc.data.annotations import Annotation
 from tokenloc.export._rows import COLUMNS, CORNERS, READ, annotations_of, rows_of
-from tokenloc.export.base import FORMATS, AddPicture, Destination, Format
-from tokenloc.inference.localization import Finding
+from tokenloc.export.base import FORMATS, AddImage, Destination, Format
+from tokenloc.inference.localization import LocalizationRecord
 
 ROWS_AT_A_TIME = 4096
 """Rows that are held in memory, and then written as one row group."""
 
 
 @contextmanager
-def _writing(destination: Destination) -> Iterator[AddPicture]:
-    """Trust and corners are null in the row of a picture without boxes."""
+def _writing(destination: Destination) -> Iterator[AddImage]:
+    """Trust and corners are null in the row of an image without boxes."""
     parquet = library("pyarrow.parquet", "parquet")
     labels, schema = destination.labels, box_schema()
     rows: list[tuple[Any, ...]] = []
     with (
-        written_whole(destination.folder / "boxes.parquet") as temporary,
+        atomic_write(destination.folder / "boxes.parquet") as temporary,
         parquet.ParquetWriter(temporary, schema) as writer,
     ):
 
-        def add(name: str, found: Sequence[Finding]) -> None:
+        def add(name: str, found: Sequence[LocalizationRecord]) -> None:
             rows.extend(rows_of(name, found, labels))
             if len(rows) >= ROWS_AT_A_TIME:
                 writer.write_table(_table(rows, schema))
@@ -49,7 +49,7 @@ def box_schema() -> Any:
         "label": arrow.string(),
         "class_index": arrow.int32(),
         "score": arrow.float64(),
-        "trust": arrow.float64(),
+        "confidence": arrow.float64(),
         **dict.fromkeys(CORNERS, arrow.float64()),
     }
     return arrow.schema([(column, types[column]) for column in COLUMNS])

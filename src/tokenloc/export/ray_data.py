@@ -1,4 +1,4 @@
-"""More pictures than one machine takes: Ray Data reads them and spreads them, the table of boxes comes out.
+"""More images than one machine takes: Ray Data reads them and spreads them, the table of boxes comes out.
 
 Needs the extra ``ray``.
 """
@@ -16,11 +16,11 @@ from tokenloc.data import Unreadable
 from tokenloc.export._rows import COLUMNS, rows_of
 from tokenloc.export.base import Destination, absolute, valid_text
 from tokenloc.export.parquet import box_schema
-from tokenloc.inference import Found, Localizer
+from tokenloc.inference import Localizer, Prediction
+from tokenloc.inference.inputs import ImageInput
 from tokenloc.inference.localizer import BATCH
-from tokenloc.inference.picture import Picture
-from tokenloc.training.checkpoint import read_card
-from tokenloc.training.hub import is_on_hub
+from tokenloc.models.checkpoint import read_metadata
+from tokenloc.models.hub import is_on_hub
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -41,25 +41,25 @@ def localize_dataset(
     gpus: float | None = None,
     **options: Any,
 ) -> Dataset:
-    """Localize the pictures of a Ray dataset; nothing is computed until its rows are asked for, or written.
+    """Localize the images of a Ray dataset; nothing is computed until its rows are asked for, or written.
 
-    Each actor holds one model and sees its pictures a batch at a time, so that memory does not grow with their number.
+    Each actor holds one model and sees its images a batch at a time, so that memory does not grow with their number.
 
     Args:
-        dataset: a row for each picture, with a column ``bytes`` (of the encoded file) or ``path`` (a file that every
+        dataset: a row for each image, with a column ``bytes`` (of the encoded file) or ``path`` (a file that every
             machine of the cluster can read), or both: then ``path`` is its name alone.
         checkpoint: a file or folder that every machine can read, or ``hf-hub:USER/NAME[@REVISION]``.
-        root: pictures are named relative to this folder where they lie in it.
-        batch_size: pictures that pass the network together.
-        top_k: how many classes of each picture, the most probable ones.
+        root: images are named relative to this folder where they lie in it.
+        batch_size: images that pass the network together.
+        top_k: how many classes of each image, the most probable ones.
         actors: how many models work at once; None for one on each GPU, or on each CPU but one.
         gpus: of each actor; a share, such as 0.5, where several fit on one; None for 1 where the cluster has GPUs.
         options: ``threshold``, ``objects``, ``viewing``, ``min_score``, ``device``; see ``Localizer``.
 
     Returns:
-        the rows of ``export.PARQUET``: one a box, and one with null corners for a picture without boxes; those of one
-        picture follow one another. Behind them ``error``: null, or why the picture could not be read, which then is
-        one row whose other columns but ``file`` are null. Pictures without a name are called ``sha256:`` and the
+        the rows of ``export.PARQUET``: one a box, and one with null corners for an image without boxes; those of one
+        image follow one another. Behind them ``error``: null, or why the image could not be read, which then is
+        one row whose other columns but ``file`` are null. Images without a name are called ``sha256:`` and the
         digest of their bytes.
 
     Raises:
@@ -68,7 +68,7 @@ def localize_dataset(
     """
     ray = library("ray", "ray")
     library("ray.data", "ray")
-    classes = read_card(checkpoint).classes
+    classes = read_metadata(checkpoint).classes
     _check(dataset, batch_size, actors)
     resources = ray.cluster_resources()
     gpus = float(min(1, resources.get("GPU", 0))) if gpus is None else gpus
@@ -90,7 +90,7 @@ def localize_dataset(
 
 
 class LocalizingActor:
-    """One model at work: what Ray calls with tables of pictures; see ``localize_dataset``."""
+    """One model at work: what Ray calls with tables of images; see ``localize_dataset``."""
 
     def __init__(
         self, checkpoint: str, destination: Destination, batch_size: int, top_k: int, options: Mapping[str, Any]
@@ -100,17 +100,17 @@ class LocalizingActor:
         self.batch_size = batch_size
         self.top_k = top_k
 
-    def __call__(self, pictures: Any) -> Any:
-        """Return the table of boxes of a table of pictures."""
+    def __call__(self, images: Any) -> Any:
+        """Return the table of boxes of a table of images."""
         arrow = library("pyarrow", "ray")
-        read = (picture for _, picture in _pictures(pictures))
+        read = (image for _, image in _images(images))
         found = self.localizer.look(read, self.batch_size, self.top_k)
-        named = zip((name for name, _ in _pictures(pictures)), found, strict=True)
+        named = zip((name for name, _ in _images(images)), found, strict=True)
         rows = [row for name, one in named for row in self._rows(name, one)]
         schema = box_schema().append(arrow.field(ERROR, arrow.string()))
         return arrow.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema=schema)
 
-    def _rows(self, name: str, found: Found | Unreadable) -> Iterator[tuple[Any, ...]]:
+    def _rows(self, name: str, found: Prediction | Unreadable) -> Iterator[tuple[Any, ...]]:
         name = self.destination.name_of(name)
         if isinstance(found, Unreadable):
             yield (name, *[None] * (len(COLUMNS) - 1), valid_text(found.reason))
@@ -120,8 +120,8 @@ class LocalizingActor:
             yield (*row, None)
 
 
-def _pictures(table: Any) -> Iterator[tuple[str, Picture]]:
-    """Yield the name of each row's picture, and the picture; a row without one gives None, which is then reported."""
+def _images(table: Any) -> Iterator[tuple[str, ImageInput]]:
+    """Yield the name of each row's image, and the image; a row without one gives None, which is then reported."""
     paths, files = (_column(table, name) for name in ("path", "bytes"))
     for path, file in zip(paths, files, strict=True):
         if path is None and isinstance(file, bytes):
@@ -139,7 +139,7 @@ def _check(dataset: Dataset, batch_size: int, actors: int | None) -> None:
     names = dataset.columns() or []
     if not {"path", "bytes"} & set(names):
         raise ValueError(
-            f"the pictures must have a column path or bytes; there is {', '.join(names) or 'no column at all'}"
+            f"the images must have a column path or bytes; there is {', '.join(names) or 'no column at all'}"
         )
     for name, value in (("batch_size", batch_size), ("actors", actors)):
         if value is not None and value < 1:

@@ -1,4 +1,4 @@
-"""Pascal VOC: one XML file a picture, boxes in whole pixels counted from 1, the last included.
+"""Pascal VOC: one XML file an image, boxes in whole pixels counted from 1, the last included.
 
 The devkit of the challenge (VOC2012) defines it. Scores have no place in it.
 """
@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from xml.sax.saxutils import escape
 
-from tokenloc._files import FreeNames, folder_written_whole
+from tokenloc._files import FreeNames, atomic_folder
 from tokenloc.data.annotations import Annotation, Box, read_voc
 from tokenloc.data.images import files_under
-from tokenloc.export.base import FORMATS, AddPicture, Destination, Format, boxes_of
-from tokenloc.inference.localization import Finding
+from tokenloc.export.base import FORMATS, AddImage, Destination, Format, boxes_of
+from tokenloc.inference.localization import LocalizationRecord
 
-_PICTURE = """\
+_IMAGE = """\
 <annotation>
   <folder>{folder}</folder>
   <filename>{name}</filename>
@@ -39,33 +39,33 @@ _OBJECT = """\
 
 
 @contextmanager
-def _writing(destination: Destination) -> Iterator[AddPicture]:
-    """Files lie in ``Annotations`` as the pictures do below the root; ``filename`` is the name below the root."""
+def _writing(destination: Destination) -> Iterator[AddImage]:
+    """Files lie in ``Annotations`` as the images do below the root; ``filename`` is the name below the root."""
     labels, names = destination.labels, FreeNames(".xml")
-    with folder_written_whole(destination.folder / "voc", replace=True) as folder:
+    with atomic_folder(destination.folder / "voc", replace=True) as folder:
         annotations = folder / "Annotations"
         annotations.mkdir()
 
-        def add(name: str, found: Sequence[Finding]) -> None:
+        def add(name: str, found: Sequence[LocalizationRecord]) -> None:
             path = annotations / names.take(inner_stem(name))
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(_picture(name, found, labels), encoding="utf-8", newline="\n")
+            path.write_text(_image(name, found, labels), encoding="utf-8", newline="\n")
 
         yield add
 
 
 def inner_stem(name: str) -> str:
-    """Return a picture's name without its suffix, and without what leads out of a folder.
+    """Return an image's name without its suffix, and without what leads out of a folder.
 
     >>> inner_stem("a.b/x.jpg"), inner_stem("/home/../x"), inner_stem("..")
-    ('a.b/x', 'home/x', 'picture')
+    ('a.b/x', 'home/x', 'image')
     """
     path = PurePosixPath(name)
     parts = [part for part in path.parent.parts if part not in (path.anchor, "..")]
-    return "/".join([*parts, path.stem if path.stem not in ("", "..") else "picture"])
+    return "/".join([*parts, path.stem if path.stem not in ("", "..") else "image"])
 
 
-def _picture(name: str, found: Sequence[Finding], labels: Sequence[str]) -> str:
+def _image(name: str, found: Sequence[LocalizationRecord], labels: Sequence[str]) -> str:
     width, height = found[0].size
     objects = "".join(
         _OBJECT.format(*voc_box(box), label=_escaped(labels[localization.class_index]))
@@ -73,7 +73,7 @@ def _picture(name: str, found: Sequence[Finding], labels: Sequence[str]) -> str:
         for box in boxes_of(localization)
     )
     folder = _escaped(name.rpartition("/")[0])
-    return _PICTURE.format(folder=folder, name=_escaped(name), width=width, height=height, objects=objects)
+    return _IMAGE.format(folder=folder, name=_escaped(name), width=width, height=height, objects=objects)
 
 
 def voc_box(box: Box) -> tuple[int, int, int, int]:
@@ -107,4 +107,4 @@ def _read(folder: Path) -> list[Annotation]:
 
 
 VOC = FORMATS.add("voc", Format(("voc",), _writing, _read))
-"""Pascal VOC: an XML file for each picture."""
+"""Pascal VOC: an XML file for each image."""

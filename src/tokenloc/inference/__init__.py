@@ -1,7 +1,7 @@
-"""From a checkpoint to boxes on a person's own photographs."""
+"""From a checkpoint to boxes on a person's own images."""
 
-from tokenloc.inference.localization import Finding, Localization
-from tokenloc.inference.localizer import Found, Localizer, choose_device
-from tokenloc.inference.viewing import Viewing
+from tokenloc.inference.localization import Localization, LocalizationRecord
+from tokenloc.inference.localizer import Localizer, Prediction, choose_device
+from tokenloc.inference.predictor import PredictionOptions
 
-__all__ = ["Finding", "Found", "Localization", "Localizer", "Viewing", "choose_device"]
+__all__ = ["Localization", "LocalizationRecord", "Localizer", "Prediction", "PredictionOptions", "choose_device"]

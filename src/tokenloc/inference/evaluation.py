@@ -23,14 +23,14 @@ from tokenloc.data import (
     Unreadable,
     evaluation_loader,
 )
+from tokenloc.inference.predictor import PredictionOptions, Predictor
 from tokenloc.inference.processes import in_order, share
-from tokenloc.inference.tally import Measured, Tally
-from tokenloc.inference.viewing import Viewer, Viewing
+from tokenloc.inference.tally import EvaluationResult, Evaluator
 from tokenloc.methods import Method
 from tokenloc.metrics import ImageScores, score_image, top_classes
 from tokenloc.metrics.stored_boxes import BoxWriter
 from tokenloc.metrics.stored_maps import MapWriter
-from tokenloc.training.checkpoint import Threshold
+from tokenloc.models.checkpoint import Threshold
 
 Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
@@ -42,13 +42,13 @@ def measure(
     protocol: Protocol,
     threshold: float | None = None,
     *,
-    viewing: Viewing | None = None,
+    viewing: PredictionOptions | None = None,
     batch_size: int = 32,
     workers: int = 0,
     progress: Progress | None = None,
     save: MapWriter | None = None,
     keep: BoxWriter | None = None,
-) -> Measured:
+) -> EvaluationResult:
     """Measure a model on a dataset under a protocol; by all processes together where torch.distributed has several.
 
     Each process then gets the whole result, the same to the last bit as of one process alone.
@@ -57,42 +57,42 @@ def measure(
         model: is put in evaluation mode and left in the mode it was in.
         dataset: with boxes or masks, or without: then only classification is measured.
         preprocessing: of the model.
-        protocol: how pictures are shown, maps become boxes, and boxes are judged.
+        protocol: how images are shown, maps become boxes, and boxes are judged.
         threshold: a fixed map threshold in [0, 1]; None for the protocol's own rule.
-        viewing: how the model looks at pictures; None for plainly.
+        viewing: how the model looks at images; None for plainly.
         batch_size: images that pass the network together.
-        workers: processes that read pictures.
+        workers: processes that read images.
         progress: wraps the batches, to show how far it is.
         save: keeps the maps and predictions that are measured.
         keep: keeps the boxes at all thresholds.
 
     Raises:
-        ValueError: where no picture at all could be read, or a map has values that are not finite.
+        ValueError: where no image at all could be read, or a map has values that are not finite.
     """
-    viewer = Viewer(viewing or Viewing(), preprocessing, protocol)
-    loader = evaluation_loader(dataset, viewer.transform, batch_size, workers=workers, share=share())
+    predictor = Predictor(viewing or PredictionOptions(), preprocessing, protocol)
+    loader = evaluation_loader(dataset, predictor.transform, batch_size, workers=workers, share=share())
     total = math.ceil(len(dataset) / batch_size)
     unreadable: list[Unreadable] = []
     with evaluating(model), TemporaryFile() as scratch, ThreadPoolExecutor() as threads:
         score = partial(_score, protocol, threshold)
         batches: Iterable[_Found] = in_order(
-            (_found(model, viewer, dataset, batch, score, threads) for batch in loader), total
+            (_found(model, predictor, dataset, batch, score, threads) for batch in loader), total
         )
-        tally = Tally(protocol, threshold, scratch)
+        tally = Evaluator(protocol, threshold, scratch)
         for broken, located in progress(batches, "measuring", total) if progress else batches:
             unreadable += broken
-            for picture, scores in located:
-                tally.add(picture.sample, picture.frame, scores)
+            for image, scores in located:
+                tally.add(image.sample, image.frame, scores)
                 if keep is not None:
-                    keep.add(picture.sample.id, picture.frame, picture.sample.boxes, scores)
+                    keep.add(image.sample.id, image.frame, image.sample.boxes, scores)
                 if save is not None:
-                    made = picture.map_, picture.predicted, picture.frame, picture.probability
-                    save.add(picture.sample.id, *made)
+                    made = image.map_, image.predicted, image.frame, image.probability
+                    save.add(image.sample.id, *made)
         return tally.measured(dataset, unreadable)
 
 
 class _LocatedSample(NamedTuple):
-    """A picture's map [h, w] of the true class, which is the one that metrics need, and its first predicted classes.
+    """An image's map [h, w] of the true class, which is the one that metrics need, and its first predicted classes.
 
     ``probability`` is that of the first.
     """
@@ -106,27 +106,27 @@ class _LocatedSample(NamedTuple):
 
 
 _Found = tuple[list[Unreadable], list[tuple[_LocatedSample, ImageScores]]]
-"""A batch's broken pictures, and the others with their scores."""
+"""A batch's broken images, and the others with their scores."""
 
 
 def _found(
     model: Method,
-    viewer: Viewer,
+    predictor: Predictor,
     dataset: ImageDataset,
     batch: Located,
     score: Callable[[_LocatedSample], ImageScores],
     threads: ThreadPoolExecutor,
 ) -> _Found:
-    located = list(_located(model, viewer, dataset, batch))
+    located = list(_located(model, predictor, dataset, batch))
     scores = threads.map(score, located)
-    return batch.unreadable, [(picture._replace(mask=None), one) for picture, one in zip(located, scores, strict=True)]
+    return batch.unreadable, [(image._replace(mask=None), one) for image, one in zip(located, scores, strict=True)]
 
 
-def _located(model: Method, viewer: Viewer, dataset: ImageDataset, batch: Located) -> Iterator[_LocatedSample]:
+def _located(model: Method, predictor: Predictor, dataset: ImageDataset, batch: Located) -> Iterator[_LocatedSample]:
     if not batch.indices:
         return
     device = next(model.parameters()).device
-    logits, maps = viewer.locate(model, batch.images.to(device), batch.labels[:, None].to(device))
+    logits, maps = predictor.locate(model, batch.images.to(device), batch.labels[:, None].to(device))
     probabilities = logits.float().softmax(dim=1).amax(dim=1).clamp(max=1).tolist()
     predictions = logits.float().cpu().numpy(), maps.float().cpu().numpy(), probabilities
     rows = zip(batch.indices, batch.frames, batch.masks, *predictions, strict=True)
@@ -134,11 +134,11 @@ def _located(model: Method, viewer: Viewer, dataset: ImageDataset, batch: Locate
         yield _LocatedSample(dataset[index], frame, mask, class_maps[0], top_classes(scores), probability)
 
 
-def _score(protocol: Protocol, threshold: float | None, picture: _LocatedSample) -> ImageScores:
-    sample = picture.sample
-    known: dict[str, Any] = {"frame": picture.frame, "boxes": sample.boxes, "mask": picture.mask}
-    judged: dict[str, Any] = {"protocol": protocol, "threshold": threshold, "probability": picture.probability}
-    return score_image(picture.map_[None], [sample.label], picture.predicted, sample.label, **known, **judged)
+def _score(protocol: Protocol, threshold: float | None, image: _LocatedSample) -> ImageScores:
+    sample = image.sample
+    known: dict[str, Any] = {"frame": image.frame, "boxes": sample.boxes, "mask": image.mask}
+    judged: dict[str, Any] = {"protocol": protocol, "threshold": threshold, "probability": image.probability}
+    return score_image(image.map_[None], [sample.label], image.predicted, sample.label, **known, **judged)
 
 
 def calibrate_threshold(
@@ -147,7 +147,7 @@ def calibrate_threshold(
     preprocessing: Preprocessing,
     protocol: Protocol,
     *,
-    viewing: Viewing | None = None,
+    viewing: PredictionOptions | None = None,
     **options: Any,
 ) -> Threshold:
     """Choose the map threshold with the best GT-known on a dataset with boxes, which should not be the one measured.
@@ -157,7 +157,7 @@ def calibrate_threshold(
         dataset: with boxes.
         preprocessing: of the model.
         protocol: of the boxes; its own threshold, where it has one, plays no part.
-        viewing: how the model looks at pictures, for which the threshold is then meant; None for plainly.
+        viewing: how the model looks at images, for which the threshold is then meant; None for plainly.
         options: of ``measure``.
 
     Raises:
@@ -165,14 +165,14 @@ def calibrate_threshold(
     """
     if not dataset.has_boxes:
         raise ValueError(f"{dataset.name} ({dataset.split}) has no boxes, by which a threshold could be chosen")
-    viewing = viewing or Viewing()
+    viewing = viewing or PredictionOptions()
     oracle = measure(model, dataset, preprocessing, protocol, viewing=viewing, **options).evaluation.oracle
     if oracle is None:
-        raise ValueError(f"no box of {dataset.name} ({dataset.split}) lies inside its picture")
-    seen = "" if viewing == Viewing() else f", {viewing}"
-    photographs = f"{dataset.split} of {dataset.name}"
-    source = f"calibrated on {photographs} ({len(dataset)} photographs), protocol {protocol.name}{seen}"
-    return Threshold(oracle.threshold, source, str(viewing), photographs)
+        raise ValueError(f"no box of {dataset.name} ({dataset.split}) lies inside its image")
+    seen = "" if viewing == PredictionOptions() else f", {viewing}"
+    images = f"{dataset.split} of {dataset.name}"
+    source = f"calibrated on {images} ({len(dataset)} images), protocol {protocol.name}{seen}"
+    return Threshold(oracle.threshold, source, str(viewing), images)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from tokenloc.data.images import PICTURE_SUFFIXES
+from tokenloc.data.images import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class MatchedIds:
         stored: For each image's id the map's, where there is one.
         missing: Images without a map.
         surplus: Maps without an image.
-        differing: Images whose map's id differs by a picture's extension or by slashes; they are matched.
+        differing: Images whose map's id differs by an image's extension or by slashes; they are matched.
     """
 
     stored: dict[str, str]
@@ -56,13 +56,13 @@ def match_ids(images: Sequence[str], maps: Sequence[str]) -> MatchedIds:
 
 
 def plain_id(id_: str) -> str:
-    """Return an id with forward slashes, none before it, and without a picture's extension.
+    """Return an id with forward slashes, none before it, and without an image's extension.
 
     >>> plain_id(".\\\\birds\\\\1.JPEG")
     'birds/1'
     """
     path = PurePosixPath(id_.replace("\\", "/").lstrip("/"))
-    return str(path.with_suffix("") if path.suffix.lower() in PICTURE_SUFFIXES else path)
+    return str(path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path)
 
 
 def _refuse_twice(what: str, ids: Sequence[str], keys: Iterable[str] | None = None) -> None:

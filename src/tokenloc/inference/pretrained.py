@@ -9,12 +9,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from tokenloc._files import write_json, write_text
-from tokenloc.inference.viewing import Viewing
+from tokenloc.inference.predictor import PredictionOptions
 from tokenloc.methods import Method
-from tokenloc.training.checkpoint import ENTRY, Card, Threshold
-from tokenloc.training.folder import METRICS, write_folder
-from tokenloc.training.hub import local_copy, named_on_hub, upload
-from tokenloc.training.model_card import metrics_of, model_card
+from tokenloc.models.checkpoint import ENTRY, ModelMetadata, Threshold
+from tokenloc.models.folder import METRICS, write_folder
+from tokenloc.models.hub import local_copy, named_on_hub, upload
+from tokenloc.models.model_card import metrics_of, model_card
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -24,14 +24,14 @@ class Pretrained(ABC):
     """What a ``Localizer`` can do with folders and the hub.
 
     A folder holds ``config.json`` (classes, preprocessing, threshold and its source, options of method and network),
-    ``model.safetensors``, the model card ``README.md``, and ``metrics.json`` where the model was measured. Nothing in
+    ``model.safetensors``, the model metadata ``README.md``, and ``metrics.json`` where the model was measured. Nothing in
     it is pickled, and no other file is ever read.
     """
 
     model: Method
-    card: Card
+    metadata: ModelMetadata
     threshold: float
-    viewing: Viewing
+    viewing: PredictionOptions
     origin: Path | None = None
     """The file or folder that it was loaded from."""
 
@@ -108,19 +108,19 @@ class Pretrained(ABC):
             return upload(saved, name, private=private, message=message, revision=revision, token=token)
 
     def _save(self, folder: Path, name: str) -> Path:
-        card, metrics = self._shared_card(), metrics_of(self.origin) if self.origin else None
-        write_folder(folder, {ENTRY: card.entry()}, self.model.state_dict())
+        metadata, metrics = self._shared_metadata(), metrics_of(self.origin) if self.origin else None
+        write_folder(folder, {ENTRY: metadata.entry()}, self.model.state_dict())
         if metrics is not None:
             write_json(folder / METRICS, metrics)
         else:
             (folder / METRICS).unlink(missing_ok=True)  # of another model that was here
         if not (folder / "README.md").exists():
-            write_text(folder / "README.md", model_card(card, name, metrics))
+            write_text(folder / "README.md", model_card(metadata, name, metrics))
         return folder
 
-    def _shared_card(self) -> Card:
-        """Return the card with the threshold in use, and without paths of this machine."""
-        known, data = self.card.threshold, self.card.data
+    def _shared_metadata(self) -> ModelMetadata:
+        """Return the metadata with the threshold in use, and without paths of this machine."""
+        known, data = self.metadata.threshold, self.metadata.data
         usual = known.value if known else self.model.default_threshold
         threshold = known
         if self.threshold != usual:
@@ -128,7 +128,7 @@ class Pretrained(ABC):
         if data is not None:
             kept = {name: value for name, value in (data.get("options") or {}).items() if not _is_path(value)}
             data = {**data, "root": None, "options": kept}
-        return replace(self.card, threshold=threshold, data=data)
+        return replace(self.metadata, threshold=threshold, data=data)
 
 
 def _is_path(value: Any) -> bool:

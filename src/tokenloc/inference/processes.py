@@ -45,7 +45,7 @@ def in_order(found: Iterable[T], total: int) -> Iterator[T]:
     Args:
         found: what this process found in each of its batches: of ``total`` batches, process r of w takes the batches
             r, r + w, r + 2 w …; plain values that can be sent. Batches are the same however many processes there are,
-            and no picture is taken twice, so that a result is the same to the last bit.
+            and no image is taken twice, so that a result is the same to the last bit.
         total: how many batches there are in all.
     """
     rank, world = share()

@@ -10,26 +10,26 @@ from typing import IO, Any
 from tokenloc.boxes import Frame, Protocol
 from tokenloc.data import ImageDataset, Sample, Unreadable
 from tokenloc.metrics import Evaluation, ImageScores
-from tokenloc.metrics.confidence import by_class, by_size, confidence_intervals
 from tokenloc.metrics.images import ImageLog, ImageRow, write_rows
+from tokenloc.metrics.intervals import by_class, by_size, confidence_intervals
 from tokenloc.metrics.localization import LocalizationMetrics
 from tokenloc.metrics.reference import constant_box_iou, level_accuracies
 from tokenloc.metrics.resamples import Resamples
-from tokenloc.metrics.risk_coverage import trust_metrics
+from tokenloc.metrics.risk_coverage import confidence_metrics
 
 CONSTANT_BOXES = {"centre 70 % box": 0.7, "whole-image box": 1.0}
 
 
 @dataclass(frozen=True)
-class Measured:
+class EvaluationResult:
     """What ``measure`` found.
 
     Attributes:
         evaluation: all metrics.
         images: a row for each image that could be read, in the order of the dataset, at the evaluation's threshold.
         classes: names of the classes that rows have as indices.
-        constant_boxes: GT(δ) in percent of boxes that ignore the picture, by their name; empty without true boxes.
-        unreadable: the pictures that could not be read: they are in no number.
+        constant_boxes: GT(δ) in percent of boxes that ignore the image, by their name; empty without true boxes.
+        unreadable: the images that could not be read: they are in no number.
         best_confidence: bootstrap intervals of the metrics that choose their own threshold, see ``Resamples``.
         missing: ids of images without "boxes" or "masks" where others have them, which are in no number that needs
             them; "images" that the lists name and that were left out; "classes" of which no image was measured.
@@ -54,7 +54,7 @@ class Measured:
             "per_class": by_class(self.images, self.classes),
             "by_size": by_size(self.images),
             "constant_boxes": constant,
-            "trust": trust_metrics(self.images),
+            "trust": confidence_metrics(self.images),
             "unreadable": [{"id": item.id, "reason": item.reason} for item in self.unreadable],
             "missing": self.missing,
         }
@@ -64,7 +64,7 @@ class Measured:
         write_rows(path, self.images, self.classes)
 
 
-class Tally:
+class Evaluator:
     """The images of a set, added up one by one: memory stays flat but for a small row of each.
 
     Args:
@@ -92,7 +92,7 @@ class Tally:
             iou = constant_box_iou(sample.boxes, frame, self.protocol, share)
             self._constant[name] += [] if iou is None else [iou]
 
-    def measured(self, dataset: ImageDataset, unreadable: list[Unreadable]) -> Measured:
+    def measured(self, dataset: ImageDataset, unreadable: list[Unreadable]) -> EvaluationResult:
         """Return the result; the images added are those of ``dataset`` that are not ``unreadable``.
 
         Raises:
@@ -100,13 +100,15 @@ class Tally:
         """
         if not len(self._log):
             reason = unreadable[0].reason if unreadable else "the list is empty"
-            raise ValueError(f"none of the {len(unreadable)} photographs could be measured; the first: {reason}")
+            raise ValueError(f"none of the {len(unreadable)} images could be measured; the first: {reason}")
         evaluation = self._metrics.compute()
         constant = {name: level_accuracies(ious) for name, ious in self._constant.items()}
         known = {name: accuracies for name, accuracies in constant.items() if accuracies is not None}
         rows = self._log.rows(self._column(evaluation))
         missing = self._missing(dataset, rows)
-        return Measured(evaluation, rows, dataset.classes, known, unreadable, missing, self._resamples.intervals())
+        return EvaluationResult(
+            evaluation, rows, dataset.classes, known, unreadable, missing, self._resamples.intervals()
+        )
 
     def _missing(self, dataset: ImageDataset, rows: Sequence[ImageRow]) -> dict[str, list[str]]:
         found = {what: [] if len(ids) == len(rows) else ids for what, ids in self._without.items()}

@@ -8,34 +8,34 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenloc.boxes import Frame, Protocol, box_trust, component_masks, get_protocol, quantised_map
+from tokenloc.boxes import Frame, Protocol, box_confidence, component_masks, get_protocol, quantised_map
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.inference.localization import Localization
 
 
-class Drawn(NamedTuple):
+class Components(NamedTuple):
     """What a threshold draws from a map.
 
     Attributes:
         boxes: [N, 4] float64 xyxy, original pixels, half-open, the largest component's first.
-        trust: [N] float64 in [0, 1], see ``box_trust``.
-        mask: [h, w] bool, the components that the boxes are of, on the network's pixels.
+        confidence: [N] float64 in [0, 1], see ``box_confidence``.
+        mask: [h, w] bool, the components that the boxes are of, on the input pixels.
     """
 
     boxes: NDArray[np.float64]
-    trust: NDArray[np.float64]
+    confidence: NDArray[np.float64]
     mask: NDArray[np.bool_]
 
 
-def drawn_above(
+def components_above(
     scaled: NDArray[np.float32], score: float, frame: Frame, protocol: Protocol, threshold: float, count: int | None
-) -> Drawn:
+) -> Components:
     """Return the boxes of a map's components above a threshold.
 
     Args:
-        scaled: [h, w] float32 in [0, 1] on the network's pixels.
+        scaled: [h, w] float32 in [0, 1] on the input pixels.
         score: probability of the map's class.
-        frame: how the network's pixels lie on the picture.
+        frame: how the input pixels lie on the image.
         protocol: says what exceeds a threshold, and what a component is.
         threshold: in [0, 1].
         count: how many components, the largest first; None for all.
@@ -44,8 +44,8 @@ def drawn_above(
     masks = component_masks(prepared, threshold, protocol)
     masks = masks[masks.any(axis=(1, 2))][:count]
     boxes = np.array([_box_of(mask) for mask in masks], dtype=np.float64).reshape(-1, 4)
-    trust = box_trust(min(1.0, score), prepared, boxes, threshold, protocol)
-    return Drawn(frame.to_original(boxes), trust, np.asarray(masks.any(axis=0)))
+    confidence = box_confidence(min(1.0, score), prepared, boxes, threshold, protocol)
+    return Components(frame.to_original(boxes), confidence, np.asarray(masks.any(axis=0)))
 
 
 def at_threshold(result: Localization, threshold: float, every_object: bool = False) -> Localization:
@@ -61,7 +61,7 @@ def at_threshold(result: Localization, threshold: float, every_object: bool = Fa
     """
     protocol = get_protocol(result.protocol)
     count = None if every_object else 1
-    drawn = drawn_above(result.map, result.score, result.frame, protocol, checked_threshold(threshold), count)
+    drawn = components_above(result.map, result.score, result.frame, protocol, checked_threshold(threshold), count)
     return replace(result, **drawn._asdict(), threshold=threshold)
 
 

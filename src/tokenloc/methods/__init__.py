@@ -10,9 +10,7 @@ from tokenloc.methods.base import (
     Method,
     ModelConfig,
     Output,
-    create_model,
     list_methods,
-    method_options,
     register_method,
 )
 
@@ -21,9 +19,7 @@ __all__ = [
     "Method",
     "ModelConfig",
     "Output",
-    "create_model",
     "list_methods",
-    "method_options",
     "register_method",
 ]
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from tokenloc._names import Registry, unknown_name
-from tokenloc.backbones import Backbone, Normalisation, create_backbone
+from tokenloc._names import Registry
+from tokenloc.backbones import Backbone, Normalisation
 from tokenloc.methods.global_batch import cross_entropy
 
 
@@ -55,7 +53,7 @@ class Method(nn.Module, ABC):
     # Whether class_maps is a graph of tensor operations alone, which ONNX can hold.
     is_graph: bool = True
 
-    # Set by create_model: how to make this model again, and what its weights expect of pictures.
+    # Set by create_model: how to make this model again, and what its weights expect of images.
     config: ModelConfig
     normalisation: Normalisation
 
@@ -79,8 +77,8 @@ class Method(nn.Module, ABC):
         """Return what the method wants logged after every epoch, by name; here nothing."""
         return {}
 
-    def inner_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
-        """Return what a map is made of, for pictures: maps [B, h, w] by name, in the order of their making.
+    def intermediate_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        """Return what a map is made of, for images: maps [B, h, w] by name, in the order of their making.
 
         Here there is nothing but the map itself, and so nothing.
 
@@ -172,53 +170,3 @@ class ModelConfig:
     image_size: tuple[int, int] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     backbone_options: dict[str, Any] = field(default_factory=dict)
-
-
-def method_options(name: str) -> dict[str, Any]:
-    """Return the options of a method with their defaults."""
-    parameters = inspect.signature(METHODS[name].__init__).parameters
-    return {key: p.default for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
-
-
-def create_model(
-    method: str,
-    backbone: str = "deit_small_patch16_224",
-    num_classes: int = 1000,
-    pretrained: bool | str | Path = True,
-    image_size: int | tuple[int, int] | None = None,
-    backbone_options: dict[str, Any] | None = None,
-    **options: Any,
-) -> Method:
-    """Make a model: a localization method on a backbone.
-
-    Args:
-        method: a name of ``list_methods()``.
-        backbone: a name of ``list_backbones()``.
-        num_classes: C, at least 1.
-        pretrained: True for timm's weights, False for random ones, or the path of a safetensors or torch file.
-        image_size: pixels, one side or (height, width), that position embeddings are laid out for; None keeps the
-            backbone's own. Images of other sizes work too.
-        backbone_options: further arguments of the network, such as ``{"drop_path_rate": 0.1}``.
-        options: of the method; see its class.
-
-    Raises:
-        ValueError: an unknown method, backbone or option, or a value that makes no sense.
-        FileNotFoundError: weights that are not there.
-
-    >>> model = create_model("tscam", "vit_tiny_patch16_224", num_classes=3, pretrained=False)
-    >>> logits, maps = model.localize(torch.zeros(2, 3, 224, 224))
-    >>> list(logits.shape), list(maps.shape)
-    ([2, 3], [2, 1, 14, 14])
-    """
-    kind = METHODS[method]
-    for name in options:
-        if name not in method_options(method):
-            raise unknown_name(f"option of {method}", name, method_options(method))
-    if num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1; got {num_classes}")
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    trunk, normalisation = create_backbone(backbone, pretrained, size, **(backbone_options or {}))
-    model = kind(trunk, num_classes, **options)
-    model.config = ModelConfig(method, backbone, num_classes, size, options, backbone_options or {})
-    model.normalisation = normalisation
-    return model

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenloc._names import one_of
-from tokenloc.backbones import Backbone, Evidence, Features
+from tokenloc.backbones import Backbone, FeatureRequest, Features
 from tokenloc.methods._normalized_cut import Edges, facing
 from tokenloc.methods._scaling import min_max
 from tokenloc.methods.base import ClassMaps, Output, register_method
@@ -112,7 +112,7 @@ class LCAR(TokenCut):
 
         The maps of an image differ by their sign only: by which side of the cut the class's seed lies on.
         """
-        features = self.backbone(images, Evidence(keys=True))
+        features = self.backbone(images, FeatureRequest(keys=True))
         location = self.object_map(features)[:, None]
 
         def maps_of(classes: Tensor) -> Tensor:
@@ -122,9 +122,9 @@ class LCAR(TokenCut):
 
         return self.from_pooled(self.pool(features)).logits, maps_of
 
-    def inner_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
-        """Return activation map, seed and eigenvector for ``classes`` [B]; see ``Method.inner_maps``."""
-        features = self.backbone(images, Evidence(keys=True))
+    def intermediate_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        """Return activation map, seed and eigenvector for ``classes`` [B]; see ``Method.intermediate_maps``."""
+        features = self.backbone(images, FeatureRequest(keys=True))
         activation = self.activation_maps(features, classes[:, None])[:, 0]
         seed = self.seeds(features, classes[:, None])[:, 0].float()
         return {"activation map": activation, "seed": seed, "eigenvector": self.eigenvector_map(features)}

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenloc._names import one_of
-from tokenloc.backbones import Backbone, Evidence, Features, as_map
+from tokenloc.backbones import Backbone, FeatureRequest, Features, as_map
 from tokenloc.methods._scaling import min_max
 from tokenloc.methods.base import ClassMaps, Method, Output, pick_classes, register_method
 from tokenloc.methods.tscam import PooledClassifier, semantic_head
@@ -66,19 +66,19 @@ class LCTR(Method):
 
     def forward(self, images: Tensor) -> Output:
         """Run the training pass over ``images`` [B, 3, height, width]."""
-        features = self.backbone(images, Evidence(class_attention=isinstance(self.head, CueDigging)))
+        features = self.backbone(images, FeatureRequest(class_attention=isinstance(self.head, CueDigging)))
         return Output(self._scored(features)[0])
 
     def class_maps(self, images: Tensor) -> tuple[Tensor, ClassMaps]:
         """Return logits [B, C], and a function from classes [B, K] to their maps M_fuse [B, K, h, w] (Eq. 3)."""
-        features = self.backbone(images, Evidence(class_attention=True, patch_relation=self.relation))
+        features = self.backbone(images, FeatureRequest(class_attention=True, patch_relation=self.relation))
         logits, semantic_of = self._scored(features)
         attention = patch_relation_map(features) if self.relation else class_attention_map(features)
         return logits, lambda classes: attention[:, None] * semantic_of(classes)
 
-    def inner_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
-        """Return attention, patch relation and the semantic map of ``classes`` [B]; see ``Method.inner_maps``."""
-        features = self.backbone(images, Evidence(class_attention=True, patch_relation=True))
+    def intermediate_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        """Return attention, patch relation and the semantic map of ``classes`` [B]; see ``Method.intermediate_maps``."""
+        features = self.backbone(images, FeatureRequest(class_attention=True, patch_relation=True))
         semantic = self._scored(features)[1](classes[:, None])[:, 0]
         relation = patch_relation_map(features)
         return {"attention": class_attention_map(features), "patch relation": relation, "semantic map": semantic}
@@ -185,12 +185,14 @@ def shifted_means(tokens: Tensor, side: int) -> Tensor:
 def class_attention_map(features: Features) -> Tensor:
     """Return the class token's attention to the patches, mean over heads and blocks, [B, h, w]."""
     if features.class_attention is None:
-        raise ValueError("the features were made without class attention; ask for Evidence(class_attention=True)")
+        raise ValueError("the features were made without class attention; ask for FeatureRequest(class_attention=True)")
     return as_map(features.class_attention.mean(dim=1), features.grid)
 
 
 def patch_relation_map(features: Features) -> Tensor:
     """Return M_*^r, the mean over blocks of the relation vectors, [B, h, w] (Eq. 5)."""
     if features.patch_relation is None:
-        raise ValueError("the features were made without the patch relation; ask for Evidence(patch_relation=True)")
+        raise ValueError(
+            "the features were made without the patch relation; ask for FeatureRequest(patch_relation=True)"
+        )
     return as_map(features.patch_relation.mean(dim=1), features.grid)

@@ -107,8 +107,8 @@ class SAT(Method):
         logits, location = self._run(images)
         return logits, lambda classes: location[:, None].expand(-1, classes.shape[1], -1, -1)
 
-    def inner_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
-        """Return m of each spatial block (Eqs. 4, 5), in (0, 1); see ``Method.inner_maps``."""
+    def intermediate_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        """Return m of each spatial block (Eqs. 4, 5), in (0, 1); see ``Method.intermediate_maps``."""
         del classes
         features = self.backbone(images, spatial=self._query())
         each = zip(self.blocks, features.spatial_gates.unbind(1), strict=True)

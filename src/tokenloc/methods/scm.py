@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenloc._compiling import uncompiled
-from tokenloc.backbones import Backbone, Evidence, Features
+from tokenloc.backbones import Backbone, FeatureRequest, Features
 from tokenloc.methods._diffusion import diffuse, neighbour_similarity, semantic_laplacian, soft_filter
 from tokenloc.methods._scaling import min_max
 from tokenloc.methods.base import Output, pick_classes, register_method
@@ -79,7 +79,7 @@ class SCM(TSCAM):
 
     def forward(self, images: Tensor) -> Output:
         """Run the training pass over ``images`` [B, 3, height, width], through the diffusion blocks."""
-        features = self.backbone(images, Evidence(class_attention=True))
+        features = self.backbone(images, FeatureRequest(class_attention=True))
         semantic = _at_least_float32(self._semantic_maps(features))
         gain = self._calibrate(semantic, self.attention_map(features))[0][-1]
         pooled = (semantic * gain[:, None]).mean(dim=(2, 3), keepdim=True)
@@ -90,7 +90,7 @@ class SCM(TSCAM):
         return min_max(super().attention_map(features))
 
     def diffusion_maps(self, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what goes into each block and what leaves the last one, for pictures (Fig. 6).
+        """Return what goes into each block and what leaves the last one, for images (Fig. 6).
 
         Args:
             images: [B, 3, height, width], normalised.
@@ -103,14 +103,14 @@ class SCM(TSCAM):
             ValueError: where ``classes`` has another form or holds an index outside [0, C).
         """
         self.check_classes(classes, len(images))
-        features = self.backbone(images, Evidence(class_attention=True))
+        features = self.backbone(images, FeatureRequest(class_attention=True))
         semantic = _at_least_float32(self._semantic_maps(features))
         gains, attentions = self._calibrate(semantic, self.attention_map(features))
         chosen = pick_classes(semantic, classes)
         return torch.stack([chosen * gain[:, None] for gain in gains], dim=1), torch.stack(attentions, dim=1)
 
-    def inner_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
-        """Return F^l and S^l of ``classes`` [B] before and after each block (Fig. 6); see ``Method.inner_maps``."""
+    def intermediate_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        """Return F^l and S^l of ``classes`` [B] before and after each block (Fig. 6); see ``Method.intermediate_maps``."""
         semantic, attention = self.diffusion_maps(images, classes[:, None])
         each = zip(attention.unbind(1), semantic[:, :, 0].unbind(1), strict=True)
         return {
@@ -120,7 +120,7 @@ class SCM(TSCAM):
     def scalars(self) -> dict[str, float]:
         """Return lambda and beta of each block by name, for logging (Fig. 7a, b).
 
-        >>> from tokenloc.methods import create_model
+        >>> from tokenloc.models import create_model
         >>> model = create_model("scm", "vit_tiny_patch16_224", num_classes=3, pretrained=False, blocks=1)
         >>> model.scalars()
         {'similarity_weight/block_1': 1.0, 'threshold/block_1': 0.5}

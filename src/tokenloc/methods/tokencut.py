@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tokenloc._names import one_of
-from tokenloc.backbones import Backbone, Evidence, Features
+from tokenloc.backbones import Backbone, FeatureRequest, Features
 from tokenloc.methods._normalized_cut import Edges, eigenvector_maps, facing, object_masks
 from tokenloc.methods.base import ClassMaps, Output, register_method
 from tokenloc.methods.cam import CAM
@@ -29,7 +29,7 @@ class TokenCut(Frozen, CAM):
     What to call the image is learned by CAM's head on the frozen backbone, which the paper leaves open.
 
     An eigenvector has no sign of its own. Released code takes the patch of the largest absolute value for the object's
-    (``polarity="peak"``), which fails where the object fills the picture.
+    (``polarity="peak"``), which fails where the object fills the image.
 
     Args:
         backbone: any; the paper's is DINO ViT-S/16. It stays frozen and in evaluation mode.
@@ -39,7 +39,7 @@ class TokenCut(Frozen, CAM):
         edges: the weight of a join: ``binary`` 1, as released, or ``cosine`` the cosine itself. Binary graphs need a
             tau for each backbone; ``cosine`` with ``tau=0`` does without.
         polarity: which side is the object: ``peak`` that of the largest absolute value, or ``border`` the one with
-            the smaller share of its patches on the picture's border.
+            the smaller share of its patches on the image's border.
         map: ``eigenvector``, or ``mask``: 1 on TokenCut's object, what exceeds the mean and is connected to the
             peak, else 0.
 
@@ -77,15 +77,15 @@ class TokenCut(Frozen, CAM):
 
     def class_maps(self, images: Tensor) -> tuple[Tensor, ClassMaps]:
         """Return logits [B, C], and a function from classes [B, K] to the one map of each image, [B, K, h, w]."""
-        features = self.backbone(images, Evidence(keys=True))
+        features = self.backbone(images, FeatureRequest(keys=True))
         logits = self.from_pooled(self.pool(features)).logits
         location = self.object_map(features)[:, None]
         return logits, lambda classes: location.expand(-1, classes.shape[1], -1, -1)
 
-    def inner_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
-        """Return the eigenvector and the object that it cuts out; see ``Method.inner_maps``."""
+    def intermediate_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        """Return the eigenvector and the object that it cuts out; see ``Method.intermediate_maps``."""
         del classes
-        location = self.eigenvector_map(self.backbone(images, Evidence(keys=True)))
+        location = self.eigenvector_map(self.backbone(images, FeatureRequest(keys=True)))
         return {"eigenvector": location, "object": object_masks(location).float()}
 
     def object_map(self, features: Features) -> Tensor:
@@ -98,7 +98,7 @@ class TokenCut(Frozen, CAM):
     def eigenvector_map(self, features: Features) -> Tensor:
         """Return the second smallest eigenvector, [B, h, w] float32, its largest absolute value positive."""
         if features.keys is None:
-            raise ValueError("the features were made without keys; ask for Evidence(keys=True)")
+            raise ValueError("the features were made without keys; ask for FeatureRequest(keys=True)")
         return eigenvector_maps(features.keys.detach(), features.grid, self.tau, self.edges)
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from tokenloc._names import one_of
-from tokenloc.backbones import Backbone, Evidence, Features, as_map
+from tokenloc.backbones import Backbone, FeatureRequest, Features, as_map
 from tokenloc.methods.base import ClassMaps, Method, Output, pick_classes, register_method
 
 Map = Literal["coupled", "attention", "semantic"]
@@ -63,7 +63,7 @@ class TSCAM(Method):
 
     def class_maps(self, images: Tensor) -> tuple[Tensor, ClassMaps]:
         """Return logits [B, C], and a function from classes [B, K] to their maps M_c [B, K, h, w] (Eq. 7)."""
-        features = self.backbone(images, Evidence(class_attention=self.map != "semantic"))
+        features = self.backbone(images, FeatureRequest(class_attention=self.map != "semantic"))
         semantic = self._semantic_maps(features)
         logits = self.pool(semantic, features)
         if self.map == "semantic":
@@ -73,9 +73,9 @@ class TSCAM(Method):
             return logits, lambda classes: attention.expand(-1, classes.shape[1], -1, -1)
         return logits, lambda classes: attention * pick_classes(semantic, classes)
 
-    def inner_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
-        """Return the attention map and the semantic map of ``classes`` [B]; see ``Method.inner_maps``."""
-        features = self.backbone(images, Evidence(class_attention=self.backbone.has_class_token))
+    def intermediate_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        """Return the attention map and the semantic map of ``classes`` [B]; see ``Method.intermediate_maps``."""
+        features = self.backbone(images, FeatureRequest(class_attention=self.backbone.has_class_token))
         semantic = pick_classes(self._semantic_maps(features), classes[:, None])[:, 0]
         attention = {"attention": self.attention_map(features)} if self.backbone.has_class_token else {}
         return {**attention, "semantic map": semantic}
@@ -83,7 +83,9 @@ class TSCAM(Method):
     def attention_map(self, features: Features) -> Tensor:
         """Return A_* [B, h, w] >= 0, the class token's attention, mean over heads and blocks (Eqs. 5, 6)."""
         if features.class_attention is None:
-            raise ValueError("the features were made without class attention; ask for Evidence(class_attention=True)")
+            raise ValueError(
+                "the features were made without class attention; ask for FeatureRequest(class_attention=True)"
+            )
         return as_map(features.class_attention[:, : self.attention_blocks].mean(dim=1), features.grid)
 
     def _semantic_maps(self, features: Features) -> Tensor:
@@ -123,7 +125,7 @@ def semantic_head(kind: Head, width: int, num_classes: int) -> nn.Conv2d | nn.Co
     """Return the layer from patch tokens to class maps, initialised as torch does, and so the released code.
 
     That is He's uniform form with a = sqrt(5): a standard deviation of 1 / sqrt(3 fan_in). The paper says "He's
-    approach"; with He's own gain, 2.4 times that, few photographs are learned by the head alone, the tokens stay
+    approach"; with He's own gain, 2.4 times that, few images are learned by the head alone, the tokens stay
     what they were, and the maps lose what makes them maps (docs/results/cub10.md).
 
     ``fc`` is a convolution of width 1 over the token sequence: a linear layer for each token.

@@ -36,13 +36,13 @@ def iou_distribution(iou: ArrayLike, correct: float = 0.5, bins: int = 25) -> Io
 
 
 def iou_by_size(
-    iou: ArrayLike, object_share: ArrayLike, bins: int = 10
+    iou: ArrayLike, object_fraction: ArrayLike, bins: int = 10
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the mean IoU of images by the size of their object (SAT, Fig. 6).
 
     Args:
         iou: [N] in [0, 1], an image each.
-        object_share: [N] area of the object over the picture's, in [0, 1]; larger ones count as 1.
+        object_fraction: [N] area of the object over the image's, in [0, 1]; larger ones count as 1.
         bins: How many classes of size, of equal width.
 
     Returns:
@@ -51,9 +51,9 @@ def iou_by_size(
     Raises:
         ValueError: where the two have different lengths.
     """
-    values, shares = np.asarray(iou, dtype=np.float64), np.asarray(object_share, dtype=np.float64)
+    values, shares = np.asarray(iou, dtype=np.float64), np.asarray(object_fraction, dtype=np.float64)
     if values.ndim != 1 or values.shape != shares.shape:
-        raise ValueError(f"iou and object_share must be [N] both, got shapes {values.shape} and {shares.shape}")
+        raise ValueError(f"iou and object_fraction must be [N] both, got shapes {values.shape} and {shares.shape}")
     edges = np.linspace(0.0, 1.0, bins + 1)
     shares = np.clip(shares, 0.0, 1.0)
     images, _ = np.histogram(shares, bins=edges)

@@ -18,7 +18,7 @@ from tokenloc.boxes import Protocol
 from tokenloc.metrics.errors import ERROR_CATEGORIES
 from tokenloc.metrics.scores import BoxScores, ImageScores
 
-ADDED = ("score", "trust")
+ADDED = ("score", "confidence")
 """The last columns of images.csv, which were added later."""
 
 
@@ -38,9 +38,9 @@ class ImageRow:
         top1_loc: The first predicted class is right, and its own map hits.
         top5_loc: Likewise for one of the first five.
         error: One of ``ERROR_CATEGORIES``.
-        object_share: Area of the largest ground-truth box over the picture's.
+        object_fraction: Area of the largest ground-truth box over the image's.
         score: Probability of ``predicted``.
-        trust: How far the box can be trusted, in [0, 1], see ``ImageScores``.
+        confidence: How far the box can be confident, in [0, 1], see ``ImageScores``.
     """
 
     id: str
@@ -54,9 +54,9 @@ class ImageRow:
     top1_loc: bool | None = None
     top5_loc: bool | None = None
     error: str | None = None
-    object_share: float | None = None
+    object_fraction: float | None = None
     score: float | None = None
-    trust: float | None = None
+    confidence: float | None = None
 
 
 class ImageLog:
@@ -80,15 +80,15 @@ class ImageLog:
 
     def add(self, id_: str, scores: ImageScores) -> None:
         """Add an image that was scored by ``score_image``."""
-        row = ImageRow(id_, scores.label, score=scores.probability, trust=scores.trust)
+        row = ImageRow(id_, scores.label, score=scores.probability, confidence=scores.confidence)
         if len(scores.predicted):
             first = int(scores.predicted[0])
             row = replace(row, predicted=first, top1_cls=scores.in_top(1), top5_cls=scores.in_top(5))
         packed = b"" if scores.boxes is None else _packed(scores.boxes)
         self._file.write(packed)
         self._lengths.append(len(packed))
-        share = None if scores.boxes is None else scores.boxes.object_share
-        self._rows.append(replace(row, object_share=share))
+        share = None if scores.boxes is None else scores.boxes.object_fraction
+        self._rows.append(replace(row, object_fraction=share))
 
     def rows(self, column: int) -> list[ImageRow]:
         """Return all images at one of the scores' thresholds (an index into ``scored_thresholds``)."""
@@ -131,7 +131,7 @@ def write_rows(path: str | Path, rows: Sequence[ImageRow], classes: Sequence[str
 def read_table(path: str | Path) -> list[dict[str, Any]]:
     """Return the lines of an ``images.csv``: classes by name, numbers as float, None where there is nothing.
 
-    Those of before there was a trust lack its columns, which are then None; columns of other programs are left out.
+    Those of before there was a confidence lack its columns, which are then None; columns of other programs are left out.
 
     Raises:
         FileNotFoundError: where there is none.

@@ -1,4 +1,4 @@
-"""What a box that ignores the picture scores: the floor under every localization result."""
+"""What a box that ignores the image scores: the floor under every localization result."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def level_accuracies(ious: Sequence[float]) -> dict[float, float] | None:
 
 
 def center_box(frame: Frame, share: float) -> NDArray[np.float64]:
-    """Return the centred box [4] xyxy in network pixels whose sides are ``share`` of the network's input."""
-    width, height = frame.network_size
+    """Return the centred box [4] xyxy in input pixels whose sides are ``share`` of the network's input."""
+    width, height = frame.input_size
     low, high = (1 - share) / 2, (1 + share) / 2
     return np.array([low * width, low * height, high * width, high * height])
 

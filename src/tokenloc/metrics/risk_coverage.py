@@ -69,29 +69,31 @@ def error_rate(confidence: ArrayLike, errors: ArrayLike, share: float = 0.5) -> 
     return float(risks[max(1, math.ceil(share * len(risks))) - 1])
 
 
-def trust_metrics(rows: Sequence[ImageRow]) -> dict[str, dict[str, float]]:
-    """Return whether images with less trust are wrong more often: for each of ``RISKS`` that is known, in percent.
+def confidence_metrics(rows: Sequence[ImageRow]) -> dict[str, dict[str, float]]:
+    """Return whether images with less confidence are wrong more often: for each of ``RISKS`` that is known, in percent.
 
     Returns:
         By the name of the risk: ``images``, ``error_rate_all``, ``error_rate_most_trusted_half``,
         ``error_rate_highest_score_half``, ``aurc``, ``aurc_class_score`` and ``aurc_optimal``. Empty where images have
-        no trust, or no truth to judge by.
+        no confidence, or no truth to judge by.
     """
     found = {}
     for name, is_wrong in RISKS.items():
-        judged = [(row.trust, row.score, is_wrong(row)) for row in rows]
+        judged = [(row.confidence, row.score, is_wrong(row)) for row in rows]
         known = np.array([one for one in judged if None not in one], dtype=np.float64).reshape(-1, 3)
         if len(known):
             found[name] = _summary(*known.T)
     return found
 
 
-def _summary(trust: NDArray[np.float64], score: NDArray[np.float64], errors: NDArray[np.float64]) -> dict[str, float]:
+def _summary(
+    confidence: NDArray[np.float64], score: NDArray[np.float64], errors: NDArray[np.float64]
+) -> dict[str, float]:
     parts = {
         "error_rate_all": errors.mean(),
-        "error_rate_most_trusted_half": error_rate(trust, errors),
+        "error_rate_most_trusted_half": error_rate(confidence, errors),
         "error_rate_highest_score_half": error_rate(score, errors),
-        "aurc": aurc(trust, errors),
+        "aurc": aurc(confidence, errors),
         "aurc_class_score": aurc(score, errors),
         "aurc_optimal": optimal_aurc(errors),
     }

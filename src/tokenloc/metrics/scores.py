@@ -12,7 +12,7 @@ from tokenloc.boxes import (
     Frame,
     Protocol,
     best_iou,
-    box_trust,
+    box_confidence,
     compared_boxes,
     largest_boxes,
     possible_boxes,
@@ -42,15 +42,15 @@ class BoxScores:
         any: [T] float64: the best such IoU of all components.
         own: [T] float64: as ``largest``, of the map made for the *predicted* class that is right; 0 where none is.
         errors: [T] int64: indices into ``ERROR_CATEGORIES``.
-        object_share: Area of the largest ground-truth box over the picture's.
-        found: [T, 4] int64: the box that ``largest`` is of, xyxy in network pixels, its ends as the protocol has them.
+        object_fraction: Area of the largest ground-truth box over the image's.
+        found: [T, 4] int64: the box that ``largest`` is of, xyxy in input pixels, its ends as the protocol has them.
     """
 
     largest: NDArray[np.float64]
     any: NDArray[np.float64]
     own: NDArray[np.float64]
     errors: NDArray[np.int64]
-    object_share: float
+    object_fraction: float
     found: NDArray[np.int64]
 
 
@@ -64,9 +64,9 @@ class ImageScores:
         boxes: None where the image has no (possible) ground-truth box.
         pixels: [2, bins] int64: pixels of background (row 0) and object (row 1) by their map value, in the bins of
             ``pixel_edges``. None where the image has no mask.
-        dropped_boxes: Ground-truth boxes left out because they cannot be (inverted, empty, outside the picture).
+        dropped_boxes: Ground-truth boxes left out because they cannot be (inverted, empty, outside the image).
         probability: Of the first predicted class; None where it is not known.
-        trust: Of the largest component's box of the true class's map at the fixed threshold, see ``box_trust``; None
+        confidence: Of the largest component's box of the true class's map at the fixed threshold, see ``box_confidence``; None
             without a fixed threshold or ``probability``.
     """
 
@@ -76,7 +76,7 @@ class ImageScores:
     pixels: NDArray[np.int64] | None = None
     dropped_boxes: int = 0
     probability: float | None = None
-    trust: float | None = None
+    confidence: float | None = None
 
     def in_top(self, k: int) -> bool:
         """Say if the true class is among the first ``k`` predicted ones."""
@@ -106,15 +106,15 @@ def score_image(
         predicted: [P] int, P ≥ 1, the predicted classes, best first (see ``top_classes``). None where only maps are
             known: the scores of predicted classes are then those of a right prediction, and not to be reported.
         label: The true class.
-        frame: Between the picture and the network's input.
+        frame: Between the image and the network's input.
         protocol: How maps become boxes and boxes are judged.
         threshold: A fixed map threshold in [0, 1]; None for the protocol's own, which it may not have.
         boxes: [G, 4] ground truth xyxy, half-open, in original pixels; None or empty where there is none. Boxes that
             cannot be are left out and counted.
         mask: [H, W] in original pixels: 0 background, 1 object, 255 ignored; None where there is none.
-        ready: The maps are in [0, 1] and of the network's size, as the referee stores them: they are taken as they
+        ready: The maps are in [0, 1] and of the network's size, as the `wsol-eval` evaluator stores them: they are taken as they
             are, neither scaled nor upsampled again.
-        probability: Of the first predicted class, softmax, for the trust.
+        probability: Of the first predicted class, softmax, for the confidence.
 
     Raises:
         ValueError: where shapes, classes, the threshold or mask values do not fit, or a map is not finite.
@@ -124,9 +124,9 @@ def score_image(
     if predicted is not None and (top.ndim != 1 or not top.size):
         raise ValueError(f"predicted must be [P] classes, at least one, best first; got shape {top.shape}")
     scale = ready_map if ready else scaled_map
-    scaled = own_scaled = scale(maps[0], frame.network_size, protocol)  # also without truth: a broken map is told
+    scaled = own_scaled = scale(maps[0], frame.input_size, protocol)  # also without truth: a broken map is told
     if not np.array_equal(maps[0], maps[own]):
-        own_scaled = scale(maps[own], frame.network_size, protocol)
+        own_scaled = scale(maps[own], frame.input_size, protocol)
     every = checked_boxes([] if boxes is None else boxes)
     truth = possible_boxes(every, frame)
     return ImageScores(
@@ -157,7 +157,7 @@ def fixed_threshold(protocol: Protocol, threshold: float | None = None) -> float
 
 
 def pixel_edges(protocol: Protocol) -> NDArray[np.float64]:
-    """Return the edges [bins + 1] of the pixel histograms: the protocol's thresholds, 1, 2 and 3, as in the referee.
+    """Return the edges [bins + 1] of the pixel histograms: the protocol's thresholds, 1, 2 and 3, as in the `wsol-eval` evaluator.
 
     A bin holds values from its left edge on; 1.0 has a bin of its own. 0 is added where the thresholds lack it, so
     that every pixel is counted.
@@ -249,12 +249,12 @@ def _box_scores(
 def _trust(
     probability: float | None, scaled: NDArray[np.floating], threshold: float | None, protocol: Protocol
 ) -> float | None:
-    """Return the trust of the largest component's box; 0 where nothing exceeds the threshold."""
+    """Return the confidence of the largest component's box; 0 where nothing exceeds the threshold."""
     if probability is None or threshold is None:
         return None
     prepared = _prepared(scaled, protocol)
     box = largest_boxes(prepared, [threshold], protocol)
-    return float(box_trust(probability, prepared, box, threshold, protocol)[0])
+    return float(box_confidence(probability, prepared, box, threshold, protocol)[0])
 
 
 def _scan(scaled: NDArray[np.floating], thresholds: NDArray[np.float64], protocol: Protocol) -> BoxScan:
@@ -270,4 +270,4 @@ def _pixel_histogram(
 ) -> NDArray[np.int64]:
     if protocol.truth_frame == "original":
         return pixel_histogram(frame.map_to_original(scaled), mask, pixel_edges(protocol))
-    return pixel_histogram(scaled, frame.pixels_to_network(mask), pixel_edges(protocol))
+    return pixel_histogram(scaled, frame.pixels_to_input(mask), pixel_edges(protocol))

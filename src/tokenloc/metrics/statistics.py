@@ -36,7 +36,7 @@ def max_box_acc_v1(largest_hits: Counts, images: int | Counts) -> float | None:
 def max_box_acc_v2(hits: Counts, images: int | Counts) -> float | None:
     """Return MaxBoxAccV2: the mean over δ 0.3, 0.5, 0.7 of the accuracy at each δ's own best threshold.
 
-    The referee's takes the hits of any component; SAT's variant those of the largest.
+    the `wsol-eval` evaluator's takes the hits of any component; SAT's variant those of the largest.
     """
     return percent(hits[V2_LEVELS].max(axis=1).mean(), images)
 
@@ -68,7 +68,7 @@ def piou(pixels: Counts) -> float | None:
 def pxap(pixels: Counts) -> float | None:
     """Return PxAP (Choe et al. 2020): the area under the pixel precision-recall curve, in percent.
 
-    As in the referee: the sum over bins, from the highest down, of precision times the step in recall.
+    As in the `wsol-eval` evaluator: the sum over bins, from the highest down, of precision times the step in recall.
 
     Args:
         pixels: [2, bins] background and object pixels by map value.

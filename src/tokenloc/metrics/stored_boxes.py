@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenloc._files import written_whole
+from tokenloc._files import atomic_write
 from tokenloc.boxes import Frame, Protocol, possible_boxes
 from tokenloc.metrics.scores import ImageScores, scored_thresholds
 from tokenloc.metrics.stored_maps import frame_numbers, frame_of, told
@@ -72,7 +72,7 @@ class BoxWriter:
         }
         images, count = len(self._ids), len(self._thresholds)
         boxes = count * 4 * _BOX.itemsize  # of an image's bytes, those before its IoU
-        with written_whole(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for name, array in small.items():
                 _write_rows(archive, name, array.shape, array.dtype, [array.tobytes()])
             _write_rows(archive, "boxes", (images, count, 4), _BOX, (raw[:boxes] for raw in self._unpacked()))

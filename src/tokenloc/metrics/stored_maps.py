@@ -1,4 +1,4 @@
-"""Maps on disk: tokenloc's own compact form, and the tree of ``.npy`` files that the referee of Choe et al. reads.
+"""Maps on disk: tokenloc's own compact form, and the tree of ``.npy`` files that the `wsol-eval` evaluator (Choe et al.) reads.
 
 tokenloc's form is a folder of ``manifest.json`` and ``maps-NNNNN.npz``. The maps are as the method made them, float32
 on the patch grid; with each are its frame and the predicted classes, so that scoring them gives the very same numbers.
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tokenloc._files import folder_written_whole, write_json
+from tokenloc._files import atomic_folder, write_json
 from tokenloc.boxes import Frame
 
 MANIFEST = "manifest.json"
@@ -112,7 +112,7 @@ class TokenlocMaps(StoredMaps):
         report = f"{path} is no .npz file of maps; save the maps again"
         with path.open("rb") as file, told(report), np.load(file, allow_pickle=False) as arrays:
             maps = arrays["maps"]
-            # Files of before there was a trust have no probabilities.
+            # Files of before there was a confidence have no probabilities.
             likely = arrays["probabilities"] if "probabilities" in arrays else np.full(len(maps), np.nan)
             rows = zip(maps, arrays["predicted"], arrays["frames"], likely.tolist(), strict=True)
             return [
@@ -178,7 +178,7 @@ def writing_maps(folder: str | Path, about: Mapping[str, Any]) -> Iterator[MapWr
     """
     if Path(folder).exists():
         raise FileExistsError(f"{folder} exists already; remove it, or give another folder")
-    with folder_written_whole(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         writer = MapWriter(temporary)
         yield writer
         writer.flush()
@@ -216,7 +216,7 @@ def told(report: str) -> Iterator[None]:
 
 def frame_numbers(frame: Frame) -> NDArray[np.float64]:
     """Return a frame as [8] float64: original and network (width, height), scale and offset (x, y)."""
-    return np.array([*frame.original_size, *frame.network_size, *frame.scale, *frame.offset], dtype=np.float64)
+    return np.array([*frame.original_size, *frame.input_size, *frame.scale, *frame.offset], dtype=np.float64)
 
 
 def frame_of(numbers: NDArray[np.float64]) -> Frame:

@@ -90,14 +90,14 @@ def refine(maps: Tensor, images: Tensor, steps: Iterable[str | Step] = ("affinit
     # Steps may fit networks: outside of inference mode, in float32, by kernels that give the same on every call.
     deterministic = torch.backends.cudnn.flags(deterministic=True, benchmark=False)
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(images.device.type, enabled=False), deterministic:
-        pictures, coarse = images.float().clamp(0, 1), maps.clone().float()
+        images, coarse = images.float().clamp(0, 1), maps.clone().float()
         refined = coarse[:, None] if maps.ndim == 3 else coarse
         if refined.numel():
             # A constant map has to become 0 first: interpolation's rounding would be scaled up to a pattern.
-            large = F.interpolate(min_max(refined), pictures.shape[-2:], mode="bilinear", align_corners=False)
+            large = F.interpolate(min_max(refined), images.shape[-2:], mode="bilinear", align_corners=False)
             refined = min_max(large)
             for step in chosen:
-                refined = step(refined, pictures)
+                refined = step(refined, images)
     return refined[:, 0] if maps.ndim == 3 else refined
 
 

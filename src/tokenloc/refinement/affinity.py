@@ -68,7 +68,7 @@ class AffinityRefinement:
             [B, K, H, W] float32, each scaled to [0, 1]; a constant map becomes 0 everywhere.
         """
         pairs = zip(maps.split(self.at_once), images.split(self.at_once), strict=True)
-        return torch.cat([self._refined(part, pictures) for part, pictures in pairs])
+        return torch.cat([self._refined(part, images) for part, images in pairs])
 
     def _refined(self, maps: Tensor, images: Tensor) -> Tensor:
         weights = (1 - self.keep) * affinity(images, self.distances, self.position_weight, self.spread)

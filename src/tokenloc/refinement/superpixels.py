@@ -58,6 +58,6 @@ def felzenszwalb_superpixels(images: Tensor, scale: float, sigma: float, min_siz
         sigma: pixels; a Gaussian of this width smooths the image before.
         min_size: pixels; smaller superpixels are merged into a neighbour.
     """
-    pictures = images.permute(0, 2, 3, 1).double().cpu().numpy()
-    ids = [felzenszwalb(picture, scale=scale, sigma=sigma, min_size=min_size) for picture in pictures]
+    arrays = images.permute(0, 2, 3, 1).double().cpu().numpy()
+    ids = [felzenszwalb(array, scale=scale, sigma=sigma, min_size=min_size) for array in arrays]
     return Superpixels.of(torch.from_numpy(np.stack(ids)).long().to(images.device))

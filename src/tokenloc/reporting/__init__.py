@@ -1,12 +1,12 @@
-"""Pictures of what a model found."""
+"""Images of what a model found."""
 
-from tokenloc.reporting.pictures import (
+from tokenloc.reporting.drawing import (
     draw_localization,
     heatmap,
     one_above_another,
-    save_picture,
+    save_image,
     sheet,
-    table_of_pictures,
+    table_of_images,
     with_boxes,
 )
 
@@ -14,8 +14,8 @@ __all__ = [
     "draw_localization",
     "heatmap",
     "one_above_another",
-    "save_picture",
+    "save_image",
     "sheet",
-    "table_of_pictures",
+    "table_of_images",
     "with_boxes",
 ]

@@ -1,4 +1,4 @@
-"""Curves of an evaluation, as a picture and as data: accuracy by threshold, the spread of IoU, IoU by object size."""
+"""Curves of an evaluation, as an image and as data: accuracy by threshold, the spread of IoU, IoU by object size."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tokenloc._files import write_text, written_whole
+from tokenloc._files import atomic_write, write_text
 from tokenloc.metrics import iou_by_size, iou_distribution
 from tokenloc.metrics.images import ImageRow
 
@@ -18,14 +18,14 @@ def save_curves(curve: Mapping[str, Sequence[float]] | None, rows: Iterable[Imag
 
     ``threshold.csv`` is the accuracy of the largest component by map threshold, a column for each IoU level (SAT,
     Fig. 7); ``iou.csv`` how many boxes of IoU ≥ 0.5 have which IoU (Fig. 5); ``iou_by_size.csv`` the mean IoU of
-    photographs by their object's share of the picture (Fig. 6).
+    images by their object's share of the image (Fig. 6).
 
     Args:
         curve: of an ``Evaluation``.
         rows: its images, at the threshold that it reports.
         folder: to write to.
     """
-    boxed = [(row.largest, row.object_share) for row in rows if row.largest is not None]
+    boxed = [(row.largest, row.object_fraction) for row in rows if row.largest is not None]
     if curve is None or not boxed:
         return
     ious, shares = zip(*boxed, strict=True)
@@ -38,12 +38,12 @@ def save_curves(curve: Mapping[str, Sequence[float]] | None, rows: Iterable[Imag
     _draw_accuracies(left, curve)
     middle.stairs(spread.counts, spread.edges, fill=True)
     median = "" if spread.median is None else f", median {spread.median:.2f}"
-    middle.set(title=f"boxes of IoU 0.5 and more{median}", xlabel="IoU", ylabel="photographs")
+    middle.set(title=f"boxes of IoU 0.5 and more{median}", xlabel="IoU", ylabel="images")
     right.stairs(means, edges, baseline=None)
     right.set(
-        title="IoU by size of the object", xlabel="share of the picture", ylabel="mean IoU", xlim=(0, 1), ylim=(0, 1)
+        title="IoU by size of the object", xlabel="share of the image", ylabel="mean IoU", xlim=(0, 1), ylim=(0, 1)
     )
-    with written_whole(folder / "curves.png") as temporary:
+    with atomic_write(folder / "curves.png") as temporary:
         figure.savefig(temporary, dpi=120)
 
 

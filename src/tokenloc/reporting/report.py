@@ -20,7 +20,7 @@ from markupsafe import Markup
 from tokenloc.data import ImageDataset
 from tokenloc.metrics import ERROR_CATEGORIES
 from tokenloc.reporting.report_charts import HEIGHT, WIDTH, charts
-from tokenloc.reporting.report_gallery import UNIT, Pictured, Slider, choose, pictured, slider
+from tokenloc.reporting.report_gallery import UNIT, Images, Slider, choose, imaged, slider
 from tokenloc.reporting.report_numbers import (
     CLASS_COLUMNS,
     KINDS,
@@ -33,7 +33,7 @@ from tokenloc.reporting.report_numbers import (
 )
 
 LETTERS = "ABCDEF"
-"""By which runs are told from each other on pictures; so there are six at most."""
+"""By which runs are told from each other on images; so there are six at most."""
 
 SCRIPTS = ("core.js", "slider.js", "gallery.js", "tables.js", "start.js")
 _TEMPLATES = files("tokenloc.reporting").joinpath("templates")
@@ -43,7 +43,7 @@ def render_report(
     runs: Sequence[ReportRun],
     dataset: ImageDataset | None = None,
     *,
-    pictures: int | None = 24,
+    images: int | None = 24,
     title: str = "",
     notes: Sequence[str] = (),
     progress: Callable[[Iterable[Any], str, int], Iterable[Any]] | None = None,
@@ -52,21 +52,21 @@ def render_report(
 
     Args:
         runs: Evaluations of the same images under the same protocol, six at most.
-        dataset: Has the photographs, by their ids; None where they are nowhere: boxes are then drawn on nothing.
-        pictures: Photographs in each gallery; None for all in each.
+        dataset: Has the images, by their ids; None where they are nowhere: boxes are then drawn on nothing.
+        images: TrainingData in each gallery; None for all in each.
         title: Of the page; by default the runs' names.
         notes: What a reader should know of the whole.
-        progress: Wraps the reading of the photographs, to show how far it is.
+        progress: Wraps the reading of the images, to show how far it is.
 
     Raises:
         ValueError: where there is no run, or more than six.
     """
     if not 1 <= len(runs) <= len(LETTERS):
         raise ValueError(f"a report is of 1 to {len(LETTERS)} runs, got {len(runs)}")
-    galleries, sliders = choose(runs, pictures), [slider(run) for run in runs]
-    shown = pictured(runs, sliders, galleries[-1].images, dataset, progress)
+    galleries, sliders = choose(runs, images), [slider(run) for run in runs]
+    shown = imaged(runs, sliders, galleries[-1].images, dataset, progress)
     script = Markup("(() => {\n'use strict';\n" + "\n".join(_text(name) for name in SCRIPTS) + "})();\n")
-    lacking = sum(one.picture is None for one in shown.values())
+    lacking = sum(one.image is None for one in shown.values())
     return (
         _environment()
         .get_template("report.html.j2")
@@ -121,12 +121,12 @@ def _data(
     runs: Sequence[ReportRun],
     sliders: Sequence[Slider | None],
     galleries: Sequence[Any],
-    shown: dict[int, Pictured],
+    shown: dict[int, Images],
 ) -> dict[str, Any]:
     """Return what the page's script works with, as plain values; classes and kinds of error by index."""
     classes = sorted({row[key] for run in runs for row in run.rows for key in ("label", "predicted")} - {None})
     places: dict[str | None, int | None] = {None: None, **{name: place for place, name in enumerate(classes)}}
-    drawn = {index: {**asdict(one), "picture": one.picture is not None} for index, one in shown.items()}
+    drawn = {index: {**asdict(one), "image": one.image is not None} for index, one in shown.items()}
     return {
         "unit": UNIT,
         "runs": [
@@ -136,7 +136,7 @@ def _data(
         "classes": classes,
         "keys": ERROR_CATEGORIES,
         "kinds": [KINDS[key][0] for key in ERROR_CATEGORIES],
-        "trust": any(row.get("trust") is not None for run in runs for row in run.rows),
+        "confidence": any(row.get("confidence") is not None for run in runs for row in run.rows),
         "boxes": any(row["largest"] is not None for run in runs for row in run.rows),
         "ids": [row["id"] for row in runs[0].rows],
         "labels": [places[row["label"]] for row in runs[0].rows],
@@ -147,12 +147,12 @@ def _data(
 
 
 def _found(row: Any, places: dict[str | None, int | None]) -> list[float | int | None]:
-    """Return what a run found in an image: predicted class, IoU, kind of error, trust."""
+    """Return what a run found in an image: predicted class, IoU, kind of error, confidence."""
     kind = kind_of(row)
-    trust = row.get("trust")
+    confidence = row.get("confidence")
     return [
         places[row["predicted"]],
         None if row["largest"] is None else round(row["largest"], 4),
         None if kind is None else ERROR_CATEGORIES.index(kind),
-        None if trust is None else round(trust, 4),
+        None if confidence is None else round(confidence, 4),
     ]

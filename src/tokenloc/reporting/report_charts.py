@@ -106,14 +106,14 @@ def _by_size(runs: Sequence[ReportRun]) -> Chart:
         boxed = [row for row in run.rows if row["largest"] is not None]
         if not boxed:
             continue
-        edges, means = iou_by_size([row["largest"] for row in boxed], [row["object_share"] for row in boxed])
+        edges, means = iou_by_size([row["largest"] for row in boxed], [row["object_fraction"] for row in boxed])
         centres, there = (edges[:-1] + edges[1:]) / 2, ~np.isnan(means)
         lines.append(Line(number, 0, _path(centres[there], means[there]), run.name))
         pairs = zip(centres[there], means[there], strict=True)
         told.append(f"{run.name}: " + ", ".join(f"{mean:.2f} at {100 * share:.0f} %" for share, mean in pairs))
     y_ticks = [(_y(value), f"{value:g}") for value in (0, 0.5, 1)]
     x_ticks = [(_x(value), f"{100 * value:.0f} %") for value in (0, 0.5, 1)]
-    return Chart("Mean IoU by size of the object", ". ".join(told), "share of the picture", lines, x_ticks, y_ticks)
+    return Chart("Mean IoU by size of the object", ". ".join(told), "share of the image", lines, x_ticks, y_ticks)
 
 
 def _x(value: float) -> float:

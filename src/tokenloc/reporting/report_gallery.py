@@ -1,4 +1,4 @@
-"""Which photographs a report shows, their thumbnails, and their boxes at every stop of the threshold slider."""
+"""Which images a report shows, their thumbnails, and their boxes at every stop of the threshold slider."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ STOPS = 100
 """Stops of the threshold slider at most, beside the threshold that is reported."""
 
 UNIT = 1000
-"""Boxes are in this part of the picture's width and height, and IoU in this part of 1."""
+"""Boxes are in this part of the image's width and height, and IoU in this part of 1."""
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Photographs to look at together.
+    """TrainingData to look at together.
 
     Args:
         key: differ, check, worst, best, all, or a kind of error.
@@ -52,14 +52,14 @@ def choose(runs: Sequence[ReportRun], count: int | None) -> list[Gallery]:
 
     Args:
         runs: Of the same images.
-        count: Photographs in each; None for all.
+        count: TrainingData in each; None for all.
     """
     galleries = [_differing(runs, count)] if len(runs) > 1 else []
     for number, run in enumerate(runs):
         galleries += _of_run(run.rows, number, count)
     everything = range(len(runs[0].rows)) if count is None else {image for one in galleries for image in one.images}
     galleries = [gallery for gallery in galleries if gallery.images]
-    return [*galleries, Gallery("all", "All with a picture", None, sorted(everything))]
+    return [*galleries, Gallery("all", "All with an image", None, sorted(everything))]
 
 
 def _differing(runs: Sequence[ReportRun], count: int | None) -> Gallery:
@@ -73,9 +73,9 @@ def _of_run(rows: Sequence[Row], run: int, count: int | None) -> list[Gallery]:
     by_iou = _ascending(rows, "largest")
     kinds = [(kind, [index for index in by_iou if kind_of(rows[index]) == kind]) for kind in ERROR_CATEGORIES[1:]]
     boxed = [index for index in by_iou if rows[index]["largest"] is not None]
-    trusted = [index for index in _ascending(rows, "trust") if rows[index].get("trust") is not None]
+    confident = [index for index in _ascending(rows, "confidence") if rows[index].get("confidence") is not None]
     return [
-        Gallery("check", "Check first", run, trusted[:count]),
+        Gallery("check", "Check first", run, confident[:count]),
         Gallery("worst", "Worst boxes", run, boxed[:count]),
         Gallery("best", "Best boxes", run, boxed[::-1][:count]),
         *(Gallery(kind, KINDS[kind][0], run, images[:count], len(images)) for kind, images in kinds),
@@ -135,53 +135,53 @@ def _accuracies(run: ReportRun) -> list[tuple[float, float | None]]:
 
 
 @dataclass
-class Pictured:
-    """A photograph of a report, in plain values for its page.
+class Images:
+    """An image of a report, in plain values for its page.
 
     Args:
         size: (width, height); the thumbnail's where no boxes are stored; None where nothing is known.
-        truth: True boxes, four numbers each in ``UNIT`` of the picture.
+        truth: True boxes, four numbers each in ``UNIT`` of the image.
         boxes: For each run, and each stop at which its box is another than before, six numbers: the stop, x0, y0, x1,
             y1 and IoU, both in ``UNIT``; empty without boxes.
-        picture: The thumbnail's JPEG, base64; None where it could not be read.
+        image: The thumbnail's JPEG, base64; None where it could not be read.
     """
 
     size: tuple[int, int] | None = None
     truth: list[list[int]] = field(default_factory=list)
     boxes: list[list[int]] = field(default_factory=list)
-    picture: str | None = None
+    image: str | None = None
 
 
-def pictured(
+def imaged(
     runs: Sequence[ReportRun],
     sliders: Sequence[Slider | None],
     images: Iterable[int],
     dataset: ImageDataset | None,
     progress: Callable[[Iterable[Any], str, int], Iterable[Any]] | None = None,
-) -> dict[int, Pictured]:
+) -> dict[int, Images]:
     """Return what is drawn of each of ``images``.
 
     Args:
         runs: Of the same images.
         sliders: Of the runs.
         images: Indices of rows.
-        dataset: Has the photographs, by the rows' ids; None where they are nowhere.
-        progress: Wraps the reading of the photographs, to show how far it is.
+        dataset: Has the images, by the rows' ids; None where they are nowhere.
+        progress: Wraps the reading of the images, to show how far it is.
     """
     wanted = sorted(set(images))
-    found = {index: Pictured(boxes=[[] for _ in runs]) for index in wanted}
+    found = {index: Images(boxes=[[] for _ in runs]) for index in wanted}
     for number, (run, stops) in enumerate(zip(runs, sliders, strict=True)):
         if run.boxes is not None and stops is not None:
             _add_boxes(found, number, run.boxes, stops)
     if dataset is not None:
         places = {id_: place for place, id_ in enumerate(dataset.ids)}
-        shown = progress(wanted, "pictures", len(wanted)) if progress else wanted
+        shown = progress(wanted, "images", len(wanted)) if progress else wanted
         for index in shown:
-            _add_picture(found[index], dataset, places.get(runs[0].rows[index]["id"]))
+            _add_image(found[index], dataset, places.get(runs[0].rows[index]["id"]))
     return found
 
 
-def _add_boxes(found: dict[int, Pictured], run: int, boxes: StoredBoxes, stops: Slider) -> None:
+def _add_boxes(found: dict[int, Images], run: int, boxes: StoredBoxes, stops: Slider) -> None:
     for index, image in boxes.images(found):
         one = found[index]
         one.size = boxes.size(index)
@@ -190,7 +190,7 @@ def _add_boxes(found: dict[int, Pictured], run: int, boxes: StoredBoxes, stops: 
 
 
 def steps(image: SweptImage, size: tuple[int, int], columns: Sequence[int]) -> list[int]:
-    """Return an image's boxes at ``columns`` of its thresholds, each where it changes; see :class:`Pictured`.
+    """Return an image's boxes at ``columns`` of its thresholds, each where it changes; see :class:`Images`.
 
     >>> boxes = np.array([[0, 0, 20, 10], [0, 0, 20, 10], [5, 0, 10, 10]])
     >>> steps(SweptImage(boxes, np.array([0.5, 0.5, 0.7996], np.float32)), (20, 10), [0, 1, 2])
@@ -207,19 +207,19 @@ def steps(image: SweptImage, size: tuple[int, int], columns: Sequence[int]) -> l
 
 
 def _parts(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.int64]:
-    """Return boxes [N, 4] in ``UNIT`` of a picture's (width, height), kept inside of it."""
+    """Return boxes [N, 4] in ``UNIT`` of an image's (width, height), kept inside of it."""
     return np.clip(np.round(UNIT * boxes / [*size, *size]), 0, UNIT).astype(np.int64).reshape(-1, 4)
 
 
-def _add_picture(one: Pictured, dataset: ImageDataset, place: int | None) -> None:
+def _add_image(one: Images, dataset: ImageDataset, place: int | None) -> None:
     if place is None:
         return
     try:
-        picture = dataset.image(place, min_size=(SIDE, SIDE))
-    except (ValueError, OSError):  # the page says how many have no picture
+        image = dataset.image(place, min_size=(SIDE, SIDE))
+    except (ValueError, OSError):  # the page says how many have no image
         return
-    picture.thumbnail((SIDE, SIDE))
-    one.size = one.size or picture.size
+    image.thumbnail((SIDE, SIDE))
+    one.size = one.size or image.size
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=QUALITY, optimize=True)
-    one.picture = base64.b64encode(file.getvalue()).decode("ascii")
+    image.save(file, "JPEG", quality=QUALITY, optimize=True)
+    one.image = base64.b64encode(file.getvalue()).decode("ascii")

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tokenloc.metrics import ERROR_CATEGORIES
-from tokenloc.metrics.confidence import HITS, Comparison, compare
 from tokenloc.metrics.evaluation import METRIC_NAMES
+from tokenloc.metrics.intervals import HITS, Comparison, compare
 from tokenloc.metrics.stored_boxes import StoredBoxes
 
 Row = Mapping[str, Any]
@@ -20,7 +20,7 @@ EXPLAINED = {
     "gt_known": "the box of the true class has IoU 0.5 or more",
     "top1_loc": "class and box both right",
     "top5_loc": "one of five classes right, and its box",
-    "max_box_acc_v1": "at the threshold that is best on these photographs",
+    "max_box_acc_v1": "at the threshold that is best on these images",
     "max_box_acc_v2": "mean over IoU 0.3, 0.5, 0.7, each at its own best threshold",
     "pxap": "average precision of pixels",
     "piou": "best IoU of pixels",

@@ -1,4 +1,4 @@
-"""How a training went, as a picture: the terms of the loss, accuracies, and what the method learned, by epoch."""
+"""How a training went, as an image: the terms of the loss, accuracies, and what the method learned, by epoch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from tokenloc._files import written_whole
+from tokenloc._files import atomic_write
 
 Curve = list[tuple[float, float]]
 
@@ -55,5 +55,5 @@ def save_training_curves(logs: Path, path: Path) -> None:
             axes.plot(*zip(*curve, strict=True), marker=".", label=name.rsplit("/", 1)[-1])
         axes.set(title=title, xlabel="epoch")
         axes.legend(fontsize="small")
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=120)

@@ -1,6 +1,6 @@
-"""What a frozen backbone makes of the training photographs, kept on disk: an epoch then costs the head alone.
+"""What a frozen backbone makes of the training images, kept on disk: an epoch then costs the head alone.
 
-Every photograph has N views, the crops and mirrors of the first N epochs; epoch e shows view e mod N. What the method
+Every image has N views, the crops and mirrors of the first N epochs; epoch e shows view e mod N. What the method
 pools out of a view (``Frozen.pool``) is computed once, in float32 and in batches that do not depend on the run, and
 read through memory maps; see ``disk_cache``.
 """
@@ -18,27 +18,27 @@ from torch import Tensor
 
 from tokenloc.backbones.weights import weights_digest
 from tokenloc.data import ImageDataset, Preprocessing
-from tokenloc.data.fingerprints import digest, digest_of_photographs
+from tokenloc.data.fingerprints import digest, digest_of_images
 from tokenloc.data.loading import Labelled, labelled_loader, shared_batches
 from tokenloc.methods import Method, Output
 from tokenloc.methods.frozen import Frozen
 from tokenloc.training.disk_cache import DiskCache, Progress, Tell
-from tokenloc.training.fit import Photographs
+from tokenloc.training.fit import TrainingData
 
 PART = 1024
-"""Photographs a file."""
+"""TrainingData a file."""
 BATCH = 32
-"""Photographs that are pooled at a time, whatever the batch of the training: in other company the last bit differs."""
+"""TrainingData that are pooled at a time, whatever the batch of the training: in other company the last bit differs."""
 
 
 def sources_of(
     model: Frozen, dataset: ImageDataset, preprocessing: Preprocessing, seed: int, options: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Return digests of what pooled features depend on, by name: weights, network, preprocessing, seed, photographs.
+    """Return digests of what pooled features depend on, by name: weights, network, preprocessing, seed, images.
 
     Args:
         model: its backbone makes the features.
-        dataset: the photographs: each is known by its file's place, size and time of change; a generated one by its id.
+        dataset: the images: each is known by its file's place, size and time of change; a generated one by its id.
         preprocessing: how they become the network's input.
         seed: of their crops and mirrors.
         options: of the dataset.
@@ -50,12 +50,12 @@ def sources_of(
         "network": digest(network),
         "preprocessing": digest(preprocessing.to_dict()),
         "seed": str(seed),
-        "photographs": digest_of_photographs(dataset, options, labels=True),
+        "images": digest_of_images(dataset, options, labels=True),
     }
 
 
 class View(Labelled):
-    """One view of every photograph: (pooled [P] float32, class index), read through memory maps."""
+    """One view of every image: (pooled [P] float32, class index), read through memory maps."""
 
     def __init__(self, parts: list[NDArray[np.void]]) -> None:
         self.parts = parts
@@ -69,7 +69,7 @@ class View(Labelled):
 
 
 class FeatureCache(DiskCache):
-    """Pooled views on disk: FOLDER/KEY/view-V/P.npy, ``PART`` photographs each, of records (pooled, label).
+    """Pooled views on disk: FOLDER/KEY/view-V/P.npy, ``PART`` images each, of records (pooled, label).
 
     Its ``sources`` are those of ``sources_of``.
     """
@@ -78,7 +78,7 @@ class FeatureCache(DiskCache):
 
     @property
     def part_length(self) -> int:
-        """Photographs a file: what a kill costs at most."""
+        """TrainingData a file: what a kill costs at most."""
         return PART
 
     def view(self, number: int) -> View:
@@ -96,16 +96,16 @@ def _name(number: int) -> str:
     return f"view-{number}"
 
 
-class CachedPhotographs(Photographs):
-    """Training photographs as a frozen backbone's pooled features, ``views`` of each; call ``fill`` first.
+class CachedFeatureData(TrainingData):
+    """Training images as a frozen backbone's pooled features, ``views`` of each; call ``fill`` first.
 
     Args:
-        feed: the same photographs as pictures.
+        feed: the same images as images.
         cache: where the features are.
         views: N, at least 1.
     """
 
-    def __init__(self, feed: Photographs, cache: FeatureCache, views: int) -> None:
+    def __init__(self, feed: TrainingData, cache: FeatureCache, views: int) -> None:
         super().__init__(feed.train, feed.val, feed.preprocessing, feed.batch_size, feed.workers, feed.seed)
         self.cache, self.views = cache, views
 

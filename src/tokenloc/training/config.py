@@ -14,26 +14,26 @@ Freeze = Literal["none", "attention", "mlp", "blocks", "most"]
 
 @dataclass
 class DataConfig:
-    """Which photographs to use, and how they are brought to the network's size.
+    """Which images to use, and how they are brought to the network's size.
 
     Attributes:
         name: a name of ``tokenloc list datasets``.
         root: the dataset's own folder or the one above it; relative to the working folder.
         classes: the classes to use, by name; None for all.
-        per_class: photographs of each class to train with, drawn at random; None for all.
-        draw: seed of that draw; the photographs of a draw with fewer are among those with more.
-        resize: pixels; the picture is resized to a square of this side before the crop.
+        per_class: images of each class to train with, drawn at random; None for all.
+        draw: seed of that draw; the images of a draw with fewer are among those with more.
+        resize: pixels; the image is resized to a square of this side before the crop.
         crop: pixels; side of the network's input.
         val_split: the split that chooses the best epoch, by its labels alone; None to keep the last epoch.
         select: by what of val_split instead: ``max_box_acc_v1``, GT-known at its best threshold, or ``max_box_acc_v2``,
             both by its boxes.
         calibration_split: the split whose boxes choose the map threshold after training; None for no calibration.
         test_split: the split to measure on after training; None for no measurement.
-        cached_views: for methods on a frozen backbone: so many crops of each photograph, drawn once, whose features are
+        cached_views: for methods on a frozen backbone: so many crops of each image, drawn once, whose features are
             kept on disk; epochs show them in turn. 0 draws new ones in every epoch, through the backbone.
-        cached_pictures: decode and resize each photograph once and keep it on disk, resize x resize x 3 bytes, so that
-            an epoch only crops; the training is the same, bit by bit. For sets of some ten thousand photographs.
-        cache: the folder of these features or pictures, which runs may share; None for OUT/features or OUT/pictures.
+        cached_images: decode and resize each image once and keep it on disk, resize x resize x 3 bytes, so that
+            an epoch only crops; the training is the same, bit by bit. For sets of some ten thousand images.
+        cache: the folder of these features or images, which runs may share; None for OUT/features or OUT/images.
         options: of the dataset.
     """
 
@@ -49,14 +49,14 @@ class DataConfig:
     calibration_split: str | None = None
     test_split: str | None = None
     cached_views: int = 0
-    cached_pictures: bool = False
+    cached_images: bool = False
     cache: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class DataSource:
-    """Photographs to measure a finished model on; whatever is None is taken from the checkpoint.
+    """TrainingData to measure a finished model on; whatever is None is taken from the checkpoint.
 
     Attributes:
         name: a name of ``tokenloc list datasets``.
@@ -93,8 +93,8 @@ class Optimisation:
     """AdamW and its schedule. The defaults are those of the TS-CAM paper on CUB-200-2011 (its section 4.1).
 
     Attributes:
-        epochs: passes over the training photographs.
-        batch_size: photographs that the network sees at once, those of all processes together.
+        epochs: passes over the training images.
+        batch_size: images that the network sees at once, those of all processes together.
         lr: learning rate at the start.
         weight_decay: on weight matrices; biases, norms, tokens and position embeddings have none.
         betas: of AdamW.
@@ -107,7 +107,7 @@ class Optimisation:
             the plain blocks; ``blocks``, the plain ones whole; ``most``: with them position embedding, projections, and
             the MLPs of the spatial blocks.
         gradient_clip: gradients are scaled down to this norm; None leaves them, as the papers do.
-        accumulate: so many batches make one step, of batch_size times accumulate photographs in the memory of one.
+        accumulate: so many batches make one step, of batch_size times accumulate images in the memory of one.
             SAT's area is then the mean over each batch, not over the step.
     """
 

@@ -1,4 +1,4 @@
-"""What is computed once from photographs and kept on disk, in parts, under the name of all that it depends on.
+"""What is computed once from images and kept on disk, in parts, under the name of all that it depends on.
 
 So several runs may share a folder and none takes what is not its own; a kill costs a part at most.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenloc._files import kept_whole, refuse_unwritable, write_json
+from tokenloc._files import durable_write, refuse_unwritable, write_json
 from tokenloc.data.fingerprints import digest
 
 SOURCES = "sources.json"
@@ -25,12 +25,12 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class DiskCache:
-    """Records of photographs on disk: FOLDER/KEY/NAME/P.npy, ``part_length`` photographs each.
+    """Records of images on disk: FOLDER/KEY/NAME/P.npy, ``part_length`` images each.
 
     Attributes:
         folder: FOLDER; runs may share it.
         sources: digests of what the records depend on, by name; KEY is the digest of them all.
-        length: photographs.
+        length: images.
     """
 
     folder: Path
@@ -42,7 +42,7 @@ class DiskCache:
 
     @property
     def part_length(self) -> int:
-        """Photographs a file: what a kill costs at most."""
+        """TrainingData a file: what a kill costs at most."""
         raise NotImplementedError
 
     @property
@@ -67,7 +67,7 @@ class DiskCache:
         write_json(self.own / SOURCES, dict(self.sources))
 
     def rows(self, part: int) -> range:
-        """Return the indices of a part's photographs."""
+        """Return the indices of a part's images."""
         return range(part * self.part_length, min((part + 1) * self.part_length, self.length))
 
     def paths(self, name: str) -> list[Path]:
@@ -90,7 +90,7 @@ class DiskCache:
             return False
 
     def write(self, name: str, part: int, records: NDArray[np.void]) -> None:
-        """Write the records of a part's photographs [M], whole and down to the disk or not at all.
+        """Write the records of a part's images [M], whole and down to the disk or not at all.
 
         Raises:
             OSError: where it cannot be written, as on a full disk.
@@ -98,5 +98,5 @@ class DiskCache:
         remedy = "make room, or give another folder by --data.cache, then go on with --resume"
         content = io.BytesIO()
         np.save(content, records)  # into a file it would not say why it cannot
-        with kept_whole(self.paths(name)[part], remedy) as file:
+        with durable_write(self.paths(name)[part], remedy) as file:
             file.write(content.getbuffer())

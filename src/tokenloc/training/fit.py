@@ -1,4 +1,4 @@
-"""Training: from photographs and their labels to two checkpoints, the best and the last."""
+"""Training: from images and their labels to two checkpoints, the best and the last."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from tokenloc.data import (
     ImageDataset,
-    LabelledPictures,
+    LabelledImages,
     Preprocessing,
     evaluation_loader,
     evaluation_transform,
@@ -28,7 +28,8 @@ from tokenloc.data import (
 )
 from tokenloc.data.loading import Labelled
 from tokenloc.methods import Method, Output
-from tokenloc.training.checkpoint import Card, WholeCheckpointIO, read_checkpoint
+from tokenloc.models.checkpoint import ModelMetadata, read_checkpoint
+from tokenloc.training.checkpoint_io import AtomicCheckpointIO
 from tokenloc.training.compilation import compiled
 from tokenloc.training.config import Optimisation, Precision
 from tokenloc.training.interruption import Saving, StoppedError, stop_requests
@@ -39,15 +40,15 @@ from tokenloc.training.selection import Selection
 CHECKPOINTS = "checkpoints"
 
 
-class Photographs(L.LightningDataModule):
-    """The training photographs, in an order that depends on seed and epoch alone, and those that choose the best epoch.
+class TrainingData(L.LightningDataModule):
+    """The training images, in an order that depends on seed and epoch alone, and those that choose the best epoch.
 
     Args:
-        train: labelled photographs.
-        val: held-out labelled photographs; None to keep the last epoch as the best.
+        train: labelled images.
+        val: held-out labelled images; None to keep the last epoch as the best.
         preprocessing: how they become the network's input.
-        batch_size: photographs that all processes learn from together.
-        workers: processes that read pictures.
+        batch_size: images that all processes learn from together.
+        workers: processes that read images.
         seed: of order and augmentation.
     """
 
@@ -86,19 +87,19 @@ class Photographs(L.LightningDataModule):
         return self.workers
 
     def examples(self, epoch: int) -> Labelled:
-        """Return what an epoch learns from: each photograph with a crop and perhaps a mirror of its own."""
-        return LabelledPictures(self.train, train_transform(self.preprocessing), seed=epoch_seed(self.seed, epoch))
+        """Return what an epoch learns from: each image with a crop and perhaps a mirror of its own."""
+        return LabelledImages(self.train, train_transform(self.preprocessing), seed=epoch_seed(self.seed, epoch))
 
     def training_pass(self, model: Method) -> Callable[[Tensor], Output]:
         """Return what of ``model`` is run in a training step, on the first half of what ``examples`` gives."""
         return model.__call__
 
     def val_dataloader(self) -> Any:
-        """Return the held-out photographs, or nothing."""
+        """Return the held-out images, or nothing."""
         if self.val is None:
             return []
         rank, world = self._share()
-        # Fewer photographs than processes are everyone's: counted world times over, the mean is the same.
+        # Fewer images than processes are everyone's: counted world times over, the mean is the same.
         own = self.val.subset(range(rank, len(self.val), world)) if len(self.val) >= world > 1 else self.val
         transform = evaluation_transform(self.preprocessing, "crop")
         return evaluation_loader(own, transform, math.ceil(self.batch_size / world), workers=self.workers)
@@ -109,8 +110,8 @@ class Photographs(L.LightningDataModule):
 
 def fit(
     model: Method,
-    photographs: Photographs,
-    card: Card,
+    images: TrainingData,
+    metadata: ModelMetadata,
     optimisation: Optimisation,
     out: Path,
     *,
@@ -124,13 +125,13 @@ def fit(
 ) -> Path:
     """Train a model; return the path of its best checkpoint.
 
-    The best epoch is the one with the best classification accuracy on ``photographs.val`` (boxes play no part), or
+    The best epoch is the one with the best classification accuracy on ``images.val`` (boxes play no part), or
     what ``selection`` says, or the last one where there is none. Logs go to OUT/logs, for TensorBoard and as CSV.
 
     Args:
         model: what is trained, in place; it ends with the weights of the last epoch.
-        photographs: what it is trained on.
-        card: what the checkpoints are to say of the weights.
+        images: what it is trained on.
+        metadata: what the checkpoints are to say of the weights.
         optimisation: epochs, learning rate and so on.
         out: the run's folder.
         seed: of every epoch; the weights that training starts from are the caller's.
@@ -154,18 +155,18 @@ def fit(
     selection = selection or Selection()
     placement = placement or placed()
     check_precision(precision, placement)
-    check_shares(len(photographs.train), photographs.batch_size, placement.world)
+    check_shares(len(images.train), images.batch_size, placement.world)
     if resume:
-        _check_same_model(last, card)
-    steps = math.ceil(photographs.steps / optimisation.accumulate)
-    task = LocalizationTask(model, optimisation, card, steps, seed)
-    task.training_pass = photographs.training_pass(model)
+        _check_same_model(last, metadata)
+    steps = math.ceil(images.steps / optimisation.accumulate)
+    task = LocalizationTask(model, optimisation, metadata, steps, seed)
+    task.training_pass = images.training_pass(model)
     if compile:
         task.training_pass = compiled(task.training_pass, torch.device(placement.device))
     with _without_advice(), stop_requests() as request:
-        keepers = _keepers(folder, selection.logged if photographs.val is not None else None)
+        keepers = _keepers(folder, selection.logged if images.val is not None else None)
         callbacks = [*selection.callbacks(), *keepers, Saving(last, request, save_minutes), RichProgressBar()]
-        _run(_trainer(out, optimisation, callbacks, placement, precision), task, photographs, last, resume)
+        _run(_trainer(out, optimisation, callbacks, placement, precision), task, images, last, resume)
         if request.name is not None:
             raise StoppedError(f"training is finished and kept in {folder}")
     return folder / "best.ckpt"
@@ -179,14 +180,14 @@ def _trainer(
         devices=placement.devices,
         num_nodes=placement.nodes,
         strategy="auto" if placement.world == 1 else "ddp",
-        use_distributed_sampler=False,  # Photographs shares each batch itself
+        use_distributed_sampler=False,  # TrainingData shares each batch itself
         precision=precision,
         max_epochs=optimisation.epochs,
         accumulate_grad_batches=optimisation.accumulate,
         gradient_clip_val=optimisation.gradient_clip,
         callbacks=callbacks,
         logger=[TensorBoardLogger(out, name="logs"), CSVLogger(out, name="logs", flush_logs_every_n_steps=1)],
-        plugins=[WholeCheckpointIO(), *environments()],
+        plugins=[AtomicCheckpointIO(), *environments()],
         default_root_dir=out,
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
@@ -195,10 +196,10 @@ def _trainer(
     )
 
 
-def _run(trainer: L.Trainer, task: LocalizationTask, photographs: Photographs, last: Path, resume: bool) -> None:
+def _run(trainer: L.Trainer, task: LocalizationTask, images: TrainingData, last: Path, resume: bool) -> None:
     """Let the trainer train, and tell what ends it early as ``fit`` says."""
     try:
-        trainer.fit(task, photographs, ckpt_path=last if resume else None)
+        trainer.fit(task, images, ckpt_path=last if resume else None)
     except DivergedError as error:
         kept = f"the last good checkpoint is {last}" if last.is_file() else "no checkpoint was written yet"
         raise ValueError(
@@ -218,12 +219,12 @@ def _keepers(folder: Path, monitored: str | None) -> list[ModelCheckpoint]:
     return [best, ModelCheckpoint(filename="last", **common)]
 
 
-def _check_same_model(last: Path, card: Card) -> None:
-    stored = Card.from_entry(read_checkpoint(last)["tokenloc"])
+def _check_same_model(last: Path, metadata: ModelMetadata) -> None:
+    stored = ModelMetadata.from_entry(read_checkpoint(last)["tokenloc"])
     differing = [
-        f"{name} (stored {getattr(stored, name)}, now {getattr(card, name)})"
+        f"{name} (stored {getattr(stored, name)}, now {getattr(metadata, name)})"
         for name in ("model", "classes", "preprocessing")
-        if getattr(stored, name) != getattr(card, name)
+        if getattr(stored, name) != getattr(metadata, name)
     ]
     if differing:
         raise ValueError(f"{last} cannot be resumed with another configuration; what differs: {'; '.join(differing)}")

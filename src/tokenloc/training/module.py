@@ -13,7 +13,7 @@ from tokenloc.data import Located
 from tokenloc.data.base import named
 from tokenloc.methods import Method, Output
 from tokenloc.methods.global_batch import global_sum
-from tokenloc.training.checkpoint import ENTRY, Card
+from tokenloc.models.checkpoint import ENTRY, ModelMetadata
 from tokenloc.training.config import Optimisation
 from tokenloc.training.optimisation import make_optimiser, make_schedule
 
@@ -26,7 +26,7 @@ class LocalizationTask(L.LightningModule):
     Args:
         model: what is trained.
         optimisation: how.
-        card: what the checkpoints are to say of the weights.
+        metadata: what the checkpoints are to say of the weights.
         steps_per_epoch: optimiser steps, by which the schedule goes.
         seed: every step starts from a random state of its own, so that a resumed run repeats an unbroken one.
 
@@ -35,16 +35,16 @@ class LocalizationTask(L.LightningModule):
     """
 
     def __init__(
-        self, model: Method, optimisation: Optimisation, card: Card, steps_per_epoch: int, seed: int = 0
+        self, model: Method, optimisation: Optimisation, metadata: ModelMetadata, steps_per_epoch: int, seed: int = 0
     ) -> None:
         super().__init__()
         self.model = model
         self.optimisation = optimisation
-        self.card = card
+        self.metadata = metadata
         self.steps_per_epoch = steps_per_epoch
         self.seed = seed
         self.training_pass: Callable[[Tensor], Output] = model.__call__
-        self._validated = torch.zeros(3)  # right classes, cross-entropy and photographs, summed
+        self._validated = torch.zeros(3)  # right classes, cross-entropy and images, summed
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         """Seed the step's dropout and drop path."""
@@ -95,7 +95,7 @@ class LocalizationTask(L.LightningModule):
         self._validated = torch.zeros(3, device=self.device)
 
     def on_validation_epoch_end(self) -> None:
-        """Log accuracy and cross-entropy over the photographs of all processes."""
+        """Log accuracy and cross-entropy over the images of all processes."""
         correct, loss, count = global_sum(self._validated).tolist()
         if count:
             self.log("val/top1_cls", 100 * correct / count, prog_bar=True)
@@ -116,7 +116,7 @@ class LocalizationTask(L.LightningModule):
         broken = [name for name, value in checkpoint["state_dict"].items() if not torch.isfinite(value).all()]
         if broken:
             raise DivergedError(f"weights are no longer numbers after epoch {self.current_epoch + 1}: {named(broken)}")
-        checkpoint[ENTRY] = self.card.entry()
+        checkpoint[ENTRY] = self.metadata.entry()
 
 
 class DivergedError(ValueError):

@@ -69,7 +69,7 @@ def placed(device: str = "auto", devices: int | None = None, nodes: int = 1) -> 
     return Placement(device, devices, nodes)
 
 
-def own_number() -> int:
+def process_rank() -> int:
     """Return this process's number as torchrun or SLURM gave it, before the processes are joined; 0 without them."""
     return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
 
@@ -130,11 +130,11 @@ def environments() -> list[ClusterEnvironment]:
     return [SLURMEnvironment(auto_requeue=False) if _tasks() > 1 else LightningEnvironment()]
 
 
-def check_shares(photographs: int, batch_size: int, world: int) -> None:
-    """Raise ValueError where a batch of an epoch has fewer photographs than there are processes."""
-    last = photographs % batch_size or batch_size
-    if min(last, photographs) < world:
+def check_shares(images: int, batch_size: int, world: int) -> None:
+    """Raise ValueError where a batch of an epoch has fewer images than there are processes."""
+    last = images % batch_size or batch_size
+    if min(last, images) < world:
         raise ValueError(
-            f"batches of {batch_size} leave {last} of {photographs} photographs for the last one, too few for {world} "
+            f"batches of {batch_size} leave {last} of {images} images for the last one, too few for {world} "
             "processes; choose another optimisation.batch_size, which is that of all processes together"
         )

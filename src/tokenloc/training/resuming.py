@@ -22,7 +22,7 @@ FREE = (
     "save_minutes",
     "data.root",
     "data.cache",
-    "data.cached_pictures",
+    "data.cached_images",
     "data.calibration_split",
     "data.test_split",
     "optimisation.epochs",

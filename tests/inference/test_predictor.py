@@ -1,0 +1,267 @@
+"""How a trained model looks at images: sizes, mirrors, ten crops, refinement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+
+from tests.runs import TINY_VIT
+from tokenloc.boxes import get_protocol
+from tokenloc.commands.evaluate import calibrate, evaluate
+from tokenloc.commands.localize import localize
+from tokenloc.commands.looking import options_note
+from tokenloc.data import Preprocessing, create_dataset
+from tokenloc.inference import Localizer, Prediction, PredictionOptions
+from tokenloc.inference.predictor import Predictor
+from tokenloc.methods import Method
+from tokenloc.models import create_model
+from tokenloc.models.checkpoint import load_checkpoint, read_metadata
+from tokenloc.refinement import refine
+from tokenloc.training.config import DataSource
+
+PREPROCESSING = Preprocessing((32, 32), (36, 36), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def make(method: str = "tscam", **options: object) -> Method:
+    torch.manual_seed(0)
+    return create_model(
+        method, "vit_tiny_patch16_224", 4, False, image_size=32, backbone_options=TINY_VIT, **options
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def images() -> list[Image.Image]:
+    scenes = create_dataset("scenes", None, "test", size=(90, 61), length=3)
+    return [scenes.image(index) for index in range(3)]
+
+
+def predictor(protocol: str = "sat", **viewing: Any) -> Predictor:
+    return Predictor(PredictionOptions(**viewing), PREPROCESSING, get_protocol(protocol))
+
+
+def located(model: Method, images: list[Image.Image], protocol: str = "sat", **viewing: Any) -> tuple[Tensor, Tensor]:
+    looking = predictor(protocol, **viewing)
+    images = torch.stack([looking.transform(image)[0] for image in images])
+    return looking.locate(model, images)
+
+
+def seen(image: Image.Image, resize: int, crop: int) -> Tensor:
+    """An image as the paper says: resized whole, the centre cut, mean and deviation 0.5."""
+    steps = [v2.Resize((resize, resize), antialias=True), v2.CenterCrop(crop), v2.PILToTensor()]
+    return v2.Compose(steps)(image).float()[None] / 255 * 2 - 1
+
+
+def scaled(maps: Tensor) -> Tensor:
+    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+    return (maps - low) / (high - low)
+
+
+def test_a_plain_look_is_the_models_own(images: list[Image.Image]) -> None:
+    model = make()
+    logits, maps = located(model, images)
+    with torch.no_grad():
+        expected = [model.localize(seen(image, 36, 32)) for image in images]
+    torch.testing.assert_close(logits, torch.cat([one for one, _ in expected]))
+    torch.testing.assert_close(maps, torch.cat([map_ for _, map_ in expected]))
+
+
+def test_another_scale_shows_the_same_part_of_the_image(images: list[Image.Image]) -> None:
+    model = make()
+    logits, maps = located(model, images[:1], scales=(64,))
+    with torch.no_grad():
+        expected_logits, expected = model.localize(seen(images[0], 72, 64))
+    assert maps.shape == (1, 1, 8, 8)
+    torch.testing.assert_close(logits, expected_logits)
+    torch.testing.assert_close(maps, expected)
+    assert predictor(scales=(64,)).transform(images[0])[1] == predictor().transform(images[0])[1]
+
+
+def test_scales_and_mirrors_are_averaged(images: list[Image.Image]) -> None:
+    model = make()
+    logits, maps = located(model, images[:1], "standard", scales=(32, 64), flip=True)
+    large = predictor("standard", scales=(64,)).transform(images[0])[0][None]
+    small = F.interpolate(large, (32, 32), mode="bilinear", antialias=True)
+    views = [(small, False), (small.flip(-1), True), (large, False), (large.flip(-1), True)]
+    with torch.no_grad():
+        scores = [model.class_maps(view)[0] for view, _ in views]
+        expected_logits = sum(scores) / 4
+        index = expected_logits.argmax(1, keepdim=True)
+        each = [scaled(model.localize(view, index)[1]) for view, _ in views]
+    turned = [map_.flip(-1) if mirrored else map_ for map_, (_, mirrored) in zip(each, views, strict=True)]
+    expected = sum(F.interpolate(map_, (8, 8), mode="bilinear") for map_ in turned) / 4
+    torch.testing.assert_close(logits, expected_logits)
+    torch.testing.assert_close(maps, expected)
+
+
+def test_with_flip_a_mirrored_image_gives_the_mirrored_map(images: list[Image.Image]) -> None:
+    model, looking = make(), predictor(flip=True)
+    images = torch.stack([looking.transform(image)[0] for image in images])
+    logits, maps = looking.locate(model, images)
+    mirrored_logits, mirrored = looking.locate(model, images.flip(-1))
+    torch.testing.assert_close(mirrored.flip(-1), maps)
+    torch.testing.assert_close(mirrored_logits, logits)
+
+
+def test_ten_crops_concern_the_classes_alone(images: list[Image.Image]) -> None:
+    model = make()
+    plain, plain_maps = located(model, images[:1])
+    logits, _ = located(model, images[:1], ten_crop=True)
+    whole = seen(images[0], 36, 36)
+    corners = [whole[..., y : y + 32, x : x + 32] for y, x in ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2))]
+    with torch.no_grad():
+        crops = [model.class_maps(view)[0] for crop in corners for view in (crop, crop.flip(-1))]
+    torch.testing.assert_close(logits, torch.stack(crops).mean(0))
+    assert not torch.allclose(logits, plain)
+    looking = predictor(ten_crop=True)
+    images = looking.transform(images[0])[0][None]
+    _, maps = looking.locate(model, images, plain.argmax(1, keepdim=True))
+    torch.testing.assert_close(maps, plain_maps)
+
+
+def test_ten_crops_where_the_whole_image_is_shown(images: list[Image.Image]) -> None:
+    looking = predictor("standard", ten_crop=True)
+    image, frame = looking.transform(images[0])
+    _, maps = looking.locate(make(), image[None])
+    assert image.shape == (3, 36, 36)
+    assert maps.shape == (1, 1, 4, 4)
+    assert frame.input_size == (32, 32)
+
+
+def test_maps_are_refined_by_the_pixels_that_were_shown(images: list[Image.Image]) -> None:
+    model = make()
+    _, plain = located(model, images)
+    _, refined = located(model, images, refine=("affinity",))
+    rgb = torch.cat([seen(image, 36, 32) for image in images]) / 2 + 0.5
+    torch.testing.assert_close(refined, refine(plain, rgb, ["affinity"]))
+    assert refined.shape == (3, 1, 32, 32)
+
+
+def test_a_methods_own_steps_are_taken_unless_others_are_named(images: list[Image.Image]) -> None:
+    model = make("lcar", refinement=["affinity"])
+    assert located(model, images)[1].shape[-2:] == (32, 32)
+    assert located(model, images, refine=())[1].shape[-2:] == (4, 4)
+    torch.testing.assert_close(located(model, images)[1], located(model, images, refine=("affinity",))[1])
+
+
+def test_rectangular_inputs_keep_their_proportions(images: list[Image.Image]) -> None:
+    looking = Predictor(PredictionOptions((64,)), Preprocessing((48, 32), (54, 36)), get_protocol("standard"))
+    image, _ = looking.transform(images[0])
+    assert image.shape == (3, 64, 96)
+    assert looking.locate(make(), image[None])[1].shape == (1, 1, 8, 12)
+
+
+def test_a_scale_that_does_not_fit_the_patches_is_refused_by_name(images: list[Image.Image]) -> None:
+    with pytest.raises(ValueError, match="60 x 60 pixels.*do not divide into the 8 x 8 patches"):
+        located(make(), images, scales=(60,))
+
+
+@pytest.mark.parametrize("scales", [(0,), (224, 224)])
+def test_scales_that_make_no_sense(scales: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"different sides of at least 1 pixel; got \[(0|224, 224)\]"):
+        PredictionOptions(scales)
+
+
+def test_an_unknown_step_is_refused_before_anything_runs() -> None:
+    with pytest.raises(ValueError, match="unknown refinement step 'afinity'; did you mean 'affinity'"):
+        PredictionOptions(refine=("afinity",))
+
+
+def test_in_python_and_on_the_command_line(run: Path, tmp_path: Path, images: list[Image.Image]) -> None:
+    checkpoint = run / "checkpoints/best.ckpt"
+    viewing = PredictionOptions((32, 48), flip=True, refine=("affinity",))
+    result = Localizer.from_checkpoint(checkpoint, "cpu", threshold=0.4, viewing=viewing)(images[0])
+    images[0].save(tmp_path / "one.png")
+    written = localize(
+        checkpoint,
+        [tmp_path / "one.png"],
+        out=tmp_path / "out",
+        threshold=0.4,
+        scales=[32, 48],
+        flip=True,
+        refine=["affinity"],
+    )
+    assert f'"boxes": {result.boxes.round(2).tolist()}'.replace(" ", "") in "".join(written.read_text().split())
+    assert result.map.shape == (32, 32)
+
+
+def test_a_threshold_remembers_the_look_it_was_chosen_for(run: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoints/copy.ckpt"
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes((run / "checkpoints/best.ckpt").read_bytes())
+    calibrate(checkpoint, data=DataSource(), split="val", scales=[48], device="cpu")
+    threshold = read_metadata(checkpoint).threshold
+    assert threshold is not None
+    assert threshold.options == "scales 48"
+    assert threshold.source.endswith("protocol standard, scales 48")
+    path = evaluate(checkpoint, data=DataSource(), flip=True, device="cpu")
+    assert "but for another viewing (scales 48, not flip)" in path.read_text()
+    assert '"viewing": "flip"' in path.read_text()
+
+
+def test_the_note_on_another_viewing(run: Path) -> None:
+    _, metadata = load_checkpoint(run / "checkpoints/best.ckpt")
+    assert options_note(metadata, PredictionOptions()) == ""
+    assert "(plain, not flip)" in options_note(metadata, PredictionOptions(flip=True))
+    assert options_note(metadata, PredictionOptions(fast=True)) == ""
+
+
+def test_the_parts_of_a_map_lie_on_the_image(run: Path, images: list[Image.Image]) -> None:
+    localizer = Localizer.from_checkpoint(
+        run / "checkpoints/best.ckpt", "cpu", viewing=PredictionOptions((48,), flip=True)
+    )
+    parts = localizer.parts(images[0])
+    assert list(parts) == ["attention", "semantic map"]
+    for part in parts.values():
+        assert part.shape == (61, 90)
+        assert (part.min(), part.max()) == (pytest.approx(0, abs=0.1), pytest.approx(1, abs=0.1))
+    assert (run / "figures/parts.png").is_file()
+
+
+def test_a_fast_look_multiplies_in_bfloat16_and_sees_nearly_the_same(images: list[Image.Image]) -> None:
+    model, products = make(), set()
+    for layer in [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]:
+        layer.register_forward_hook(lambda _layer, _inputs, output: products.add(output.dtype))
+    logits, maps = located(model, images, flip=True, fast=True)
+    assert products == {torch.bfloat16}
+    expected_logits, expected = located(model, images, flip=True)
+    assert 0 < (logits.float() - expected_logits).abs().max() < 0.02 * expected_logits.abs().max()
+    torch.testing.assert_close(maps.float(), expected, rtol=0, atol=0.05)
+
+
+def test_refinement_of_a_fast_look_stays_in_float32(images: list[Image.Image]) -> None:
+    _, maps = located(make(), images, fast=True, refine=("affinity",))
+    assert maps.dtype == torch.float32
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_fast_look_decodes_less_of_a_large_image(
+    run: Path, tmp_path: Path, images: list[Image.Image], orientation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, exif = tmp_path / "large.jpg", Image.Exif()
+    exif[0x0112] = orientation
+    images[0].resize((1440, 976), Image.Resampling.BICUBIC).save(path, quality=95, exif=exif)
+    plain, fast = (
+        Localizer.from_checkpoint(run / "checkpoints/best.ckpt", "cpu", viewing=PredictionOptions(fast=chosen))
+        for chosen in (False, True)
+    )
+    assert fast.viewing.fast
+    seen: list[tuple[int, int]] = []
+    transform = fast._predictor.transform
+    monkeypatch.setattr(fast._predictor, "transform", lambda image: (seen.append(image.size), transform(image))[1])
+    expected, result = plain(path), fast(path)
+    assert result.size == expected.size == ((1440, 976) if orientation == 1 else (976, 1440))
+    np.testing.assert_allclose(result.map, expected.map, atol=0.06)
+    np.testing.assert_allclose(result.frame.scale, expected.frame.scale, rtol=1e-12)
+    assert seen == [(180, 122) if orientation == 1 else (122, 180)]
+    (found,) = fast.look([path], keep_images=True)
+    assert isinstance(found, Prediction)
+    assert found.image is not None
+    assert found.image.size == expected.size  # what is drawn on is whole

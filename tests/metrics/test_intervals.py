@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+
+from tokenloc.metrics.images import ImageRow
+from tokenloc.metrics.intervals import by_class, by_size, compare, confidence_intervals
+
+
+def rows(count: int, share: float, seed: int = 0) -> list[ImageRow]:
+    """Images of which about ``share`` are hits; every fifth has no box."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for index, (hit, iou) in enumerate(zip(rng.random(count) < share, rng.random(count), strict=True)):
+        row = ImageRow(str(index), index % 3, 0, bool(hit), True)
+        boxed = {"largest": float(iou), "gt_known": bool(iou >= 0.5), "top1_loc": bool(hit and iou >= 0.5)}
+        found.append(row if index % 5 == 0 else replace(row, **boxed, object_fraction=float(iou)))
+    return found
+
+
+def test_intervals_are_those_of_drawing_images() -> None:
+    images = rows(200, 0.7)
+    found = confidence_intervals(images, resamples=4000)
+    rng = np.random.default_rng(5)
+    hits = np.array([np.nan if row.gt_known is None else row.gt_known for row in images])
+    drawn = hits[rng.integers(0, 200, (4000, 200))]
+    expected = np.quantile(100 * np.nanmean(drawn, axis=1), [0.025, 0.975])
+    np.testing.assert_allclose(found["gt_known"], expected, atol=0.7)
+    assert found["gt_known"] == found["box_acc_0.5"]
+    assert found["top5_cls"] == [100, 100]
+    assert "top5_loc" not in found
+    assert found["box_acc_0.9"][1] < found["box_acc_0.3"][0]
+
+
+def test_intervals_are_repeatable_and_narrow_with_images_and_level() -> None:
+    images = rows(100, 0.5)
+    first = confidence_intervals(images)
+    assert confidence_intervals(images) == first
+    assert confidence_intervals(images, seed=1) != first
+
+    def width(images: list[ImageRow], level: float = 0.95) -> float:
+        low, high = confidence_intervals(images, level)["top1_cls"]
+        return high - low
+
+    assert width(rows(1600, 0.5)) == pytest.approx(width(images) / 4, rel=0.25)
+    assert width(images, level=0.5) < width(images) / 2
+
+
+@pytest.mark.parametrize(("level", "resamples"), [(0, 10), (1, 10), (0.9, 0)])
+def test_bad_settings_are_told(level: float, resamples: int) -> None:
+    with pytest.raises(ValueError, match=rf"a level in \(0, 1\) and at least 1 resample, got {level} and {resamples}"):
+        confidence_intervals(rows(5, 0.5), level, resamples)
+
+
+def test_accuracies_of_each_class() -> None:
+    images = [
+        ImageRow("a", 0, 0, True, True, gt_known=True),
+        ImageRow("b", 0, 1, False, True, gt_known=False),
+        ImageRow("c", 2, 2, True, True),
+    ]
+    found = by_class(images, ["ant", "bee", "cat"])
+    assert list(found) == ["ant", "cat"]
+    assert found["ant"] == {
+        "images": 2,
+        "top1_cls": 50,
+        "top5_cls": 100,
+        "top1_loc": None,
+        "top5_loc": None,
+        "gt_known": 50,
+    }
+    assert (found["cat"]["images"], found["cat"]["gt_known"]) == (1, None)
+
+
+def test_accuracies_by_the_size_of_the_object() -> None:
+    shares = [0.0, 0.05, 0.1, 0.3, 0.99, 1.0, 1.2, None]
+    images = [ImageRow(str(n), 0, gt_known=n % 2 == 0, object_fraction=share) for n, share in enumerate(shares)]
+    found = by_size(images)
+    assert [(group["from"], group["to"], group["images"]) for group in found] == [
+        (0.0, 0.1, 2),
+        (0.1, 0.25, 1),
+        (0.25, 0.5, 1),
+        (0.5, 1.0, 3),
+    ]
+    assert [group["gt_known"] for group in found] == [50, 100, 0, pytest.approx(200 / 3)]
+
+
+def test_a_comparison_is_the_sign_test_of_the_images_that_differ() -> None:
+    first = {"a": 1.0, "b": 1.0, "c": 1.0, "d": 0.0, "e": 1.0, "f": None, "g": 1.0}
+    second = {"a": 0.0, "b": 0.0, "c": 0.0, "d": 1.0, "e": 1.0, "f": 1.0, "g": 0.0}
+    found = compare(first, second, metric="gt_known")
+    assert found is not None
+    assert (found.images, found.only_first, found.only_second) == (6, 4, 1)
+    assert (found.first, found.second) == (pytest.approx(500 / 6), pytest.approx(200 / 6))
+    splits = [sum(coins) for coins in product([0, 1], repeat=5)]
+    assert found.p_value == pytest.approx(sum(min(n, 5 - n) <= 1 for n in splits) / len(splits))
+
+
+def test_runs_that_never_differ() -> None:
+    found = compare({"a": 1.0, "b": 0.0}, {"a": 1.0, "b": 0.0})
+    assert found is not None
+    assert (found.only_first, found.only_second, found.p_value) == (0, 0, 1.0)
+    assert compare({"a": None}, {"a": 1.0}) is None
+
+
+def test_runs_on_different_images_are_refused() -> None:
+    with pytest.raises(ValueError, match="different images; 2 are in one alone: b, c$"):
+        compare({"a": 1.0, "b": 1.0}, {"a": 1.0, "c": 1.0})
+    with pytest.raises(ValueError, match="7 are in one alone: 0, 1, 2, 3, 4 and 2 more"):
+        compare({str(n): 1.0 for n in range(7)}, {})
+
+
+def test_the_interval_of_a_difference_is_that_of_drawing_pairs() -> None:
+    rng = np.random.default_rng(2)
+    first, second = rng.random(300) < 0.6, rng.random(300) < 0.7
+    runs = ({str(index): float(hit) for index, hit in enumerate(run)} for run in (first, second))
+    found = compare(*runs)
+    assert found is not None
+    drawn = rng.integers(0, 300, (4000, 300))
+    expected = np.quantile(100 * (second[drawn].mean(axis=1) - first[drawn].mean(axis=1)), [0.025, 0.975])
+    np.testing.assert_allclose(found.difference, expected, atol=0.8)
+    assert found.difference[0] < found.second - found.first < found.difference[1]
