@@ -23,10 +23,10 @@ from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.data import Unreadable, read_size
 from tokenloc.inference.inputs import ImageInput, as_image, name_of
 from tokenloc.inference.localization import Localization
-from tokenloc.inference.predictor import PredictionOptions, Predictor, top_classes
+from tokenloc.inference.predictor import PredictionOptions, Predictor
 from tokenloc.inference.pretrained import Pretrained
 from tokenloc.inference.thresholding import components_above
-from tokenloc.methods import Method
+from tokenloc.methods import Method, top_classes
 from tokenloc.models.checkpoint import ModelMetadata, load_checkpoint
 from tokenloc.models.hub import local_copy
 
