@@ -234,11 +234,11 @@ class Localizer(Pretrained):
 
     def _read(self, image: ImageInput, keep_image: bool = False) -> _Read:
         enough = None if keep_image else self._predictor.sufficient_size
-        image = as_image(image, enough)
-        tensor, frame = self._predictor.transform(image)
+        decoded = as_image(image, enough)
+        tensor, frame = self._predictor.transform(decoded)
         if enough is not None and isinstance(image, (str, Path, bytes)):
             frame = frame.of_original(read_size(image))
-        return _Read(name_of(image), tensor, frame, image if keep_image else None)
+        return _Read(name_of(image), tensor, frame, decoded if keep_image else None)
 
     def _read_or_report(self, numbered: tuple[int, ImageInput], keep_image: bool) -> _Read | Unreadable:
         index, image = numbered
