@@ -30,7 +30,7 @@ def exactly(tensors: list[Tensor], gradient: Tensor) -> list[Tensor]:
 def test_gradients_are_exact_to_bfloat16(
     shape: tuple[int, int, int, int], at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_bfloat16, "AT_ONCE", at_once)
+    monkeypatch.setattr(_bfloat16, "CHUNK_ENTRIES", at_once)
     tensors = projections(*shape)
     gradient = torch.randn(shape).bfloat16()
     result = _bfloat16.attention(*tensors, SCALE)
@@ -45,11 +45,11 @@ def test_gradients_are_exact_to_bfloat16(
 
 def test_where_it_serves() -> None:
     tensors = projections(1, 1, 2, 4)
-    assert _bfloat16.suits(*tensors)
-    assert not _bfloat16.suits(*(tensor.float() for tensor in tensors))
-    assert not _bfloat16.suits(*(tensor.detach() for tensor in tensors))
+    assert _bfloat16.is_supported(*tensors)
+    assert not _bfloat16.is_supported(*(tensor.float() for tensor in tensors))
+    assert not _bfloat16.is_supported(*(tensor.detach() for tensor in tensors))
     with torch.inference_mode():
-        assert not _bfloat16.suits(*tensors)
+        assert not _bfloat16.is_supported(*tensors)
 
 
 def test_a_model_trained_in_mixed_precision_goes_this_way(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def test_class_scores_are_the_teachers(kind: str, parameters: int) -> None:
     expected = model.teacher(torch.cat([features.class_token, features.patches.mean(dim=1)], dim=1))
     torch.testing.assert_close(model(IMAGES).logits, expected)
     torch.testing.assert_close(model.localize(IMAGES)[0], expected)
-    student = model(IMAGES).parts["student"]
+    student = model(IMAGES).auxiliary["student"]
     torch.testing.assert_close(student, model.head(features.patches.mean(dim=1)))
 
 

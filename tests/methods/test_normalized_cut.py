@@ -59,7 +59,7 @@ def test_nearly_separate_parts_are_parted() -> None:
     weights = torch.full((1, 40, 40), 1e-5, dtype=torch.float64)
     weights[:, :28, :28] = 1
     weights[:, 28:, 28:] = 1
-    vectors = cut.toward_peak(cut.second_eigenvectors(weights))
+    vectors = cut.oriented_to_peak(cut.second_eigenvectors(weights))
     assert_as_scipy(vectors, weights)
     assert (vectors[0, 28:] > 0).all()
     assert (vectors[0, :28] < 0).all()
@@ -69,8 +69,8 @@ def test_graphs_that_do_not_converge_are_solved_whole(monkeypatch: pytest.Monkey
     weights = cut.patch_graph(clusters(4, 50, 1.0), 0.2, "binary")
     solved: list[int] = []
     whole = cut._largest_dense
-    monkeypatch.setattr(cut, "START", 1)
-    monkeypatch.setattr(cut, "ROUNDS", (1,))
+    monkeypatch.setattr(cut, "FLOAT32_STEPS", 1)
+    monkeypatch.setattr(cut, "FLOAT64_STEPS", (1,))
     monkeypatch.setattr(cut, "_largest_dense", lambda w, roots: (solved.append(len(w)), whole(w, roots))[1])
     assert_as_scipy(cut.second_eigenvectors(weights), weights, tolerance=1e-9)
     assert solved == [4]
@@ -136,7 +136,7 @@ def test_the_object_is_the_component_of_the_peak() -> None:
 def test_the_side_is_the_one_that_the_region_fills_better() -> None:
     generator = torch.Generator().manual_seed(2)
     maps, regions = torch.randn(60, 1, 5, 4, generator=generator), torch.rand(60, 3, 5, 4, generator=generator) < 0.4
-    chosen = cut.facing(maps, regions)
+    chosen = cut.oriented(maps, regions)
     kept = 0
     for image in range(60):
         values = maps[image, 0].numpy()
@@ -148,4 +148,4 @@ def test_the_side_is_the_one_that_the_region_fills_better() -> None:
             assert np.array_equal(chosen[image, place].numpy(), expected)
             kept += ratio_high > ratio_low
     assert 60 < kept < 120
-    assert torch.equal(cut.facing(maps[0], torch.zeros(5, 4, dtype=torch.bool)), maps[0])  # no region: the sign stays
+    assert torch.equal(cut.oriented(maps[0], torch.zeros(5, 4, dtype=torch.bool)), maps[0])  # no region: the sign stays

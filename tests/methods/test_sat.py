@@ -102,7 +102,7 @@ def test_spatial_query_attention(images: Tensor, dot: Any, count: int, blocks: t
     logits, location = dense_sat(model, images, blocks, asks=-1, dot=dot)
     output = model(images)
     torch.testing.assert_close(output.logits, logits)
-    torch.testing.assert_close(output.parts["map"], location)
+    torch.testing.assert_close(output.auxiliary["map"], location)
 
 
 def test_the_shared_token_is_the_class_token(images: Tensor) -> None:
@@ -111,7 +111,7 @@ def test_the_shared_token_is_the_class_token(images: Tensor) -> None:
     logits, location = dense_sat(model, images, (3, 4, 5), asks=0, dot="after_softmax")
     output = model(images)
     torch.testing.assert_close(output.logits, logits)
-    torch.testing.assert_close(output.parts["map"], location)
+    torch.testing.assert_close(output.auxiliary["map"], location)
 
 
 def test_a_pretrained_token_starts_as_a_copy_of_the_class_token() -> None:
@@ -137,7 +137,7 @@ def test_the_attention_baseline_looks_and_changes_nothing(images: Tensor) -> Non
         _, row = dense_attention(block.attn, block.norm1(tokens), None, "after_softmax")
         rows.append(row[:, 1:].reshape(2, 4, 3))
         tokens = block(tokens)
-    torch.testing.assert_close(output.parts["map"], torch.stack(rows).mean(dim=0))
+    torch.testing.assert_close(output.auxiliary["map"], torch.stack(rows).mean(dim=0))
     assert {name for name in model.state_dict() if not name.startswith("backbone")} == {"head.weight", "head.bias"}
 
 
@@ -170,7 +170,7 @@ def test_one_map_for_all_classes(images: Tensor) -> None:
     logits, maps = model.localize(images, torch.tensor([[0, 1, 2], [2, 2, 0]]))
     output = model(images)
     torch.testing.assert_close(logits, output.logits)
-    torch.testing.assert_close(maps, output.parts["map"][:, None].expand(2, 3, 4, 3))
+    torch.testing.assert_close(maps, output.auxiliary["map"][:, None].expand(2, 3, 4, 3))
 
 
 def test_another_image_size() -> None:
@@ -179,7 +179,7 @@ def test_another_image_size() -> None:
 
 def test_a_backbone_without_a_class_token_will_do(images: Tensor) -> None:
     model = SAT(small_backbone(class_token=False, global_pool="avg"), 3).eval()
-    assert model(images).parts["map"].shape == (2, 4, 3)
+    assert model(images).auxiliary["map"].shape == (2, 4, 3)
 
 
 # Losses.
@@ -209,13 +209,13 @@ def test_options_reach_the_losses(images: Tensor) -> None:
     for options in ({"area": "image"}, {"area": "minimal"}, {"area_target": 0.35}):
         model = sat(**options)
         output = model(images)
-        expected = area_loss(output.parts["map"], model.area_target, model.area)
+        expected = area_loss(output.auxiliary["map"], model.area_target, model.area)
         torch.testing.assert_close(model.loss(output, torch.tensor([1, 0]))["area"], expected)
     plain, filtered = (sat(gaussian_filter=wanted) for wanted in (False, True))
     filtered.load_state_dict(plain.state_dict())
     output = plain(images)
     terms = [model.loss(output, torch.tensor([1, 0]))["normalization"].item() for model in (plain, filtered)]
-    location = output.parts["map"].detach()
+    location = output.auxiliary["map"].detach()
     assert terms == pytest.approx([normalization_loss(location, wanted).item() for wanted in (False, True)])
     assert terms[0] != pytest.approx(terms[1])
 

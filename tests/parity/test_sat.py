@@ -34,7 +34,7 @@ def output(model: Method, inputs: Arrays) -> Output:
 
 def test_logits_and_map(output: Output, released: Arrays) -> None:
     torch.testing.assert_close(output.logits, released["logits"], atol=3e-5, rtol=1e-5)
-    torch.testing.assert_close(output.parts["map"], released["map"], atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(output.auxiliary["map"], released["map"], atol=2e-6, rtol=1e-5)
 
 
 def test_localize_gives_the_map_once_for_each_class(model: Method, inputs: Arrays, released: Arrays) -> None:
