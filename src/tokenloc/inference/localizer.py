@@ -23,10 +23,10 @@ from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.data import Unreadable, read_size
 from tokenloc.inference.inputs import ImageInput, as_image, name_of
 from tokenloc.inference.localization import Localization
-from tokenloc.inference.predictor import PredictionOptions, Predictor, top_classes
+from tokenloc.inference.predictor import PredictionOptions, Predictor
 from tokenloc.inference.sharing import SharingMixin
 from tokenloc.inference.thresholding import components_above
-from tokenloc.methods import Method
+from tokenloc.methods import Method, top_classes
 from tokenloc.models.checkpoint import load_checkpoint
 from tokenloc.models.hub import local_copy
 from tokenloc.models.metadata import ModelMetadata
@@ -235,11 +235,11 @@ class Localizer(SharingMixin):
 
     def _read(self, image: ImageInput, keep_image: bool = False) -> _Read:
         enough = None if keep_image else self._predictor.sufficient_size
-        image = as_image(image, enough)
-        tensor, frame = self._predictor.transform(image)
+        decoded = as_image(image, enough)
+        tensor, frame = self._predictor.transform(decoded)
         if enough is not None and isinstance(image, (str, Path, bytes)):
             frame = frame.of_original(read_size(image))
-        return _Read(name_of(image), tensor, frame, image if keep_image else None)
+        return _Read(name_of(image), tensor, frame, decoded if keep_image else None)
 
     def _read_or_report(self, numbered: tuple[int, ImageInput], keep_image: bool) -> _Read | Unreadable:
         index, image = numbered

@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as T
 from tokenloc.boxes import Protocol
 from tokenloc.data import Preprocessing, evaluation_transform
 from tokenloc.data.transforms import FramedTransform
-from tokenloc.methods import Method
+from tokenloc.methods import Method, top_classes
 from tokenloc.methods._scaling import min_max
 from tokenloc.refinement import find_steps, refine
 
@@ -148,15 +148,6 @@ class Predictor:
         """Return ``region`` as RGB in [0, 1]."""
         mean, std = (region.new_tensor(v)[:, None, None] for v in (self.preprocessing.mean, self.preprocessing.std))
         return (region * std + mean).float().clamp(0, 1)
-
-
-def top_classes(logits: Tensor, count: int) -> Tensor:
-    """Return the ``count`` most probable classes of logits [B, C], [B, count] int64: of equals the first.
-
-    >>> top_classes(torch.tensor([[1.0, 3.0, 3.0]]), 2).tolist()
-    [[1, 2]]
-    """
-    return logits.argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
 def combined(maps: list[Tensor]) -> Tensor:
