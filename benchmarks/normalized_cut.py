@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from torch import Tensor
 
-from tokenloc.methods._normalized_cut import Edges, eigenvector_maps, patch_graph, second_eigenvectors, oriented_to_peak
+from tokenloc.methods._normalized_cut import Edges, eigenvector_maps, oriented_to_peak, patch_graph, second_eigenvectors
 
 CASES: list[tuple[Edges, float]] = [("binary", 0.2), ("cosine", 0.0)]
 
