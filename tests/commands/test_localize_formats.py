@@ -59,7 +59,7 @@ def test_every_format_holds_the_boxes_of_the_run(checkpoint: str, photos: Path, 
 def test_no_format_unless_asked(checkpoint: str, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "found"
     assert main(["localize", checkpoint, str(photos), "--out", str(out), "--images", "false"]) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["review.csv", "localizations.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["localizations.json", "review.csv"]
 
 
 def test_an_annotation_file_that_exists_is_kept(

@@ -7,7 +7,7 @@ import torch
 
 import tokenloc
 from tokenloc.methods import METHODS, list_methods
-from tokenloc.methods.base import pick_classes, register_method
+from tokenloc.methods.base import pick_classes, register_method, top_classes
 from tokenloc.models import create_model, method_options
 
 SMALL = {"embed_dim": 48, "depth": 2, "num_heads": 3}
@@ -67,3 +67,21 @@ def test_pick_classes_picks() -> None:
     picked = pick_classes(maps, torch.tensor([[2, 0], [1, 1]]))
     assert torch.equal(picked[0], maps[0, [2, 0]])
     assert torch.equal(picked[1], maps[1, [1, 1]])
+
+
+def test_top_classes_are_stable_and_at_most_all() -> None:
+    logits = torch.tensor([[1.0, 3.0, 3.0], [2.0, 0.0, 2.0]])
+    assert top_classes(logits, 2).tolist() == [[1, 2], [0, 2]]
+    assert top_classes(logits, 9).tolist() == [[1, 2, 0], [0, 2, 1]]
+
+
+def test_localize_takes_classes_or_their_count() -> None:
+    model = create_model("tscam", "vit_tiny_patch16_224", 3, False, 64, SMALL).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        logits, every_map = model.localize(images, torch.arange(3).expand(2, -1))
+        best = pick_classes(every_map, top_classes(logits, 2))
+        torch.testing.assert_close(model.localize(images, 2)[1], best)
+        torch.testing.assert_close(model.localize(images)[1], best[:, :1])
+    with pytest.raises(ValueError, match="must be at least 1; got 0"):
+        model.localize(images, 0)

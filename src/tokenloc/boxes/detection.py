@@ -44,4 +44,4 @@ def detect_boxes(
     prepared = quantised_map(scaled) if protocol.quantised else scaled
     components = find_components(prepared, threshold, protocol, count)
     confidence = box_confidence(score, prepared, components.boxes, threshold, protocol)
-    return DetectedBoxes(frame.to_original(components.boxes), confidence, components.masks.any(axis=0))
+    return DetectedBoxes(frame.to_original(components.boxes), confidence, np.asarray(components.masks.any(axis=0)))

@@ -57,7 +57,8 @@ def find_components(
     """
     level = _levels(prepared, [threshold], protocol)[0]
     foreground = np.asarray(prepared > level, dtype=np.uint8)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(foreground, connectivity=8)
+    _, *arrays, _ = cv2.connectedComponentsWithStats(foreground, connectivity=8)
+    labels, stats = (np.asarray(array, dtype=np.int32) for array in arrays)
     if protocol.components == "contours":
         contours = _contours_by_area(foreground)[:count]
         corners = np.array([cv2.boundingRect(contour) for contour in contours], dtype=np.int64)
@@ -222,7 +223,7 @@ def _contours_by_area(foreground: NDArray[np.uint8]) -> list[NDArray[np.int32]]:
 
 
 def _labels_by_size(labels: NDArray[np.int32], stats: NDArray[np.int32]) -> list[int]:
-    """Return the labels of OpenCV's components by pixel count; ties are resolved by the first pixel in reading order."""
+    """Return the labels of OpenCV's components by pixel count; in a tie the first in reading order comes first."""
     corners = stats[1:, :3].tolist()  # 0 is the background
     first = [
         (top, left + int(np.argmax(labels[top, left : left + width] == label)))

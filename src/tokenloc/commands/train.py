@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from tokenloc._files import remove_partial_files, write_json, write_text
+from tokenloc._locks import exclusive_lock
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import print_message, progress
 from tokenloc.commands.datasets import data_of
@@ -40,7 +41,6 @@ from tokenloc.training.freezing import freeze, told
 from tokenloc.training.interruption import StoppedError
 from tokenloc.training.placement import check_precision, first_process, placed, process_rank
 from tokenloc.training.resuming import CONFIG, check_settings
-from tokenloc.training.run_lock import run_lock
 from tokenloc.training.selection import Selection
 
 SEEDS = "seeds.json"
@@ -114,7 +114,7 @@ def train(
         feed = _cached(feed, network, data, out)
     run: dict[str, Any] = {"placement": placement, "precision": precision, "compile": compile}
     run |= {"save_minutes": save_minutes, "selection": selection}
-    with run_lock(out) if first_process() else nullcontext(), _telling_how_to_go_on(out):
+    with exclusive_lock(out) if first_process() else nullcontext(), _telling_how_to_go_on(out):
         if first_process():
             remove_partial_files(out)
             _record(out, settings)

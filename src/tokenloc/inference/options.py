@@ -65,8 +65,10 @@ class PredictionOptions:
     def __str__(self) -> str:
         """Return a short description of what differs from the defaults.
 
-        >>> str(PredictionOptions(TestTimeAugmentation((224, 448), flip=True), refine="affinity")), str(PredictionOptions())
-        ('scales 224 448, flip, refine affinity', 'plain')
+        >>> str(PredictionOptions(TestTimeAugmentation((224, 448), flip=True), refine="affinity"))
+        'scales 224 448, flip, refine affinity'
+        >>> str(PredictionOptions())
+        'plain'
         """
         views = self.augmentation
         parts = [f"scales {' '.join(map(str, views.scales))}"] * bool(views.scales)
@@ -74,6 +76,9 @@ class PredictionOptions:
         parts += [] if self.refine is None else [f"refine {','.join(self.refine) or 'none'}"]
         parts += ["fast"] * self.fast
         return ", ".join(parts) or "plain"
+
+
+DEFAULT_OPTIONS = PredictionOptions()
 
 
 def _parse_steps(steps: str | Iterable[str]) -> tuple[str, ...]:

@@ -1,16 +1,18 @@
-"""Prediction: preprocessing, class maps, merging of views, refinement. Everything that predicts uses it."""
+"""The path from an image to boxes: preprocessing, class maps, merging of views, refinement, boxes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as T
 
-from tokenloc.boxes import Protocol, get_protocol
+from tokenloc.boxes import DetectedBoxes, Frame, Protocol, detect_boxes, get_protocol, scaled_map
 from tokenloc.data import Preprocessing, evaluation_transform
 from tokenloc.data.transforms import FramedTransform
 from tokenloc.inference.options import PredictionOptions
@@ -40,7 +42,7 @@ class ClassMapPrediction(NamedTuple):
 
 
 class Predictor:
-    """Predicts classes and class maps with a trained model.
+    """Predicts classes, class maps and boxes with a trained model; everything that predicts uses it.
 
     Args:
         model: in evaluation mode, on the device to use.
@@ -99,9 +101,25 @@ class Predictor:
             maps = refine(maps, self._rgb(region), steps)
         return ClassMapPrediction(logits, classes, logits.softmax(dim=1).gather(1, classes), maps)
 
-    def _merged_views(
-        self, images: Tensor, region: Tensor, classes: Tensor | int
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def boxes(
+        self, map_: NDArray[np.float32], score: float, frame: Frame, threshold: float, count: int | None = None
+    ) -> tuple[NDArray[np.float32], DetectedBoxes]:
+        """Turn one map of ``class_maps`` into boxes.
+
+        Args:
+            map_: [h, w].
+            score: softmax probability of its class.
+            frame: of the image, from ``transform``.
+            threshold: on the scaled map, in [0, 1].
+            count: the number of components that get a box, largest first; None for all.
+
+        Returns:
+            the map in [0, 1] in input pixels, and its boxes in original pixels.
+        """
+        scaled = scaled_map(map_, frame.input_size, self.protocol)
+        return scaled, detect_boxes(scaled, score, frame, self.protocol, threshold, count)
+
+    def _merged_views(self, images: Tensor, region: Tensor, classes: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits, classes and unrefined maps, averaged over the views of ``region``."""
         views = list(self._views_of(region))
         predictions = [self.model.class_maps(view) for view, _ in views]

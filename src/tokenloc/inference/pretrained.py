@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from tokenloc._files import write_json, write_text
-from tokenloc.inference.predictor import PredictionOptions
+from tokenloc.inference.options import PredictionOptions
 from tokenloc.methods import Method
 from tokenloc.models.checkpoint import ENTRY, ModelMetadata, Threshold
 from tokenloc.models.folder import METRICS, write_folder
@@ -31,7 +31,7 @@ class Pretrained(ABC):
     model: Method
     metadata: ModelMetadata
     threshold: float
-    viewing: PredictionOptions
+    options: PredictionOptions
     origin: Path | None = None
     """The file or folder that it was loaded from."""
 
@@ -60,7 +60,7 @@ class Pretrained(ABC):
             revision: of the repository: a branch, a tag or a commit; None for its main branch.
             token: for a private repository; None for the one of ``hf auth login``, or ``HF_TOKEN``.
             device: ``auto`` (a GPU where there is one), or torch's name of a device.
-            options: ``threshold``, ``objects``, ``viewing``, ``min_score``; see ``Localizer``.
+            options: ``threshold``, ``objects``, ``options``, ``min_score``; see ``Localizer``.
 
         Raises:
             FileNotFoundError: no such folder, repository or revision, or a hub that cannot be reached.
@@ -71,7 +71,7 @@ class Pretrained(ABC):
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write the model to a folder, for ``from_pretrained``; return the folder.
 
-        The threshold in use goes with it; ``objects``, ``viewing`` and ``min_score`` are the choice of who uses it.
+        The threshold in use goes with it; ``objects``, ``options`` and ``min_score`` are the choice of who uses it.
         Paths of this machine stay behind. A model that is in the folder is replaced; a ``README.md`` that is there
         stays, since somebody may have added to it.
 
@@ -124,7 +124,7 @@ class Pretrained(ABC):
         usual = known.value if known else self.model.default_threshold
         threshold = known
         if self.threshold != usual:
-            threshold = Threshold(self.threshold, "in use when the model was saved", str(self.viewing))
+            threshold = Threshold(self.threshold, "in use when the model was saved", str(self.options))
         if data is not None:
             kept = {name: value for name, value in (data.get("options") or {}).items() if not _is_path(value)}
             data = {**data, "root": None, "options": kept}

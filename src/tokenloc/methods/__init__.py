@@ -12,6 +12,7 @@ from tokenloc.methods.base import (
     Output,
     list_methods,
     register_method,
+    top_classes,
 )
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Output",
     "list_methods",
     "register_method",
+    "top_classes",
 ]
 
 for _module in pkgutil.iter_modules(__path__):

@@ -93,22 +93,23 @@ class Method(nn.Module, ABC):
     def class_maps(self, images: Tensor) -> tuple[Tensor, ClassMaps]:
         """Return logits [B, C], and a function from classes [B, K] int64 to their maps [B, K, h, w]."""
 
-    def localize(self, images: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Say what is in the images, and where.
+    def localize(self, images: Tensor, classes: Tensor | int | None = None) -> tuple[Tensor, Tensor]:
+        """Classify ``images`` and return localization maps.
 
         Args:
             images: [B, 3, height, width], normalised.
-            classes: the classes to map, [B, K] int64 in [0, C); None for the top 1 of each image.
+            classes: the classes to map, [B, K] int64 in [0, C), or K for the K most probable classes of each image
+                (all C of them if K exceeds C); None is 1.
 
         Returns:
-            logits [B, C] and maps [B, K, h, w] on the patch grid, float, in no fixed range: larger is more object.
+            logits [B, C] and maps [B, K, h, w] on the patch grid, float, of any range: larger means more object.
 
         Raises:
-            ValueError: where ``classes`` has another form or holds an index outside [0, C).
+            ValueError: ``classes`` has another shape or dtype, an index outside [0, C), or is a count below 1.
         """
         logits, maps_of = self.class_maps(images)
-        if classes is None:
-            classes = logits.argmax(dim=1, keepdim=True)
+        if not isinstance(classes, Tensor):
+            classes = top_classes(logits, 1 if classes is None else classes)
         self.check_classes(classes, len(images))
         return logits, maps_of(classes)
 
@@ -123,6 +124,22 @@ class Method(nn.Module, ABC):
 
 
 ClassMaps = Callable[[Tensor], Tensor]
+
+
+def top_classes(logits: Tensor, count: int) -> Tensor:
+    """Return the ``count`` most probable classes of ``logits`` [B, C], best first, [B, min(count, C)] int64.
+
+    Equal logits keep the order of their classes.
+
+    Raises:
+        ValueError: ``count`` is below 1.
+
+    >>> top_classes(torch.tensor([[1.0, 3.0, 3.0]]), 2).tolist()
+    [[1, 2]]
+    """
+    if count < 1:
+        raise ValueError(f"the number of classes to map must be at least 1; got {count}")
+    return logits.argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
 def pick_classes(maps: Tensor, classes: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Two trainings never write to one folder."""
+"""Two processes never write to one folder."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from tests.runs import tiny_run
-from tokenloc.training.run_lock import run_lock
+from tokenloc._locks import exclusive_lock
 
 HOLDING = """
 import os, sys, time
 from pathlib import Path
-from tokenloc.training.run_lock import run_lock
-with run_lock(Path(sys.argv[1])):
-    if os.fork():  # both go on, as a reader of images may for a while
+from tokenloc._locks import exclusive_lock
+with exclusive_lock(Path(sys.argv[1])):
+    if os.fork():  # the child runs on for a while, as a data loader's worker may
         print("holding", flush=True)
     time.sleep(20)
 """
@@ -30,7 +30,7 @@ with run_lock(Path(sys.argv[1])):
 
 @pytest.fixture
 def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process, which claims the folder ``run``."""
+    """Another process, which holds the lock of the folder ``run``."""
     words = [sys.executable, "-c", HOLDING, str(tmp_path / "run")]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -39,14 +39,16 @@ def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_a_second_training_is_refused_until_the_first_is_killed(tmp_path: Path, other: subprocess.Popen[str]) -> None:
-    with pytest.raises(ValueError, match=f"another training, process {other.pid} on .*, writes to .*run; wait for its"):
+def test_a_second_run_is_refused_until_the_first_is_killed(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+    expected = rf"run is in use by another run \(process {other.pid} on .*\); wait until it ends"
+    with pytest.raises(ValueError, match=expected):
         tiny_run(tmp_path / "run")
     assert not (tmp_path / "run" / "config.yaml").exists()
     os.kill(other.pid, signal.SIGKILL)
     other.wait()
-    with run_lock(tmp_path / "run"):
+    with exclusive_lock(tmp_path / "run"):
         assert (tmp_path / "run" / ".lock").read_text().startswith(f"process {os.getpid()} on ")
+    assert not (tmp_path / "run" / ".lock").exists()
 
 
 def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,5 +56,5 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "lockf", refusing)
-    with run_lock(tmp_path):
+    with exclusive_lock(tmp_path):
         assert (tmp_path / ".lock").is_file()
