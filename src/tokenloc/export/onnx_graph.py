@@ -19,7 +19,8 @@ from tokenloc._names import one_of
 from tokenloc.data.transforms import Preprocessing
 from tokenloc.export.base import refuse_existing
 from tokenloc.methods import Method
-from tokenloc.models.checkpoint import ModelMetadata, default_threshold
+from tokenloc.models.checkpoint import default_threshold
+from tokenloc.models.metadata import ModelMetadata
 
 Maps = Literal["top", "all"]
 

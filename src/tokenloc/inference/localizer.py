@@ -25,10 +25,11 @@ from tokenloc.inference.inputs import ImageInput, as_image, name_of
 from tokenloc.inference.localization import Localization, Objects, Prediction
 from tokenloc.inference.options import PredictionOptions
 from tokenloc.inference.predictor import Predictor
-from tokenloc.inference.pretrained import Pretrained
+from tokenloc.inference.sharing import SharingMixin
 from tokenloc.methods import Method
-from tokenloc.models.checkpoint import ModelMetadata, default_threshold, load_checkpoint
+from tokenloc.models.checkpoint import default_threshold, load_checkpoint
 from tokenloc.models.hub import local_copy
+from tokenloc.models.metadata import ModelMetadata
 
 T = TypeVar("T")
 
@@ -46,7 +47,7 @@ class _Input:
     image: Image.Image | None
 
 
-class Localizer(Pretrained):
+class Localizer(SharingMixin):
     """Localizes objects in images: from a file to boxes in its own pixels. Several threads may share one.
 
     Args:
