@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from tests.conftest import REPOSITORY
-from tokenloc import _recipes
-from tokenloc._recipes import list_recipes, recipe_file
+from tokenloc.commands import recipes
+from tokenloc.commands.recipes import list_recipes, recipe_file
 from tokenloc.boxes import get_protocol
 from tokenloc.cli import _make_parser, main
 from tokenloc.data import DATASETS, LabelledImages, Preprocessing, create_dataset, train_transform, training_loader
@@ -121,7 +121,7 @@ def test_an_installed_package_has_them_inside(tmp_path: Path, monkeypatch: pytes
     package = tmp_path / "site-packages/tokenloc"
     (package / "recipes/cub").mkdir(parents=True)
     (package / "recipes/cub/sat.yaml").write_text("seed: 3\n")
-    monkeypatch.setattr(_recipes.tokenloc, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(recipes.tokenloc, "__file__", str(package / "__init__.py"))
     monkeypatch.chdir(tmp_path)
     assert list_recipes() == ["recipes/cub/sat.yaml"]
     assert recipe_file("recipes/cub/sat.yaml") == str(package / "recipes/cub/sat.yaml")

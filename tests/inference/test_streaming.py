@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from tests.runs import TINY_VIT, prediction_options
-from tokenloc._threads import THREADS
+from tokenloc.inference.threads import THREADS
 from tokenloc.boxes import Frame, prepare_map
 from tokenloc.data import Preprocessing, Unreadable, create_dataset
 from tokenloc.inference import Localization, Localizer

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
-from tokenloc._recipes import list_recipes
+from tokenloc.commands.recipes import list_recipes
 from tokenloc.backbones import list_backbones
 from tokenloc.boxes import list_protocols
 from tokenloc.commands.console import IncompleteError

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from tokenloc._names import one_of
-from tokenloc._threads import map_ahead
+from tokenloc.inference.threads import map_ahead
 from tokenloc.boxes import Frame, Protocol, get_protocol, scaled_map
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.data import Unreadable, evaluation_transform, read_size
