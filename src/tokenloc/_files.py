@@ -113,7 +113,9 @@ def refuse_unwritable(folder: str | Path) -> None:
             file.write(bytes(_PROBE_SIZE))
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OSError(f"cannot write to {folder} ({reason}); choose another folder, or change its permissions") from error
+        raise OSError(
+            f"cannot write to {folder} ({reason}); choose another folder, or change its permissions"
+        ) from error
 
 
 class UniqueNames:

@@ -18,7 +18,6 @@ import pytest
 import torch
 from PIL import Image
 
-from tokenloc.inference.threads import THREADS
 from tokenloc.cli import main
 from tokenloc.commands.journal import Finished, open_journal
 from tokenloc.commands.localize import JOURNAL, RESULTS
@@ -26,6 +25,7 @@ from tokenloc.commands.review import TABLE
 from tokenloc.data import create_dataset
 from tokenloc.export import FORMATS, list_formats
 from tokenloc.inference import Localization, LocalizationRecord, Localizer
+from tokenloc.inference.threads import THREADS
 from tokenloc.models.checkpoint import read_checkpoint
 
 

@@ -14,7 +14,6 @@ from PIL import Image
 
 import tokenloc
 from tokenloc._files import UniqueNames, atomic_write, refuse_unwritable
-from tokenloc.inference.threads import THREADS, map_ahead
 from tokenloc.backbones.weights import weights_digest
 from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.journal import Finished, Journal, open_journal
@@ -27,6 +26,7 @@ from tokenloc.export.base import valid_text
 from tokenloc.inference import Localization, Localizer, Prediction, PredictionOptions
 from tokenloc.inference.localization import Objects
 from tokenloc.inference.options import DEFAULT_OPTIONS
+from tokenloc.inference.threads import THREADS, map_ahead
 from tokenloc.reporting import draw_localization, one_above_another, save_image
 
 RESULTS = "localizations.json"
