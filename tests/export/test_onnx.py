@@ -29,13 +29,12 @@ from tokenloc.models import create_model
 from tokenloc.models.metadata import ModelMetadata, Threshold
 
 CLASSES = ("bird", 'cat, "big" 🐦', "dog")
-GRAPHS = [name for name in list_methods() if METHODS[name].exportable]
+EXPORTABLE = [name for name in list_methods() if METHODS[name].exportable]
 SMALL = Preprocessing(size=(48, 32), resize=(56, 40), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
 
 
 def tiny(method: str) -> tuple[Method, ModelMetadata]:
-    depth = 4 if method == "sat" else 2
-    model = create_model(method, "vit_tiny_patch16_224", 3, False, (32, 48), {**TINY_VIT, "depth": depth})
+    model = create_model(method, "vit_tiny_patch16_224", 3, False, (32, 48), {**TINY_VIT, "depth": 4})
     return model.eval(), ModelMetadata(model.config, CLASSES, SMALL, Threshold(0.35, "by hand"))
 
 
@@ -62,29 +61,25 @@ def cam(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_which_methods_are_graphs() -> None:
-    assert GRAPHS == ["cam", "lctr", "sat", "scm", "tscam"]
-
-
 def assert_as_torch(path: Path, model: Method, preprocessing: Preprocessing, images: list[Image.Image]) -> None:
     """From images on: torch's way goes through tokenloc's own preprocessing, the file's does not."""
     transform = transforms.evaluation_transform(preprocessing, "resize")
     with torch.no_grad():
-        images = torch.stack([transform(image)[0] for image in images])
-        logits, maps = model.localize(images, torch.arange(model.num_classes).expand(len(images), -1))
+        pixels = torch.stack([transform(image)[0] for image in images])
+        logits, maps = model.localize(pixels, torch.arange(model.num_classes).expand(len(images), -1))
     found = run_onnx(path, pixels_of(images, preprocessing.size))
     np.testing.assert_allclose(found[0], logits, atol=1e-4)
     np.testing.assert_allclose(found[1], maps, atol=1e-4 * float(maps.abs().max()))
 
 
-@pytest.mark.parametrize("method", GRAPHS)
+@pytest.mark.parametrize("method", EXPORTABLE)
 def test_the_maps_of_all_classes_are_torchs(method: str, tmp_path: Path) -> None:
     model, metadata = tiny(method)
     assert 0 <= export_onnx(model, metadata, tmp_path / "model.onnx", "all") < 1e-4
     assert_as_torch(tmp_path / "model.onnx", model, SMALL, scenes(3))
 
 
-@pytest.mark.parametrize("method", GRAPHS)
+@pytest.mark.parametrize("method", EXPORTABLE)
 def test_real_weights_on_real_images(method: str, shared_dir: Path, tmp_path: Path) -> None:
     """Of the twelve blocks the first four, which are enough for SAT and export in a third of the time."""
     backbone, normalisation = create_backbone(
@@ -151,7 +146,7 @@ def test_registers_and_rotary_positions(
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-@pytest.mark.parametrize("method", [name for name in list_methods() if name not in GRAPHS])
+@pytest.mark.parametrize("method", [name for name in list_methods() if name not in EXPORTABLE])
 def test_methods_that_are_no_graph_say_so(method: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"{method} cannot be exported to ONNX: .*eigenvalue solver.*Localizer"):
         export_onnx(*tiny(method), tmp_path / "model.onnx")
