@@ -10,8 +10,9 @@ from typing import Any
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.datasets import data_of, open_data
-from tokenloc.commands.looking import Known, calibrated, options_of, threshold_of
-from tokenloc.commands.results import BOXES, METRICS, save_failures, save_figures, write_results
+from tokenloc.commands.looking import options_of
+from tokenloc.commands.results import save_failures, save_figures, write_results
+from tokenloc.commands.thresholds import ThresholdChoice, calibrated_threshold, choose_threshold
 from tokenloc.data.base import named
 from tokenloc.inference import Localizer, PredictionOptions, choose_device
 from tokenloc.inference.evaluation import calibrate_threshold, measure
@@ -22,6 +23,7 @@ from tokenloc.metrics.stored_boxes import writing_boxes
 from tokenloc.metrics.stored_maps import StoredMaps, open_maps, writing_maps
 from tokenloc.models.checkpoint import ModelMetadata, load_checkpoint, store_threshold
 from tokenloc.models.hub import own_file, run_folder
+from tokenloc.reporting.runs import BOXES, METRICS
 from tokenloc.training.config import DataSource
 
 
@@ -90,8 +92,8 @@ def evaluate(
     measured_data = data_of(metadata, data, split, "measured")
     dataset = open_data(measured_data, metadata.classes)
     viewing = options_of(scales, flip, refine, fast, ten_crop)
-    usual = calibrated(metadata, viewing, dataset)
-    fixed, source = threshold_of(judged, threshold, usual)
+    usual = calibrated_threshold(metadata, viewing, dataset)
+    fixed, source = choose_threshold(judged, threshold, usual)
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "viewing": viewing}
     about = _about_maps(metadata, judged, viewing, usual)
     with (
@@ -124,8 +126,8 @@ def _evaluate_maps(
     """Measure maps on disk; write metrics.json and images.csv to ``folder``."""
     measured_data = data_of(None, data, split, "measured")
     dataset = open_data(measured_data, maps.about.get("classes"))
-    usual = maps.about.get("threshold"), maps.about.get("threshold_source")
-    threshold, source = threshold_of(protocol, given, usual)
+    usual = ThresholdChoice(maps.about.get("threshold"), maps.about.get("threshold_source"))
+    threshold, source = choose_threshold(protocol, given, usual)
     with joined() as first, writing_boxes(folder / BOXES, protocol, threshold) if first else nullcontext() as keep:
         options: dict[str, Any] = {"workers": workers, "progress": progress if first else None, "keep": keep}
         measured, matched = measure_maps(maps, dataset, protocol, threshold, **options)
@@ -140,7 +142,7 @@ def _evaluate_maps(
 
 
 def _about_maps(
-    metadata: ModelMetadata, protocol: Protocol, viewing: PredictionOptions, usual: Known
+    metadata: ModelMetadata, protocol: Protocol, viewing: PredictionOptions, usual: ThresholdChoice
 ) -> dict[str, Any]:
     """Return what is kept beside saved maps: how they were made, and the threshold that goes with them."""
     return {

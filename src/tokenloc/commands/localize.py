@@ -18,15 +18,16 @@ from tokenloc._threads import THREADS, map_ahead
 from tokenloc.backbones.weights import weights_digest
 from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.journal import Finished, Journal, open_journal
-from tokenloc.commands.looking import options_note, options_of
+from tokenloc.commands.looking import options_of
 from tokenloc.commands.review import TABLE, write_review
+from tokenloc.commands.thresholds import calibration_note
 from tokenloc.data import Unreadable, find_images
 from tokenloc.export import Destination, check_writing, common_folder, writing
 from tokenloc.export._json_list import JsonList
 from tokenloc.export.base import valid_text
 from tokenloc.inference import Localization, Localizer, Prediction
 from tokenloc.inference.localizer import Objects
-from tokenloc.reporting import draw_localization, one_above_another, save_image
+from tokenloc.reporting import draw_localization, save_image, stack
 
 RESULTS = "localizations.json"
 JOURNAL = "localizations.journal.jsonl"
@@ -95,7 +96,7 @@ def localize(
     localizer = Localizer.from_checkpoint(
         checkpoint, device, threshold, objects, options_of(scales, flip, refine, fast), min_score
     )
-    if threshold is None and (note := options_note(localizer.metadata, localizer.viewing)):
+    if threshold is None and (note := calibration_note(localizer.metadata, localizer.viewing)):
         print_message(f"map threshold {localizer.threshold:g}{note}")
     settings = {**_settings(localizer, top_k), "images": images, "masks": masks}
     version = f"tokenloc {localizer.metadata.model.method}"
@@ -129,7 +130,7 @@ class _Display:
             return found
         shown: list[dict[str, str]] = [{} for _ in found.results]
         if found.image is not None and self.images:
-            drawn = one_above_another([draw_localization(found.image, result) for result in found.results])
+            drawn = stack([draw_localization(found.image, result) for result in found.results], vertical=True)
             drawn.thumbnail(LARGEST_JPEG)
             save_image(drawn, self.out / "images" / f"{stem}.jpg")
             for one in shown:
