@@ -120,8 +120,8 @@ def test_maps_of_other_code_are_evaluated_and_problems_reported(
     assert [item["id"] for item in content["unreadable"]] == [test[23].id]
     assert content["maps"]["surplus"] == ["stray"]
     printed = capsys.readouterr().err
-    assert "1 maps have no image: stray" in printed
-    assert "1 images have no map or mask, or a broken one, and are in no number" in printed
+    assert "1 maps match no image: stray" in printed
+    assert "1 images have no map or mask, or a broken one, and are in no metric" in printed
 
 
 def changed_run(source: Path, folder: Path, **changes: Any) -> Path:

@@ -129,7 +129,7 @@ def _save_intermediate_maps(localizer: Localizer, images: Sequence[Image.Image],
     """Draw what the maps of some images are computed from, such as SCM's maps of each block, if the method has any."""
     rows, names = [], []
     for image in images:
-        maps, result = localizer.parts(image), localizer(image)
+        maps, result = localizer.intermediate_maps(image), localizer(image)
         names = list(maps)
         heatmaps = (heatmap(image, map_) for map_ in maps.values())
         rows.append((result.label, [image, *heatmaps, draw_map(image, result)]))

@@ -9,7 +9,7 @@ from tokenloc.boxes import Protocol
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.data import ImageDataset
 from tokenloc.inference import PredictionOptions
-from tokenloc.models.checkpoint import ModelMetadata
+from tokenloc.models.metadata import ModelMetadata
 
 
 class ThresholdChoice(NamedTuple):
@@ -37,7 +37,7 @@ def calibration_note(metadata: ModelMetadata, options: PredictionOptions) -> str
     if metadata.threshold is None or metadata.threshold.options in (str(options), str(replace(options, fast=False))):
         return ""
     calibrated = metadata.threshold.options
-    return f", but for another viewing ({calibrated}, not {options}): `tokenloc calibrate` chooses it anew"
+    return f", but for other options ({calibrated}, not {options}): run `tokenloc calibrate` with these"
 
 
 def choose_threshold(protocol: Protocol, given: float | None, calibrated: ThresholdChoice) -> ThresholdChoice:
