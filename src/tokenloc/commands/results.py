@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from rich.table import Table
 
-from tokenloc._files import FreeNames, write_json
+from tokenloc._files import UniqueNames, write_json
 from tokenloc.commands.console import console, print_message
 from tokenloc.data import ImageDataset
 from tokenloc.data.base import named
@@ -94,7 +94,7 @@ def percents(*values: float | None) -> list[str]:
 
 def save_figures(localizer: Localizer, dataset: ImageDataset, folder: Path) -> None:
     """Draw the localizations of some images, spread over a dataset; summary.png has all of them."""
-    images, drawn, names = [], [], FreeNames(".jpg")
+    images, drawn, names = [], [], UniqueNames(".jpg")
     for index in np.unique(np.linspace(0, len(dataset) - 1, FIGURES).round().astype(int)).tolist():
         try:
             image = dataset.image(index)
