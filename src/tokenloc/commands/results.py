@@ -79,7 +79,7 @@ def _messages(result: EvaluationResult, threshold_source: str | None) -> Iterato
         half, every = percents(confidence["error_rate_most_trusted_half"], confidence["error_rate_all"])
         yield f"boxes with IoU below 0.5: {half} of the most confident half, {every} of all"
     if not (evaluation.images_with_boxes or evaluation.images_with_masks):
-        yield "the dataset has no true boxes or masks: only classification is evaluated"
+        yield "there are no true boxes or masks: localization is not measured"
     for what, names in result.missing.items():
         if names:
             yield f"{len(names)} {MISSING[what]}: {named(names)}"
