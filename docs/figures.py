@@ -29,12 +29,12 @@ def localizer(run: Path, *refine: str) -> Localizer:
 
 
 def overview(run: Path) -> Image.Image:
-    """Return the first scenes with true and predicted boxes, above their refined maps."""
-    test, refined = scenes("test", 0), localizer(run, *STEPS)
+    """Return the first scenes with true and predicted boxes, above their maps."""
+    test, plain = scenes("test", 0), localizer(run)
     images, maps = [], []
     for index in FIRST:
         scene = test.image(index)
-        found = refined(scene)
+        found = plain(scene)
         boxes = with_boxes(with_boxes(scene, test[index].boxes, TRUTH), found.boxes, FOUND)
         images.append(boxes.resize((SIDE, SIDE)))
         maps.append(heatmap(scene, found.map_on_image()).resize((SIDE, SIDE)))
