@@ -19,7 +19,7 @@ from tokenloc.cli import main
 from tokenloc.commands import localize_ray as command
 from tokenloc.data import find_images
 from tokenloc.export import Destination, ray_data
-from tokenloc.export._table import COLUMNS
+from tokenloc.export.csv_table import COLUMNS
 from tokenloc.export.ray_data import LocalizingActor, localize_dataset
 
 COUNT = 21

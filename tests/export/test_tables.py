@@ -14,8 +14,7 @@ from pyarrow import parquet
 
 from tests.export.examples import CLASSES, HOSTILE, golden_results, localization, read_annotations, unescaped
 from tokenloc.export import CSV, PARQUET
-from tokenloc.export._table import COLUMNS
-from tokenloc.export.csv_table import escape_formula
+from tokenloc.export.csv_table import COLUMNS, escape_formula
 from tokenloc.export.parquet import ROWS_PER_GROUP
 
 

@@ -12,7 +12,7 @@ from tokenloc._files import atomic_write, refuse_unwritable
 from tokenloc.commands.console import IncompleteError, print_message
 from tokenloc.data import find_images
 from tokenloc.export import PARQUET, check_outputs, common_folder
-from tokenloc.export._table import COLUMNS
+from tokenloc.export.csv_table import COLUMNS
 from tokenloc.export.base import absolute, refuse_existing
 from tokenloc.export.parquet import ROWS_PER_GROUP, box_schema
 from tokenloc.export.ray_data import ERROR, localize_dataset

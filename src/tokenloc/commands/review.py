@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from tokenloc._files import atomic_write
 from tokenloc.commands.journal import FinishedImage, Journal
+from tokenloc.data import read_image
 from tokenloc.export.base import valid_text
 from tokenloc.export.csv_table import escape_formula
 from tokenloc.reporting import save_image, sheet
@@ -51,13 +51,8 @@ def _write_table(path: Path, images: Iterable[FinishedImage]) -> None:
 
 
 def _write_sheet(out: Path, images: Iterable[FinishedImage]) -> None:
-    drawings = [_open(out / image.outputs[0]["image"]) for image in images if "image" in image.outputs[0]]
+    drawings = [read_image(out / image.outputs[0]["image"]) for image in images if "image" in image.outputs[0]]
     (out / SHEET).unlink(missing_ok=True)  # of an earlier run
     if drawings:
         title = f"least confident images: the first {len(drawings)} of {TABLE}"
         save_image(sheet(drawings, columns=3, title=title), out / SHEET)
-
-
-def _open(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert("RGB")

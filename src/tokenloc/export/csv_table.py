@@ -1,4 +1,4 @@
-"""CSV (RFC 4180, UTF-8): one row per box."""
+"""CSV (RFC 4180, UTF-8), and the rows that it shares with Parquet: one per box, or one for an image without boxes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from tokenloc._files import atomic_write
-from tokenloc.export._table import COLUMNS, table_rows
 from tokenloc.export.base import FORMATS, Destination, Format, WriteImage
 from tokenloc.inference.localization import LocalizationRecord
+
+CORNERS = ("x0", "y0", "x1", "y1")
+
+COLUMNS = ("file", "width", "height", "label", "class_index", "score", "confidence", *CORNERS)
+"""Corners are xyxy in original pixels, half-open; the score is the class probability, the confidence that of the box."""
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 
@@ -29,6 +34,15 @@ def _open(destination: Destination) -> Iterator[WriteImage]:
             writer.writerows(table_rows(escape_formula(name), records, labels))
 
         yield write_image
+
+
+def table_rows(name: str, records: Sequence[LocalizationRecord], labels: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of one image, with the values of ``COLUMNS``; without a box, confidence and corners are None."""
+    for record in records:
+        image = (name, *record.size, labels[record.class_index], record.class_index, record.score)
+        boxes = zip(record.confidence.tolist(), record.boxes.tolist(), strict=True)
+        for confidence, corners in list(boxes) or [(None, [None] * 4)]:
+            yield (*image, confidence, *corners)
 
 
 def escape_formula(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenloc._extras import library
 from tokenloc._files import atomic_write
-from tokenloc.export._table import COLUMNS, CORNERS, table_rows
+from tokenloc.export.csv_table import COLUMNS, CORNERS, table_rows
 from tokenloc.export.base import FORMATS, Destination, Format, WriteImage
 from tokenloc.inference.localization import LocalizationRecord
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenloc._extras import library
 from tokenloc.data import Unreadable
-from tokenloc.export._table import COLUMNS, table_rows
+from tokenloc.export.csv_table import COLUMNS, table_rows
 from tokenloc.export.base import Destination, absolute, valid_text
 from tokenloc.export.parquet import arrow_table, box_schema
 from tokenloc.inference import Localizer, Prediction
