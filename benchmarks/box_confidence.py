@@ -110,7 +110,9 @@ def print_table(title: str, rows: list[dict[str, float]]) -> None:
     print(f"| all | {' | '.join(f'{100 * wrong.mean():.1f}' for wrong in errors.values())} |")
     print(f"| best possible | {' | '.join(f'{100 * optimal_aurc(wrong):.1f}' for wrong in errors.values())} |")
     for name, signal in columns.items():
-        cells = [f"{100 * aurc(signal, wrong):.1f} / {100 * error_rate(signal, wrong):.1f}" for wrong in errors.values()]
+        cells = [
+            f"{100 * aurc(signal, wrong):.1f} / {100 * error_rate(signal, wrong):.1f}" for wrong in errors.values()
+        ]
         print(f"| {name} | {' | '.join(cells)} |")
     print(flush=True)
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import yaml
-from PIL import Image
 from pyarrow import parquet
 
 from tokenloc.boxes import Frame
+from tokenloc.data import read_size
 from tokenloc.data.annotations import Annotation, read_coco, read_voc
 from tokenloc.data.label_studio import read_label_studio
 from tokenloc.inference import Localization
@@ -107,8 +107,7 @@ def _read_yolo(folder: Path) -> list[Annotation]:
     images = {path.stem: path for path in (folder / "images/train").iterdir()}
     annotations = []
     for path in sorted((folder / "labels/train").iterdir()):
-        with Image.open(images[path.stem]) as image:
-            width, height = image.size
+        width, height = read_size(images[path.stem])
         objects = []
         for line in path.read_text(encoding="utf-8").splitlines():
             index, *numbers = line.split()
@@ -116,5 +115,3 @@ def _read_yolo(folder: Path) -> list[Annotation]:
             objects.append((names[int(index)], (x - w / 2, y - h / 2, x + w / 2, y + h / 2)))
         annotations.append(Annotation(images[path.stem].name, tuple(objects), (width, height)))
     return annotations
-
-

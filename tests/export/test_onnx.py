@@ -29,7 +29,7 @@ from tokenloc.models import create_model
 from tokenloc.models.metadata import ModelMetadata, Threshold
 
 CLASSES = ("bird", 'cat, "big" 🐦', "dog")
-EXPORTABLE = [name for name in list_methods() if METHODS[name].exportable]
+EXPORTABLE = [name for name in list_methods() if METHODS[name].is_graph]
 SMALL = Preprocessing(size=(48, 32), resize=(56, 40), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
 
 
@@ -134,7 +134,9 @@ def test_the_comparison_detects_other_weights(cam: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("backbone", "side"), [("vit_small_patch14_reg4_dinov2", 56), ("vit_small_patch16_dinov3", 64)])
+@pytest.mark.parametrize(
+    ("backbone", "side"), [("vit_small_patch14_reg4_dinov2", 56), ("vit_small_patch16_dinov3", 64)]
+)
 def test_registers_and_rotary_positions(
     backbone: str, side: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -54,8 +54,10 @@ class FinishedImage:
 
 
 def _record(boxes: list[list[float]], confidence: list[float], size: list[int], **others: Any) -> LocalizationRecord:
-    arrays = {"boxes": np.array(boxes, np.float64).reshape(-1, 4), "confidence": np.array(confidence, np.float64)}
-    return LocalizationRecord(**others, **arrays, size=(size[0], size[1]))
+    corners = np.array(boxes, np.float64).reshape(-1, 4)
+    return LocalizationRecord(
+        **others, boxes=corners, confidence=np.array(confidence, np.float64), size=(size[0], size[1])
+    )
 
 
 class Journal:

@@ -25,6 +25,7 @@ from tokenloc.export import FORMATS, Destination, check_outputs, common_folder, 
 from tokenloc.export.base import JsonArray, valid_text
 from tokenloc.inference import Localization, Localizer, Prediction, PredictionOptions
 from tokenloc.inference.localization import Objects
+from tokenloc.inference.options import DEFAULT_OPTIONS
 from tokenloc.reporting import draw_localization, one_above_another, save_image
 
 RESULTS = "localizations.json"
@@ -41,7 +42,7 @@ def localize(
     objects: Objects = "largest",
     top_k: int = 1,
     min_score: float = 0.0,
-    options: PredictionOptions = PredictionOptions(),
+    options: PredictionOptions = DEFAULT_OPTIONS,
     images: bool = True,
     masks: bool = False,
     format: list[str] | None = None,

@@ -12,12 +12,13 @@ from tokenloc._files import atomic_write, refuse_unwritable
 from tokenloc.commands.console import IncompleteError, print_message
 from tokenloc.data import find_images
 from tokenloc.export import PARQUET, check_outputs, common_folder
-from tokenloc.export.csv_table import COLUMNS
 from tokenloc.export.base import absolute, refuse_existing
+from tokenloc.export.csv_table import COLUMNS
 from tokenloc.export.parquet import ROWS_PER_GROUP, box_schema
 from tokenloc.export.ray_data import ERROR, localize_dataset
 from tokenloc.inference import PredictionOptions
 from tokenloc.inference.localization import Objects
+from tokenloc.inference.options import DEFAULT_OPTIONS
 
 BOXES = "boxes.parquet"
 UNREADABLE = "unreadable.parquet"
@@ -32,7 +33,7 @@ def localize_ray(
     objects: Objects = "largest",
     top_k: int = 1,
     min_score: float = 0.0,
-    options: PredictionOptions = PredictionOptions(),
+    options: PredictionOptions = DEFAULT_OPTIONS,
     overwrite: bool = False,
     batch_size: int = 16,
     actors: int | None = None,
@@ -66,11 +67,11 @@ def localize_ray(
     check_outputs([PARQUET], out, overwrite)
     refuse_existing(out / UNREADABLE, overwrite)
     localizer = {"threshold": threshold, "objects": objects, "min_score": min_score, "options": options}
-    ray_options: dict[str, Any] = {"batch_size": batch_size, "top_k": top_k, "actors": actors, "gpus": gpus}
+    settings: dict[str, Any] = {"batch_size": batch_size, "top_k": top_k, "actors": actors, "gpus": gpus, **localizer}
     with _running_ray() as ray:
         images, root = _open_images(ray, inputs)
         images.context.execution_options.preserve_order = True
-        rows = localize_dataset(images, checkpoint, root=root, **ray_options, **localizer)
+        rows = localize_dataset(images, checkpoint, root=root, **settings)
         unreadable = _write(rows, out)
     print_message(f"boxes in {out / BOXES}")
     if unreadable:

@@ -15,7 +15,7 @@ from tokenloc.inference.localization import LocalizationRecord
 CORNERS = ("x0", "y0", "x1", "y1")
 
 COLUMNS = ("file", "width", "height", "label", "class_index", "score", "confidence", *CORNERS)
-"""Corners are xyxy in original pixels, half-open; the score is the class probability, the confidence that of the box."""
+"""Corners are xyxy in original pixels, half-open; the score is the class probability."""
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from tokenloc._extras import library
 from tokenloc._files import atomic_write
-from tokenloc.export.csv_table import COLUMNS, CORNERS, table_rows
 from tokenloc.export.base import FORMATS, Destination, Format, WriteImage
+from tokenloc.export.csv_table import COLUMNS, CORNERS, table_rows
 from tokenloc.inference.localization import LocalizationRecord
 
 ROWS_PER_GROUP = 4096

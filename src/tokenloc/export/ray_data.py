@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from tokenloc._extras import library
 from tokenloc.data import Unreadable
-from tokenloc.export.csv_table import COLUMNS, table_rows
 from tokenloc.export.base import Destination, absolute, valid_text
+from tokenloc.export.csv_table import COLUMNS, table_rows
 from tokenloc.export.parquet import arrow_table, box_schema
 from tokenloc.inference import Localizer, Prediction
 from tokenloc.inference.inputs import ImageInput
