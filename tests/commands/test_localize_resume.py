@@ -21,7 +21,6 @@ import torch
 from PIL import Image
 
 from tests.export.examples import localization, read_annotations
-from tokenloc._threads import THREADS
 from tokenloc.cli import main
 from tokenloc.commands.journal import FinishedImage, open_journal
 from tokenloc.commands.localize import JOURNAL, RESULTS
@@ -29,6 +28,7 @@ from tokenloc.commands.review import TABLE
 from tokenloc.data import create_dataset
 from tokenloc.export import list_formats
 from tokenloc.inference import Localization, Localizer
+from tokenloc.inference.threads import THREADS
 from tokenloc.models.checkpoint import read_checkpoint
 
 

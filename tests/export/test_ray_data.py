@@ -13,7 +13,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from tests.inference.test_streaming import CLASSES, images, make
+from tests.inference.test_streaming import CLASSES, make, make_images
 from tests.test_docs import blocks
 from tokenloc.cli import main
 from tokenloc.commands import localize_ray as command
@@ -34,7 +34,7 @@ def checkpoint(tmp_path: Path) -> Path:
 def photos(tmp_path: Path) -> Path:
     """A folder of images, one of them with special characters in its name."""
     folder = tmp_path / "my photos"
-    for index, image in enumerate(images(COUNT)):
+    for index, image in enumerate(make_images(COUNT)):
         path = folder / f"{index % 2}" / ("ö, 🐦.png" if index == 4 else f"{index}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)

@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 
 from tests.runs import TINY_VIT, prediction_options
-from tokenloc._threads import THREADS
 from tokenloc.boxes import Frame, prepare_map
 from tokenloc.data import Preprocessing, Unreadable, create_dataset
 from tokenloc.inference import Localization, Localizer
 from tokenloc.inference import inputs as module
 from tokenloc.inference.localizer import BATCH
+from tokenloc.inference.threads import THREADS
 from tokenloc.methods import list_methods
 from tokenloc.models import create_model
 from tokenloc.models.metadata import ModelMetadata

@@ -13,8 +13,7 @@ import numpy as np
 from PIL import Image
 
 import tokenloc
-from tokenloc._files import FreeNames, atomic_write, refuse_unwritable
-from tokenloc._threads import THREADS, map_ahead
+from tokenloc._files import UniqueNames, atomic_write, refuse_unwritable
 from tokenloc.backbones.weights import weights_digest
 from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.journal import FinishedImage, Journal, open_journal
@@ -26,6 +25,7 @@ from tokenloc.export.base import JsonArray, valid_text
 from tokenloc.inference import Localization, Localizer, Prediction, PredictionOptions
 from tokenloc.inference.localization import Objects
 from tokenloc.inference.options import DEFAULT_OPTIONS
+from tokenloc.inference.threads import THREADS, map_ahead
 from tokenloc.reporting import draw_localization, one_above_another, save_image
 
 RESULTS = "localizations.json"
@@ -195,7 +195,7 @@ def free_stems(files: Iterable[Path], taken: Iterable[str] = ()) -> Iterator[str
     >>> list(free_stems([Path("a/x.jpg"), Path("b/x.png"), Path("b/y.png")]))
     ['x', 'x-2', 'y']
     """
-    names = FreeNames("", longest=240)  # leaves room for suffixes
+    names = UniqueNames("", longest=240)  # leaves room for suffixes
     for stem in taken:
         names.take(stem)
     return (names.take(valid_text(file.stem)) for file in files)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from xml.sax.saxutils import escape
 
-from tokenloc._files import FreeNames, atomic_folder
+from tokenloc._files import UniqueNames, atomic_folder
 from tokenloc.data.annotations import Box
 from tokenloc.export.base import FORMATS, Destination, Format, WriteImage, rounded_boxes
 from tokenloc.inference.localization import LocalizationRecord
@@ -40,7 +40,7 @@ _OBJECT = """\
 @contextmanager
 def _open(destination: Destination) -> Iterator[WriteImage]:
     """The folder ``Annotations`` mirrors the folders of the images; ``filename`` is the name relative to the root."""
-    labels, names = destination.labels, FreeNames(".xml")
+    labels, names = destination.labels, UniqueNames(".xml")
     with atomic_folder(destination.folder / "voc", replace=True) as folder:
         annotations = folder / "Annotations"
         annotations.mkdir()

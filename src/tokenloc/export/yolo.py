@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from tokenloc._files import FreeNames, atomic_folder, write_text
+from tokenloc._files import UniqueNames, atomic_folder, write_text
 from tokenloc.data.annotations import Box
 from tokenloc.export.base import FORMATS, Destination, Format, WriteImage, rounded_boxes
 from tokenloc.inference.localization import LocalizationRecord
@@ -27,7 +27,7 @@ def _open(destination: Destination) -> Iterator[WriteImage]:
 
     Subfolders would not do: Ultralytics replaces the last folder called images in a path by labels.
     """
-    names = FreeNames(".txt", longest=250)  # the suffix of an image may be longer
+    names = UniqueNames(".txt", longest=250)  # the suffix of an image may be longer
     with atomic_folder(destination.folder / "yolo", replace=True) as folder:
         images, labels = folder / "images" / SPLIT, folder / "labels" / SPLIT
         images.mkdir(parents=True)
