@@ -17,8 +17,8 @@ from tokenloc._files import UniqueNames, atomic_write, refuse_unwritable
 from tokenloc.backbones.weights import weights_digest
 from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.journal import FinishedImage, Journal, open_journal
-from tokenloc.commands.looking import options_note
 from tokenloc.commands.review import TABLE, write_review
+from tokenloc.commands.thresholds import calibration_note
 from tokenloc.data import Unreadable, find_images
 from tokenloc.export import FORMATS, Destination, check_outputs, common_folder, open_writer
 from tokenloc.export.base import JsonArray, valid_text
@@ -26,7 +26,7 @@ from tokenloc.inference import Localization, Localizer, Prediction, PredictionOp
 from tokenloc.inference.localization import Objects
 from tokenloc.inference.options import DEFAULT_OPTIONS
 from tokenloc.inference.threads import THREADS, map_ahead
-from tokenloc.reporting import draw_localization, one_above_another, save_image
+from tokenloc.reporting import draw_localization, save_image, stack
 
 RESULTS = "localizations.json"
 JOURNAL = "localizations.journal.jsonl"
@@ -84,7 +84,7 @@ def localize(
         refuse_unwritable(out / folder)
     check_outputs(formats, out, overwrite)
     localizer = Localizer.from_checkpoint(checkpoint, device, threshold, objects, options, min_score)
-    if threshold is None and (note := options_note(localizer.metadata, options)):
+    if threshold is None and (note := calibration_note(localizer.metadata, options)):
         print_message(f"map threshold {localizer.threshold:g}{note}")
     settings = {**_settings(localizer, top_k), "images": images, "masks": masks}
     version = f"tokenloc {localizer.metadata.model.method}"
@@ -120,7 +120,7 @@ class _Outputs:
         results = prediction.results
         outputs: list[dict[str, str]] = [{} for _ in results]
         if prediction.image is not None:
-            drawing = one_above_another([draw_localization(prediction.image, result) for result in results])
+            drawing = stack([draw_localization(prediction.image, result) for result in results], vertical=True)
             drawing.thumbnail(LARGEST_JPEG)
             save_image(drawing, self.out / "images" / f"{stem}.jpg")
             outputs = [{"image": f"images/{stem}.jpg"} for _ in results]
