@@ -105,7 +105,7 @@ def test_a_run_learns_the_same_and_may_go_on_without(tmp_path: Path, capsys: pyt
     train(**settings(other, "tscam", optimisation, compile=True, checkpoint_activations=True))
     torch.testing.assert_close(weights(other), weights(one), rtol=1e-5, atol=1e-7)
     train(**settings(other, "tscam", Optimisation(epochs=2, batch_size=7, accumulate=2, lr=1e-3), resume=True))
-    assert "compile: True there, False now" in capsys.readouterr().err
+    assert "compile: stored True, now False" in capsys.readouterr().err
 
 
 def test_two_processes(tmp_path: Path) -> None:
@@ -143,5 +143,5 @@ def test_a_model_that_cannot_be_compiled(tmp_path: Path, monkeypatch: pytest.Mon
         return graph.forward
 
     monkeypatch.setattr(compilation, "BACKEND", {"backend": refusing})
-    with pytest.raises(ValueError, match=r"torch cannot compile this model: .*too large.*set compile: false in"):
+    with pytest.raises(ValueError, match=r"PyTorch cannot compile this model: .*too large.*set compile: false in"):
         tiny_run(tmp_path, compile=True)

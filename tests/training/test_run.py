@@ -80,12 +80,12 @@ def test_another_seed_gives_other_weights(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_is_not_written_over(run: Path) -> None:
-    with pytest.raises(ValueError, match="holds a run already; continue it with --resume, or give another --out"):
+    with pytest.raises(ValueError, match="already contains a run; continue it with --resume, or choose another --out"):
         tiny_run(run)
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nothing to resume: no .*last\.ckpt"):
+    with pytest.raises(FileNotFoundError, match=r"nothing to resume: .*last\.ckpt does not exist"):
         tiny_run(tmp_path / "none", resume=True)
 
 
@@ -95,7 +95,7 @@ def test_a_checkpoint_of_another_model_is_not_resumed(run: Path, tmp_path: Path)
     settings = tiny_settings(tmp_path / "copy", resume=True)
     settings["model"].options = {"head": "fc"}
     with pytest.raises(
-        ValueError, match=r"cannot be resumed with another configuration; what differs: model .*'head': 'fc'"
+        ValueError, match=r"cannot be resumed with another configuration; differences: model .*'head': 'fc'"
     ):
         tiny_run(tmp_path / "copy", resume=True, model=settings["model"])
 
@@ -120,8 +120,8 @@ def test_a_run_with_few_images_tells_what_it_learns_from(tmp_path: Path, capsys:
     assert read_checkpoint(best)["global_step"] == 2
     printed = capsys.readouterr().err
     assert "12 images of 6 classes from scenes" in printed
-    assert "the batch of 100 is larger than the set: each step learns from all 12 images" in printed
-    assert "tunable: 0.01 M of the backbone's 0.03 M" in printed
+    assert "the batch size 100 is larger than the dataset: each step uses all images" in printed
+    assert "trainable parameters: 0.01 M of 0.03 M in the backbone" in printed
     config = yaml.safe_load((tmp_path / "few/config.yaml").read_text())
     assert (config["data"]["per_class"], config["data"]["draw"], config["optimisation"]["freeze"]) == (2, 3, "blocks")
 
@@ -174,8 +174,8 @@ def test_a_finished_run_says_so_and_what_comes_next(tmp_path: Path, capsys: pyte
     best = tiny_run(out)
     said = capsys.readouterr().err
     assert f"tokenloc localize {best} PHOTOGRAPHS --out {out / 'localized'}" in said
-    assert "trained to its end" not in said
+    assert "only the steps after" not in said
     tiny_run(out, resume=True)
-    assert f"{out / 'checkpoints' / 'last.ckpt'} is trained to its end, 2 epochs" in capsys.readouterr().err
+    assert f"{out / 'checkpoints' / 'last.ckpt'} has all 2 epochs" in capsys.readouterr().err
     tiny_run(out, resume=True, optimisation=Optimisation(epochs=3, batch_size=8, lr=1e-3, schedule="cosine"))
-    assert "trained to its end" not in capsys.readouterr().err
+    assert "only the steps after" not in capsys.readouterr().err

@@ -24,7 +24,7 @@ from tokenloc.models.checkpoint import load_checkpoint, store_threshold
 from tokenloc.reporting import save_image, table_of_images
 from tokenloc.reporting.drawing import FOUND, TRUTH, heatmap, with_boxes
 from tokenloc.training.config import DataConfig, ModelChoice, Optimisation
-from tokenloc.training.fit import CHECKPOINTS
+from tokenloc.training.run_folder import CHECKPOINTS
 
 SIDE = 96  # pixels of a scene
 VIT = {"patch_size": 8, "embed_dim": 96, "depth": 4, "num_heads": 3}

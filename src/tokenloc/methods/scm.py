@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from tokenloc._compiling import uncompiled
 from tokenloc.backbones import Backbone, FeatureRequest, Features
 from tokenloc.methods._diffusion import diffuse, neighbour_similarity, semantic_laplacian, soft_filter
 from tokenloc.methods._scaling import min_max
 from tokenloc.methods.base import Output, pick_classes, register_method
 from tokenloc.methods.tscam import TSCAM
+
+F = TypeVar("F", bound=Callable[..., Any])
+not_compiled: Callable[[F], F] = torch.compiler.disable  # PyTorch's has no types
 
 RELEASED_FIRST, RELEASED_REST = 16, 4
 """Newton-Schulz steps of the released code: in the first block, and in the others."""
@@ -128,7 +131,7 @@ class SCM(TSCAM):
         learned = {"similarity_weight": self.similarity_weight, "threshold": self.threshold}
         return {f"{name}/block_{i}": x for name, v in learned.items() for i, x in enumerate(v.tolist(), start=1)}
 
-    @uncompiled  # its hundreds of products, written out one by one, would take torch minutes
+    @not_compiled  # tracing its hundreds of products would take minutes
     def _calibrate(self, semantic: Tensor, attention: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return g^l and F^l [B, h, w] for l = 0…L, where S^l = g^l * S^0, in the precision of ``semantic``.
 
