@@ -26,7 +26,8 @@ from tokenloc.inference.evaluation import measure
 from tokenloc.methods import Method
 from tokenloc.metrics.stored_boxes import writing_boxes
 from tokenloc.models import create_model
-from tokenloc.models.checkpoint import ModelMetadata, read_checkpoint
+from tokenloc.models.checkpoint import read_checkpoint
+from tokenloc.models.metadata import ModelMetadata
 from tokenloc.reporting.training import save_training_curves
 from tokenloc.training.cached_features import CachedFeatureData, cache_features
 from tokenloc.training.calibration import calibrated_best

@@ -30,7 +30,7 @@ from tokenloc.methods import Method
 from tokenloc.metrics import ImageScores, score_image, top_classes
 from tokenloc.metrics.stored_boxes import BoxWriter
 from tokenloc.metrics.stored_maps import MapWriter
-from tokenloc.models.checkpoint import Threshold
+from tokenloc.models.metadata import Threshold
 
 Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 

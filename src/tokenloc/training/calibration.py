@@ -8,7 +8,8 @@ from typing import Any
 from tokenloc.boxes import Protocol
 from tokenloc.inference.evaluation import calibrate_threshold
 from tokenloc.methods import Method
-from tokenloc.models.checkpoint import ModelMetadata, load_checkpoint, store_threshold
+from tokenloc.models.checkpoint import load_checkpoint, store_threshold
+from tokenloc.models.metadata import ModelMetadata
 from tokenloc.training.config import DataConfig
 from tokenloc.training.data import open_split
 from tokenloc.training.placement import first_process

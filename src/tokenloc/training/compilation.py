@@ -39,8 +39,8 @@ def compiled(forward: ForwardPass) -> ForwardPass:
                 raise  # from the model itself, such as running out of memory
             reason = " ".join(str(error).split("\n")[:2])
             raise ValueError(
-                f"PyTorch cannot compile this model: {reason}; it needs a C++ compiler and the Python headers on a CPU, "
-                "Triton and a C compiler on a GPU. Train without --compile (to resume, set compile: false in config.yaml)"
+                f"PyTorch cannot compile this model: {reason}; this needs a C++ compiler and the Python headers on a "
+                "CPU, Triton and a C compiler on a GPU. Train without --compile (or set compile: false in config.yaml)"
             ) from error
         return output
 

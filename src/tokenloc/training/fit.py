@@ -15,7 +15,8 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressB
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from tokenloc.methods import Method
-from tokenloc.models.checkpoint import ModelMetadata, read_checkpoint, read_metadata, save_atomically
+from tokenloc.models.checkpoint import read_checkpoint, read_metadata, save_atomically
+from tokenloc.models.metadata import ModelMetadata
 from tokenloc.training.config import Optimisation, Precision
 from tokenloc.training.data import TrainingData
 from tokenloc.training.interruption import StepCheckpoint, StoppedError, stop_requests

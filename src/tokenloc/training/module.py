@@ -12,7 +12,7 @@ from tokenloc.data import Located
 from tokenloc.data.base import named
 from tokenloc.methods import Method
 from tokenloc.methods.global_batch import global_sum
-from tokenloc.models.checkpoint import ENTRY, ModelMetadata
+from tokenloc.models.metadata import METADATA_KEY, ModelMetadata
 from tokenloc.training.cached_features import require_frozen
 from tokenloc.training.compilation import ForwardPass, compiled
 from tokenloc.training.config import Optimisation
@@ -128,7 +128,7 @@ class LocalizationTask(L.LightningModule):
         broken = [name for name, value in checkpoint["state_dict"].items() if not torch.isfinite(value).all()]
         if broken:
             raise DivergedError(f"weights are not finite after epoch {self.current_epoch + 1}: {named(broken)}")
-        checkpoint[ENTRY] = self.metadata.entry()
+        checkpoint[METADATA_KEY] = self.metadata.to_dict()
 
 
 class DivergedError(ValueError):

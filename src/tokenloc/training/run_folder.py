@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from tokenloc._files import write_json, write_text
-from tokenloc.models.checkpoint import versions
+from tokenloc.models.metadata import versions
 from tokenloc.training.interruption import StoppedError
 
 CHECKPOINTS = "checkpoints"
