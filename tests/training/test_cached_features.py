@@ -255,7 +255,7 @@ def test_after_a_kill_only_the_rest_is_computed(tmp_path: Path) -> None:
 def test_a_full_disk_is_reported(tmp_path: Path) -> None:
     in_a_process(fill_a_full_disk, tmp_path)
     message = (tmp_path / "message").read_text()
-    assert "view-0/00000.npy could not be written (File too large)" in message
+    assert "view-0/00000.npy (File too large)" in message
     assert "choose another folder with --data.cache, then continue with --resume" in message
     assert not list((tmp_path / "cache").rglob(".partial-*"))
     assert not list((tmp_path / "cache").rglob("*.npy"))
