@@ -76,8 +76,8 @@ def test_methods_without_spatial_blocks_have_only_plain_ones() -> None:
 
 
 def test_the_attention_baseline_has_no_spatial_block() -> None:
-    assert sat(200).spatial == (9, 10, 11)
-    assert sat(200, map="attention").spatial == ()
+    assert sat(200).spatial_blocks == (9, 10, 11)
+    assert sat(200, map="attention").spatial_blocks == ()
 
 
 def test_only_frozen_weights_stay_the_same(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from tokenloc._locks import exclusive_lock
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import print_message, progress
 from tokenloc.commands.datasets import data_of
-from tokenloc.commands.looking import calibrated, threshold_of
-from tokenloc.commands.results import BOXES, save_figures, write_results
-from tokenloc.commands.runs import groups_to_json, print_runs, read_run
+from tokenloc.commands.results import save_figures, write_results
+from tokenloc.commands.runs import groups_to_json, print_runs
+from tokenloc.commands.thresholds import calibrated_threshold, choose_threshold
 from tokenloc.data import ImageDataset, Preprocessing
 from tokenloc.inference import Localizer, PredictionOptions
 from tokenloc.inference.evaluation import measure
@@ -28,7 +28,8 @@ from tokenloc.metrics.stored_boxes import writing_boxes
 from tokenloc.models import create_model
 from tokenloc.models.checkpoint import read_checkpoint
 from tokenloc.models.metadata import ModelMetadata
-from tokenloc.reporting.training import save_training_curves
+from tokenloc.reporting.charts import save_training_curves
+from tokenloc.reporting.runs import BOXES, read_run
 from tokenloc.training.cached_features import CachedFeatureData, cache_features
 from tokenloc.training.calibration import calibrated_best
 from tokenloc.training.config import DataConfig, DataSource, ModelChoice, Optimisation, Precision
@@ -171,7 +172,7 @@ def _calibrate_and_test(folder: RunFolder, data: DataConfig, protocol: Protocol,
     test = open_split(data, data.test_split, data.classes)
     if test is None:
         return
-    fixed, source = threshold_of(protocol, None, calibrated(metadata, PredictionOptions(), test))
+    fixed, source = choose_threshold(protocol, None, calibrated_threshold(metadata, PredictionOptions(), test))
     with writing_boxes(folder.path / BOXES, protocol, fixed) if first else nullcontext() as keep:
         measured = measure(model, test, metadata.preprocessing, protocol, fixed, keep=keep, **options)
     if not first:

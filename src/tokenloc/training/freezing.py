@@ -70,7 +70,7 @@ def freeze(model: Method, level: Freeze) -> TrainableParameters:
         ValueError: if no parameter is left to train, and as ``frozen_names`` does.
     """
     parameters = dict(model.backbone.named_parameters())
-    for name in frozen_names(parameters, level, model.spatial):
+    for name in frozen_names(parameters, level, model.spatial_blocks):
         parameters[name].requires_grad_(False)
     backbone = sum(each.numel() for each in parameters.values() if each.requires_grad)
     trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
