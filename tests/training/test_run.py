@@ -133,7 +133,7 @@ def test_impossible_boxes_are_counted(run: Path, capsys: pytest.CaptureFixture[s
     measured = measure(model, broken, metadata.preprocessing, get_protocol("standard"))
     assert (measured.evaluation.dropped_boxes, measured.evaluation.images_with_boxes) == (2, 4)
     print_results(measured)
-    assert "2 true boxes" in capsys.readouterr().err
+    assert "2 true boxes are invalid and left out" in capsys.readouterr().err
 
 
 @pytest.mark.slow
