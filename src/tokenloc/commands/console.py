@@ -27,7 +27,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
     """Print a table; the first column is left-aligned, the others are right-aligned."""
     table = Table(title=title or None, title_justify="left")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", overflow="fold")
+        table.add_column(column, justify="right" if index else "left", overflow="ellipsis" if index else "fold")
     for row in rows:
         table.add_row(*row)
     console.print(table)
