@@ -1,15 +1,15 @@
-"""The web page of ``tokenloc serve``: models that look at uploaded images, and what stands around them.
+"""``tokenloc serve``: one FastAPI application with a web page and a REST API.
 
-models   checkpoints, and what they saw in the last images
-answer   the HTML of what was found
-download the annotation file of what was found
-guard    what the server answers at all, and how much it takes in
-page     the page itself, in Gradio
-server   started and ended, with a folder that goes with it
+app          creates the application from models and limits
+api          the routes of the REST API, and their JSON
+predict      runs models on uploaded images and keeps results for a short time
+annotations  annotation files to download
+page         the web page
+limits       middleware that enforces hosts, origins, sizes and the length of the queue
+run          loads models, binds a port, starts and stops the server
 """
 
-from tokenloc.server.models import Models, load_models
-from tokenloc.server.page import Limits
-from tokenloc.server.server import free_port, private_folder, serving
+from tokenloc._extras import library
 
-__all__ = ["Limits", "Models", "free_port", "load_models", "private_folder", "serving"]
+for _module in ("fastapi", "python_multipart", "uvicorn"):
+    library(_module, "server")

@@ -1,0 +1,77 @@
+"""The FastAPI application."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from tokenloc.inference import Localizer
+from tokenloc.server import api, page
+from tokenloc.server.limits import HEADERS, Guard, Limits
+from tokenloc.server.predict import PredictionService
+
+
+def create_app(models: Mapping[str, Localizer], limits: Limits, hosts: Collection[str] | None = None) -> FastAPI:
+    """Return the application: the web page, the REST API and ``/openapi.json``.
+
+    Args:
+        models: localizers by name; the first one is the default.
+        limits: sizes of an upload, and the length of the queue.
+        hosts: host names that requests may address; None for any.
+
+    Raises:
+        ValueError: if there is no model.
+    """
+    if not models:
+        raise ValueError("a server needs at least one model; got none")
+    service = PredictionService(models, limits)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.close()
+
+    app = FastAPI(
+        title="tokenloc",
+        version=version("tokenloc"),
+        docs_url=None,  # these pages load scripts from a CDN
+        redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    app.add_middleware(Guard, limits=limits, hosts=hosts)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(Exception, _internal_error)
+    app.include_router(api.router)
+    app.include_router(page.router)
+    return app
+
+
+async def _http_error(_: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, HTTPException):
+        raise error
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _validation_error(_: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    faults = [
+        f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}; got {reprlib.repr(one['input'])}"
+        for one in error.errors()
+    ]
+    return JSONResponse({"error": "; ".join(faults)}, 422)
+
+
+async def _internal_error(_: Request, error: Exception) -> JSONResponse:
+    """Hide an unexpected error from the client; it is logged. This handler runs outside of the middleware."""
+    return JSONResponse({"error": f"internal error ({type(error).__name__}); see the server's log"}, 500, HEADERS)

@@ -1,0 +1,240 @@
+"""Requests that no page of ours would send are refused, and cost the server little."""
+
+from __future__ import annotations
+
+import json
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.server.conftest import LIMITS, Served
+from tests.server.hostile import SCRIPT
+from tokenloc.inference import Localizer
+from tokenloc.server import limits
+from tokenloc.server.app import create_app
+from tokenloc.server.limits import FORM_BYTES, LOCAL_HOSTS, Limits
+from tokenloc.server.run import listen, serving
+
+Answer = tuple[int, bytes, dict[str, str]]
+FORM = {"Content-Type": "multipart/form-data; boundary=x-x-x"}
+
+
+def ask(port: int, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+    connection = HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        return response.status, response.read(), {key.lower(): value for key, value in response.getheaders()}
+    finally:
+        connection.close()
+
+
+def form(content: bytes, name: str = "a.png") -> bytes:
+    head = f'--x-x-x\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n\r\n'
+    return head.encode() + content + b"\r\n--x-x-x--\r\n"
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/openapi.json", "/nothing", "/results/x"])
+def test_every_response_has_security_headers(client: TestClient, path: str) -> None:
+    headers = client.get(path).headers
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+    assert headers["cache-control"] == "no-store"
+    assert "access-control-allow-origin" not in headers
+    assert "server" not in headers
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:7860", "localhost.evil.example", "", "[", "0.0.0.0"])
+def test_other_hosts_are_refused(client: TestClient, models: dict[str, Localizer], host: str) -> None:
+    for method, path in (("GET", "/"), ("POST", "/predict")):
+        response = client.request(method, path, headers={"Host": host})
+        assert response.status_code == 421
+        assert response.json()["error"].startswith(f"unknown host {host!r}; expected one of 127.0.0.1, ::1, localhost")
+    anywhere = TestClient(create_app(models, LIMITS), "http://localhost")
+    assert anywhere.get("/health", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:7860", "127.0.0.1:1", "[::1]:7860"])
+def test_local_hosts_are_served(client: TestClient, host: str) -> None:
+    assert client.get("/health", headers={"Host": host}).status_code == 200
+    same = client.post("/predict", headers={"Host": host, "Origin": f"http://{host}"})
+    assert same.status_code == 422
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "null",
+        "http://evil.example",
+        "http://localhost:8000",
+        "https://localhost.evil.example",
+        "file://",
+        "",
+        "http://[",
+    ],
+)
+def test_other_origins_cannot_post(client: TestClient, photo: Path, origin: str) -> None:
+    headers = {"Host": "localhost:7860", "Origin": origin}
+    response = client.post("/predict", files={"image": photo.read_bytes()}, headers=headers)
+    assert response.status_code == 403
+    assert client.delete("/results/x", headers=headers).status_code == 403
+    asked = {**headers, "Access-Control-Request-Method": "POST"}
+    assert client.options("/predict", headers=asked).status_code == 403
+
+
+def test_no_path_leads_to_a_file(served: Served, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"a secret")
+    up = "/".join([".."] * 12)
+    paths = [
+        "/etc/passwd",
+        f"{up}/etc/passwd",
+        f"{up}{secret}",
+        str(secret),
+        "file:///etc/passwd",
+        "x" * 5000,
+        "pages.py",
+    ]
+    routes = ("/", "/results/", "/results/x/image/", "/results/x/annotations/", "/static/", "/assets/", "/file=")
+    for path in paths:
+        for written in (path, quote(path), quote(quote(path)), quote(path, safe=""), path.replace("..", "%2e%2e")):
+            for route in routes:
+                status, content, _ = ask(served.port, "GET", route + written)
+                assert status == 404, (route, path, status)
+                assert b"secret" not in content
+                assert b"root:" not in content
+                assert b"import" not in content
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
+@pytest.mark.parametrize("path", ["/", "/predict", "/models"])
+def test_other_methods_are_refused(served: Served, method: str, path: str) -> None:
+    assert ask(served.port, method, path)[0] == 405
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("../../etc/passwd", "passwd"), ("/etc/cron.d/x.png", "x.png"), ("..", "image"), ("....//x", "x"),
+        ("a/b\\..\\c.png", "c.png"), ("x" * 300, "x" * 200), ("%2e%2e%2fx", "%2e%2e%2fx"), ("", "image"),
+    ],
+)  # fmt: skip
+def test_folders_in_the_name_of_an_upload_are_ignored(
+    client: TestClient, photo: Path, name: str, expected: str, tmp_path: Path
+) -> None:
+    content = form(photo.read_bytes(), name or " ").replace(b'filename=" "', b'filename="."')
+    answer = client.post("/predict", content=content, headers=FORM).json()
+    assert answer["predictions"][0]["file"] == expected
+
+
+def test_the_size_of_an_upload_is_limited(served: Served) -> None:
+    status, content, _ = ask(served.port, "POST", "/predict", form(bytes(LIMITS.max_bytes)), **FORM)
+    assert status == 422  # it is not an image
+    status, content, _ = ask(served.port, "POST", "/predict", form(bytes(LIMITS.max_bytes + 1)), **FORM)
+    assert (status, json.loads(content)) == (413, {"error": "the image is too large; the limit is 0.3 MB"})
+    status, content, _ = ask(served.port, "POST", "/predict", form(bytes(LIMITS.max_bytes + FORM_BYTES)), **FORM)
+    message = "the request is too large; the limit for an image is 0.3 MB"
+    assert (status, json.loads(content)) == (413, {"error": message})
+
+
+@pytest.mark.parametrize("length", ["999999999", "9" * 5000])
+def test_a_large_upload_is_refused_before_it_is_read(served: Served, length: str) -> None:
+    with socket.create_connection(("127.0.0.1", served.port), 60) as connection:
+        head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+        connection.sendall(head.encode())
+        assert connection.recv(100).startswith((b"HTTP/1.1 413", b"HTTP/1.1 400"))
+
+
+def test_an_upload_of_unknown_size_is_refused_while_it_arrives(served: Served) -> None:
+    sent = 0
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal sent
+        yield form(b"")[:70]
+        for _ in range(20_000):
+            sent += 10_000
+            yield bytes(10_000)
+
+    with suppress(OSError):  # the server closes the connection
+        assert ask(served.port, "POST", "/predict", chunks(), **FORM)[0] == 413
+    assert sent < 50_000_000
+
+
+def test_a_slow_upload_is_given_up(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "UPLOAD_SECONDS", 0.5)
+    with socket.create_connection(("127.0.0.1", served.port), 60) as connection:
+        head = (
+            f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\nContent-Type: {FORM['Content-Type']}"
+        )
+        connection.sendall(head.encode() + b"\r\n\r\n--x-x-x")
+        assert connection.recv(100).startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize("body", [b"", b"--x-x-x", b"\xff" * 100, b"[" * FORM_BYTES, form(b"")[:-10], form(b"") * 2000])
+def test_a_malformed_form_is_reported(client: TestClient, body: bytes) -> None:
+    response = client.post("/predict", content=body, headers=FORM)
+    assert response.status_code in (400, 422)
+    assert response.json()["error"]
+
+
+def test_a_busy_server_says_so(models: dict[str, Localizer], photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running, release = threading.Event(), threading.Event()
+    top = Localizer.top
+
+    def wait(self: Localizer, image: Any, count: int) -> Any:
+        running.set()
+        release.wait(60)
+        return top(self, image, count)
+
+    monkeypatch.setattr(Localizer, "top", wait)
+    app = create_app(models, Limits(max_queue=2), LOCAL_HOSTS)
+    body = form(photo.read_bytes())
+    with serving(app, listen("127.0.0.1", 0)) as url, ThreadPoolExecutor(3) as pool:
+        port = int(url.rpartition(":")[2])
+        answers = [pool.submit(ask, port, "POST", "/predict", body, **FORM) for _ in range(3)]
+        deadline = time.monotonic() + 60
+        while (busy := ask(port, "DELETE", "/results/x"))[0] != 503:
+            assert time.monotonic() < deadline
+        assert json.loads(busy[1]) == {"error": "the server is busy: 2 requests are waiting; try again later"}
+        assert busy[2]["retry-after"] == "5"
+        assert ask(port, "GET", "/health")[0] == 200
+        release.set()
+        assert [answer.result()[0] for answer in answers] == [200] * 3
+        assert running.is_set()
+        assert ask(port, "DELETE", "/results/x")[0] == 204
+
+
+def test_nothing_is_left_on_disk(
+    client: TestClient, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "temporary").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    token = client.post("/predict", files={"image": photo.read_bytes()}, data={"keep": True}).json()["result"]
+    for name in ("coco", "yolo", "voc"):
+        assert client.get(f"/results/{token}/annotations/{name}").status_code == 200
+    for content in (bytes(LIMITS.max_bytes), bytes(LIMITS.max_bytes + 1), SCRIPT):
+        assert client.post("/predict", files={"image": content}).status_code in (413, 422)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["max_bytes", "max_pixels", "max_queue"])
+def test_limits_are_at_least_one(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be at least 1; got 0"):
+        Limits(**{name: 0})
