@@ -161,7 +161,7 @@ def save_parts(localizer: Localizer, images: list[Image.Image], path: Path) -> N
     """Draw what the maps of some images are made of, such as SCM's maps of each block, where a method tells."""
     rows, names = [], []
     for image in images:
-        parts = localizer.parts(image)
+        parts = localizer.intermediate_maps(image)
         names = list(parts)
         found = localizer(image)
         last = with_boxes(heatmap(image, found.map_on_image()), found.boxes, FOUND)
