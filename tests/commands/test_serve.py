@@ -64,6 +64,8 @@ def test_a_limit_of_zero_is_reported(capsys: pytest.CaptureFixture[str]) -> None
 def test_a_missing_library_names_the_extra(
     module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    for loaded in [name for name in sys.modules if name.startswith("tokenloc.server")]:
+        monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.setitem(sys.modules, module, None)
     assert main(["serve", "x.ckpt"]) == 2
     assert f"{module} is not installed; install it with: pip install 'tokenloc[server]'" in capsys.readouterr().err

@@ -8,22 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
 from tokenloc.inference import Localizer
 from tokenloc.server.app import create_app
-from tokenloc.server.limits import LOCAL_HOSTS, Limits
+from tokenloc.server.limits import Limits
 from tokenloc.server.run import listen, serving
 
 MARKUP = "<img src=x onerror=alert(1)> ${1+1} {{value}} & <script>alert(2)</script>"
 LIMITS = Limits(max_bytes=300_000, max_pixels=1_000_000, max_queue=16)
+LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1"}
 
 
 @dataclass(frozen=True)
 class Served:
     url: str
-    localizer: Localizer
+    app: FastAPI
 
     @property
     def port(self) -> int:
@@ -52,10 +54,11 @@ def client(models: dict[str, Localizer]) -> Iterator[TestClient]:
 
 
 @pytest.fixture(scope="session")
-def served(models: dict[str, Localizer], localizer: Localizer) -> Iterator[Served]:
+def served(models: dict[str, Localizer]) -> Iterator[Served]:
     """A running server."""
-    with serving(create_app(models, LIMITS, LOCAL_HOSTS), listen("127.0.0.1", 0)) as url:
-        yield Served(url, localizer)
+    app = create_app(models, LIMITS, LOCAL_HOSTS)
+    with serving(app, listen("127.0.0.1", 0)) as url:
+        yield Served(url, app)
 
 
 @pytest.fixture

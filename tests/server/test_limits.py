@@ -1,4 +1,4 @@
-"""Requests that no page of ours would send are refused, and cost the server little."""
+"""Hostile requests are refused, and cost the server little."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ from urllib.parse import quote
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.server.conftest import LIMITS, Served
+from tests.server.conftest import LIMITS, LOCAL_HOSTS, Served
 from tests.server.hostile import SCRIPT
 from tokenloc.inference import Localizer
 from tokenloc.server import limits
 from tokenloc.server.app import create_app
-from tokenloc.server.limits import FORM_BYTES, LOCAL_HOSTS, Limits
+from tokenloc.server.limits import FORM_BYTES, Limits
 from tokenloc.server.run import listen, serving
 
-Answer = tuple[int, bytes, dict[str, str]]
 FORM = {"Content-Type": "multipart/form-data; boundary=x-x-x"}
 
 
-def ask(port: int, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+def ask(port: int, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, bytes, dict[str, str]]:
     connection = HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request(method, path, body, headers)
@@ -47,15 +46,16 @@ def form(content: bytes, name: str = "a.png") -> bytes:
 @pytest.mark.parametrize("path", ["/", "/health", "/openapi.json", "/nothing", "/results/x"])
 def test_every_response_has_security_headers(client: TestClient, path: str) -> None:
     headers = client.get(path).headers
-    assert "default-src 'none'" in headers["content-security-policy"]
-    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "http" not in policy
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["x-frame-options"] == "DENY"
     assert headers["referrer-policy"] == "no-referrer"
     assert headers["cross-origin-resource-policy"] == "same-origin"
     assert headers["cache-control"] == "no-store"
-    assert "access-control-allow-origin" not in headers
-    assert "server" not in headers
+    assert not {"access-control-allow-origin", "server"} & set(headers)
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:7860", "localhost.evil.example", "", "[", "0.0.0.0"])
@@ -70,30 +70,19 @@ def test_other_hosts_are_refused(client: TestClient, models: dict[str, Localizer
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:7860", "127.0.0.1:1", "[::1]:7860"])
 def test_local_hosts_are_served(client: TestClient, host: str) -> None:
-    assert client.get("/health", headers={"Host": host}).status_code == 200
-    same = client.post("/predict", headers={"Host": host, "Origin": f"http://{host}"})
-    assert same.status_code == 422
+    same_origin = client.post("/predict", headers={"Host": host, "Origin": f"http://{host}"})
+    assert same_origin.status_code == 422
+    assert same_origin.json() == {"error": "image: Field required; got None"}
 
 
 @pytest.mark.parametrize(
-    "origin",
-    [
-        "null",
-        "http://evil.example",
-        "http://localhost:8000",
-        "https://localhost.evil.example",
-        "file://",
-        "",
-        "http://[",
-    ],
+    "origin", ["null", "http://evil.example", "http://localhost:8000", "https://localhost.evil.example", "file://", ""]
 )
 def test_other_origins_cannot_post(client: TestClient, photo: Path, origin: str) -> None:
     headers = {"Host": "localhost:7860", "Origin": origin}
-    response = client.post("/predict", files={"image": photo.read_bytes()}, headers=headers)
-    assert response.status_code == 403
-    assert client.delete("/results/x", headers=headers).status_code == 403
-    asked = {**headers, "Access-Control-Request-Method": "POST"}
-    assert client.options("/predict", headers=asked).status_code == 403
+    assert client.post("/predict", files={"image": photo.read_bytes()}, headers=headers).status_code == 403
+    preflight = client.options("/predict", headers={**headers, "Access-Control-Request-Method": "POST"})
+    assert preflight.status_code == 403
 
 
 def test_no_path_leads_to_a_file(served: Served, tmp_path: Path) -> None:
@@ -107,55 +96,52 @@ def test_no_path_leads_to_a_file(served: Served, tmp_path: Path) -> None:
         str(secret),
         "file:///etc/passwd",
         "x" * 5000,
-        "pages.py",
+        "app.py",
     ]
-    routes = ("/", "/results/", "/results/x/image/", "/results/x/annotations/", "/static/", "/assets/", "/file=")
     for path in paths:
         for written in (path, quote(path), quote(quote(path)), quote(path, safe=""), path.replace("..", "%2e%2e")):
-            for route in routes:
+            for route in ("/", "/results/", "/results/x/annotations/", "/static/", "/assets/", "/file="):
                 status, content, _ = ask(served.port, "GET", route + written)
                 assert status == 404, (route, path, status)
-                assert b"secret" not in content
-                assert b"root:" not in content
-                assert b"import" not in content
+                assert not any(word in content for word in (b"secret\n", b"root:", b"import"))
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
-@pytest.mark.parametrize("path", ["/", "/predict", "/models"])
-def test_other_methods_are_refused(served: Served, method: str, path: str) -> None:
-    assert ask(served.port, method, path)[0] == 405
+def test_other_methods_are_refused(served: Served, method: str) -> None:
+    for path in ("/", "/predict", "/models"):
+        assert ask(served.port, method, path)[0] == 405
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("../../etc/passwd", "passwd"), ("/etc/cron.d/x.png", "x.png"), ("..", "image"), ("....//x", "x"),
-        ("a/b\\..\\c.png", "c.png"), ("x" * 300, "x" * 200), ("%2e%2e%2fx", "%2e%2e%2fx"), ("", "image"),
+        ("../../etc/passwd", "passwd"), ("/etc/cron.d/x.png", "x.png"), ("..", "image"), (".", "image"),
+        ("a/b\\..\\c.png", "c.png"), ("x" * 300, "x" * 200), ("%2e%2e%2fx", "%2e%2e%2fx"),
     ],
 )  # fmt: skip
 def test_folders_in_the_name_of_an_upload_are_ignored(
-    client: TestClient, photo: Path, name: str, expected: str, tmp_path: Path
+    client: TestClient, photo: Path, name: str, expected: str
 ) -> None:
-    content = form(photo.read_bytes(), name or " ").replace(b'filename=" "', b'filename="."')
-    answer = client.post("/predict", content=content, headers=FORM).json()
+    answer = client.post("/predict", content=form(photo.read_bytes(), name), headers=FORM).json()
     assert answer["predictions"][0]["file"] == expected
 
 
 def test_the_size_of_an_upload_is_limited(served: Served) -> None:
-    status, content, _ = ask(served.port, "POST", "/predict", form(bytes(LIMITS.max_bytes)), **FORM)
-    assert status == 422  # it is not an image
-    status, content, _ = ask(served.port, "POST", "/predict", form(bytes(LIMITS.max_bytes + 1)), **FORM)
-    assert (status, json.loads(content)) == (413, {"error": "the image is too large; the limit is 0.3 MB"})
-    status, content, _ = ask(served.port, "POST", "/predict", form(bytes(LIMITS.max_bytes + FORM_BYTES)), **FORM)
-    message = "the request is too large; the limit for an image is 0.3 MB"
-    assert (status, json.loads(content)) == (413, {"error": message})
+    expected = {
+        LIMITS.max_bytes: (422, "a.png: not an image"),
+        LIMITS.max_bytes + 1: (413, "the image is too large; the limit is 0.3 MB"),
+        LIMITS.max_bytes + FORM_BYTES: (413, "the request is too large; the limit for an image is 0.3 MB"),
+    }
+    for size, (status, message) in expected.items():
+        answer = ask(served.port, "POST", "/predict", form(bytes(size)), **FORM)
+        assert answer[0] == status
+        assert json.loads(answer[1])["error"].startswith(message)
 
 
 @pytest.mark.parametrize("length", ["999999999", "9" * 5000])
 def test_a_large_upload_is_refused_before_it_is_read(served: Served, length: str) -> None:
     with socket.create_connection(("127.0.0.1", served.port), 60) as connection:
-        head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
-        connection.sendall(head.encode())
+        connection.sendall(f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n".encode())
         assert connection.recv(100).startswith((b"HTTP/1.1 413", b"HTTP/1.1 400"))
 
 
@@ -174,11 +160,11 @@ def test_an_upload_of_unknown_size_is_refused_while_it_arrives(served: Served) -
     assert sent < 50_000_000
 
 
-def test_a_slow_upload_is_given_up(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_upload_is_refused(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "UPLOAD_SECONDS", 0.5)
     with socket.create_connection(("127.0.0.1", served.port), 60) as connection:
         head = (
-            f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\nContent-Type: {FORM['Content-Type']}"
+            f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\nContent-Type: {FORM['Content-Type']}"
         )
         connection.sendall(head.encode() + b"\r\n\r\n--x-x-x")
         assert connection.recv(100).startswith(b"HTTP/1.1 408")
@@ -217,9 +203,9 @@ def test_a_busy_server_says_so(models: dict[str, Localizer], photo: Path, monkey
 def test_nothing_is_left_on_disk(
     client: TestClient, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "temporary").mkdir()
     before = sorted(tmp_path.rglob("*"))
     token = client.post("/predict", files={"image": photo.read_bytes()}, data={"keep": True}).json()["result"]
     for name in ("coco", "yolo", "voc"):
@@ -227,9 +213,3 @@ def test_nothing_is_left_on_disk(
     for content in (bytes(LIMITS.max_bytes), bytes(LIMITS.max_bytes + 1), SCRIPT):
         assert client.post("/predict", files={"image": content}).status_code in (413, 422)
     assert sorted(tmp_path.rglob("*")) == before
-
-
-@pytest.mark.parametrize("name", ["max_bytes", "max_pixels", "max_queue"])
-def test_limits_are_at_least_one(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} must be at least 1; got 0"):
-        Limits(**{name: 0})

@@ -19,10 +19,11 @@ from tests.server.hostile import BROKEN, encoded
 from tokenloc.data.annotations import Annotation
 from tokenloc.export import FORMATS
 from tokenloc.inference import Localizer, PredictionOptions
-from tokenloc.inference.localizer import Objects
+from tokenloc.inference.localization import Objects
 from tokenloc.server.app import create_app
 
 REFUSED = "Failed to load resource: the server responded with a status of "
+WIDTH = "image => image.decode().then(() => image.naturalWidth)"
 
 
 @pytest.fixture
@@ -61,8 +62,8 @@ def boxes(page: Page) -> np.ndarray:
     return corners * [90, 60, 90, 60]
 
 
-def expected(served: Served, photo: Path, threshold: float, objects: Objects = "largest") -> np.ndarray:
-    return Localizer(served.localizer.model, served.localizer.metadata, threshold, objects)(photo).boxes
+def expected(localizer: Localizer, photo: Path, threshold: float, objects: Objects = "largest") -> np.ndarray:
+    return Localizer(localizer.model, localizer.metadata, threshold, objects)(photo).boxes
 
 
 def expect_threshold(page: Page, threshold: float) -> None:
@@ -84,15 +85,15 @@ def downloaded(page: Page, form: str, folder: Path) -> Annotation:
 
 
 def test_a_dropped_image_is_localized_and_its_annotation_downloaded(
-    opened: Page, served: Served, photo: Path, tmp_path: Path
+    opened: Page, localizer: Localizer, photo: Path, tmp_path: Path
 ) -> None:
     expect(opened.get_by_role("button", name="Download annotation")).to_be_disabled()
     drop(opened, photo)
-    result = served.localizer(photo)
+    result = localizer(photo)
     expect(opened.locator("#results h3")).to_have_text(f"{result.label} {result.score:.0%}")
     np.testing.assert_allclose(boxes(opened), result.boxes, atol=0.011)
-    for image in opened.locator("#results img").all():
-        assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") == 90
+    sizes = [image.evaluate(WIDTH) for image in opened.locator("#results img").all()]
+    assert sizes == [90, 90, result.map.shape[1]]  # the image twice, and the map
     annotation = downloaded(opened, "coco", tmp_path)
     assert annotation.file_name == photo.name
     assert [label for label, _ in annotation.objects] == [result.label]
@@ -100,7 +101,7 @@ def test_a_dropped_image_is_localized_and_its_annotation_downloaded(
 
 
 def test_the_threshold_redraws_boxes_without_the_network(
-    opened: Page, served: Served, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened: Page, localizer: Localizer, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened.set_input_files("#file", photo)
     expect_threshold(opened, 0.4)
@@ -109,14 +110,14 @@ def test_the_threshold_redraws_boxes_without_the_network(
     for threshold in (0.8, 0.05):
         slider.fill(str(threshold))
         expect_threshold(opened, threshold)
-        np.testing.assert_allclose(boxes(opened), expected(served, photo, threshold), atol=0.011)
+        np.testing.assert_allclose(boxes(opened), expected(localizer, photo, threshold), atol=0.011)
     slider.press("ArrowRight")
     expect_threshold(opened, 0.06)
-    high = next(step / 100 for step in range(99, 0, -1) if len(expected(served, photo, step / 100, "all")) > 1)
+    high = next(step / 100 for step in range(99, 0, -1) if len(expected(localizer, photo, step / 100, "all")) > 1)
     slider.fill(str(high))
     expect_threshold(opened, high)
     opened.get_by_label("Boxes").select_option("all")
-    every = expected(served, photo, high, "all")
+    every = expected(localizer, photo, high, "all")
     expect(opened.locator("figcaption").first).to_have_text(f"{len(every)} boxes")
     np.testing.assert_allclose(boxes(opened), every, atol=0.011)
     annotation = downloaded(opened, "yolo", tmp_path)
@@ -126,7 +127,7 @@ def test_the_threshold_redraws_boxes_without_the_network(
 
 
 def test_another_model_has_its_own_threshold_and_its_markup_is_escaped(
-    opened: Page, served: Served, photo: Path
+    opened: Page, localizer: Localizer, photo: Path
 ) -> None:
     opened.set_input_files("#file", photo)
     expect_threshold(opened, 0.4)
@@ -134,7 +135,7 @@ def test_another_model_has_its_own_threshold_and_its_markup_is_escaped(
     expect(opened.locator("#results h3")).to_contain_text(MARKUP)
     assert opened.locator("#results h3 img, #results script").count() == 0
     expect_threshold(opened, 0.7)
-    np.testing.assert_allclose(boxes(opened), expected(served, photo, 0.7), atol=0.011)
+    np.testing.assert_allclose(boxes(opened), expected(localizer, photo, 0.7), atol=0.011)
 
 
 def test_several_classes_refinement_and_clearing(opened: Page, localizer: Localizer, photo: Path) -> None:
@@ -142,11 +143,11 @@ def test_several_classes_refinement_and_clearing(opened: Page, localizer: Locali
     expect(opened.locator("#results section")).to_have_count(1)
     opened.get_by_label("Classes").select_option("3")
     expect(opened.locator("#results section")).to_have_count(3)
-    image = opened.locator("#results img").first
-    before = image.get_attribute("src")
+    map_ = opened.locator("#results .heatmap").first
+    before = map_.get_attribute("src")
     opened.get_by_label("Refinement").select_option("affinity")
-    expect(image).not_to_have_attribute("src", str(before))
-    refined = Localizer(localizer.model, localizer.metadata, 0.4, viewing=PredictionOptions(refine=("affinity",)))
+    expect(map_).not_to_have_attribute("src", str(before))
+    refined = Localizer(localizer.model, localizer.metadata, 0.4, options=PredictionOptions(refine=("affinity",)))
     np.testing.assert_allclose(boxes(opened), refined(photo).boxes, atol=0.011)
     opened.get_by_role("button", name="Clear").click()
     expect(opened.locator(".hint")).to_be_visible()
@@ -158,8 +159,7 @@ def test_an_expired_result_is_predicted_again(browser: Browser, served: Served, 
         page.goto(served.url)
         page.set_input_files("#file", photo)
         expect_threshold(page, 0.4)
-        for token in re.findall("/results/([^/]+)/image", page.content()):
-            page.evaluate("token => fetch(`/results/${token}`, { method: 'DELETE' })", token)
+        served.app.state.service._kept.clear()
         page.get_by_label("Threshold").fill("0.8")
         expect_threshold(page, 0.8)
         assert downloaded(page, "csv", tmp_path).size == (90, 60)

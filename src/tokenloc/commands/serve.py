@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 import time
+from ipaddress import ip_address
 from pathlib import Path
 
-from tokenloc._extras import library
 from tokenloc.commands.console import print_message
 
 
@@ -22,8 +22,8 @@ def serve(
 ) -> None:
     """Serve a web page and a REST API: upload an image, see its boxes and heatmap, download the annotation.
 
-    Ctrl-C stops the server. Nothing is sent to any other machine, and no image is stored: results stay in memory for
-    ten minutes.
+    Ctrl-C stops the server. Nothing is sent to another machine, and no image is stored: results stay in memory for ten
+    minutes.
 
     Args:
         checkpoints: checkpoints of `tokenloc train`; the first one is the default model.
@@ -35,20 +35,18 @@ def serve(
         max_megapixels: largest width times height of an image, in millions.
         max_queue: number of requests that may wait; further ones get status 503.
     """
-    for module in ("fastapi", "python_multipart", "uvicorn"):
-        library(module, "server")
     from tokenloc.server.app import create_app
-    from tokenloc.server.limits import LOCAL_HOSTS, Limits, is_loopback
+    from tokenloc.server.limits import Limits
     from tokenloc.server.run import listen, load_models, serving
 
     limits = Limits(round(max_megabytes * 1e6), round(max_megapixels * 1e6), max_queue)
+    hosts = {"localhost", "127.0.0.1", "::1", host} if is_loopback(host) else None
     handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with listen(host, port) as listener:  # before the models are loaded, so that a port in use is reported at once
+        with listen(host, port) as listener:  # before models are loaded, to report a port in use at once
             models = load_models(checkpoints, device)
-            app = create_app(models, limits, LOCAL_HOSTS | {host} if is_loopback(host) else None)
-            with serving(app, listener) as url:
-                if not is_loopback(host):
+            with serving(create_app(models, limits, hosts), listener) as url:
+                if hosts is None:
                     print_message(f"warning: everyone who can reach {host} can use this server; there is no password")
                 print_message(f"serving {', '.join(models)}: open {url} in a browser; press Ctrl-C to stop")
                 while True:
@@ -57,3 +55,15 @@ def serve(
         print_message("server stopped")
     finally:
         signal.signal(signal.SIGTERM, handler)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach an address.
+
+    >>> is_loopback("localhost"), is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("0.0.0.0")
+    (True, True, True, False)
+    """
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from tokenloc.inference import Localizer
 from tokenloc.server import api, page
-from tokenloc.server.limits import HEADERS, Guard, Limits
+from tokenloc.server.limits import HEADERS, Guard, Limits, error_response
 from tokenloc.server.predict import PredictionService
 
 
@@ -23,14 +23,9 @@ def create_app(models: Mapping[str, Localizer], limits: Limits, hosts: Collectio
 
     Args:
         models: localizers by name; the first one is the default.
-        limits: sizes of an upload, and the length of the queue.
-        hosts: host names that requests may address; None for any.
-
-    Raises:
-        ValueError: if there is no model.
+        limits: sizes of an upload and length of the queue.
+        hosts: valid host names of requests; None for any.
     """
-    if not models:
-        raise ValueError("a server needs at least one model; got none")
     service = PredictionService(models, limits)
 
     @asynccontextmanager
@@ -48,30 +43,22 @@ def create_app(models: Mapping[str, Localizer], limits: Limits, hosts: Collectio
     )
     app.state.service = service
     app.add_middleware(Guard, limits=limits, hosts=hosts)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(Exception, _internal_error)
+    app.add_exception_handler(Exception, _report_error)
+    app.add_exception_handler(HTTPException, _report_error)
+    app.add_exception_handler(RequestValidationError, _report_error)
     app.include_router(api.router)
     app.include_router(page.router)
     return app
 
 
-async def _http_error(_: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, HTTPException):
-        raise error
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
-
-
-async def _validation_error(_: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, RequestValidationError):
-        raise error
-    faults = [
-        f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}; got {reprlib.repr(one['input'])}"
-        for one in error.errors()
-    ]
-    return JSONResponse({"error": "; ".join(faults)}, 422)
-
-
-async def _internal_error(_: Request, error: Exception) -> JSONResponse:
-    """Hide an unexpected error from the client; it is logged. This handler runs outside of the middleware."""
-    return JSONResponse({"error": f"internal error ({type(error).__name__}); see the server's log"}, 500, HEADERS)
+async def _report_error(_: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, HTTPException):
+        return error_response(error.status_code, error.detail, dict(error.headers or {}))
+    if isinstance(error, RequestValidationError):
+        faults = [
+            f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}; got {reprlib.repr(one['input'])}"
+            for one in error.errors()
+        ]
+        return error_response(422, "; ".join(faults))
+    # Starlette logs the error, and calls this handler outside of the middleware.
+    return error_response(500, f"internal error ({type(error).__name__}); see the server's log", HEADERS)

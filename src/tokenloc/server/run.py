@@ -1,7 +1,8 @@
-"""Loads models, binds a port, starts and stops the server."""
+"""Loads models, listens at a port, starts and stops the server."""
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -15,8 +16,6 @@ from fastapi import FastAPI
 from tokenloc.inference import Localizer
 
 LAST_PORT = 65535
-PORTS_TRIED = 100
-SHUTDOWN_SECONDS = 5
 
 
 def load_models(checkpoints: Sequence[str | Path], device: str = "auto") -> dict[str, Localizer]:
@@ -45,14 +44,10 @@ def _run_name(path: Path) -> str:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens at an address.
-
-    Args:
-        host: address of this machine.
-        port: a port, or 0 for any free one.
+    """Return a socket that listens at an address; port 0 is any free one.
 
     Raises:
-        OSError: if the port is in use (the message names the next free one), or if ``host`` is not an address of this
+        OSError: if the port is in use (the message names the next free one), or ``host`` is not an address of this
             machine.
     """
     if not 0 <= port <= LAST_PORT:
@@ -62,23 +57,15 @@ def listen(host: str, port: int) -> socket.socket:
     except socket.gaierror as error:
         raise OSError(f"unknown host {host!r} ({error.strerror}); try 127.0.0.1") from error
     except OSError as error:
-        later = range(port + 1, min(port + PORTS_TRIED, LAST_PORT) + 1)
+        later = range(port + 1, min(port + 100, LAST_PORT) + 1)
         free = next((other for other in later if _is_free(host, other)), None)
         hint = f"; --port {free} is free" if free else ""
-        raise OSError(f"cannot listen at port {port} of {host} ({error.strerror}){hint}") from error
+        raise OSError(f"cannot listen at port {port} of {host} ({os.strerror(error.errno or 0)}){hint}") from error
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen()
-    except OSError:
-        listener.close()
-        raise
-    return listener
+    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    return socket.create_server(address, family=family)
 
 
 def _is_free(host: str, port: int) -> bool:
@@ -96,24 +83,16 @@ def serving(app: FastAPI, listener: socket.socket) -> Iterator[str]:
     Raises:
         RuntimeError: if the server does not start.
     """
-    config = uvicorn.Config(
-        app,
-        ws="none",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-    )
+    config = uvicorn.Config(app, ws="none", log_level="warning", server_header=False, timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="tokenloc-serve", daemon=True)
+    host, port = listener.getsockname()[:2]
     thread.start()
     try:
         while not server.started:
             if not thread.is_alive():
                 raise RuntimeError("the server did not start; see the messages above")
             time.sleep(0.01)
-        host, port = listener.getsockname()[:2]
         yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     finally:
         server.should_exit = True

@@ -24,9 +24,8 @@ async function predict() {
     throw new Error(`${image.name} has ${(image.size / 1e6).toFixed(1)} MB; the limit is ${file.dataset.maxBytes / 1e6} MB`);
   }
   const form = new FormData();
-  const values = { model: byId("model").value, top_k: byId("top_k").value, refine: byId("refine").value, keep: true, ...boxSettings() };
-  for (const [name, value] of Object.entries(values)) if (value !== "") form.set(name, value);
-  form.set("image", image);
+  const values = { image, model: byId("model").value, top_k: byId("top_k").value, refine: byId("refine").value, images: true, keep: true, ...boxSettings() };
+  for (const [name, value] of Object.entries(values)) form.set(name, value);
   const answer = await (await request("/predict", { method: "POST", body: form })).json();
   token = answer.result;
   return answer;
@@ -44,10 +43,9 @@ async function requestResult(path) {
   }
 }
 
-function makeSection(prediction, index) {
-  const { width, height, label, score } = prediction;
-  const frames = [`/results/${token}/image`, `/results/${token}/heatmaps/${index}`].map((source) => {
-    const { frame, svg } = imageFrame({ size: [width, height], unit: 1, source, alt: "" });
+function makeSection({ width, height, label, score, map }, photo) {
+  const frames = [null, `data:image/png;base64,${map}`].map((heatmap) => {
+    const { frame, svg } = imageFrame({ size: [width, height], unit: 1, source: `data:image/jpeg;base64,${photo}`, heatmap });
     frame.style.width = `min(100%, calc(75vh * ${width / height}))`;
     const caption = make("figcaption");
     return { figure: make("figure", {}, frame, caption), svg, caption };
@@ -72,12 +70,13 @@ function drawBoxes({ frames, table }, { width, height, boxes, confidence, thresh
   table.hidden = boxes.length === 0;
 }
 
-function draw({ predictions }, change) {
-  if (change === PREDICTION || sections.length !== predictions.length) {
-    sections = predictions.map(makeSection);
+function draw({ predictions, image: photo }) {
+  if (photo) { // absent when only boxes have changed
+    sections = predictions.map((prediction) => makeSection(prediction, photo));
     results.replaceChildren(...sections.map((section) => section.element));
   }
   predictions.forEach((prediction, index) => drawBoxes(sections[index], prediction));
+  byId("download").disabled = false;
 }
 
 // Sets the threshold of the boxes; null for the model's own.
@@ -90,6 +89,7 @@ function setThreshold(value) {
 
 function clearResults(...children) {
   [sections, token] = [[], null];
+  byId("download").disabled = true;
   results.replaceChildren(...children);
 }
 
@@ -99,14 +99,11 @@ async function show(change) {
   if (!image) return clearResults(make("p", { class: "hint" }, "Choose an image to see its boxes here."));
   results.classList.add("busy");
   try {
-    const again = change === BOXES && token !== null;
-    const answer = again ? await (await requestResult("")).json() : await predict();
-    if (image) draw(answer, again ? BOXES : PREDICTION);
+    draw(change === BOXES && token !== null ? await (await requestResult("")).json() : await predict());
   } catch (error) {
     showError(error);
   } finally {
     results.classList.remove("busy");
-    byId("download").disabled = token === null;
   }
 }
 
