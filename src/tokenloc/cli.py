@@ -14,8 +14,8 @@ import docstring_parser
 from jsonargparse import ArgumentParser
 
 from tokenloc._names import unknown_name
-from tokenloc._recipes import recipe_file
 from tokenloc.commands.console import IncompleteError, print_message
+from tokenloc.commands.recipes import recipe_file
 
 Command = Callable[..., Any]
 

@@ -16,7 +16,7 @@ from tokenloc.commands import train as command
 from tokenloc.data import create_dataset
 from tokenloc.inference.evaluation import measure
 from tokenloc.models.checkpoint import load_checkpoint, read_checkpoint
-from tokenloc.reporting.training import read_curves
+from tokenloc.reporting.charts import read_curves
 from tokenloc.training.config import DataConfig, Optimisation
 
 

@@ -17,7 +17,6 @@ from PIL import Image
 from torch import Tensor
 
 from tokenloc._names import one_of
-from tokenloc._threads import map_ahead
 from tokenloc.boxes import Frame, Protocol, get_protocol, scaled_map
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.data import Unreadable, evaluation_transform, read_size
@@ -26,6 +25,7 @@ from tokenloc.inference.localization import Localization, Objects, Prediction
 from tokenloc.inference.options import PredictionOptions
 from tokenloc.inference.predictor import Predictor
 from tokenloc.inference.sharing import SharingMixin
+from tokenloc.inference.threads import map_ahead
 from tokenloc.methods import Method
 from tokenloc.models.checkpoint import default_threshold, load_checkpoint
 from tokenloc.models.hub import local_copy
