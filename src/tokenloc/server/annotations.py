@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from zipfile import ZIP_DEFLATED, ZipFile
 
-from tokenloc._files import FreeNames
+from tokenloc._files import UniqueNames
 from tokenloc.export import FORMATS, list_formats
 from tokenloc.export.base import valid_text
 from tokenloc.inference import Localization
@@ -55,4 +55,4 @@ def image_name(given: str | None) -> str:
     path = PurePosixPath(valid_text(PurePosixPath((given or "").replace("\\", "/")).name))
     if path.name in ("", ".", "..") or len(path.suffix) > MAX_NAME_BYTES // 4:
         return "image"
-    return FreeNames(path.suffix, MAX_NAME_BYTES).take(path.stem)
+    return UniqueNames(path.suffix, MAX_NAME_BYTES).take(path.stem)
