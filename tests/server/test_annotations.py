@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenloc.export import FORMATS, list_formats
+from tests.export.examples import read_annotations
+from tokenloc.export import list_formats
 from tokenloc.inference import Localizer
 from tokenloc.server import annotations
 from tokenloc.server.annotations import annotation_file, image_name, usable_formats
@@ -29,8 +30,7 @@ def test_annotations_are_read_back(localizer: Localizer, photo: Path, tmp_path: 
     path.write_bytes(content)
     if path.suffix == ".zip":
         ZipFile(path).extractall(path.parent)
-        path = path.parent / FORMATS[form].outputs[0]
-    (annotation,) = FORMATS[form].read(path)
+    (annotation,) = read_annotations(form, path.parent)
     objects = [(result.label, tuple(box)) for result in results for box in result.boxes.tolist()]
     assert annotation.file_name.rpartition("/")[2] == NAME
     assert annotation.size == (90, 60)
@@ -38,7 +38,7 @@ def test_annotations_are_read_back(localizer: Localizer, photo: Path, tmp_path: 
     boxes = [box for _, box in annotation.objects]
     np.testing.assert_allclose(boxes, [box for _, box in objects], atol=TOLERANCE.get(form, 0))
     if form == "yolo":
-        assert (path / "images/train" / NAME).read_bytes() == photo.read_bytes()
+        assert (path.parent / "yolo/images/train" / NAME).read_bytes() == photo.read_bytes()
 
 
 def test_formats_without_their_library_are_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,10 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser import DESKTOP, watched_page
+from tests.export.examples import read_annotations
 from tests.server.conftest import LIMITS, MARKUP, Served
 from tests.server.hostile import BROKEN, encoded
 from tokenloc.data.annotations import Annotation
-from tokenloc.export import FORMATS
 from tokenloc.inference import Localizer, PredictionOptions
 from tokenloc.inference.localization import Objects
 from tokenloc.server.app import create_app
@@ -79,8 +79,7 @@ def downloaded(page: Page, form: str, folder: Path) -> Annotation:
     download.value.save_as(path)
     if path.suffix == ".zip":
         ZipFile(path).extractall(folder)
-        path = folder / FORMATS[form].outputs[0]
-    (annotation,) = FORMATS[form].read(path)
+    (annotation,) = read_annotations(form, folder)
     return annotation
 
 
