@@ -19,6 +19,7 @@ import numpy as np
 from _timing import setting
 from PIL import Image
 from playwright.sync_api import sync_playwright
+from tokenloc.inference.tally import Evaluator
 
 from tokenloc._files import write_json
 from tokenloc.boxes import Frame, Protocol, get_protocol
@@ -27,7 +28,6 @@ from tokenloc.commands.results import save_tables
 from tokenloc.data import ImageDataset, Sample
 from tokenloc.data.base import as_boxes
 from tokenloc.data.images import IMAGE_SUFFIXES, files_under
-from tokenloc.inference.tally import Evaluator
 from tokenloc.metrics import ImageScores, score_image
 from tokenloc.metrics.stored_boxes import writing_boxes
 

@@ -14,7 +14,8 @@ import yaml
 from tests.runs import tiny_run, tiny_settings
 from tokenloc.boxes import get_protocol
 from tokenloc.data import create_dataset
-from tokenloc.inference.evaluation import measure
+from tokenloc.inference.evaluation import evaluate_model
+from tokenloc.metrics import Scorer
 from tokenloc.models.checkpoint import load_checkpoint, read_checkpoint
 from tokenloc.training.config import DataConfig, Optimisation
 
@@ -59,9 +60,8 @@ def test_metrics_are_those_of_the_checkpoint(run: Path) -> None:
     model, metadata = load_checkpoint(run / "checkpoints/best.ckpt")
     test = create_dataset("scenes", None, "test", metadata.classes, size=40, length=24)
     assert metadata.threshold is not None
-    measured = measure(
-        model, test, metadata.preprocessing, get_protocol("standard"), metadata.threshold.value, batch_size=5
-    )
+    scorer = Scorer(get_protocol("standard"), metadata.threshold.value)
+    measured = evaluate_model(model, test, metadata.preprocessing, scorer, batch_size=5)
     stored = json.loads((run / "metrics.json").read_text())
     assert measured.to_dict()["metrics"] == stored["metrics"]
 
@@ -155,7 +155,7 @@ def test_impossible_boxes_are_counted_and_said(run: Path, capsys: pytest.Capture
     broken.samples = [replace(sample, boxes=sample.boxes[:, [2, 1, 0, 3]]) for sample in list(test)[:2]] + list(test)[
         2:
     ]
-    measured = measure(model, broken, metadata.preprocessing, get_protocol("standard"))
+    measured = evaluate_model(model, broken, metadata.preprocessing, Scorer(get_protocol("standard")))
     assert (measured.evaluation.dropped_boxes, measured.evaluation.images_with_boxes) == (2, 4)
     print_results(measured)
     assert "2 true boxes cannot be and are in no number" in capsys.readouterr().err

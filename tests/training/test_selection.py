@@ -14,7 +14,8 @@ from tests.runs import tiny_run, tiny_settings
 from tokenloc.boxes import get_protocol
 from tokenloc.commands import train as command
 from tokenloc.data import create_dataset
-from tokenloc.inference.evaluation import measure
+from tokenloc.inference.evaluation import evaluate_model
+from tokenloc.metrics import Scorer
 from tokenloc.models.checkpoint import load_checkpoint, read_checkpoint
 from tokenloc.reporting.training import read_curves
 from tokenloc.training.config import DataConfig, Optimisation
@@ -32,7 +33,9 @@ def test_by_boxes_the_epoch_with_the_best_boxes_is_kept(tmp_path: Path) -> None:
     assert epoch == max(curve, key=lambda epoch: (curve[epoch], -epoch))
     model, metadata = load_checkpoint(best)
     val = create_dataset("scenes", None, "val", metadata.classes, size=40, length=24)
-    found = measure(model, val, metadata.preprocessing, get_protocol("standard")).evaluation.max_box_acc_v1
+    found = evaluate_model(
+        model, val, metadata.preprocessing, Scorer(get_protocol("standard"))
+    ).evaluation.max_box_acc_v1
     assert curve[epoch] == pytest.approx(found)
     content = json.loads((tmp_path / "run/metrics.json").read_text())
     assert (content["epoch"], content["epoch_source"]) == (epoch + 1, "the best max_box_acc_v1 on val of scenes")

@@ -14,11 +14,10 @@ from tokenloc.commands.looking import Known, calibrated, options_of, threshold_o
 from tokenloc.commands.results import BOXES, METRICS, save_failures, save_figures, write_results
 from tokenloc.data.base import named
 from tokenloc.inference import Localizer, PredictionOptions, choose_device
-from tokenloc.inference.evaluation import calibrate_threshold, measure
-from tokenloc.inference.processes import joined
-from tokenloc.inference.stored_maps import measure_maps
-from tokenloc.inference.tally import EvaluationResult
-from tokenloc.metrics.stored_boxes import writing_boxes
+from tokenloc.inference.evaluation import EvaluationResult, calibrate_threshold, evaluate_model
+from tokenloc.inference.processes import process_group
+from tokenloc.inference.stored_maps import evaluate_maps
+from tokenloc.metrics import Scorer
 from tokenloc.metrics.stored_maps import StoredMaps, open_maps, writing_maps
 from tokenloc.models.checkpoint import ModelMetadata, load_checkpoint, store_threshold
 from tokenloc.models.hub import own_file, run_folder
@@ -92,16 +91,15 @@ def evaluate(
     viewing = options_of(scales, flip, refine, fast, ten_crop)
     usual = calibrated(metadata, viewing, dataset)
     fixed, source = threshold_of(judged, threshold, usual)
-    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "viewing": viewing}
+    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "options": viewing}
     about = _about_maps(metadata, judged, viewing, usual)
     with (
-        joined() as first,
+        process_group() as first,
         writing_maps(save_maps, about) if save_maps and first else nullcontext() as save,
-        writing_boxes(folder / BOXES, judged, fixed) if first else nullcontext() as keep,
     ):
         model.to(choose_device(device))
-        options["progress"] = progress if first else None
-        measured = measure(model, dataset, metadata.preprocessing, judged, fixed, save=save, keep=keep, **options)
+        options |= {"progress": progress, "boxes": folder / BOXES} if first else {}
+        measured = evaluate_model(model, dataset, metadata.preprocessing, Scorer(judged, fixed), maps=save, **options)
     if first:
         described = {"model": asdict(metadata.model), "data": measured_data, "viewing": str(viewing)}
         write_results(folder, measured, source, described)
@@ -126,9 +124,9 @@ def _evaluate_maps(
     dataset = open_data(measured_data, maps.about.get("classes"))
     usual = maps.about.get("threshold"), maps.about.get("threshold_source")
     threshold, source = threshold_of(protocol, given, usual)
-    with joined() as first, writing_boxes(folder / BOXES, protocol, threshold) if first else nullcontext() as keep:
-        options: dict[str, Any] = {"workers": workers, "progress": progress if first else None, "keep": keep}
-        measured, matched = measure_maps(maps, dataset, protocol, threshold, **options)
+    with process_group() as first:
+        options: dict[str, Any] = {"progress": progress, "boxes": folder / BOXES} if first else {}
+        measured, matched = evaluate_maps(maps, dataset, Scorer(protocol, threshold), workers=workers, **options)
     if first:
         described = {"folder": str(maps.folder), "differing": matched.differing, "surplus": matched.surplus}
         about = {"model": maps.about.get("model"), "data": measured_data, "maps": described}
@@ -202,7 +200,7 @@ def calibrate(
     dataset = open_data(data_of(metadata, data, split, "held_out"), metadata.classes)
     model.to(choose_device(device))
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
-    options["viewing"] = options_of(scales, flip, refine, fast)
+    options["options"] = options_of(scales, flip, refine, fast)
     chosen = calibrate_threshold(model, dataset, metadata.preprocessing, get_protocol(protocol), **options)
     store_threshold(checkpoint, chosen)
     print_message(f"map threshold {chosen.value:g}, {chosen.source}; stored in {checkpoint}")

@@ -16,7 +16,7 @@ from tokenloc.commands.console import console, print_message
 from tokenloc.data import ImageDataset
 from tokenloc.data.base import named
 from tokenloc.inference import Localizer
-from tokenloc.inference.tally import EvaluationResult
+from tokenloc.inference.evaluation import EvaluationResult
 from tokenloc.metrics import ERROR_CATEGORIES
 from tokenloc.metrics.risk_coverage import confidence_metrics
 from tokenloc.reporting import draw_localization, heatmap, save_image, sheet, table_of_images, with_boxes
@@ -88,7 +88,7 @@ def print_results(measured: EvaluationResult, threshold_source: str | None = Non
         oracle = evaluation.oracle
         row = (evaluation.top1_cls, evaluation.top5_cls, oracle.top1_loc, oracle.top5_loc, oracle.gt_known)
         table.add_row("best threshold (oracle)", *percents(*row, oracle.box_acc[0.7], oracle.box_acc[0.9]))
-    for name, box in measured.constant_boxes.items():
+    for name, box in evaluation.constant_boxes.items():
         table.add_row(name, "", "", "", "", *percents(*(box[level] for level in (0.5, 0.7, 0.9))))
     console.print(table)
     if evaluation.threshold is not None:

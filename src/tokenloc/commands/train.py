@@ -27,9 +27,9 @@ from tokenloc.commands.runs import SEED, groups_to_json, print_runs, read_run
 from tokenloc.data import ImageDataset, Preprocessing, create_dataset
 from tokenloc.data.stratified import few_shot
 from tokenloc.inference import Localizer, PredictionOptions, choose_device
-from tokenloc.inference.evaluation import calibrate_threshold, measure
+from tokenloc.inference.evaluation import calibrate_threshold, evaluate_model
 from tokenloc.methods import Method
-from tokenloc.metrics.stored_boxes import writing_boxes
+from tokenloc.metrics import Scorer
 from tokenloc.models import create_model
 from tokenloc.models.checkpoint import ModelMetadata, load_checkpoint, read_checkpoint, store_threshold, versions
 from tokenloc.reporting.training import save_training_curves
@@ -196,8 +196,8 @@ def _after(best: Path, out: Path, judged: Protocol, data: DataConfig, workers: i
     if test is None:
         return
     fixed, source = threshold_of(judged, None, calibrated(metadata, PredictionOptions(), test))
-    with writing_boxes(out / BOXES, judged, fixed) if first else nullcontext() as keep:
-        measured = measure(model, test, metadata.preprocessing, judged, fixed, keep=keep, **options)
+    options["boxes"] = out / BOXES if first else None
+    measured = evaluate_model(model, test, metadata.preprocessing, Scorer(judged, fixed), **options)
     if not first:
         return
     described = {"model": asdict(metadata.model), "data": data_of(metadata, DataSource(), data.test_split, "measured")}
@@ -278,8 +278,8 @@ def _selection(
     images: ImageDataset = held_out
 
     def judge(model: Method) -> float:
-        value = getattr(measure(model, images, preprocessing, judged, workers=workers).evaluation, data.select)
-        return float(value)
+        result = evaluate_model(model, images, preprocessing, Scorer(judged), workers=workers)
+        return float(getattr(result.evaluation, data.select))
 
     return Selection(data.select, judge)
 
