@@ -3,9 +3,9 @@
     python benchmarks/loading.py [--images 64] [--repeats 5] [--root FOLDER] [--listed 1000000] [--device cuda]
 
 Made JPEGs of two sizes, and with --root real ones of a folder by class, are read from files, from
-`--data.cached_images`, from shards and from shards of --resize 256, as `tokenloc train` reads them, and by a plain
-ImageFolder with the same transforms; that the first three give the same tensors is checked. Beside them: other decoders
-and resizes, with how far they are off; opening an index of --listed images; and what a training step learns from.
+`--data.cached_images` and from a Hugging Face dataset, as `tokenloc train` reads them, and by a plain ImageFolder with
+the same transforms; that the first three give the same tensors is checked. Beside them: other decoders and resizes,
+with how far they are off; opening a Hugging Face dataset of --listed images; and what a training step learns from.
 Processor time of one thread: no disk and no network is measured, all files have been read before.
 """
 
@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
-import resource
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import datasets
 import numpy as np
 import PIL
 import torch
@@ -33,11 +31,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from tokenloc.data import ImageDataset, LabelledImages, Preprocessing, create_dataset, train_transform
-from tokenloc.data.shard_index import ShardIndex
-from tokenloc.data.shard_writing import write_shards
-from tokenloc.data.shards import Description, ShardsDataset, shard_name
+from tokenloc.data.hf import HfDataset
 from tokenloc.data.transforms import resize_whole
-from tokenloc.data.webdataset import scan
 from tokenloc.models import create_model
 from tokenloc.training.cached_images import ResizedImages
 from tokenloc.training.config import Optimisation
@@ -95,7 +90,7 @@ def by_torch(pixels: np.ndarray) -> np.ndarray:
 def alternatives(dataset: ImageDataset, repeats: int) -> dict[str, str]:
     """Return images a second of other decoders, of a resize, and of a smaller decoding: how far each is off."""
     rows = range(len(dataset))
-    files = [dataset.file(row)[1] for row in rows]
+    files = [sample.path.read_bytes() for sample in dataset]
     whole = [np.array(dataset.image(row)) for row in rows]
     resize = resize_whole(PREPROCESSING)
     small = [np.asarray(resize(Image.fromarray(pixels))) for pixels in whole]
@@ -142,32 +137,30 @@ def sources(root: Path, folder: Path) -> dict[str, ImageDataset]:
     kept = ResizedImages(images, PREPROCESSING, folder / "cache", {})
     kept.fill(0, print, lambda parts, _: iter(parts))
     found: dict[str, ImageDataset] = {"folder": images, "cached_images": kept}
-    for name, resize in (("shards", None), ("shards of --resize 256", 256)):
-        write_shards(images, folder / name / "train", 10**9, {}, resize)
-        found[name] = ShardsDataset(folder / name, "train")
-    return found
+    write_table([sample.path.read_bytes() for sample in images], images.labels, images.classes, folder / "hf")
+    return {**found, "hf": HfDataset(folder / "hf", "train")}
 
 
-def difference(one: ImageDataset, other: ImageDataset) -> float:
-    """Return how far images are apart once they are resized: mean of |a - b| in 0 to 255."""
-    resize = resize_whole(PREPROCESSING)
-    pairs = ([np.asarray(resize(each.image(row)), np.float64) for each in (one, other)] for row in range(len(one)))
-    return float(np.mean([np.abs(a - b).mean() for a, b in pairs]))
+def write_table(contents: list[bytes], labels: np.ndarray, classes: tuple[str, ...], folder: Path) -> None:
+    """Write image files as a Hugging Face dataset."""
+    features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(classes))}
+    rows = {"image": [{"bytes": content, "path": None} for content in contents], "label": labels}
+    datasets.Dataset.from_dict(rows, datasets.Features(features)).save_to_disk(folder)
 
 
-def places(root: Path, repeats: int) -> tuple[dict[str, float], float]:
-    """Return images a second from each place, and how far those of smaller shards are off."""
+def places(root: Path, repeats: int) -> dict[str, float]:
+    """Return images a second from each place."""
     with tempfile.TemporaryDirectory() as name:
         found = sources(root, Path(name))
         batches = {place: [images for images, _ in loader(dataset)] for place, dataset in found.items()}
-        for place in ("cached_images", "shards"):
+        for place in ("cached_images", "hf"):
             if not all(map(torch.equal, batches["folder"], batches[place])):
                 raise RuntimeError(f"{place} gives other tensors than the folder")
         plain = plain_loader(root)
         speed = {"plain ImageFolder": rate(lambda: list(plain), len(found["folder"]), repeats)}
         for place, dataset in found.items():
             speed[place] = rate(lambda dataset=dataset: list(loader(dataset)), len(dataset), repeats)
-        return speed, difference(found["folder"], found["shards of --resize 256"])
+        return speed
 
 
 def step_rate(backbone: str, repeats: int, device: str) -> float:
@@ -185,42 +178,13 @@ def step_rate(backbone: str, repeats: int, device: str) -> float:
 
 
 def listing(count: int) -> str:
-    """Return what opening shards of ``count`` images takes; the tars are holes, the indices real."""
-    per_shard = 10_000
+    """Return what opening a Hugging Face dataset of ``count`` images takes; the images are empty, the labels real."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "train"
-        folder.mkdir()
-        for number, first in enumerate(range(0, count, per_shard)):
-            rows = np.arange(min(per_shard, count - first))
-            tar = folder / shard_name(number)
-            with tar.open("wb") as file:
-                file.truncate(100_000 * per_shard)
-            ids = [f"train/n{row % 1000:08d}/n{row % 1000:08d}_{first + row}.JPEG" for row in rows.tolist()]
-            boxes = np.tile([10.0, 20.0, 300.0, 200.0], (len(rows), 1))
-            columns = (rows % 1000, 100_000 * rows, np.full(len(rows), 90_000), np.ones(len(rows), np.int64))
-            ShardIndex(ids, *columns, boxes, 100_000 * per_shard).save(tar.with_suffix(".npz"))
-        told = Description(tuple(f"n{row:08d}" for row in range(1000)), count, {}, len(list(folder.glob("*.tar"))))
-        (folder / "shards.json").write_text(json.dumps(told.to_dict()))
-        before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-        dataset = ShardsDataset(name, "train")
-        taken = time.process_time() - start
-        peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        return f"{len(dataset):,} images in shards are listed in {taken:.1f} s, {peak:.0f} MB above what was used"
-
-
-def scanning(count: int) -> str:
-    """Return what opening a tar of others takes, which has no index."""
-    with tempfile.TemporaryDirectory() as name:
-        path = Path(name) / "a.tar"
-        with tarfile.open(path, "w") as tar:
-            for number in range(count):
-                for suffix, content in (("cls", b"1"), ("jpg", bytes(20_000))):
-                    member = tarfile.TarInfo(f"{number:09d}.{suffix}")
-                    member.size = len(content)
-                    tar.addfile(member, io.BytesIO(content))
+        classes = tuple(f"n{row:08d}" for row in range(1000))
+        write_table([b""] * count, np.arange(count) % 1000, classes, Path(name))
         start = time.process_time()
-        scan(path)
-        return f"{count:,} images in a tar without an index: {time.process_time() - start:.1f} s"
+        dataset = HfDataset(name, "train")
+        return f"{len(dataset):,} images of a Hugging Face dataset are listed in {time.process_time() - start:.1f} s"
 
 
 def table(title: str, columns: dict[str, dict[str, float]] | dict[str, dict[str, str]]) -> None:
@@ -253,16 +217,15 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    print(f"{setting(given.device)}, Pillow {PIL.__version__}\n\n{listing(given.listed)}")
-    print(f"{scanning(max(1, given.listed // 20))}\n", flush=True)
+    print(f"{setting(given.device)}, Pillow {PIL.__version__}\n\n{listing(given.listed)}\n", flush=True)
     by_stage, by_place, by_other = {}, {}, {}
     with tempfile.TemporaryDirectory() as name:
         for label, root in images_to_read(Path(name), given).items():
             dataset = create_dataset("folder", root, "train", val_fraction=0, test_fraction=0)
             by_stage[label], by_other[label] = stages(dataset, given.repeats), alternatives(dataset, given.repeats)
-            by_place[label], off = places(root, given.repeats)
+            by_place[label] = places(root, given.repeats)
             kilobytes = sum(sample.path.stat().st_size for sample in dataset) / len(dataset) / 1000
-            print(f"{label}: {kilobytes:.0f} KB each; smaller shards are {off:.2f} of 255 off", flush=True)
+            print(f"{label}: {kilobytes:.0f} KB each", flush=True)
     print()
     table("images a second and core", by_stage)
     table("read from", by_place)

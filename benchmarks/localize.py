@@ -32,7 +32,8 @@ from tokenloc.data import Preprocessing, evaluation_transform
 from tokenloc.inference import Localizer, choose_device
 from tokenloc.methods import list_methods
 from tokenloc.models import create_model
-from tokenloc.models.checkpoint import ENTRY, MODEL_PREFIX, ModelMetadata, load_checkpoint
+from tokenloc.models.checkpoint import MODEL_PREFIX, load_checkpoint
+from tokenloc.models.metadata import METADATA_KEY, ModelMetadata
 from tokenloc.refinement import refine
 
 CLASSES = 200
@@ -53,7 +54,7 @@ def write_checkpoint(path: Path, method: str, backbone: str) -> Path:
     model = create_model(method, backbone, CLASSES, pretrained=False)
     weights = {MODEL_PREFIX + name: value for name, value in model.state_dict().items()}
     metadata = ModelMetadata(model.config, tuple(f"class {index}" for index in range(CLASSES)), Preprocessing())
-    torch.save({"state_dict": weights, ENTRY: metadata.entry()}, path)
+    torch.save({"state_dict": weights, METADATA_KEY: metadata.to_dict()}, path)
     return path
 
 

@@ -30,7 +30,6 @@ COMMANDS = {
     "localize": "localize.localize",
     "localize-ray": "localize_ray.localize_ray",
     "export": "export.export",
-    "shards": "shards.shards",
     "serve": "serve.serve",
     "list": "catalogue.list_names",
     "info": "catalogue.info",

@@ -1,4 +1,4 @@
-"""Wherever a command wants a checkpoint, a shared folder or a model of the hub will do."""
+"""Commands accept shared folders and models on the hub as checkpoints."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def hub(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         yield hub
 
 
-def test_localize_is_the_same_from_file_folder_and_hub(hub: Hub, run: Path, tmp_path: Path) -> None:
+def test_localize_gives_equal_results_from_file_folder_and_hub(hub: Hub, run: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     create_dataset("scenes", None, "test", size=(70, 50), length=1).image(0).save(tmp_path / "photos/1.jpg")
     file = run / "checkpoints/best.ckpt"
@@ -38,7 +38,7 @@ def test_localize_is_the_same_from_file_folder_and_hub(hub: Hub, run: Path, tmp_
     assert results[1:] == results[:1] * 3
 
 
-def test_an_interrupted_run_goes_on_with_the_same_model_from_elsewhere(hub: Hub, run: Path) -> None:
+def test_resume_accepts_the_same_model_from_another_location(hub: Hub, run: Path) -> None:
     from tokenloc.commands.localize import _settings
 
     settings = [
@@ -51,7 +51,7 @@ def test_an_interrupted_run_goes_on_with_the_same_model_from_elsewhere(hub: Hub,
     assert _settings(other, 1) != settings[0]
 
 
-def test_evaluate_writes_beside_a_folder_and_under_runs(hub: Hub, run: Path, tmp_path: Path) -> None:
+def test_default_output_folder_of_evaluate(hub: Hub, run: Path, tmp_path: Path) -> None:
     scenes = ["--data.options.size", "40", "--data.options.length", "6", "--device", "cpu"]
     assert main(["evaluate", "hf-hub:user/birds", *scenes]) == 0
     metrics = json.loads((tmp_path / "runs/birds/evaluation/standard/metrics.json").read_text())
@@ -60,15 +60,15 @@ def test_evaluate_writes_beside_a_folder_and_under_runs(hub: Hub, run: Path, tmp
     assert json.loads((folder / "evaluation/standard/metrics.json").read_text()) == metrics
 
 
-def test_info_of_the_hub_and_what_cannot_be_changed_there(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_reads_but_calibrate_refuses_models_on_the_hub(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "hf-hub:user/birds"]) == 0
     assert "classes (6): stripes" in capsys.readouterr().out
     assert main(["calibrate", "hf-hub:user/birds"]) == 2
-    assert "hf-hub:user/birds lies on the hub and cannot be changed there" in capsys.readouterr().err
+    assert "hf-hub:user/birds is on the hub and cannot be changed there" in capsys.readouterr().err
     assert main(["localize", "hf-hub:user/cats", ".", "--out", "x"]) == 2
 
 
-def test_what_the_page_shows(hub: Hub, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_examples_of_the_sharing_page(hub: Hub, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "PHOTOS").mkdir()
     image = create_dataset("scenes", None, "test", size=(70, 50), length=1).image(0)
     for name in ("photo.jpg", "PHOTOS/1.jpg"):
@@ -82,6 +82,6 @@ def test_what_the_page_shows(hub: Hub, run: Path, tmp_path: Path, capsys: pytest
     assert {"found", "birds.onnx", "my-birds"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_a_model_that_is_not_there(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_model(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "hf-hub:user/cats", "--out", str(tmp_path / "m.onnx")]) == 2
-    assert "there is no user/cats on http://127.0.0.1" in capsys.readouterr().err
+    assert "user/cats does not exist on http://127.0.0.1" in capsys.readouterr().err

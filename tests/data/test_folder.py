@@ -131,7 +131,7 @@ def test_a_missing_split_says_what_to_do(tmp_path: Path, make_tree: MakeTree) ->
 
 def test_too_few_images_for_the_shares_are_named(tmp_path: Path, make_tree: MakeTree) -> None:
     make_tree(tmp_path, {"cat": 5, "dog": 2})
-    with pytest.raises(ValueError, match="too few images to have every class in all 3 parts: dog with 2; add pict"):
+    with pytest.raises(ValueError, match="too few images to have every class in all 3 parts: dog with 2; add images"):
         FolderDataset(tmp_path, "train")
     with pytest.raises(ValueError, match=r"fractions must be above 0 .*got \[0.1, -1\]"):
         FolderDataset(tmp_path, "train", val_fraction=-1)

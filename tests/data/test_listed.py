@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tokenloc.data.base import Sample, as_boxes
-from tokenloc.data.listed import ListedDataset, Listing, SampleTable, own_folder
+from tokenloc.data.listed import ListedDataset, Listing, own_folder
 
 MakeTree = Callable[..., Path]
 
@@ -44,7 +44,7 @@ def test_samples_are_as_the_lists_say(tmp_path: Path, make_tree: MakeTree) -> No
 
 def test_a_table_is_a_sequence_like_any_other(tmp_path: Path) -> None:
     listing = _pets(tmp_path, files={"dog/2.jpg": "dogs/two.png"})
-    table = SampleTable(list(listing.class_of), np.array([0, 0, 0, 1, 1, 1]), tmp_path, listing)
+    table = listing.table(list(listing.class_of), np.array([0, 0, 0, 1, 1, 1]), tmp_path)
     samples = [
         Sample(name, tmp_path / ("dogs/two.png" if name == "dog/2.jpg" else name), label, listing.boxes[name])
         for name, label in zip(listing.class_of, [0, 0, 0, 1, 1, 1], strict=True)

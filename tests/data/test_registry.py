@@ -12,10 +12,10 @@ NAMES = [
     "cub",
     "fgvc_aircraft",
     "folder",
+    "hf",
     "imagenet",
     "openimages",
     "scenes",
-    "shards",
     "stanford_cars",
     "stanford_dogs",
 ]

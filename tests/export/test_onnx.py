@@ -26,7 +26,7 @@ from tokenloc.export import onnx_graph
 from tokenloc.export.onnx_graph import METADATA, export_onnx
 from tokenloc.methods import METHODS, Method, ModelConfig, list_methods
 from tokenloc.models import create_model
-from tokenloc.models.checkpoint import ModelMetadata, Threshold
+from tokenloc.models.metadata import ModelMetadata, Threshold
 
 CLASSES = ("bird", 'cat, "big" 🐦', "dog")
 GRAPHS = [name for name in list_methods() if METHODS[name].is_graph]

@@ -23,7 +23,7 @@ from tokenloc.inference import inputs as module
 from tokenloc.inference.localizer import BATCH
 from tokenloc.methods import list_methods
 from tokenloc.models import create_model
-from tokenloc.models.checkpoint import ModelMetadata
+from tokenloc.models.metadata import ModelMetadata
 
 CLASSES = ("one", "two", "three", "four")
 

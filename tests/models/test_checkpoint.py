@@ -1,4 +1,4 @@
-"""What a checkpoint carries, and files that are none."""
+"""Checkpoints, damaged ones and hostile ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 
 from tests.backbones.test_weights import Trap
 from tests.runs import TINY_VIT
-from tokenloc.models.checkpoint import Threshold, load_checkpoint, read_checkpoint, read_metadata, store_threshold
+from tokenloc.models.checkpoint import load_checkpoint, read_checkpoint, read_metadata, store_threshold
+from tokenloc.models.metadata import ModelMetadata, Threshold
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def copy(run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(run / "checkpoints/best.ckpt", tmp_path / "best.ckpt"))
 
 
-def test_a_checkpoint_carries_all_that_its_weights_need(run: Path) -> None:
+def test_load_model_and_metadata(run: Path) -> None:
     model, metadata = load_checkpoint(run / "checkpoints/best.ckpt")
     assert not model.training
     assert metadata.model.method == "tscam"
@@ -31,14 +32,28 @@ def test_a_checkpoint_carries_all_that_its_weights_need(run: Path) -> None:
     assert metadata.threshold.source.startswith("calibrated on val of scenes (24 images), protocol standard")
 
 
-def test_cards_survive_their_plain_form(run: Path) -> None:
+def test_metadata_round_trip(run: Path) -> None:
     metadata = read_metadata(run / "checkpoints/best.ckpt")
-    assert type(metadata).from_entry(metadata.entry()) == metadata
+    assert ModelMetadata.from_dict(metadata.to_dict(), "x") == metadata
     bare = replace(metadata, threshold=None, model=replace(metadata.model, image_size=None))
-    assert type(metadata).from_entry(bare.entry()) == bare
+    assert ModelMetadata.from_dict(bare.to_dict(), "x") == bare
 
 
-def test_a_stored_threshold_replaces_the_old_one_and_nothing_else(copy: Path) -> None:
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        ({"value": 0.5, "source": "s"}, Threshold(0.5, "s", "plain", "")),
+        ({"value": 0.5, "source": "s", "viewing": "flip", "photographs": "x"}, Threshold(0.5, "s", "flip", "x")),
+    ],
+)
+def test_thresholds_of_older_checkpoints(stored: dict[str, object], expected: Threshold, copy: Path) -> None:
+    content = read_checkpoint(copy)
+    content["tokenloc"]["threshold"] = stored
+    torch.save(content, copy)
+    assert read_metadata(copy).threshold == expected
+
+
+def test_store_threshold_changes_nothing_else(copy: Path) -> None:
     before = read_checkpoint(copy)
     store_threshold(copy, Threshold(0.25, "by hand"))
     after = read_checkpoint(copy)
@@ -47,63 +62,36 @@ def test_a_stored_threshold_replaces_the_old_one_and_nothing_else(copy: Path) ->
     assert before["epoch"] == after["epoch"]
 
 
-def test_missing(tmp_path: Path) -> None:
+def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(
         FileNotFoundError, match=r"no checkpoint at .*gone\.ckpt; expected a file such as RUN/checkpoints"
     ):
         load_checkpoint(tmp_path / "gone.ckpt")
 
 
-def test_truncated(copy: Path) -> None:
+def test_truncated_file(copy: Path) -> None:
     copy.write_bytes(copy.read_bytes()[:5000])
-    with pytest.raises(
-        ValueError, match=r"best\.ckpt \(5000 bytes\) cannot be read as a torch checkpoint; is it complete\?"
-    ):
+    with pytest.raises(ValueError, match=r"best\.ckpt \(5000 bytes\) cannot be read"):
         load_checkpoint(copy)
 
 
-def test_code_is_never_run(tmp_path: Path) -> None:
+def test_code_never_runs(tmp_path: Path) -> None:
     path, witness = tmp_path / "evil.ckpt", tmp_path / "it_ran"
     path.write_bytes(pickle.dumps({"tokenloc": Trap(witness), "state_dict": {}}))
-    with pytest.raises(ValueError, match=r"evil\.ckpt was refused"):
+    with pytest.raises(ValueError, match=r"evil\.ckpt"):
         load_checkpoint(path)
     assert not witness.exists()
 
 
-def test_a_checkpoint_of_another_program(tmp_path: Path) -> None:
+def test_checkpoint_of_another_program(tmp_path: Path) -> None:
     torch.save({"state_dict": {"a": torch.zeros(1)}}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match=r"other\.ckpt is not a checkpoint of `tokenloc train`"):
         load_checkpoint(tmp_path / "other.ckpt")
 
 
-def changed(copy: Path, **model: object) -> Path:
-    content = read_checkpoint(copy)
-    content["tokenloc"]["model"].update(model)
-    torch.save(content, copy)
-    return copy
-
-
-def test_a_method_that_is_not_here(copy: Path) -> None:
-    with pytest.raises(ValueError, match=r"unknown method \(in .*best\.ckpt\) 'tscan'; did you mean 'tscam'"):
-        load_checkpoint(changed(copy, method="tscan"))
-
-
-def test_a_class_count_that_does_not_fit(copy: Path) -> None:
-    with pytest.raises(ValueError, match=r"best\.ckpt: 6 class names for a model of 7 classes"):
-        load_checkpoint(changed(copy, num_classes=7))
-
-
 def test_weights_of_another_shape(copy: Path) -> None:
-    options = {**TINY_VIT, "embed_dim": 64}
-    with pytest.raises(
-        ValueError, match=r"the weights in .*best\.ckpt do not fit tscam on vit_tiny_patch16_224: .*size mismatch"
-    ):
-        load_checkpoint(changed(copy, backbone_options=options))
-
-
-def test_a_format_of_the_future(copy: Path) -> None:
     content = read_checkpoint(copy)
-    content["tokenloc"]["format"] = 99
+    content["tokenloc"]["model"]["backbone_options"] = {**TINY_VIT, "embed_dim": 64}
     torch.save(content, copy)
-    with pytest.raises(ValueError, match="has checkpoint format 99; this tokenloc reads format 1"):
-        read_metadata(copy)
+    with pytest.raises(ValueError, match=r"best\.ckpt do not fit tscam on vit_tiny_patch16_224: .*size mismatch"):
+        load_checkpoint(copy)

@@ -38,11 +38,11 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 def shown(page: Page) -> list[int]:
-    return [int(metadata.get_attribute("data-image") or -1) for metadata in page.query_selector_all(".metadata")]
+    return [int(metadata.get_attribute("data-image") or -1) for metadata in page.query_selector_all(".card")]
 
 
 def box_on_page(page: Page, image: int, run: int = 0) -> list[float]:
-    found = page.locator(f'.metadata[data-image="{image}"] rect.found.run-{run}')
+    found = page.locator(f'.card[data-image="{image}"] rect.predicted.run-{run}')
     x, y, width, height = (float(found.get_attribute(name) or "nan") for name in ("x", "y", "width", "height"))
     return [x, y, x + width, y + height]
 
@@ -67,7 +67,7 @@ def test_the_slider_redraws_boxes_numbers_and_the_curves_marker(one: Made, page:
         expected, iou = stored_box(run, image, threshold)
         assert box_on_page(page, image) == pytest.approx(expected, abs=1)
         if expected[2] > expected[0]:
-            value = page.locator(f'.metadata[data-image="{image}"] .iou')
+            value = page.locator(f'.card[data-image="{image}"] .iou')
             assert value.inner_text() == f"IoU {np.floor(100 * iou + 1e-4) / 100:.2f}"
             assert ("hit" in (value.get_attribute("class") or "")) == (iou >= 0.5)
         curve = read_run(run, "").curve
@@ -119,7 +119,7 @@ def test_filters_hold_for_cards_and_table(one: Made, page: Page) -> None:
     page.get_by_label("Search").fill(rows[5]["id"][-7:].upper())
     assert page.locator("#list tbody tr").count() == sum(rows[5]["id"][-7:] in row["id"] for row in rows)
     page.get_by_label("Search").fill("no such image")
-    assert page.locator("#count").inner_text() == "0 images: none passes the filter here"
+    assert page.locator("#count").inner_text() == "0 images: none passes the filter"
     page.get_by_role("button", name="Clear").click()
     page.get_by_label("Kind", exact=True).select_option(label="Wrong class")
     assert page.locator("#list tbody tr").count() == sum(row["error"] == "classification" for row in rows)
@@ -193,7 +193,7 @@ def test_on_a_phone_the_page_does_not_scroll_sideways(
     path, _ = request.getfixturevalue(made)
     phone_page.goto(path.as_uri())
     assert phone_page.evaluate("document.documentElement.scrollWidth") == 390
-    assert phone_page.locator(".metadata img").first.is_visible()
+    assert phone_page.locator(".card img").first.is_visible()
     phone_page.locator("#threshold-0").fill("3")
     expect(phone_page.locator(".reset").first).to_be_enabled()
     assert phone_page.evaluate("document.documentElement.scrollWidth") == 390
@@ -237,8 +237,8 @@ def test_without_images_boxes_are_drawn_on_nothing_and_it_is_said(tmp_path: Path
     )
     page.goto(report([run], out=tmp_path / "report.html").as_uri())
     assert "/no/such/place: no such folder" in page.locator(".notes").inner_text()
-    assert "18 of the 18 images shown here could not be read" in page.locator(".notes").inner_text()
-    assert page.locator(".nothing").count() == len(shown(page)) > 0
+    assert "18 of the 18 images in this report could not be read" in page.locator(".notes").inner_text()
+    assert page.locator(".no-image").count() == len(shown(page)) > 0
     assert page.locator("rect.truth").count() == len(shown(page))
 
 
@@ -248,8 +248,8 @@ def test_old_evaluations_work_without_the_slider(tmp_path: Path, page: Page) -> 
     page.goto(report([run], out=tmp_path / "report.html").as_uri())
     assert "no threshold slider; measure again with `tokenloc evaluate`" in page.locator(".notes").inner_text()
     assert page.locator(".slider").count() == 0
-    assert page.locator(".metadata img").count() == len(shown(page)) > 0
-    assert re.match(r"IoU 0\.\d\d", page.locator(".metadata .iou").first.inner_text())
+    assert page.locator(".card img").count() == len(shown(page)) > 0
+    assert re.match(r"IoU 0\.\d\d", page.locator(".card .iou").first.inner_text())
 
 
 def test_classification_alone(tmp_path: Path, page: Page) -> None:

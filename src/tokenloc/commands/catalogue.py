@@ -12,7 +12,8 @@ from tokenloc.boxes import list_protocols
 from tokenloc.commands.console import IncompleteError
 from tokenloc.data import create_dataset, list_datasets
 from tokenloc.methods import list_methods
-from tokenloc.models.checkpoint import read_metadata, versions
+from tokenloc.models.checkpoint import read_metadata
+from tokenloc.models.metadata import versions
 from tokenloc.training.config import DataConfig
 
 Kind = Literal["methods", "backbones", "datasets", "protocols", "recipes"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenloc.data import ImageDataset, create_dataset
 from tokenloc.data.registry import Role, split_of
-from tokenloc.models.checkpoint import ModelMetadata
+from tokenloc.models.metadata import ModelMetadata
 from tokenloc.training.config import DataSource
 
 

@@ -19,8 +19,9 @@ from tokenloc.inference.processes import process_group
 from tokenloc.inference.stored_maps import evaluate_maps
 from tokenloc.metrics import Scorer
 from tokenloc.metrics.stored_maps import StoredMaps, open_maps, writing_maps
-from tokenloc.models.checkpoint import ModelMetadata, load_checkpoint, store_threshold
-from tokenloc.models.hub import own_file, run_folder
+from tokenloc.models.checkpoint import load_checkpoint, store_threshold
+from tokenloc.models.hub import run_folder, writable_path
+from tokenloc.models.metadata import ModelMetadata
 from tokenloc.training.config import DataSource
 
 
@@ -196,7 +197,7 @@ def calibrate(
     Returns:
         the threshold.
     """
-    model, metadata = load_checkpoint(own_file(checkpoint))
+    model, metadata = load_checkpoint(writable_path(checkpoint))
     dataset = open_data(data_of(metadata, data, split, "held_out"), metadata.classes)
     model.to(choose_device(device))
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}

@@ -8,7 +8,7 @@ from tokenloc.boxes import Protocol
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.data import ImageDataset
 from tokenloc.inference import PredictionOptions
-from tokenloc.models.checkpoint import ModelMetadata
+from tokenloc.models.metadata import ModelMetadata
 
 
 def options_of(

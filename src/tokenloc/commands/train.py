@@ -31,7 +31,8 @@ from tokenloc.inference.evaluation import calibrate_threshold, evaluate_model
 from tokenloc.methods import Method
 from tokenloc.metrics import Scorer
 from tokenloc.models import create_model
-from tokenloc.models.checkpoint import ModelMetadata, load_checkpoint, read_checkpoint, store_threshold, versions
+from tokenloc.models.checkpoint import load_checkpoint, read_checkpoint, store_threshold
+from tokenloc.models.metadata import ModelMetadata, versions
 from tokenloc.reporting.training import save_training_curves
 from tokenloc.training.cached_features import CachedFeatureData, FeatureCache, frozen, sources_of
 from tokenloc.training.cached_images import ResizedImages

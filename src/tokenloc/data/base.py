@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +17,9 @@ from tokenloc.boxes.frame import Size, checked_boxes
 from tokenloc.boxes.iou import box_faults
 from tokenloc.data.fingerprints import file_fingerprint
 from tokenloc.data.images import read_image
+
+Boxes = NDArray[np.float64]
+"""[G, 4] xyxy of original pixels, half-open."""
 
 
 def as_boxes(boxes: ArrayLike) -> NDArray[np.float64]:
@@ -46,6 +50,45 @@ class Sample:
     path: Path | None
     label: int
     boxes: NDArray[np.float64] = field(default_factory=lambda: NO_BOXES)
+
+
+class SampleTable(Sequence[Sample]):
+    """Samples stored as columns and created on access, so that a million of them take seconds and little memory.
+
+    Args:
+        ids: the samples' ids, [N].
+        labels: class indices, [N] int64.
+        folder: the images' folder; None if images have no files.
+        files: paths below ``folder`` by id, where these differ from the ids.
+        boxes: [G, 4] by id, of the images that have any.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        labels: NDArray[np.int64],
+        folder: Path | None = None,
+        files: Mapping[str, str] | None = None,
+        boxes: Mapping[str, Boxes] | None = None,
+    ) -> None:
+        self.ids, self.labels, self.folder = ids, labels, folder
+        self.files, self.boxes = files or {}, boxes or {}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self[row] for row in range(*index.indices(len(self)))]
+        name = self.ids[index]
+        path = None if self.folder is None else self.folder / self.files.get(name, name)
+        return Sample(name, path, int(self.labels[index]), self.boxes.get(name, NO_BOXES))
 
 
 @dataclass(frozen=True)
@@ -115,16 +158,22 @@ class ImageDataset:
     @property
     def ids(self) -> Sequence[str]:
         """The samples' ids, [N]."""
+        if isinstance(self.samples, SampleTable):
+            return self.samples.ids
         return [sample.id for sample in self.samples]
 
     @property
     def labels(self) -> NDArray[np.int64]:
         """Class index of every sample, [N] int64."""
+        if isinstance(self.samples, SampleTable):
+            return self.samples.labels
         return np.array([sample.label for sample in self.samples], dtype=np.int64)
 
     @property
     def has_boxes(self) -> bool:
         """Whether a box is known for any sample."""
+        if isinstance(self.samples, SampleTable):
+            return any(map(len, self.samples.boxes.values()))
         return any(len(sample.boxes) for sample in self.samples)
 
     def image(self, index: int, min_size: Size | None = None) -> Image.Image:
@@ -133,17 +182,6 @@ class ImageDataset:
         if path is None:
             raise NotImplementedError(f"{type(self).__name__} has samples without a file and must override image()")
         return read_image(path, min_size=min_size)
-
-    def file(self, index: int) -> tuple[str, bytes] | None:
-        """Return a sample's image as it lies on disk: (suffix, content); None where ``image`` gives another.
-
-        The suffix is lower case, without a dot.
-
-        Raises:
-            OSError: where the file cannot be read.
-        """
-        path = self.samples[index].path
-        return None if path is None else (path.suffix.lower().lstrip("."), path.read_bytes())
 
     def fingerprint(self, index: int) -> str:
         """Return what is another text once an image is replaced: place, size and time of change of its file.
@@ -252,10 +290,6 @@ class Subset(ImageDataset):
     def image(self, index: int, min_size: Size | None = None) -> Image.Image:
         """See ``ImageDataset.image``."""
         return self.dataset.image(self.indices[index], min_size)
-
-    def file(self, index: int) -> tuple[str, bytes] | None:
-        """See ``ImageDataset.file``."""
-        return self.dataset.file(self.indices[index])
 
     def fingerprint(self, index: int) -> str:
         """See ``ImageDataset.fingerprint``."""

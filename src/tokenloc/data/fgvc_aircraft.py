@@ -82,10 +82,6 @@ class FgvcAircraftDataset(ListedDataset):
         scale = height / read_size(path)[1]  # below 1 where a smaller image sufficed
         return image.crop((0, 0, width, max(1, height - round(BANNER * scale))))
 
-    def file(self, index: int) -> tuple[str, bytes] | None:
-        """Return a sample's file where its banner is kept, else None."""
-        return super().file(index) if self.keep_banner else None
-
 
 def _listing(folder: Path, split: str, level: str) -> Listing:
     """Return a split of the lists of a level."""

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import logging
-from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tokenloc._names import one_of
 from tokenloc.boxes.frame import Size
-from tokenloc.data.base import NO_BOXES, ImageDataset, Problem, Sample, named, select_classes
+from tokenloc.data.base import Boxes, ImageDataset, Problem, SampleTable, named, select_classes
 
-Boxes = NDArray[np.float64]
 Missing = Literal["error", "skip"]
 
 _logger = logging.getLogger(__name__)
@@ -48,73 +46,15 @@ class Listing:
         """Return an image's path below its folder."""
         return self.files.get(image, image)
 
-
-class SampleColumns(Sequence[Sample]):
-    """Samples kept as columns, each made when it is asked for: so a million take seconds and little memory."""
-
-    ids: Sequence[str]
-    """The samples' ids, [N]."""
-    labels: NDArray[np.int64]
-    """Class indices, [N]."""
-
-    @abstractmethod
-    def sample(self, index: int) -> Sample:
-        """Return the sample at a place, which may count from the end."""
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        return self.sample(index)
+    def table(self, ids: Sequence[str], labels: NDArray[np.int64], folder: Path) -> SampleTable:
+        """Return the images ``ids`` as samples."""
+        wanted = set(ids)
+        files = {name: file for name, file in self.files.items() if name in wanted}
+        boxes = {name: several for name, several in self.boxes.items() if name in wanted}
+        return SampleTable(ids, labels, folder, files, boxes)
 
 
-class SampleTable(SampleColumns):
-    """Samples of which lists tell.
-
-    Args:
-        ids: the samples' ids, [N].
-        labels: class indices, [N] int64.
-        folder: where the images lie.
-        listing: their files and boxes.
-    """
-
-    def __init__(self, ids: Sequence[str], labels: NDArray[np.int64], folder: Path, listing: Listing) -> None:
-        self.ids, self.labels, self.folder = ids, labels, folder
-        self.files = {name: listing.files[name] for name in ids if name in listing.files} if listing.files else {}
-        self.boxes = {name: listing.boxes[name] for name in ids if name in listing.boxes} if listing.boxes else {}
-
-    def sample(self, index: int) -> Sample:
-        """See ``SampleColumns.sample``."""
-        name = self.ids[index]
-        path = self.folder / self.files.get(name, name)
-        return Sample(name, path, int(self.labels[index]), self.boxes.get(name, NO_BOXES))
-
-
-class ColumnDataset(ImageDataset):
-    """A dataset whose samples are columns, so that ids and labels are at hand without making a sample."""
-
-    samples: SampleColumns
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """The samples' ids, [N]."""
-        return self.samples.ids
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Class index of every sample, [N] int64."""
-        return self.samples.labels
-
-
-class ListedDataset(ColumnDataset):
+class ListedDataset(ImageDataset):
     """Base of the datasets whose lists name the images; ``skipped`` holds the ids of those that were left out.
 
     Args:
@@ -144,17 +84,12 @@ class ListedDataset(ColumnDataset):
             left_out = set(self.skipped)
             ids = [image for image in ids if image not in left_out]
         labels = np.fromiter((label_of[listing.class_of[image]] for image in ids), np.int64, len(ids))
-        super().__init__(split, chosen, SampleTable(ids, labels, folder, listing), listing.sizes)
+        super().__init__(split, chosen, listing.table(ids, labels, folder), listing.sizes)
         self._remarks: list[Problem] = []
         self.empty_classes = tuple(chosen[label] for label in np.setdiff1d(np.arange(len(chosen)), labels))
         if self.empty_classes:
             report = f"{len(self.empty_classes)} of the {len(chosen)} classes of {self.name} {split} have no image"
             _logger.warning("%s: %s", report, named(self.empty_classes))
-
-    @property
-    def has_boxes(self) -> bool:
-        """Whether a box is known for any sample."""
-        return any(map(len, self.samples.boxes.values()))
 
     def check(self) -> list[Problem]:
         """Return what ``ImageDataset.check`` finds, images left out or without a box, classes without an image."""

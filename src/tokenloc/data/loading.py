@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +23,6 @@ from tokenloc.data.transforms import FramedTransform, TrainTransform
 
 MAX_UNREADABLE = 50
 """Unreadable images in a row after which training gives up: the disk is gone, not an image broken."""
-
-T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
 
@@ -244,15 +242,6 @@ def labelled_loader(
 ) -> DataLoader[tuple[torch.Tensor, int]]:
     """Return the ``batches`` of indices, in their order: (images [B, 3, H, W] float32, labels [B] int64)."""
     return DataLoader(images, batch_sampler=batches, **_common(workers, 0))
-
-
-def in_order(items: Dataset[T], rows: Sequence[int], workers: int = 0) -> DataLoader[T]:
-    """Return a loader that gives ``items`` at ``rows`` one by one, as they are, read by ``workers`` processes."""
-    return DataLoader(items, batch_size=None, sampler=rows, collate_fn=_as_it_is, **_common(workers, 0))
-
-
-def _as_it_is(item: T) -> T:
-    return item
 
 
 class _BatchesFrom(Sampler[list[int]]):

@@ -20,7 +20,7 @@ from tokenloc.data.transforms import Preprocessing
 from tokenloc.export.base import refuse_existing
 from tokenloc.inference.localizer import usual_threshold
 from tokenloc.methods import Method
-from tokenloc.models.checkpoint import ModelMetadata
+from tokenloc.models.metadata import ModelMetadata
 
 Maps = Literal["top", "all"]
 

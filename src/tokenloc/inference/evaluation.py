@@ -36,7 +36,7 @@ from tokenloc.metrics.intervals import by_class, by_size, confidence_intervals
 from tokenloc.metrics.risk_coverage import confidence_metrics
 from tokenloc.metrics.stored_boxes import save_boxes
 from tokenloc.metrics.stored_maps import MapWriter
-from tokenloc.models.checkpoint import Threshold
+from tokenloc.models.metadata import Threshold
 
 Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 """Wraps an iterable with a label and a total, to display progress."""

@@ -24,11 +24,12 @@ from tokenloc.data import Unreadable, read_size
 from tokenloc.inference.inputs import ImageInput, as_image, name_of
 from tokenloc.inference.localization import Localization
 from tokenloc.inference.predictor import PredictionOptions, Predictor
-from tokenloc.inference.pretrained import Pretrained
+from tokenloc.inference.sharing import SharingMixin
 from tokenloc.inference.thresholding import components_above
 from tokenloc.methods import Method, top_classes
-from tokenloc.models.checkpoint import ModelMetadata, load_checkpoint
+from tokenloc.models.checkpoint import load_checkpoint
 from tokenloc.models.hub import local_copy
+from tokenloc.models.metadata import ModelMetadata
 
 Objects = Literal["largest", "all"]
 T = TypeVar("T")
@@ -60,7 +61,7 @@ class _Read:
     image: Image.Image | None
 
 
-class Localizer(Pretrained):
+class Localizer(SharingMixin):
     """Says what is in an image and where: the whole way from a file to boxes in its own pixels.
 
     Args:

@@ -1,4 +1,4 @@
-"""Models: creating them, and the checkpoint format that stores them."""
+"""Models: creating them, the checkpoint format, and sharing them on the Hugging Face Hub."""
 
 from tokenloc.models.factory import create_model, method_options
 

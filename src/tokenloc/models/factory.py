@@ -26,21 +26,21 @@ def create_model(
     backbone_options: dict[str, Any] | None = None,
     **options: Any,
 ) -> Method:
-    """Make a model: a localization method on a backbone.
+    """Create a model: a localization method on a backbone.
 
     Args:
-        method: a name of ``list_methods()``.
-        backbone: a name of ``list_backbones()``.
+        method: a name from ``list_methods()``.
+        backbone: a name from ``list_backbones()``.
         num_classes: C, at least 1.
-        pretrained: True for timm's weights, False for random ones, or the path of a safetensors or torch file.
-        image_size: pixels, one side or (height, width), that position embeddings are laid out for; None keeps the
-            backbone's own. Images of other sizes work too.
-        backbone_options: further arguments of the network, such as ``{"drop_path_rate": 0.1}``.
-        options: of the method; see its class.
+        pretrained: True for timm's weights, False for random weights, or the path of a safetensors or PyTorch file.
+        image_size: side or (height, width) in pixels that determines the size of the position embeddings; None uses
+            the backbone's default. The model accepts images of other sizes too.
+        backbone_options: further arguments of the backbone, such as ``{"drop_path_rate": 0.1}``.
+        options: options of the method; see its class.
 
     Raises:
-        ValueError: an unknown method, backbone or option, or a value that makes no sense.
-        FileNotFoundError: weights that are not there.
+        ValueError: an unknown method, backbone or option, or a value out of range.
+        FileNotFoundError: the weights are neither on disk nor downloadable.
 
     >>> import torch
     >>> model = create_model("tscam", "vit_tiny_patch16_224", num_classes=3, pretrained=False)

@@ -1,168 +1,191 @@
-"""Models in hub repositories: ``hf-hub:USER/NAME`` to a local folder, and a local folder to a repository."""
+"""Shared models: a folder of safetensors and JSON, local or in a repository of the Hugging Face Hub.
+
+The folder holds ``config.json`` (the metadata), ``model.safetensors``, ``README.md`` and, for an evaluated model,
+``metrics.json``. Nothing in it is pickled. Only the files in ``FILES`` are read or downloaded.
+"""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+import json
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any
 
 import huggingface_hub
 from huggingface_hub import HfApi, constants, errors
+from safetensors.torch import save_file
+from torch import Tensor
 
 import tokenloc
-from tokenloc.models.folder import CONFIG, FILES
+from tokenloc._files import atomic_write, write_json
+from tokenloc.backbones.weights import read_weights
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+METRICS = "metrics.json"
+CARD = "README.md"
+FILES = (CONFIG, WEIGHTS, METRICS)
 
 PREFIX = "hf-hub:"
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def local_copy(checkpoint: str | Path, token: str | None = None) -> Path:
-    """Return where a checkpoint lies: a path as it is, and of ``hf-hub:USER/NAME[@REVISION]`` the folder of its copy.
-
-    What is not in the hub's local cache is downloaded: the files of the model alone, nothing else of the repository.
-
-    Args:
-        checkpoint: a path, or the name of a model on the hub, as timm writes it; the revision is a branch, a tag or a
-            commit.
-        token: for private repositories; None for the one that ``hf auth login`` stored, or ``HF_TOKEN``.
+def write_folder(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """Write the configuration (plain values) and the named tensors of a model into a folder, each file atomically.
 
     Raises:
-        FileNotFoundError: no such repository or revision, or one that is neither cached nor to be reached.
-        ValueError: no name of a repository.
+        ValueError: the configuration cannot be represented as JSON.
     """
-    if not is_on_hub(checkpoint):
-        return Path(checkpoint)
-    repository, _, revision = _text(checkpoint).removeprefix(PREFIX).partition("@")
-    return _download(repository, revision or None, token)
+    try:
+        json.dumps(config, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / CONFIG} cannot represent this configuration: {error}") from error
+    with atomic_write(folder / WEIGHTS) as temporary:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        save_file(tensors, temporary, {"format": "pt"})
+    write_json(folder / CONFIG, config)
+
+
+def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read the output of ``write_folder``.
+
+    Raises:
+        FileNotFoundError: one of the two files is missing.
+        ValueError: one of them is damaged or has another format.
+    """
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            best = folder / "checkpoints" / "best.ckpt"
+            expected = "a folder written by Localizer.save_pretrained, or a file such as RUN/checkpoints/best.ckpt"
+            hint = f"It is the folder of a run: use {best}" if best.is_file() else f"Expected {expected}"
+            raise FileNotFoundError(f"{folder} is not a tokenloc model: it has no {name}. {hint}")
+    return read_json(folder / CONFIG), read_weights(folder / WEIGHTS).tensors
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; raises ValueError if the file holds anything else, and OSError if it cannot be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must contain a JSON object, not a {type(content).__name__}")
+    return content
+
+
+def _refuse_constant(constant: str) -> Any:
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def is_on_hub(checkpoint: str | Path) -> bool:
-    """Tell whether this names a model on the hub, not a path."""
-    return _text(checkpoint).startswith(PREFIX)
+    """Return whether this names a model on the hub (``hf-hub:USER/NAME``) rather than a path."""
+    return str(checkpoint).startswith(PREFIX)
 
 
-def named_on_hub(name: str | Path, revision: str | None = None) -> str | Path:
-    """Return a local path as it is, where something lies there, and another name as that of a model on the hub.
+def local_copy(checkpoint: str | Path, revision: str | None = None, token: str | None = None) -> Path:
+    """Return the local path of a checkpoint; download a model on the hub unless it is in the local cache.
 
-    >>> named_on_hub("user/name", "v1"), named_on_hub("hf-hub:user/name")
-    ('hf-hub:user/name@v1', 'hf-hub:user/name')
+    Args:
+        checkpoint: a path, returned unchanged, or ``hf-hub:USER/NAME[@REVISION]``.
+        revision: a branch, a tag or a commit of the repository; None for its main branch.
+        token: for private repositories; None uses the one stored by ``hf auth login``, or ``HF_TOKEN``.
 
     Raises:
-        FileNotFoundError: where nothing lies there and it can be no repository.
-        ValueError: a revision of what has none.
+        FileNotFoundError: the repository or revision does not exist, or is neither cached nor reachable.
+        ValueError: the repository name is invalid, or a revision was given for a path, or twice.
     """
-    text = _text(name).removeprefix(PREFIX)
-    if not is_on_hub(name) and Path(name).exists():
+    if not is_on_hub(checkpoint):
         if revision is not None:
-            raise ValueError(f"{name} is on this disk and has no revisions; leave revision={revision!r} away")
-        return name
-    if not is_on_hub(name) and not _REPOSITORY.fullmatch(text):
-        raise FileNotFoundError(f"{name}: no such folder or file, nor a hub repository, which is called USER/NAME")
-    if revision is not None and "@" in text:
-        raise ValueError(f"{name} names a revision already; leave revision={revision!r} away")
-    return f"{PREFIX}{text}" + (f"@{revision}" if revision else "")
+            raise ValueError(f"{checkpoint} is a local path and has no revisions; remove revision={revision!r}")
+        return Path(checkpoint)
+    repository, _, own_revision = PurePath(checkpoint).as_posix().removeprefix(PREFIX).partition("@")
+    if own_revision and revision is not None:
+        raise ValueError(f"{checkpoint} already names a revision; remove revision={revision!r}")
+    return _download(repository, revision or own_revision or None, token)
 
 
-def own_file(checkpoint: str | Path) -> Path:
-    """Return the path of a checkpoint that may be changed; raise ValueError for one that lies on the hub."""
+def writable_path(checkpoint: str | Path) -> Path:
+    """Return the path of a checkpoint that is to be changed; raises ValueError for a model on the hub."""
     if is_on_hub(checkpoint):
         raise ValueError(
-            f"{checkpoint} lies on the hub and cannot be changed there: save it into a folder of your own with "
-            "Localizer.from_pretrained(…).save_pretrained(FOLDER), and give that folder"
+            f"{checkpoint} is on the hub and cannot be changed there: save it to a folder with "
+            "Localizer.from_pretrained(…).save_pretrained(FOLDER), and use that folder"
         )
     return Path(checkpoint)
 
 
 def run_folder(checkpoint: str | Path) -> Path:
-    """Return where results of a checkpoint belong unless said otherwise: its run's folder, or a shared model's own.
+    """Return the default folder for results of a checkpoint: its run's folder, or the folder of a shared model.
 
     >>> run_folder("runs/mine/checkpoints/best.ckpt").as_posix(), run_folder("hf-hub:user/birds@v1").as_posix()
     ('runs/mine', 'runs/birds')
     """
-    if is_on_hub(checkpoint):
-        return Path("runs") / _text(checkpoint).partition("@")[0].rpartition("/")[2]
     path = Path(checkpoint)
+    if is_on_hub(checkpoint):
+        return Path("runs") / path.name.partition("@")[0]
     return path if path.is_dir() else path.parent.parent
 
 
 def upload(
-    folder: Path,
-    repository: str,
-    *,
-    private: bool | None = None,
-    message: str = "Add a tokenloc model",
-    revision: str | None = None,
-    token: str | None = None,
+    folder: Path, repository: str, *, private: bool | None, message: str, revision: str | None, token: str | None
 ) -> str:
-    """Write the files in ``folder`` to a repository, which is made where there is none; return its address.
+    """Upload the files in ``folder`` to a repository, which is created if needed; return its URL.
 
-    A README.md that is in the repository stays as it is: somebody may have added to it.
+    An existing README.md in the repository is not replaced: its owner may have edited it.
 
     Raises:
-        ValueError: no name of a repository.
-        OSError: the hub cannot be reached, or does not let us write there.
+        ValueError: the repository name is invalid.
+        OSError: the hub is unreachable or denies write access.
     """
     api = HfApi(token=token, library_name="tokenloc", library_version=tokenloc.__version__)
     try:
-        made = api.create_repo(repository, private=private, exist_ok=True)
-        has_card = api.file_exists(made.repo_id, "README.md", revision=revision)
+        url = api.create_repo(repository, private=private, exist_ok=True)
+        has_card = api.file_exists(url.repo_id, CARD, revision=revision)
+        ignored = [CARD] if has_card else None
         api.upload_folder(
-            repo_id=made.repo_id,
-            folder_path=folder,
-            commit_message=message,
-            revision=revision,
-            ignore_patterns=["README.md"] if has_card else None,
+            repo_id=url.repo_id, folder_path=folder, commit_message=message, revision=revision, ignore_patterns=ignored
         )
     except errors.HFValidationError as error:
-        raise _no_name(repository, error) from error
+        raise _invalid_name(repository, error) from error
     except Exception as error:  # the client's error classes differ between its versions
         raise OSError(
-            f"{repository} cannot be written on {constants.ENDPOINT} ({_reason(error)}); log in with `hf auth login`, "
-            "or set HF_TOKEN to a token that may write there. save_pretrained(FOLDER) writes the same files to a folder"
+            f"cannot write to {repository} on {constants.ENDPOINT} ({_reason(error)}); log in with `hf auth login`, or "
+            "set HF_TOKEN to a token with write access. save_pretrained(FOLDER) writes the same files locally"
         ) from error
-    return str(made)
-
-
-def _text(checkpoint: str | Path) -> str:
-    return checkpoint.as_posix() if isinstance(checkpoint, Path) else checkpoint
+    return str(url)
 
 
 def _download(repository: str, revision: str | None, token: str | None) -> Path:
-    """Return the local folder of a repository's model files; the cache alone serves where the hub does not answer."""
+    """Return the local folder of a repository's ``FILES``, from the cache if the hub is unreachable."""
+    client: dict[str, Any] = {"library_name": "tokenloc", "library_version": tokenloc.__version__, "token": token}
     try:
-        folder = huggingface_hub.snapshot_download(
-            repository,
-            revision=revision,
-            allow_patterns=list(FILES),
-            library_name="tokenloc",
-            library_version=tokenloc.__version__,
-            token=token,
-        )
+        folder = huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=list(FILES), **client)
     except errors.HFValidationError as error:
-        raise _no_name(repository, error) from error
-    except Exception as error:  # as above
+        raise _invalid_name(repository, error) from error
+    except Exception as error:  # the client's error classes differ between its versions
         raise FileNotFoundError(_not_available(repository, revision, error)) from error
     if not Path(folder, CONFIG).is_file():
-        raise FileNotFoundError(f"{repository} on {constants.ENDPOINT} is no model of tokenloc: it has no {CONFIG}")
+        raise FileNotFoundError(f"{repository} on {constants.ENDPOINT} is not a tokenloc model: it has no {CONFIG}")
     return Path(folder)
 
 
-def _no_name(repository: str, error: Exception) -> ValueError:
-    return ValueError(f"{repository!r} is no hub repository, which is called USER/NAME: {_reason(error)}")
+def _invalid_name(repository: str, error: Exception) -> ValueError:
+    return ValueError(f"{repository!r} is not an existing path or a valid hub repository (USER/NAME): {_reason(error)}")
 
 
 def _not_available(repository: str, revision: str | None, error: Exception) -> str:
     if isinstance(error, errors.RevisionNotFoundError):
-        return f"{repository} has no revision {revision!r}; give one of its branches, tags or commits"
-    if isinstance(error, errors.RepositoryNotFoundError):  # the hub does not tell the three from each other
+        return f"{repository} has no revision {revision!r}; use one of its branches, tags or commits"
+    if isinstance(error, errors.RepositoryNotFoundError):  # the hub does not distinguish these cases
         return (
-            f"there is no {repository} on {constants.ENDPOINT} nor a folder of that name here, or it is private or "
-            "gated: check the name; for a private one log in with `hf auth login`, or set HF_TOKEN"
+            f"{repository} does not exist on {constants.ENDPOINT}, or it is private or gated, and there is no local "
+            "folder of that name. Check the name; for a private repository, log in with `hf auth login` or set HF_TOKEN"
         )
-    offline = "HF_HUB_OFFLINE is set: unset it" if constants.HF_HUB_OFFLINE else f"{_reason(error)}: connect"
+    reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _reason(error)
+    model = f"{repository}@{revision}" if revision else repository
     return (
-        f"the model {repository}{f'@{revision}' if revision else ''} is not in the local cache "
-        f"({constants.HF_HUB_CACHE}) and cannot be downloaded from {constants.ENDPOINT} ({offline} once to download "
-        "it), nor is there a folder of that name here; or give a folder that Localizer.save_pretrained wrote"
+        f"{model} is not in the local cache ({constants.HF_HUB_CACHE}), cannot be "
+        f"downloaded from {constants.ENDPOINT} ({reason}), and there is no local folder of that name. Connect once "
+        "to download it, or use a folder written by Localizer.save_pretrained"
     )
 
 

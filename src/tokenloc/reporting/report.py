@@ -6,19 +6,13 @@ network and no script but its own, by its Content-Security-Policy; beside that e
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
-from importlib.resources import files
 from typing import Any
-
-from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
 
 from tokenloc.data import ImageDataset
 from tokenloc.metrics import ERROR_CATEGORIES
+from tokenloc.reporting.pages import render_page
 from tokenloc.reporting.report_charts import HEIGHT, WIDTH, charts
 from tokenloc.reporting.report_gallery import UNIT, Images, Slider, choose, imaged, slider
 from tokenloc.reporting.report_numbers import (
@@ -33,10 +27,10 @@ from tokenloc.reporting.report_numbers import (
 )
 
 LETTERS = "ABCDEF"
-"""By which runs are told from each other on images; so there are six at most."""
+"""The runs' labels on images; a report has at most six."""
 
-SCRIPTS = ("core.js", "slider.js", "gallery.js", "tables.js", "start.js")
-_TEMPLATES = files("tokenloc.reporting").joinpath("templates")
+STYLES = ("base.css", "report.css")
+SCRIPTS = ("core.js", "overlay.js", "filters.js", "slider.js", "gallery.js", "tables.js", "start.js")
 
 
 def render_report(
@@ -51,70 +45,40 @@ def render_report(
     """Return the page.
 
     Args:
-        runs: Evaluations of the same images under the same protocol, six at most.
-        dataset: Has the images, by their ids; None where they are nowhere: boxes are then drawn on nothing.
-        images: TrainingData in each gallery; None for all in each.
+        runs: Evaluations of the same images under the same protocol, at most six.
+        dataset: The images; None draws boxes without them.
+        images: Images in each gallery; None for all.
         title: Of the page; by default the runs' names.
-        notes: What a reader should know of the whole.
-        progress: Wraps the reading of the images, to show how far it is.
+        notes: What a reader should know about the report.
+        progress: Wraps the reading of the images, to show its progress.
 
     Raises:
-        ValueError: where there is no run, or more than six.
+        ValueError: If there is no run or more than six.
     """
     if not 1 <= len(runs) <= len(LETTERS):
         raise ValueError(f"a report is of 1 to {len(LETTERS)} runs, got {len(runs)}")
     galleries, sliders = choose(runs, images), [slider(run) for run in runs]
-    shown = imaged(runs, sliders, galleries[-1].images, dataset, progress)
-    script = Markup("(() => {\n'use strict';\n" + "\n".join(_text(name) for name in SCRIPTS) + "})();\n")
-    lacking = sum(one.image is None for one in shown.values())
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            title=title or " · ".join(run.name for run in runs),
-            letters=LETTERS,
-            runs=runs,
-            first=runs[0].metrics,
-            metrics=metric_lines(runs),
-            kinds=[kind_shares(run) for run in runs],
-            explained=KINDS,
-            class_columns=[CLASS_COLUMNS[key] for key in class_columns(runs)],
-            classes=class_lines(runs),
-            charts=charts(runs),
-            chart_size=(WIDTH, HEIGHT),
-            sliders=sliders,
-            notes=[*notes, *(f"{run.name}: {note}" for run in runs for note in run.notes)],
-            lacking=lacking,
-            shown=shown,
-            data=_data(runs, sliders, galleries, shown),
-            style=Markup(_text("report.css")),
-            script=script,
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
-            version=version("tokenloc"),
-        )
+    drawn = imaged(runs, sliders, galleries[-1].images, dataset, progress)
+    return render_page(
+        "report.html.j2",
+        STYLES,
+        SCRIPTS,
+        title=title or " · ".join(run.name for run in runs),
+        letters=LETTERS,
+        runs=runs,
+        first=runs[0].metrics,
+        metrics=metric_lines(runs),
+        kinds=[kind_shares(run) for run in runs],
+        class_columns=[CLASS_COLUMNS[key] for key in class_columns(runs)],
+        classes=class_lines(runs),
+        charts=charts(runs),
+        chart_size=(WIDTH, HEIGHT),
+        sliders=sliders,
+        notes=[*notes, *(f"{run.name}: {note}" for run in runs for note in run.notes)],
+        unreadable=sum(image.thumbnail is None for image in drawn.values()),
+        images=drawn,
+        data=_data(runs, sliders, galleries, drawn),
     )
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FunctionLoader(_text), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters["number"] = _number
-    return environment
-
-
-def _text(name: str) -> str:
-    return _TEMPLATES.joinpath(name).read_text(encoding="utf-8")
-
-
-def _number(value: float | None, digits: int = 1) -> str:
-    """Return a number as tables show it; a dash where there is none.
-
-    >>> _number(82.54), _number(None), _number(0.5, 2)
-    ('82.5', '-', '0.50')
-    """
-    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _data(
@@ -126,7 +90,7 @@ def _data(
     """Return what the page's script works with, as plain values; classes and kinds of error by index."""
     classes = sorted({row[key] for run in runs for row in run.rows for key in ("label", "predicted")} - {None})
     places: dict[str | None, int | None] = {None: None, **{name: place for place, name in enumerate(classes)}}
-    drawn = {index: {**asdict(one), "image": one.image is not None} for index, one in shown.items()}
+    drawn = {index: {**asdict(one), "thumbnail": one.thumbnail is not None} for index, one in shown.items()}
     return {
         "unit": UNIT,
         "runs": [
@@ -140,9 +104,9 @@ def _data(
         "boxes": any(row["largest"] is not None for run in runs for row in run.rows),
         "ids": [row["id"] for row in runs[0].rows],
         "labels": [places[row["label"]] for row in runs[0].rows],
-        "found": [[_found(row, places) for row in run.rows] for run in runs],
+        "predictions": [[_found(row, places) for row in run.rows] for run in runs],
         "galleries": [asdict(gallery) for gallery in galleries],
-        "shown": drawn,
+        "images": drawn,
     }
 
 

@@ -143,13 +143,13 @@ class Images:
         truth: True boxes, four numbers each in ``UNIT`` of the image.
         boxes: For each run, and each stop at which its box is another than before, six numbers: the stop, x0, y0, x1,
             y1 and IoU, both in ``UNIT``; empty without boxes.
-        image: The thumbnail's JPEG, base64; None where it could not be read.
+        thumbnail: Its JPEG, base64; None where it could not be read.
     """
 
     size: tuple[int, int] | None = None
     truth: list[list[int]] = field(default_factory=list)
     boxes: list[list[int]] = field(default_factory=list)
-    image: str | None = None
+    thumbnail: str | None = None
 
 
 def imaged(
@@ -222,4 +222,4 @@ def _add_image(one: Images, dataset: ImageDataset, place: int | None) -> None:
     one.size = one.size or image.size
     file = io.BytesIO()
     image.save(file, "JPEG", quality=QUALITY, optimize=True)
-    one.image = base64.b64encode(file.getvalue()).decode("ascii")
+    one.thumbnail = base64.b64encode(file.getvalue()).decode("ascii")

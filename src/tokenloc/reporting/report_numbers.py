@@ -102,7 +102,7 @@ class MetricLine(NamedTuple):
 
     key: str
     name: str
-    explained: str
+    description: str
     cells: list[Cell]
     compared: list[Comparison | None]
 
@@ -147,7 +147,7 @@ class KindShare(NamedTuple):
 
     key: str
     name: str
-    explained: str
+    description: str
     images: int
     percent: float
 

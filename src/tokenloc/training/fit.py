@@ -28,7 +28,8 @@ from tokenloc.data import (
 )
 from tokenloc.data.loading import Labelled
 from tokenloc.methods import Method, Output
-from tokenloc.models.checkpoint import ModelMetadata, read_checkpoint
+from tokenloc.models.checkpoint import read_metadata
+from tokenloc.models.metadata import ModelMetadata
 from tokenloc.training.checkpoint_io import AtomicCheckpointIO
 from tokenloc.training.compilation import compiled
 from tokenloc.training.config import Optimisation, Precision
@@ -220,7 +221,7 @@ def _keepers(folder: Path, monitored: str | None) -> list[ModelCheckpoint]:
 
 
 def _check_same_model(last: Path, metadata: ModelMetadata) -> None:
-    stored = ModelMetadata.from_entry(read_checkpoint(last)["tokenloc"])
+    stored = read_metadata(last)
     differing = [
         f"{name} (stored {getattr(stored, name)}, now {getattr(metadata, name)})"
         for name in ("model", "classes", "preprocessing")

@@ -13,7 +13,7 @@ from tokenloc.data import Located
 from tokenloc.data.base import named
 from tokenloc.methods import Method, Output
 from tokenloc.methods.global_batch import global_sum
-from tokenloc.models.checkpoint import ENTRY, ModelMetadata
+from tokenloc.models.metadata import METADATA_KEY, ModelMetadata
 from tokenloc.training.config import Optimisation
 from tokenloc.training.optimisation import make_optimiser, make_schedule
 
@@ -116,7 +116,7 @@ class LocalizationTask(L.LightningModule):
         broken = [name for name, value in checkpoint["state_dict"].items() if not torch.isfinite(value).all()]
         if broken:
             raise DivergedError(f"weights are no longer numbers after epoch {self.current_epoch + 1}: {named(broken)}")
-        checkpoint[ENTRY] = self.metadata.entry()
+        checkpoint[METADATA_KEY] = self.metadata.to_dict()
 
 
 class DivergedError(ValueError):

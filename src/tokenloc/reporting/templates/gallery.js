@@ -1,145 +1,120 @@
-// Galleries: cards of photographs with the boxes of all runs at their thresholds.
+// Galleries: cards of images with the boxes of all runs at their thresholds.
 const PAGE = 24;
-const cards = new Map(); // of the images on the page: what a slider redraws
-let shownCards = PAGE;
+const cards = new Map(); // by image index: what a slider updates
+let visibleCards = PAGE;
 
-function overlay(one) {
-  const svg = drawn("svg", { viewBox: `0 0 ${data.unit} ${data.unit}`, preserveAspectRatio: "none", "aria-hidden": "true" });
-  const rectangle = (name, [x0, y0, x1, y1]) => {
-    const size = { x: x0, y: y0, width: x1 - x0, height: y1 - y0 };
-    svg.append(drawn("rect", { class: "halo", ...size }), drawn("rect", { class: name, ...size }));
-  };
-  one.truth.forEach((box) => rectangle("truth", box));
-  data.runs.forEach((_, run) => one.boxes[run].length && rectangle(`found run-${run}`, [0, 0, 0, 0]));
-  return svg;
+function makeImage(index) {
+  const { size, truth, boxes, thumbnail } = data.images[index];
+  const source = thumbnail ? `data:image/jpeg;base64,${byId(`image-${index}`).textContent}` : null;
+  const alt = `${data.classes[data.labels[index]]}: ${data.ids[index]}`;
+  const { frame, svg } = imageFrame({ size: size ?? [4, 3], unit: data.unit, source, alt });
+  truth.forEach((box) => addBox(svg, "truth", box));
+  const rectangles = boxes.map((steps, run) => (steps.length ? addBox(svg, `predicted run-${run}`, [0, 0, 0, 0]) : null));
+  const tags = rectangles.map((drawn, run) => (several && drawn ? make("span", { class: `badge tag run-${run}`, "aria-hidden": "true" }, LETTERS[run]) : null));
+  frame.append(...tags.filter(Boolean));
+  return { frame, rectangles, tags };
 }
 
-function pictureOf(image) {
-  const one = data.shown[image];
-  const [width, height] = one.size ?? [4, 3];
-  const frame = make("div", { class: width >= height ? "picture wide" : "picture tall", style: `aspect-ratio:${width}/${height}` });
-  if (one.picture) {
-    const source = `data:image/jpeg;base64,${byId(`picture-${image}`).textContent}`;
-    frame.append(make("img", { src: source, alt: `${data.classes[data.labels[image]]}: ${data.ids[image]}` }));
-  } else {
-    frame.append(make("span", { class: "nothing" }, "no picture"));
-  }
-  const svg = overlay(one);
-  const tags = data.runs.map((_, run) => (several && one.boxes[run].length ? make("span", { class: `badge tag run-${run}`, "aria-hidden": "true" }, LETTERS[run]) : null));
-  frame.append(svg, ...tags.filter((tag) => tag !== null));
-  return { frame, svg, tags };
-}
-
-function resultOf(image, run) {
-  const [predicted, iou, kind, trust] = data.found[run][image];
+function makeResult(image, run) {
+  const [predicted, iou, kind, confidence] = data.predictions[run][image];
   const value = make("b", { class: "iou" }, iou === null ? "" : `IoU ${hundredths(iou)}`);
   const wrong = predicted !== null && predicted !== data.labels[image];
   const line = make("p", { class: "result" }, badge(run), iou === null ? null : value);
   if (kind !== null && kind !== 0 && !wrong) line.append(make("span", { class: "pill" }, data.kinds[kind]));
-  if (trust !== null) line.append(make("span", { class: "trust" }, `trust ${hundredths(trust)}`));
-  if (wrong) line.append(make("span", { class: "wrong" }, "taken for ", ...breakable(data.classes[predicted])));
+  if (confidence !== null) line.append(make("span", { class: "confidence" }, `confidence ${hundredths(confidence)}`));
+  if (wrong) line.append(make("span", { class: "wrong" }, "predicted: ", ...breakable(data.classes[predicted])));
   return { line, value };
 }
 
-function card(image) {
-  const { frame, svg, tags } = pictureOf(image);
-  const results = data.runs.map((_, run) => resultOf(image, run));
+function makeCard(image) {
+  const { frame, ...drawn } = makeImage(image);
+  const results = data.runs.map((_, run) => makeResult(image, run));
   const caption = make("figcaption", {}, make("strong", {}, ...breakable(data.classes[data.labels[image]])));
-  caption.append(make("span", { class: "file", title: data.ids[image] }, shortName(data.ids[image])), ...results.map((result) => result.line));
-  cards.set(image, { svg, tags, values: results.map((result) => result.value) });
+  caption.append(make("span", { class: "file", title: data.ids[image] }, fileName(data.ids[image])), ...results.map((result) => result.line));
+  cards.set(image, { ...drawn, values: results.map((result) => result.value) });
   return make("figure", { class: "card", "data-image": image }, make("div", { class: "frame" }, frame), caption);
 }
 
-function redraw(image) {
-  const { svg, tags, values } = cards.get(image);
-  data.runs.forEach((_, run) => {
-    const steps = data.shown[image].boxes[run];
+function updateCard({ rectangles, tags, values }, image) {
+  data.images[image].boxes.forEach((steps, run) => {
     if (!steps.length) return;
     const [x0, y0, x1, y1, iou] = boxAt(steps, stops[run]);
-    const found = svg.querySelector(`.found.run-${run}`);
-    for (const rectangle of [found, found.previousSibling]) {
-      const size = { x: x0, y: y0, width: x1 - x0, height: y1 - y0 };
-      for (const [name, value] of Object.entries(size)) rectangle.setAttribute(name, value);
-      rectangle.style.display = x1 > x0 ? "" : "none"; // nothing exceeds the threshold: no box
-    }
+    moveBox(rectangles[run], [x0, y0, x1, y1]);
     if (tags[run]) {
-      const [x, y] = [[x0, y0], [x1, y0], [x0, y1], [x1, y1], [x1, y0], [x0, y1]][run]; // a corner of its own
+      const [x, y] = [[x0, y0], [x1, y0], [x0, y1], [x1, y1], [x1, y0], [x0, y1]][run]; // runs use different corners
       tags[run].style.left = `${(100 * x) / data.unit}%`;
       tags[run].style.top = `${(100 * y) / data.unit}%`;
       tags[run].hidden = x1 <= x0;
     }
     values[run].textContent = x1 > x0 ? `IoU ${hundredths(iou / data.unit)}` : "no box";
-    // The kind of error is that of the reported threshold: at another it fades.
-    values[run].parentNode.classList.toggle("moved", stops[run] !== data.runs[run].slider.start);
     values[run].className = iou >= data.unit / 2 ? "iou hit" : "iou miss";
+    // The kind of error is that of the reported threshold; at another one it fades.
+    values[run].parentNode.classList.toggle("moved", stops[run] !== data.runs[run].slider.start);
   });
 }
 
-const redrawAll = () => cards.forEach((_, image) => redraw(image));
+const updateCards = () => cards.forEach(updateCard);
 
-const ORDERS = [["", "as chosen"], ["low", "lowest IoU"], ["high", "highest IoU"], ["trust", "least trusted"], ["name", "file name"]];
-
-// A number by the gallery's own run; where it is of all runs, their mean.
-function numberOf(image, place) {
+// A value of the gallery's run, or the mean over runs in a gallery of all runs.
+function galleryValue(image, column) {
   const { run } = data.galleries[state.gallery];
-  const values = data.found.map((found) => found[image][place]);
+  const values = data.predictions.map((images) => images[image][column]);
   if (run !== null) return values[run];
   const known = values.filter((value) => value !== null);
   return known.length ? known.reduce((sum, value) => sum + value) / known.length : null;
 }
 
-function ordered(images) {
-  const of = numberOf;
-  const by = {
-    low: (a, b) => compared(of(a, IOU), of(b, IOU), 1),
-    high: (a, b) => compared(of(a, IOU), of(b, IOU), -1),
-    trust: (a, b) => compared(of(a, TRUST), of(b, TRUST), 1),
-    name: (a, b) => compared(data.ids[a], data.ids[b], 1),
-  }[state.order];
-  return by ? [...images].sort(by) : images;
+function sorted(images) {
+  if (state.order === "") return images;
+  const direction = state.order === "high" ? -1 : 1;
+  const column = state.order === "confidence" ? CONFIDENCE : IOU;
+  const key = state.order === "name" ? (image) => data.ids[image] : (image) => galleryValue(image, column);
+  return [...images].sort((a, b) => compareValues(key(a), key(b), direction));
 }
 
 function showCards() {
-  const images = ordered(data.galleries[state.gallery].images.filter(passes));
-  const page = images.slice(0, shownCards);
+  const images = sorted(data.galleries[state.gallery].images.filter(passes));
+  const page = images.slice(0, visibleCards);
   cards.clear();
-  byId("cards").replaceChildren(...page.map(card));
-  redrawAll();
-  byId("more").hidden = images.length <= shownCards;
+  byId("cards").replaceChildren(...page.map(makeCard));
+  updateCards();
+  byId("more").hidden = images.length <= visibleCards;
   const some = page.length < images.length ? `${page.length} of ` : "";
-  byId("count").textContent = `${some}${images.length} photograph${images.length === 1 ? "" : "s"}${images.length ? "" : ": none passes the filter here"}`;
+  byId("count").textContent = `${some}${images.length} image${images.length === 1 ? "" : "s"}${images.length ? "" : ": none passes the filter"}`;
 }
 
-function chip(gallery, index) {
+function makeChip(gallery, index) {
   const total = gallery.total === null ? null : make("span", { class: "total" }, String(gallery.total));
   const button = make("button", { type: "button", "data-key": gallery.key, "data-gallery": index }, gallery.title, total);
   button.addEventListener("click", () => chooseGallery(index));
   return button;
 }
 
-// A row of galleries for each run, after those of all runs together.
+// One row of buttons for the galleries of all runs and one for each run; a single run has one row.
 function chipRows() {
   const rows = [null, ...data.runs.keys()].map((run) => {
-    const chips = data.galleries.map((gallery, index) => (gallery.run === run ? chip(gallery, index) : null)).filter(Boolean);
+    const chips = data.galleries.map((gallery, index) => (gallery.run === run ? makeChip(gallery, index) : null)).filter(Boolean);
     const name = several && run !== null ? make("span", {}, badge(run), data.runs[run].name) : null;
     return chips.length ? make("div", { class: "chips" }, name, ...chips) : null;
   });
   if (several) return rows.filter(Boolean);
-  rows[1].append(...rows[0].children); // of one run, all in one row
-  return [rows[1]];
+  const [shared, own] = rows;
+  if (!own) return [shared];
+  own.append(...shared.children);
+  return [own];
 }
 
 function chooseGallery(index) {
   state.gallery = index;
-  shownCards = PAGE;
-  for (const other of document.querySelectorAll("[data-gallery]")) other.setAttribute("aria-pressed", String(Number(other.dataset.gallery) === index));
+  visibleCards = PAGE;
+  for (const button of document.querySelectorAll("[data-gallery]")) button.setAttribute("aria-pressed", String(Number(button.dataset.gallery) === index));
   refresh();
 }
 
 function startGallery() {
   byId("galleries").append(...chipRows());
   byId("more").addEventListener("click", () => {
-    shownCards += PAGE;
+    visibleCards += PAGE;
     showCards();
   });
 }

@@ -1,7 +1,7 @@
-// The threshold of each run: its stop, the box of an image there, and what moves with it.
+// The threshold of each run: its stop, the box of an image at it, and what moves with it.
 const stops = data.runs.map((run) => (run.slider === null ? 0 : run.slider.start));
 
-// Boxes are listed where they change: six numbers from the stop on at which they hold.
+// Boxes are stored where they change: six numbers, the first is the stop from which the others hold.
 function boxAt(steps, stop) {
   let low = 0, high = steps.length / 6 - 1;
   while (low < high) {
@@ -12,40 +12,40 @@ function boxAt(steps, stop) {
   return steps.slice(6 * low + 1, 6 * low + 6);
 }
 
-function tell(run) {
+function showThreshold(run) {
   const { thresholds, start, gt_known: known } = data.runs[run].slider;
-  const line = document.querySelector(`.slider[data-run="${run}"]`);
+  const slider = document.querySelector(`.slider[data-run="${run}"]`);
   const value = String(Number(thresholds[stops[run]].toPrecision(3)));
   const accuracy = known[stops[run]] === null ? "" : `GT-known ${known[stops[run]].toFixed(1)} %`;
-  line.querySelector("output").replaceChildren(make("b", {}, value), make("span", {}, accuracy));
-  line.querySelector("input").setAttribute("aria-valuetext", `${value}${accuracy ? `, ${accuracy}` : ""}`);
-  line.querySelector(".reset").disabled = stops[run] === start;
+  slider.querySelector("output").replaceChildren(make("b", {}, value), make("span", {}, accuracy));
+  slider.querySelector("input").setAttribute("aria-valuetext", `${value}${accuracy ? `, ${accuracy}` : ""}`);
+  slider.querySelector(".reset").disabled = stops[run] === start;
   for (const marker of document.querySelectorAll(`.marker[data-run="${run}"]`)) {
-    const moved = (thresholds[stops[run]] - thresholds[start]) * 316; // the chart's inner width
+    const moved = (thresholds[stops[run]] - thresholds[start]) * Number(marker.dataset.span);
     marker.setAttribute("transform", `translate(${moved.toFixed(1)} 0)`);
   }
 }
 
-function startSliders(redraw) {
-  let asked = false;
+function startSliders(update) {
+  let pending = false;
   const move = (run, stop) => {
     stops[run] = stop;
-    if (asked) return;
-    asked = true;
+    if (pending) return;
+    pending = true;
     requestAnimationFrame(() => {
-      asked = false;
-      data.runs.forEach((other, index) => other.slider && tell(index));
-      redraw();
+      pending = false;
+      data.runs.forEach((other, index) => other.slider && showThreshold(index));
+      update();
     });
   };
-  for (const line of document.querySelectorAll(".slider")) {
-    const run = Number(line.dataset.run), input = line.querySelector("input");
+  for (const slider of document.querySelectorAll(".slider")) {
+    const run = Number(slider.dataset.run), input = slider.querySelector("input");
     input.addEventListener("input", () => move(run, Number(input.value)));
-    line.querySelector(".reset").addEventListener("click", () => {
+    slider.querySelector(".reset").addEventListener("click", () => {
       input.value = data.runs[run].slider.start;
       input.focus();
       move(run, data.runs[run].slider.start);
     });
-    tell(run);
+    showThreshold(run);
   }
 }

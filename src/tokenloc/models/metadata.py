@@ -1,0 +1,153 @@
+"""The metadata that a checkpoint stores with its weights. It is untrusted input and validated before use."""
+
+from __future__ import annotations
+
+import inspect
+import platform
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import timm
+import torch
+
+import tokenloc
+from tokenloc._names import unknown_name
+from tokenloc.data.transforms import Preprocessing
+from tokenloc.methods import ModelConfig
+
+METADATA_KEY = "tokenloc"
+"""The key of the metadata in a checkpoint and in ``config.json``."""
+FORMAT = 1
+
+_OLD_NAMES = {"viewing": "options", "photographs": "images"}  # fields of Threshold before 2026-12
+# timm.create_model loads files or downloads for these arguments; they do not describe a network.
+_NOT_BACKBONE_OPTIONS = {
+    name for name, one in inspect.signature(timm.create_model).parameters.items() if one.kind is not one.VAR_KEYWORD
+}
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The map threshold of a model.
+
+    Attributes:
+        value: in [0, 1], for maps scaled to [0, 1].
+        source: readable origin: ``calibrated on train of cub (300 images), protocol standard``.
+        options: the prediction options that it was calibrated for; see ``PredictionOptions``.
+        images: the images that it was calibrated on: ``train of cub``; empty if unknown.
+    """
+
+    value: float
+    source: str
+    options: str = "plain"
+    images: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if not 0 <= self.value <= 1:
+            raise ValueError(f"the threshold must be in [0, 1]; got {self.value}")
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """What a checkpoint says about its weights.
+
+    Attributes:
+        model: the arguments of ``create_model``.
+        classes: class names, in the order of the logits.
+        preprocessing: how an image becomes the network's input.
+        threshold: None until it is calibrated.
+        data: the ``name``, ``root`` and ``options`` of the training dataset.
+    """
+
+    model: ModelConfig
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    threshold: Threshold | None = None
+    data: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for a checkpoint, with the format and the versions of the software."""
+        return {"format": FORMAT, "versions": versions(), **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: Any, path: str | Path) -> ModelMetadata:
+        """Validate and read the output of ``to_dict``, which may come from an untrusted file.
+
+        Raises:
+            ValueError: a value is missing, unknown or of another type. The message quotes it and names ``path``.
+        """
+        stored_format = values.get("format") if isinstance(values, dict) else values
+        if stored_format != FORMAT:
+            raise ValueError(f"{path} has checkpoint format {stored_format!r:.80}; this tokenloc reads format {FORMAT}")
+        values = {name: value for name, value in values.items() if name not in ("format", "versions")}
+        if isinstance(threshold := values.get("threshold"), dict):
+            values["threshold"] = {_OLD_NAMES.get(name, name): value for name, value in threshold.items()}
+        metadata: ModelMetadata = _read(cls, values, f"{path}: {METADATA_KEY}")
+        if metadata.data is not None:
+            _read(_Data, metadata.data, f"{path}: data")
+        for name in metadata.model.backbone_options:
+            if name in _NOT_BACKBONE_OPTIONS:
+                raise ValueError(f"{path}: {name!r} is not allowed in backbone_options: it does not describe a network")
+        count = metadata.model.num_classes
+        if len(metadata.classes) != count:
+            raise ValueError(f"{path}: {len(metadata.classes)} class names for a model of {count} classes")
+        return metadata
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The fields of ``ModelMetadata.data``."""
+
+    name: str
+    root: str | None
+    options: dict[str, Any] | None
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of tokenloc and of the software that its results depend on."""
+    return {
+        "tokenloc": tokenloc.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "timm": str(timm.__version__),
+        "lightning": version("lightning"),
+    }
+
+
+def _read(kind: Any, values: Any, where: str) -> Any:
+    """Create the dataclass ``kind`` from plain values, and check them against its annotations."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} must be dict, not {values!r:.80}")
+    hints = get_type_hints(kind)
+    for name in values:
+        if name not in hints:
+            raise unknown_name(f"key (in {where})", name, hints)
+    for field in fields(kind):
+        if field.name not in values and field.default is MISSING and field.default_factory is MISSING:
+            raise ValueError(f"{where} lacks the key {field.name!r}; is the file damaged?")
+    checked = {name: _checked(hints[name], value, f"{where}: {name}") for name, value in values.items()}
+    try:
+        return kind(**checked)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _checked(hint: Any, value: Any, where: str) -> Any:
+    """Return ``value`` as the annotated type; JSON has lists for tuples, and may have an int for a float."""
+    choices = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if value is None and NoneType in choices:
+        return None
+    kind, items = get_origin(choices[0]) or choices[0], get_args(choices[0])
+    if is_dataclass(kind):
+        return _read(kind, value, where)
+    if kind is tuple and isinstance(value, (list, tuple)):
+        if items[-1] is not Ellipsis and len(value) != len(items):
+            raise ValueError(f"{where} must have {len(items)} values; got {value!r:.80}")
+        return tuple(_checked(items[0], item, where) for item in value)
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise ValueError(f"{where} must be {kind.__name__}, not {value!r:.80}")
+    return value
