@@ -166,7 +166,7 @@ def test_runs_that_cannot_be_compared_are_told(saved: Path, tmp_path: Path, caps
     assert "under 'sat': expected one" in capsys.readouterr().err
     renamed = changed_run(whole, tmp_path / "renamed", id=lambda n: f"new/{n}")
     assert main(["compare", str(whole), str(renamed)]) == 2
-    assert "different images; 48 are in one alone" in capsys.readouterr().err
+    assert "different images; 48 occur in only one of them" in capsys.readouterr().err
     for content in ("{", "[]", "{}"):
         (other / "metrics.json").write_text(content)
         assert main(["compare", str(whole), str(other)]) == 2

@@ -64,7 +64,7 @@ def test_folders_that_are_no_runs_are_told(made: Path, tmp_path: Path, capsys: p
     assert "empty is no evaluation: there is no metrics.json in it, nor in evaluation/NAME" in told(capsys, empty)
     copy = shutil.copytree(made, tmp_path / "copy")
     (copy / "images.csv").unlink()
-    assert "copy/images.csv: measure the run with `tokenloc evaluate`" in told(capsys, copy)
+    assert "copy/images.csv: `tokenloc evaluate` writes it" in told(capsys, copy)
     for broken in ("{", "[]", '{"protocol": "sat"}'):
         (copy / "metrics.json").write_text(broken)
         assert "copy/metrics.json is no evaluation" in told(capsys, copy)

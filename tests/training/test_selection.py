@@ -47,7 +47,7 @@ def test_it_is_not_the_last_one_nor_the_labels(tmp_path: Path, monkeypatch: pyte
     def told(*_: Any, **__: Any) -> Any:
         return SimpleNamespace(evaluation=SimpleNamespace(max_box_acc_v2=next(values)))
 
-    monkeypatch.setattr(command, "measure", told)
+    monkeypatch.setattr(command, "evaluate_model", told)
     data = by_boxes(select="max_box_acc_v2", calibration_split=None, test_split=None)
     best = tiny_run(tmp_path / "run", data=data, optimisation=Optimisation(epochs=3, batch_size=8))
     assert read_checkpoint(best)["epoch"] == 1
