@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from tokenloc.boxes import Protocol
 from tokenloc.data import ImageDataset, Located, Preprocessing, Unreadable, evaluation_loader
-from tokenloc.inference.predictor import PredictionOptions, Predictor
+from tokenloc.inference.options import PredictionOptions
+from tokenloc.inference.predictor import Predictor
 from tokenloc.inference.processes import gather_in_order, rank_and_world
-from tokenloc.methods import Method
-from tokenloc.methods.base import top_classes
+from tokenloc.methods import Method, top_classes
 from tokenloc.metrics import (
     Evaluation,
     ImageRow,
@@ -170,12 +170,12 @@ def evaluate_model(
     Raises:
         ValueError: if no image is readable, or a map is not finite.
     """
-    predictor = Predictor(options or PredictionOptions(), preprocessing, scorer.protocol)
+    predictor = Predictor(model, preprocessing, options, scorer.protocol)
     loader = evaluation_loader(dataset, predictor.transform, batch_size, workers=workers, share=rank_and_world())
     total = math.ceil(len(dataset) / batch_size)
 
     def scored_images() -> Iterator[ImageScores | Unreadable]:
-        scored = (_score_batch(model, predictor, dataset, batch, scorer, threads) for batch in loader)
+        scored = (_score_batch(predictor, dataset, batch, scorer, threads) for batch in loader)
         batches = gather_in_order(scored, total)
         for unreadable, images, batch_maps in progress(batches, "evaluating", total) if progress else batches:
             yield from unreadable
@@ -189,7 +189,6 @@ def evaluate_model(
 
 
 def _score_batch(
-    model: Method,
     predictor: Predictor,
     dataset: ImageDataset,
     batch: Located,
@@ -199,9 +198,8 @@ def _score_batch(
     """Return the unreadable images of a batch, the scores of the others, and their true classes' maps [B, h, w]."""
     if not batch.indices:
         return batch.unreadable, [], np.zeros((0, 1, 1), np.float32)
-    device = next(model.parameters()).device
-    logits, class_maps = predictor.locate(model, batch.images.to(device), batch.labels[:, None].to(device))
-    logits, maps = logits.float().cpu(), class_maps[:, 0].float().cpu().numpy()
+    prediction = predictor.class_maps(batch.images, batch.labels[:, None].to(predictor.device))
+    logits, maps = prediction.logits.cpu(), prediction.maps[:, 0].cpu().numpy()
     if logits.isnan().any():
         raise ValueError("the model's logits contain NaN; check its weights, or evaluate in full precision")
     predicted = top_classes(logits, 5).numpy()

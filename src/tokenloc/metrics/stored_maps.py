@@ -191,7 +191,9 @@ def open_maps(folder: str | Path) -> StoredMaps:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; expected maps of `tokenloc evaluate --save-maps`, or .npy files")
+        raise FileNotFoundError(
+            f"{folder}: no such folder; expected maps of `tokenloc evaluate --save-maps`, or .npy files"
+        )
     maps: StoredMaps = TokenlocMaps(folder) if (folder / MANIFEST).is_file() else NpyMaps(folder)
     if not maps.ids:
         raise FileNotFoundError(f"no map in {folder}: expected {MANIFEST} and .npz files, or ID.npy for each image")
