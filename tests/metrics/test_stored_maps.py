@@ -74,7 +74,7 @@ def test_an_error_leaves_no_maps(tmp_path: Path) -> None:
 def test_existing_maps_are_not_overwritten(tmp_path: Path) -> None:
     write(tmp_path / "maps")
     before = sorted((path, path.read_bytes()) for path in (tmp_path / "maps").iterdir())
-    with pytest.raises(FileExistsError, match="maps exists already; remove it, or give another folder"):
+    with pytest.raises(FileExistsError, match="maps already exists; remove it, or choose another folder"):
         write(tmp_path / "maps")
     assert sorted((path, path.read_bytes()) for path in (tmp_path / "maps").iterdir()) == before
 
