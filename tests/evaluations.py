@@ -15,7 +15,7 @@ from tokenloc.data import ImageDataset, Sample, create_dataset
 from tokenloc.data.base import as_boxes
 from tokenloc.inference.evaluation import Evaluator
 from tokenloc.metrics import ImageScores, Scorer
-from tokenloc.reporting.curves import save_curves
+from tokenloc.reporting.charts import save_curves
 
 SCENES = {"name": "scenes", "root": None, "split": "test", "options": {"size": 40, "length": 18}}
 THRESHOLD = 0.35

@@ -29,7 +29,7 @@ from tokenloc.models import create_model
 from tokenloc.models.metadata import ModelMetadata, Threshold
 
 CLASSES = ("bird", 'cat, "big" 🐦', "dog")
-GRAPHS = [name for name in list_methods() if METHODS[name].is_graph]
+GRAPHS = [name for name in list_methods() if METHODS[name].exportable]
 SMALL = Preprocessing(size=(48, 32), resize=(56, 40), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
 
 

@@ -79,8 +79,8 @@ def test_methods_without_spatial_blocks_have_plain_ones_alone() -> None:
 
 
 def test_the_attention_baseline_has_no_spatial_block() -> None:
-    assert sat(200).spatial == (9, 10, 11)
-    assert sat(200, map="attention").spatial == ()
+    assert sat(200).spatial_blocks == (9, 10, 11)
+    assert sat(200, map="attention").spatial_blocks == ()
 
 
 def test_frozen_weights_do_not_move_and_others_do(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_impossible_boxes_are_counted_and_said(run: Path, capsys: pytest.Capture
     measured = evaluate_model(model, broken, metadata.preprocessing, Scorer(get_protocol("standard")))
     assert (measured.evaluation.dropped_boxes, measured.evaluation.images_with_boxes) == (2, 4)
     print_results(measured)
-    assert "2 true boxes cannot be and are in no number" in capsys.readouterr().err
+    assert "2 true boxes are invalid and left out" in capsys.readouterr().err
 
 
 def test_a_threshold_of_the_measured_images_is_marked(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tokenloc.data import create_dataset
 from tokenloc.inference.evaluation import evaluate_model
 from tokenloc.metrics import Scorer
 from tokenloc.models.checkpoint import load_checkpoint, read_checkpoint
-from tokenloc.reporting.training import read_curves
+from tokenloc.reporting.charts import read_curves
 from tokenloc.training.config import DataConfig, Optimisation
 
 

@@ -17,8 +17,8 @@ from tokenloc._files import UniqueNames, atomic_write, refuse_unwritable
 from tokenloc.backbones.weights import weights_digest
 from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.journal import Finished, Journal, open_journal
-from tokenloc.commands.looking import options_note
 from tokenloc.commands.review import TABLE, write_review
+from tokenloc.commands.thresholds import calibration_note
 from tokenloc.data import Unreadable, find_images
 from tokenloc.export import Destination, check_writing, common_folder, writing
 from tokenloc.export._json_list import JsonList
@@ -27,7 +27,7 @@ from tokenloc.inference import Localization, Localizer, Prediction, PredictionOp
 from tokenloc.inference.localization import Objects
 from tokenloc.inference.options import DEFAULT_OPTIONS
 from tokenloc.inference.threads import THREADS, map_ahead
-from tokenloc.reporting import draw_localization, one_above_another, save_image
+from tokenloc.reporting import draw_localization, save_image, stack
 
 RESULTS = "localizations.json"
 JOURNAL = "localizations.journal.jsonl"
@@ -86,7 +86,7 @@ def localize(
         refuse_unwritable(out / folder)
     check_writing(format or [], out, overwrite)
     localizer = Localizer.from_checkpoint(checkpoint, device, threshold, objects, options, min_score)
-    if threshold is None and (note := options_note(localizer.metadata, localizer.options)):
+    if threshold is None and (note := calibration_note(localizer.metadata, localizer.options)):
         print_message(f"map threshold {localizer.threshold:g}{note}")
     settings = {**_settings(localizer, top_k), "images": images, "masks": masks}
     version = f"tokenloc {localizer.metadata.model.method}"
@@ -120,7 +120,7 @@ class _Display:
             return found
         shown: list[dict[str, str]] = [{} for _ in found.results]
         if found.image is not None and self.images:
-            drawn = one_above_another([draw_localization(found.image, result) for result in found.results])
+            drawn = stack([draw_localization(found.image, result) for result in found.results], vertical=True)
             drawn.thumbnail(LARGEST_JPEG)
             save_image(drawn, self.out / "images" / f"{stem}.jpg")
             for one in shown:

@@ -21,9 +21,9 @@ from tokenloc._locks import exclusive_lock
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import print_message, progress
 from tokenloc.commands.datasets import data_of
-from tokenloc.commands.looking import calibrated, threshold_of
-from tokenloc.commands.results import BOXES, METRICS, save_figures, write_results
-from tokenloc.commands.runs import SEED, groups_to_json, print_runs, read_run
+from tokenloc.commands.results import save_figures, write_results
+from tokenloc.commands.runs import SEED, groups_to_json, print_runs
+from tokenloc.commands.thresholds import calibrated_threshold, choose_threshold
 from tokenloc.data import ImageDataset, Preprocessing, create_dataset
 from tokenloc.data.stratified import few_shot
 from tokenloc.inference import Localizer, PredictionOptions, choose_device
@@ -33,7 +33,8 @@ from tokenloc.metrics import Scorer
 from tokenloc.models import create_model
 from tokenloc.models.checkpoint import load_checkpoint, read_checkpoint, store_threshold
 from tokenloc.models.metadata import ModelMetadata, versions
-from tokenloc.reporting.training import save_training_curves
+from tokenloc.reporting.charts import save_training_curves
+from tokenloc.reporting.runs import BOXES, METRICS, read_run
 from tokenloc.training.cached_features import CachedFeatureData, FeatureCache, frozen, sources_of
 from tokenloc.training.cached_images import ResizedImages
 from tokenloc.training.config import DataConfig, DataSource, ModelChoice, Optimisation, Precision
@@ -196,7 +197,7 @@ def _after(best: Path, out: Path, judged: Protocol, data: DataConfig, workers: i
     test = _split(data, data.test_split, None)
     if test is None:
         return
-    fixed, source = threshold_of(judged, None, calibrated(metadata, PredictionOptions(), test))
+    fixed, source = choose_threshold(judged, None, calibrated_threshold(metadata, PredictionOptions(), test))
     options["boxes"] = out / BOXES if first else None
     measured = evaluate_model(model, test, metadata.preprocessing, Scorer(judged, fixed), **options)
     if not first:

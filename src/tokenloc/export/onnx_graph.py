@@ -85,7 +85,7 @@ def export_onnx(
         FileExistsError: where the file exists, without ``overwrite``.
         ImportError: without the extra ``onnx``.
     """
-    if not model.is_graph:
+    if not model.exportable:
         raise ValueError(
             f"{metadata.model.method} cannot be exported to ONNX: its maps come from an eigenvalue solver, which ONNX "
             "does not have; use tokenloc.Localizer, or train a method such as tscam or sat"

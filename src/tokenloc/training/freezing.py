@@ -78,7 +78,7 @@ def freeze(model: Method, level: Freeze) -> Tunable:
         ValueError: where nothing would learn, and as ``frozen_names`` does.
     """
     parameters = dict(model.backbone.named_parameters())
-    for name in frozen_names(parameters, level, model.spatial):
+    for name in frozen_names(parameters, level, model.spatial_blocks):
         parameters[name].requires_grad_(False)
     tunable = _count(model)
     if tunable.backbone + tunable.rest == 0:
@@ -95,6 +95,10 @@ def _count(model: Method) -> Tunable:
 def told(tunable: Tunable, model: Method, level: Freeze) -> str:
     """Return the counts in words, beside the paper's where it prints them for such a model."""
     millions = [f"{count / 1e6:.2f} M" for count in (tunable.backbone, tunable.backbone_all, tunable.rest)]
-    tabled = (model.config.method, model.config.backbone.split(".")[0]) == OF_TABLE_14 and model.spatial == (9, 10, 11)
+    tabled = (model.config.method, model.config.backbone.split(".")[0]) == OF_TABLE_14 and model.spatial_blocks == (
+        9,
+        10,
+        11,
+    )
     printed = f" (SAT's Table 14 prints {PRINTED[level]} M)" if tabled else ""
     return f"tunable: {millions[0]} of the backbone's {millions[1]}{printed}, {millions[2]} of the head"
