@@ -96,7 +96,7 @@ def test_failures_and_curves_are_drawn(saved: Path) -> None:
 def test_existing_maps_are_not_overwritten(saved: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["evaluate", str(run / "checkpoints/best.ckpt"), "--out", str(saved / "other")]
     assert main([*words, "--save-maps", str(saved / "maps")]) == 2
-    assert "maps exists already; remove it" in capsys.readouterr().err
+    assert "maps already exists; remove it" in capsys.readouterr().err
     assert not (saved / "other").exists()
 
 
