@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.export.examples import read_annotations
 from tests.server.conftest import GRADIO_WARNS, MARKUP, Served
 from tokenloc.data.annotations import Annotation
 from tokenloc.export import FORMATS
@@ -74,7 +75,7 @@ def downloaded(page: Page, form: str, folder: Path) -> Annotation:
     if path.suffix == ".zip":
         ZipFile(path).extractall(folder)
         path = folder / FORMATS[form].outputs[0]
-    (annotation,) = FORMATS[form].read(path)
+    (annotation,) = read_annotations(form, path.parent)
     return annotation
 
 

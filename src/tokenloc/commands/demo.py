@@ -25,7 +25,7 @@ from tokenloc.reporting import draw_boxes, draw_map, image_table, save_image
 from tokenloc.reporting.drawing import TRUTH
 from tokenloc.reporting.runs import METRICS
 from tokenloc.training.config import DataConfig, ModelChoice, Optimisation
-from tokenloc.training.fit import CHECKPOINTS
+from tokenloc.training.run_folder import CHECKPOINTS
 
 SIDE = 96  # pixels of a scene
 VIT = {"patch_size": 8, "embed_dim": 96, "depth": 4, "num_heads": 3}
