@@ -41,7 +41,7 @@ def write_evaluation(
     result = Evaluator(dataset, scorer, folder / "boxes.npz").evaluate(_scored(dataset, scorer, seed))
     write_json(folder / "metrics.json", {**result.to_dict(), **described})
     result.save_images(folder / "images.csv")
-    save_curves(result.evaluation.curve, result.images, folder / "figures")
+    save_curves(folder, result.evaluation.curve)
     return folder
 
 
