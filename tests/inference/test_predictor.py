@@ -17,7 +17,7 @@ from tests.runs import TINY_VIT, prediction_options
 from tokenloc.boxes import get_protocol
 from tokenloc.commands.evaluate import calibrate, evaluate
 from tokenloc.commands.localize import localize
-from tokenloc.commands.looking import options_note
+from tokenloc.commands.thresholds import calibration_note
 from tokenloc.data import Preprocessing, create_dataset
 from tokenloc.inference import Localizer, Prediction, PredictionOptions, Predictor, TestTimeAugmentation
 from tokenloc.methods import Method
@@ -208,9 +208,9 @@ def test_a_threshold_stores_the_options_it_was_chosen_for(run: Path, tmp_path: P
 
 def test_the_note_on_other_options(run: Path) -> None:
     _, metadata = load_checkpoint(run / "checkpoints/best.ckpt")
-    assert options_note(metadata, PredictionOptions()) == ""
-    assert "(plain, not flip)" in options_note(metadata, prediction_options(flip=True))
-    assert options_note(metadata, PredictionOptions(fast=True)) == ""
+    assert calibration_note(metadata, PredictionOptions()) == ""
+    assert "(plain, not flip)" in calibration_note(metadata, prediction_options(flip=True))
+    assert calibration_note(metadata, PredictionOptions(fast=True)) == ""
 
 
 def test_intermediate_maps_cover_the_image(run: Path, images: list[Image.Image]) -> None:
