@@ -14,7 +14,7 @@ from PIL import Image
 
 from tokenloc.data import (
     ImageDataset,
-    LabelledImages,
+    TrainingImages,
     LocatedImages,
     Preprocessing,
     Sample,
@@ -38,8 +38,8 @@ def dataset(tmp_path: Path, make_image: Callable[..., Path]) -> ImageDataset:
     return ImageDataset("train", list("abcdefghij"), [Sample(p.name, p, n) for n, p in enumerate(paths)])
 
 
-def _labelled(dataset: ImageDataset, seed: int | None = None) -> LabelledImages:
-    return LabelledImages(dataset, train_transform(SMALL), seed=seed)
+def _labelled(dataset: ImageDataset, seed: int | None = None) -> TrainingImages:
+    return TrainingImages(dataset, train_transform(SMALL), seed=seed)
 
 
 def test_training_replaces_broken_images_by_the_next(dataset: ImageDataset, caplog: pytest.LogCaptureFixture) -> None:
@@ -80,8 +80,8 @@ def test_a_sufficient_size_is_passed_on(tmp_path: Path, make_image: Callable[...
         sizes.append(image.size)
         return torch.zeros(3, 1, 1)
 
-    LabelledImages(dataset, transform)[0]
-    LabelledImages(dataset, transform, min_size=(40, 40))[0]
+    TrainingImages(dataset, transform)[0]
+    TrainingImages(dataset, transform, min_size=(40, 40))[0]
     assert sizes == [(160, 160), (40, 40)]
 
 
