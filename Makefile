@@ -1,10 +1,10 @@
-# Every target sets up what it needs by itself. `make setup PYTHON=python3.12` chooses the interpreter.
+# Every target creates the environment if needed. `make setup PYTHON=python3.12` chooses the interpreter.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint docs bench clean
+.PHONY: setup demo test test-fast lint docs bench clean
 
 setup: $(READY)
 
@@ -20,6 +20,9 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2
+
+test-fast: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 -m "not slow"
 
 lint: setup
 	$(BIN)/ruff check .

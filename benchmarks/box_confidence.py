@@ -28,7 +28,7 @@ from tokenloc.boxes import box_confidence, box_iou, scaled_map, scan_boxes
 from tokenloc.boxes.confidence import box_stability, map_separation, nearby_thresholds
 from tokenloc.commands.evaluate import open_dataset
 from tokenloc.data import ImageDataset, read_image
-from tokenloc.inference import Localizer, PredictionOptions
+from tokenloc.inference import Localizer
 from tokenloc.inference.predictor import Predictor
 from tokenloc.metrics.risk_coverage import aurc, error_rate, optimal_aurc
 from tokenloc.training.config import DataSource
@@ -58,10 +58,10 @@ def of_table(table: Path, every: int) -> Iterator[Image]:
 def seen(localizer: Localizer, image: Image.Image, boxes: NDArray[np.float64], label: int) -> dict[str, float]:
     """What one image's maps show, ``iou`` and whether the class is ``right``."""
     protocol, threshold = localizer.protocol, localizer.threshold
-    predictor = Predictor(PredictionOptions(), localizer.metadata.preprocessing, protocol)
+    predictor = Predictor(localizer.model, localizer.metadata.preprocessing, protocol=protocol)
     tensor, frame = predictor.transform(image)
     views = torch.stack([tensor, tensor.flip(-1)])
-    logits, maps = predictor.locate(localizer.model, views, torch.full((2, 1), label))
+    logits, _, _, maps = predictor.class_maps(views, torch.full((2, 1), label))
     plain, mirrored = (
         scaled_map(map_, frame.input_size, protocol) for map_ in (maps[0, 0].numpy(), maps[1, 0].flip(-1).numpy())
     )

@@ -81,7 +81,7 @@ def plain_loop(checkpoint: Path, images: list[Path], out: Path, device: str) -> 
 def first_result(checkpoint: Path, images: list[Path], device: str) -> None:
     """Load the model and localize until the first result is there."""
     localizer = Localizer.from_checkpoint(checkpoint, device, THRESHOLD)
-    with closing(localizer.look(images)) as found:
+    with closing(localizer.predict(images)) as found:
         next(found)
 
 

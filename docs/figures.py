@@ -13,7 +13,7 @@ from PIL import Image
 from tokenloc.reporting.pictures import FOUND, TRUTH
 
 from tokenloc.commands.demo import STEPS, scenes
-from tokenloc.inference import Localizer, Viewing
+from tokenloc.inference import Localizer, PredictionOptions
 from tokenloc.methods import list_methods
 from tokenloc.reporting import heatmap, save_picture, table_of_pictures, with_boxes
 
@@ -23,12 +23,12 @@ SCENES = (0, 1, 5)
 def picture_of(run: Path) -> Image.Image:
     """Return a row for each scene: what the map is made of, the map and the refined map with their boxes."""
     checkpoint = run / "checkpoints/last.ckpt"
-    plain = Localizer.from_checkpoint(checkpoint, "cpu", viewing=Viewing(refine=()))
-    refined = Localizer.from_checkpoint(checkpoint, "cpu", viewing=Viewing(refine=STEPS))
+    plain = Localizer.from_checkpoint(checkpoint, "cpu", options=PredictionOptions(refine=()))
+    refined = Localizer.from_checkpoint(checkpoint, "cpu", options=PredictionOptions(refine=STEPS))
     test, rows, names = scenes("test", 0), [], []
     for index in SCENES:
         scene = test.image(index)
-        parts = plain.parts(scene)
+        parts = plain.intermediate_maps(scene)
         names = list(parts)
         row = [with_boxes(scene, test[index].boxes, TRUTH), *(heatmap(scene, part) for part in parts.values())]
         for localizer in (plain, refined):

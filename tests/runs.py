@@ -1,4 +1,4 @@
-"""Small runs that several tests stand on: seconds each, on generated scenes."""
+"""Small trainings on generated scenes that several tests share; each takes seconds."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from tokenloc.commands.train import train
+from tokenloc.inference import PredictionOptions, TestTimeAugmentation
 from tokenloc.training.config import DataConfig, ModelChoice, Optimisation
 
 TINY_VIT = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+
+
+def prediction_options(
+    scales: tuple[int, ...] = (), flip: bool = False, ten_crop: bool = False, **others: Any
+) -> PredictionOptions:
+    """Return prediction options from the flags of the command line."""
+    return PredictionOptions(TestTimeAugmentation(scales, flip, ten_crop), **others)
 
 
 def tiny_settings(out: Path, **changes: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Artifacts are written whole or not at all, under names of their own."""
+"""Atomic writes and unique names."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tokenloc._files import FreeNames, atomic_folder, durable_write, existing_part, refuse_unwritable, write_text
+from tokenloc._files import UniqueNames, atomic_folder, durable_write, refuse_unwritable, write_text
 
 
-def test_a_folder_appears_whole_and_replaces_the_old_one(tmp_path: Path) -> None:
+def test_a_folder_appears_complete_and_replaces_the_old_one(tmp_path: Path) -> None:
     for content in ("old", "new"):
         with atomic_folder(tmp_path / "a/b", replace=True) as folder:
             (folder / content).write_text(content)
@@ -21,9 +21,9 @@ def test_a_folder_appears_whole_and_replaces_the_old_one(tmp_path: Path) -> None
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
 
 
-def test_a_folder_that_is_there_is_replaced_on_demand_alone(tmp_path: Path) -> None:
+def test_an_existing_folder_is_only_replaced_on_request(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
-    with pytest.raises(FileExistsError, match="old exists already; remove it"), atomic_folder(tmp_path / "old"):
+    with pytest.raises(FileExistsError, match="old already exists; remove it"), atomic_folder(tmp_path / "old"):
         raise AssertionError("nothing is to be written")
 
 
@@ -33,7 +33,7 @@ def half_write(path: Path) -> None:
         raise OSError("full")
 
 
-def test_after_an_error_the_old_folder_stays(tmp_path: Path) -> None:
+def test_after_an_error_the_old_folder_remains(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b/old").touch()
     with pytest.raises(OSError, match="full"):
@@ -41,15 +41,15 @@ def test_after_an_error_the_old_folder_stays(tmp_path: Path) -> None:
     assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["b", "b/old"]
 
 
-def test_the_folder_is_as_open_as_others(tmp_path: Path) -> None:
+def test_the_folder_has_default_permissions(tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     with atomic_folder(tmp_path / "whole"):
         pass
     assert (tmp_path / "whole").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_names_are_free_whatever_was_taken_before() -> None:
-    names = FreeNames(".jpg")
+def test_names_are_unique() -> None:
+    names = UniqueNames(".jpg")
     assert [names.take(stem) for stem in ("x", "x-2", "x", "X", "x")] == [
         "x.jpg",
         "x-2.jpg",
@@ -57,13 +57,13 @@ def test_names_are_free_whatever_was_taken_before() -> None:
         "X-4.jpg",
         "x-5.jpg",
     ]
-    names = FreeNames(".jpg")
+    names = UniqueNames(".jpg")
     assert [names.take(stem) for stem in ("x-2", "x", "X")] == ["x-2.jpg", "x.jpg", "X-3.jpg"]
 
 
 @pytest.mark.parametrize("stem", ["x" * 300, "ü" * 200, "🐦" * 100, "caf\udce9" * 90, "a/" + "y" * 251])
-def test_names_are_cut_to_what_file_systems_take(stem: str) -> None:
-    names = FreeNames(".jpg")
+def test_long_names_are_cut_to_the_limit_of_file_systems(stem: str) -> None:
+    names = UniqueNames(".jpg")
     taken = [names.take(stem) for _ in range(3)]
     assert len(set(taken)) == 3
     for name in taken:
@@ -72,11 +72,11 @@ def test_names_are_cut_to_what_file_systems_take(stem: str) -> None:
         assert last.endswith(".jpg")
 
 
-def test_names_that_fit_are_not_cut() -> None:
-    assert FreeNames(".jpg").take("z" * 251) == "z" * 251 + ".jpg"
+def test_short_names_are_not_cut() -> None:
+    assert UniqueNames(".jpg").take("z" * 251) == "z" * 251 + ".jpg"
 
 
-def test_threads_that_write_leave_the_umask_as_it_was(tmp_path: Path) -> None:
+def test_concurrent_writes_do_not_change_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         with ThreadPoolExecutor(8) as pool:
@@ -87,39 +87,34 @@ def test_threads_that_write_leave_the_umask_as_it_was(tmp_path: Path) -> None:
         os.umask(before)
 
 
-def test_a_folder_that_can_be_written_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_writable_folder_is_left_unchanged(tmp_path: Path) -> None:
     refuse_unwritable(tmp_path / "new" / "deeper")
     refuse_unwritable(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "lost").symlink_to(tmp_path / "nowhere")
     for name, reason in (("file/new", "Not a directory"), ("lost", "No such file or directory")):
-        with pytest.raises(OSError, match=rf"{name}: nothing can be written there \({reason}\); choose another folder"):
+        with pytest.raises(OSError, match=rf"cannot write to .*{name} \({reason}\); choose another folder"):
             refuse_unwritable(tmp_path / name)
 
 
-def half_keep(path: Path, error: Exception) -> None:
-    with durable_write(path, "mend it") as file:
+def fail_within(path: Path, error: Exception) -> None:
+    with durable_write(path, "repair it") as file:
         file.write(b"half")
         raise error
 
 
-def test_a_file_is_kept_whole_or_stays_as_it_was(tmp_path: Path) -> None:
+def test_a_durable_write_is_complete_or_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "new/file"
-    with durable_write(path, "mend it") as file:
+    with durable_write(path, "repair it") as file:
         file.write(b"first")
     assert path.read_bytes() == b"first"
-    told = rf"{path} could not be written \(No space left on device\), and is as it was before; mend it"
-    with pytest.raises(OSError, match=told):
-        half_keep(path, OSError(errno.ENOSPC, "No space left on device"))
+    message = rf"cannot write {path} \(No space left on device\); it is unchanged; repair it"
+    with pytest.raises(OSError, match=message):
+        fail_within(path, OSError(errno.ENOSPC, "No space left on device"))
     with pytest.raises(RuntimeError, match="no disk's"):
-        half_keep(path, RuntimeError("no disk's"))
+        fail_within(path, RuntimeError("no disk's"))
     assert [each.read_bytes() for each in path.parent.iterdir()] == [b"first"]
-
-
-def test_the_part_of_a_path_that_exists(tmp_path: Path) -> None:
-    assert existing_part(tmp_path / "a/b/c") == tmp_path
-    assert existing_part(tmp_path) == tmp_path

@@ -10,11 +10,19 @@ import pytest
 import yaml
 
 from tests.conftest import REPOSITORY
-from tokenloc import _recipes
-from tokenloc._recipes import list_recipes, recipe_file
 from tokenloc.boxes import get_protocol
 from tokenloc.cli import _make_parser, main
-from tokenloc.data import DATASETS, LabelledImages, Preprocessing, create_dataset, train_transform, training_loader
+from tokenloc.commands import recipes
+from tokenloc.commands.recipes import list_recipes, recipe_file
+from tokenloc.data import (
+    DATASETS,
+    LabelledImages,
+    Preprocessing,
+    create_dataset,
+    list_datasets,
+    train_transform,
+    training_loader,
+)
 from tokenloc.models import create_model
 from tokenloc.training.config import Optimisation
 from tokenloc.training.optimisation import make_optimiser, make_schedule
@@ -62,6 +70,7 @@ def test_a_recipe_is_built_and_takes_a_step(name: str, parser: Any) -> None:
 def test_what_a_recipe_names_is_there(name: str, parser: Any) -> None:
     recipe = settings(parser, name)
     assert get_protocol(recipe.protocol).name == recipe.protocol
+    assert recipe.data.name in list_datasets()
     splits = DATASETS[recipe.data.name].splits
     assert {recipe.data.val_split, recipe.data.calibration_split, recipe.data.test_split} - {None} <= {*splits}
     assert str(recipe.out) == "runs/" + name.removeprefix("recipes/").removesuffix(".yaml")
@@ -121,7 +130,7 @@ def test_an_installed_package_has_them_inside(tmp_path: Path, monkeypatch: pytes
     package = tmp_path / "site-packages/tokenloc"
     (package / "recipes/cub").mkdir(parents=True)
     (package / "recipes/cub/sat.yaml").write_text("seed: 3\n")
-    monkeypatch.setattr(_recipes.tokenloc, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(recipes.tokenloc, "__file__", str(package / "__init__.py"))
     monkeypatch.chdir(tmp_path)
     assert list_recipes() == ["recipes/cub/sat.yaml"]
     assert recipe_file("recipes/cub/sat.yaml") == str(package / "recipes/cub/sat.yaml")

@@ -1,6 +1,6 @@
 """Learn to draw boxes from image labels alone, with vision transformers.
 
-The public names are loaded when they are first used, so that ``import tokenloc`` stays light.
+Public names are imported on first use, so that ``import tokenloc`` is fast.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from tokenloc.backbones import list_backbones
     from tokenloc.boxes import list_protocols
     from tokenloc.data import list_datasets
-    from tokenloc.inference import Localization, Localizer, PredictionOptions
+    from tokenloc.inference import Localization, Localizer, PredictionOptions, TestTimeAugmentation
     from tokenloc.methods import list_methods
     from tokenloc.models import create_model
     from tokenloc.refinement import refine
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_PACKAGES = {
     "create_model": "models",
     "list_methods": "methods",
     "list_backbones": "backbones",
@@ -28,6 +28,7 @@ _HOMES = {
     "Localizer": "inference",
     "Localization": "inference",
     "PredictionOptions": "inference",
+    "TestTimeAugmentation": "inference",
     "refine": "refinement",
 }
 
@@ -35,6 +36,7 @@ __all__ = [
     "Localization",
     "Localizer",
     "PredictionOptions",
+    "TestTimeAugmentation",
     "__version__",
     "create_model",
     "list_backbones",
@@ -46,9 +48,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _PACKAGES:
         raise AttributeError(f"module 'tokenloc' has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(f"tokenloc.{_HOMES[name]}"), name)
+    return getattr(import_module(f"tokenloc.{_PACKAGES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""Libraries that only some people need: they belong to extras, and are imported when they are used."""
+"""Optional dependencies, imported when they are used."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from types import ModuleType
 
 
 def library(module: str, extra: str) -> ModuleType:
-    """Return a module that the extra ``extra`` installs.
+    """Import a module that the extra ``extra`` installs.
 
     Raises:
-        ImportError: where it is not installed, with the command that installs it.
+        ImportError: if it is not installed, with the command that installs it.
 
     >>> library("no_such_module", "parquet")
     Traceback (most recent call last):

@@ -1,4 +1,4 @@
-"""Artifacts are written whole or not at all."""
+"""Atomic writes: a file or folder is complete or does not appear."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-_UMASK = threading.Lock()
-_TRIED = 1 << 16  # bytes
+_PREFIX = ".partial-"
+_UMASK_LOCK = threading.Lock()
+_PROBE_SIZE = 1 << 16  # bytes
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it to ``path`` when the block ends without an error.
+    """Yield a temporary path next to ``path`` and rename it to ``path`` if the block succeeds.
 
-    The folder is created. After an error the temporary file is removed and an older ``path`` stays as it was.
-    The temporary name keeps the suffix, so that writers which choose a format by suffix work.
+    The folder is created. After an error the temporary file is removed and an existing ``path`` is unchanged. The
+    temporary name has the same suffix, for writers that choose a format by it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_PREFIX, suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp's files are private; ours follow the user's umask
+        temporary.chmod(0o666 & ~_umask())  # mkstemp creates private files
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -39,11 +40,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def durable_write(path: str | Path, remedy: str) -> Iterator[IO[bytes]]:
-    """Yield a file that stands at ``path``, whole and down to the disk, when the block ends without an error.
+    """Yield a binary file that is flushed to disk and renamed to ``path`` if the block succeeds.
 
     Raises:
-        OSError: in words, with the ``remedy``, where it cannot be written, as on a full disk; what stood at ``path``
-            is as it was.
+        OSError: with the ``remedy``, if the file cannot be written, for example on a full disk; ``path`` is unchanged.
     """
     try:
         with atomic_write(path) as temporary, temporary.open("wb") as file:
@@ -51,29 +51,26 @@ def durable_write(path: str | Path, remedy: str) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__  # torch hides the first behind a second
+        cause = error if isinstance(error, OSError) else error.__context__  # torch hides an OSError behind its own
         if not isinstance(cause, OSError):
             raise
-        raise OSError(
-            f"{path} could not be written ({cause.strerror or cause}), and is as it was before; {remedy}"
-        ) from error
+        raise OSError(f"cannot write {path} ({cause.strerror or cause}); it is unchanged; {remedy}") from error
 
 
 @contextmanager
 def atomic_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
-    """Yield an empty temporary folder beside ``path``; rename it to ``path`` when the block ends without an error.
+    """Yield an empty temporary folder next to ``path`` and rename it to ``path`` if the block succeeds.
 
-    After an error nothing is left of it. With ``replace`` an older ``path`` goes, with all that is in it, once the new
-    one is whole.
+    After an error nothing remains of it. With ``replace`` an existing ``path`` is removed once the new one is complete.
 
     Raises:
-        FileExistsError: where ``path`` exists already and is not to be replaced.
+        FileExistsError: if ``path`` exists and is not to be replaced.
     """
     path = Path(path)
     if path.exists() and not replace:
-        raise FileExistsError(f"{path} exists already; remove it, or give another folder")
+        raise FileExistsError(f"{path} already exists; remove it, or choose another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as name:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=_PREFIX) as name:
         new, old = Path(name) / "new", Path(name) / "old"
         new.mkdir()
         yield new
@@ -83,8 +80,8 @@ def atomic_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
 
 
 def remove_partial_files(folder: str | Path) -> None:
-    """Remove the half-written files that a killed process left in ``folder`` and its subfolders."""
-    for partial in (*Path(folder).glob(".partial-*"), *Path(folder).glob("*/.partial-*")):
+    """Remove the temporary files that a killed process left in ``folder`` and its direct subfolders."""
+    for partial in (*Path(folder).glob(f"{_PREFIX}*"), *Path(folder).glob(f"*/{_PREFIX}*")):
         if partial.is_dir():
             shutil.rmtree(partial)
         else:
@@ -92,58 +89,58 @@ def remove_partial_files(folder: str | Path) -> None:
 
 
 def _umask() -> int:
-    with _UMASK:  # there is no way to read it but to set it, for all threads
+    with _UMASK_LOCK:  # reading the umask means setting it, for all threads
         umask = os.umask(0)
         os.umask(umask)
     return umask
 
 
-def existing_part(folder: str | Path) -> Path:
-    """Return a folder, or the nearest above it that exists."""
-    there = Path(folder)
-    while not os.path.lexists(there) and there != there.parent:
-        there = there.parent
-    return there
+def existing_part(path: str | Path) -> Path:
+    """Return ``path`` or its nearest existing parent."""
+    existing = Path(path)
+    while not os.path.lexists(existing) and existing != existing.parent:
+        existing = existing.parent
+    return existing
 
 
 def refuse_unwritable(folder: str | Path) -> None:
-    """Raise OSError, in words, where ``folder`` could not be made and written to; leave nothing there.
+    """Raise OSError if ``folder`` cannot be created and written to; leave no trace.
 
-    What is tried is to write a little into it, or into the nearest folder above it that exists.
+    The check writes a temporary file to ``folder`` or its nearest existing parent.
     """
     try:
         with tempfile.TemporaryFile(dir=existing_part(folder)) as file:
-            file.write(bytes(_TRIED))
+            file.write(bytes(_PROBE_SIZE))
     except OSError as error:
         reason = error.strerror or str(error)
         raise OSError(
-            f"{folder}: nothing can be written there ({reason}); choose another folder, or mend it"
+            f"cannot write to {folder} ({reason}); choose another folder, or change its permissions"
         ) from error
 
 
-class FreeNames:
-    """Gives names for files, each once, also where file systems take upper and lower case for the same.
+class UniqueNames:
+    """Unique file names, also on file systems that ignore case.
 
-    >>> names = FreeNames(".txt")
+    >>> names = UniqueNames(".txt")
     >>> names.take("a/x"), names.take("a/X"), names.take("b/x")
     ('a/x.txt', 'a/X-2.txt', 'b/x.txt')
     """
 
     def __init__(self, suffix: str, longest: int = 255) -> None:
         self.suffix = suffix
-        self.longest = longest  # in bytes; 255 is what file systems take
+        self.longest = longest  # in bytes; 255 is the limit of file systems
         self._taken: set[str] = set()
-        self._seen: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
 
     def take(self, stem: str) -> str:
-        """Return ``stem`` with the suffix, and before it a number where the name is taken; cut where it is too long.
+        """Return ``stem`` with the suffix; a number is added if the name is taken, and long names are cut.
 
-        ``stem`` may name folders, with forward slashes.
+        ``stem`` may contain folders, with forward slashes.
         """
         while True:
-            self._seen[stem.lower()] += 1
-            number = self._seen[stem.lower()]
-            name = self._name(stem, "" if number == 1 else f"-{number}")
+            self._counts[stem.lower()] += 1
+            count = self._counts[stem.lower()]
+            name = self._name(stem, "" if count == 1 else f"-{count}")
             if name.lower() not in self._taken:
                 self._taken.add(name.lower())
                 return name
@@ -151,16 +148,16 @@ class FreeNames:
     def _name(self, stem: str, number: str) -> str:
         folders, slash, last = stem.rpartition("/")
         ending = number + self.suffix
-        kept = last.encode("utf-8", "surrogateescape")[: self.longest - len(ending)]
-        return folders + slash + kept.decode("utf-8", "ignore") + ending
+        cut = last.encode("utf-8", "surrogateescape")[: self.longest - len(ending)]
+        return folders + slash + cut.decode("utf-8", "ignore") + ending
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write ``text`` as UTF-8, whole or not at all."""
+    """Write ``text`` as UTF-8, atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write ``value`` as indented JSON (no NaN: standard readers refuse it), whole or not at all."""
+    """Write ``value`` as indented JSON, atomically; NaN is an error, as standard readers refuse it."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,4 +1,4 @@
-"""Named things (methods, datasets, protocols): registering, looking up, listing with wildcards."""
+"""Registries of methods, datasets and protocols: registration, lookup, listing with wildcards."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ T = TypeVar("T")
 
 
 MOST_NAMES = 200
-"""Valid names that a message lists; ImageNet alone has a thousand classes."""
+"""The number of valid names that a message lists; ImageNet has a thousand classes."""
 
 
 def unknown_name(kind: str, name: object, valid: Iterable[str]) -> ValueError:
-    """Return the error for a name that is not among ``valid``: it lists them (``MOST_NAMES``) and names the nearest.
+    """Return the error for a name that is not in ``valid``; it lists ``valid`` (up to ``MOST_NAMES``) and the nearest.
 
     >>> str(unknown_name("method", "tscan", ["tscam", "sat"]))
     "unknown method 'tscan'; did you mean 'tscam'? Valid: sat, tscam"
@@ -37,7 +37,7 @@ def matching(names: Iterable[str], pattern: str | None) -> list[str]:
 
 
 def one_of(option: str, value: T, choices: Any) -> T:
-    """Return ``value`` where it is among those of the Literal type ``choices``; raise ValueError otherwise.
+    """Return ``value`` if it is one of the Literal type ``choices``; raise ValueError otherwise.
 
     >>> from typing import Literal
     >>> one_of("head", "conv3d", Literal["conv1d", "conv2d"])
@@ -50,7 +50,7 @@ def one_of(option: str, value: T, choices: Any) -> T:
 
 
 class Registry(Generic[T]):
-    """Things of one kind, each under a unique name.
+    """Items of one kind, each under a unique name.
 
     >>> shapes = Registry[str]("shape")
     >>> _ = shapes.add("disc", "round")
@@ -63,14 +63,14 @@ class Registry(Generic[T]):
         self._items: dict[str, T] = {}
 
     def add(self, name: str, item: T) -> T:
-        """Register ``item``; raises ValueError where the name is taken by another."""
+        """Register ``item``; raise ValueError if the name is taken."""
         if self._items.get(name, item) is not item:
-            raise ValueError(f"{self.kind} {name!r} is registered already, by {self._items[name]!r}")
+            raise ValueError(f"{self.kind} {name!r} is already registered: {self._items[name]!r}")
         self._items[name] = item
         return item
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Return a decorator that registers what it decorates."""
+        """Return a decorator that registers its argument."""
         return lambda item: self.add(name, item)
 
     def names(self, pattern: str | None = None) -> list[str]:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from tokenloc.boxes import Protocol, all_boxes, get_protocol, list_protocols, prepare_map, scan_boxes, threshold_grid
+from tests.boxes.components import all_boxes
+from tokenloc.boxes import Protocol, get_protocol, list_protocols, prepare_map, scan_boxes, threshold_grid
 from tokenloc.boxes._sweep import _compiled, fill_holes
 
 Map = NDArray[np.float32]
@@ -146,7 +147,7 @@ def test_thresholds_of_one_foreground_share_an_entry() -> None:
 
 
 def test_too_many_thresholds_are_told() -> None:
-    with pytest.raises(ValueError, match="at most 65535 thresholds that differ can be scanned, got 70000"):
+    with pytest.raises(ValueError, match="at most 65535 different thresholds can be scanned, got 70000"):
         scan_boxes(np.zeros((2, 2), np.float32), np.linspace(0, 1, 70000), get_protocol("standard"))
 
 

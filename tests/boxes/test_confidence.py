@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.filters import threshold_otsu
 
-from tokenloc.boxes import all_boxes, box_confidence, box_iou, get_protocol, largest_boxes, prepare_map, scan_boxes
+from tests.boxes.components import all_boxes
+from tokenloc.boxes import box_confidence, box_iou, get_protocol, largest_boxes, prepare_map, scan_boxes
 from tokenloc.boxes.confidence import box_stability, map_separation, nearby_thresholds
 
 STANDARD = get_protocol("standard")

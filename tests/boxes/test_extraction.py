@@ -8,13 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tests.boxes.components import all_boxes
 from tokenloc.boxes import (
     Protocol,
-    all_boxes,
-    component_masks,
+    find_components,
     get_protocol,
     largest_boxes,
-    largest_component,
     list_protocols,
     prepare_map,
     scan_boxes,
@@ -73,9 +72,9 @@ def test_pixel_components_are_those_of_a_flood(map_: np.ndarray, threshold: floa
     largest = max(components, key=len)  # the first of equals
     assert boxes[0].tolist() == box_of(largest)
     assert largest_boxes(map_, [threshold], STANDARD).tolist() == [box_of(largest)]
-    box, mask = largest_component(map_, threshold, STANDARD)
-    assert box.tolist() == box_of(largest)
-    assert sorted(map(tuple, np.argwhere(mask).tolist())) == sorted(largest)
+    found = find_components(map_, threshold, STANDARD, count=1)
+    assert found.boxes.tolist() == [box_of(largest)]
+    assert sorted(map(tuple, np.argwhere(found.masks[0]).tolist())) == sorted(largest)
 
 
 @settings(max_examples=60, deadline=None)
@@ -97,7 +96,7 @@ def test_many_thresholds_give_what_each_gives_alone(map_: np.ndarray, protocol: 
 @given(small_maps, st.sampled_from([STANDARD, TS_CAM]), st.sampled_from([0.0, 0.3, 0.6]))
 def test_masks_belong_to_their_boxes(map_: np.ndarray, protocol: Protocol, threshold: float) -> None:
     prepared = as_bytes(map_) if protocol.quantised else map_
-    boxes, masks = all_boxes(prepared, threshold, protocol), component_masks(prepared, threshold, protocol)
+    boxes, masks = find_components(prepared, threshold, protocol)
     assert masks.shape == (len(boxes), *map_.shape)
     assert masks.dtype == np.bool_
     if not masks.any():
@@ -142,7 +141,7 @@ def test_the_outline_of_a_hole_counts_as_a_contour() -> None:
     ring = drawing("9999999", "9999999", "99   99", "99   99", "9999999", "9999999")
     assert all_boxes(as_bytes(ring), 0.5, TS_CAM).tolist() == [[0, 0, 7, 6], [1, 1, 6, 5]]
     assert all_boxes(ring, 0.5, STANDARD).tolist() == [[0, 0, 7, 6]]
-    assert component_masks(as_bytes(ring), 0.5, TS_CAM)[1].tolist() == (ring > 0.5).tolist()
+    assert find_components(as_bytes(ring), 0.5, TS_CAM).masks[1].tolist() == (ring > 0.5).tolist()
 
 
 def test_a_box_that_ends_inside_stops_a_pixel_short_of_the_edge_only() -> None:
@@ -160,10 +159,9 @@ def test_an_empty_map_gives_the_protocols_box(name: str, expected: list[int]) ->
     protocol = get_protocol(name)
     prepared = prepare_map(np.ones((5, 7)), (28, 20), protocol)
     assert largest_boxes(prepared, [0.0, 0.5], protocol).tolist() == [expected, expected]
-    box, mask = largest_component(prepared, 0.0, protocol)
-    assert box.tolist() == expected
-    assert mask.shape == (20, 28)
-    assert not mask.any()
+    boxes, masks = find_components(prepared, 0.0, protocol)
+    assert boxes.shape == (0, 4)
+    assert masks.shape == (0, 20, 28)
 
 
 def test_levels_are_shares_of_the_maximum_truncated_or_values() -> None:
@@ -192,9 +190,7 @@ def test_a_map_of_another_type_is_refused(name: str) -> None:
     protocol = get_protocol(name)
     wrong = np.zeros((4, 4), dtype=np.float64)
     expected = "uint8" if protocol.quantised else "float32"
-    with pytest.raises(
-        ValueError, match=rf"protocol '{name}' takes boxes from {expected} maps .* got float64 of shape"
-    ):
+    with pytest.raises(ValueError, match=rf"protocol '{name}' expects {expected} maps .* got float64 of shape"):
         scan_boxes(wrong, [0.5], protocol)
-    with pytest.raises(ValueError, match="make it by prepare_map under the same protocol"):
-        largest_component(np.zeros((0, 4), dtype=expected), 0.5, protocol)
+    with pytest.raises(ValueError, match="use prepare_map with the same protocol"):
+        find_components(np.zeros((0, 4), dtype=expected), 0.5, protocol)

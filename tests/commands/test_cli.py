@@ -225,16 +225,15 @@ def test_info_of_an_official_dataset(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "unknown value of option missing: 'sometimes'" in capsys.readouterr().err
 
 
-def test_the_list_of_commands_says_what_each_does(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["--help"])
     assert end.value.code == 0
     printed = " ".join(capsys.readouterr().out.split())
-    for name, place in COMMANDS.items():
-        module, function = place.split(".")
-        command = getattr(import_module(f"tokenloc.commands.{module}"), function)
-        first_sentence = " ".join((command.__doc__ or "").split("\n\n")[0].split())
-        assert f" {name} {first_sentence}" in printed
+    for name, (path, summary) in COMMANDS.items():
+        module, function = path.split(".")
+        assert callable(getattr(import_module(f"tokenloc.commands.{module}"), function))
+        assert f" {name} {summary}" in printed
 
 
 HEAVY = "sorted({'torch', 'timm', 'lightning', 'cv2', 'matplotlib'} & sys.modules.keys())"

@@ -18,7 +18,6 @@ import pytest
 import torch
 from PIL import Image
 
-from tokenloc._threads import THREADS
 from tokenloc.cli import main
 from tokenloc.commands.journal import Finished, open_journal
 from tokenloc.commands.localize import JOURNAL, RESULTS
@@ -26,6 +25,7 @@ from tokenloc.commands.review import TABLE
 from tokenloc.data import create_dataset
 from tokenloc.export import FORMATS, list_formats
 from tokenloc.inference import Localization, LocalizationRecord, Localizer
+from tokenloc.inference.threads import THREADS
 from tokenloc.models.checkpoint import read_checkpoint
 
 
@@ -324,7 +324,7 @@ def test_an_output_that_cannot_be_written_is_told_before_any_work(
     (tmp_path / "file").write_text("a person's work")
     # The checkpoint is not even looked for.
     assert main(["localize", "nowhere.ckpt", str(folder), "--out", str(tmp_path / place)]) == 2
-    assert "nothing can be written there (Not a directory); choose another folder" in capsys.readouterr().err
+    assert "(Not a directory); choose another folder" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "a person's work"
 
 
@@ -337,5 +337,5 @@ def test_a_full_disk_is_told_before_any_work(
         pytest.skip("/dev/full, which is always full, is absent")
     monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: full.open("wb", buffering=0))
     assert main(["localize", "nowhere.ckpt", str(folder), "--out", str(tmp_path / "found")]) == 2
-    assert "nothing can be written there (No space left on device)" in capsys.readouterr().err
+    assert "(No space left on device); choose another folder" in capsys.readouterr().err
     assert not (tmp_path / "found").exists()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tokenloc.boxes import Frame
-from tokenloc.inference import Localization
+from tokenloc.inference import Localization, Localizer
+from tokenloc.inference.localization import Objects
 
 
 @pytest.fixture
@@ -73,10 +76,10 @@ def test_no_box_at_all_is_a_result(result: Localization) -> None:
         ({"boxes": np.array([[20.0, 10.0, 600.0, 30.0]])}, r"boxes of a\.jpg: .*x1 600"),
         (
             {"confidence": np.array([1.5])},
-            r"confidence of a\.jpg must be one number in \[0, 1\] for each of its 1 boxes",
+            r"confidence of a\.jpg must be one number in \[0, 1\] per box \(1 boxes\)",
         ),
         ({"confidence": np.array([np.nan])}, r"confidence of a\.jpg must be one number in \[0, 1\]"),
-        ({"confidence": np.array([0.5, 0.5])}, r"confidence of a\.jpg must be one number .* each of its 1 boxes"),
+        ({"confidence": np.array([0.5, 0.5])}, r"confidence of a\.jpg must be one number .* per box \(1 boxes\)"),
         ({"score": 1.5}, r"score of a\.jpg must lie in \[0, 1\]; got 1\.5"),
         ({"threshold": float("nan")}, r"threshold of a\.jpg must lie in \[0, 1\]; got nan"),
         ({"map": np.full((4, 8), np.nan, np.float32)}, r"the map of a\.jpg must be finite and lie in \[0, 1\]"),
@@ -90,3 +93,27 @@ def test_no_box_at_all_is_a_result(result: Localization) -> None:
 def test_contradictions_are_refused(result: Localization, changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(result, **changes)
+
+
+@pytest.mark.parametrize("objects", ["largest", "all"])
+@pytest.mark.parametrize("threshold", [0.0, 0.13, 0.5, 0.97, 1.0])
+def test_another_threshold_gives_what_a_localizer_with_it_gives(run: Path, threshold: float, objects: Objects) -> None:
+    checkpoint = run / "checkpoints/best.ckpt"
+    image = Image.fromarray(np.random.default_rng(3).integers(0, 256, (57, 91, 3), np.uint8))
+    expected = Localizer.from_checkpoint(checkpoint, "cpu", threshold, objects)(image)
+    found = Localizer.from_checkpoint(checkpoint, "cpu", 0.3)(image).at_threshold(threshold, objects)
+    np.testing.assert_array_equal(found.boxes, expected.boxes)
+    np.testing.assert_array_equal(found.mask, expected.mask)
+    assert found.record().to_dict() == expected.record().to_dict()
+
+
+def test_all_objects_are_more_than_the_largest(run: Path) -> None:
+    localizer = Localizer.from_checkpoint(run / "checkpoints/best.ckpt", "cpu")
+    images = (np.random.default_rng(seed).integers(0, 256, (64, 64, 3), np.uint8) for seed in range(8))
+    assert max(len(localizer(image).at_threshold(0.6, "all").boxes) for image in images) > 1
+
+
+def test_a_threshold_out_of_range_is_refused(run: Path) -> None:
+    result = Localizer.from_checkpoint(run / "checkpoints/best.ckpt", "cpu")(Image.new("RGB", (40, 40)))
+    with pytest.raises(ValueError, match=r"must be in \[0, 1\], got 1.5"):
+        result.at_threshold(1.5)

@@ -47,7 +47,7 @@ def test_the_way_from_image_to_box_step_by_step(localizer: Localizer, image: Ima
     assert result.size == (90, 61)
 
 
-def test_every_form_of_a_image_gives_the_same(localizer: Localizer, image: Image.Image, tmp_path: Path) -> None:
+def test_every_form_of_an_image_gives_the_same(localizer: Localizer, image: Image.Image, tmp_path: Path) -> None:
     image.save(tmp_path / "x.png")
     array = np.asarray(image)
     tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
@@ -60,8 +60,8 @@ def test_every_form_of_a_image_gives_the_same(localizer: Localizer, image: Image
 def test_a_reduced_decoding_of_bytes_is_placed_on_the_whole_image(run: Path, tmp_path: Path) -> None:
     large = create_dataset("scenes", None, "test", size=(900, 610), length=3).image(1)
     large.save(tmp_path / "x.jpg")
-    checkpoint, viewing = run / "checkpoints/best.ckpt", tokenloc.PredictionOptions(fast=True)
-    localizer = Localizer.from_checkpoint(checkpoint, "cpu", 0.4, viewing=viewing)
+    checkpoint, options = run / "checkpoints/best.ckpt", tokenloc.PredictionOptions(fast=True)
+    localizer = Localizer.from_checkpoint(checkpoint, "cpu", 0.4, options=options)
     found = localizer((tmp_path / "x.jpg").read_bytes())
     assert found.size == (900, 610)
     assert same(found, localizer(tmp_path / "x.jpg"))

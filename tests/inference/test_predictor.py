@@ -1,4 +1,4 @@
-"""How a trained model looks at images: sizes, mirrors, ten crops, refinement."""
+"""Prediction options: scales, mirrors, ten crops, refinement, precision."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from tests.runs import TINY_VIT
+from tests.runs import TINY_VIT, prediction_options
 from tokenloc.boxes import get_protocol
 from tokenloc.commands.evaluate import calibrate, evaluate
 from tokenloc.commands.localize import localize
 from tokenloc.commands.looking import options_note
 from tokenloc.data import Preprocessing, create_dataset
-from tokenloc.inference import Localizer, Prediction, PredictionOptions
-from tokenloc.inference.predictor import Predictor
+from tokenloc.inference import Localizer, Prediction, PredictionOptions, Predictor, TestTimeAugmentation
 from tokenloc.methods import Method
 from tokenloc.models import create_model
 from tokenloc.models.checkpoint import load_checkpoint, read_metadata
@@ -43,17 +42,21 @@ def images() -> list[Image.Image]:
     return [scenes.image(index) for index in range(3)]
 
 
-def predictor(protocol: str = "sat", **viewing: Any) -> Predictor:
-    return Predictor(PredictionOptions(**viewing), PREPROCESSING, get_protocol(protocol))
+def predictor(model: Method, protocol: str = "sat", **flags: Any) -> Predictor:
+    return Predictor(model, PREPROCESSING, prediction_options(**flags), get_protocol(protocol))
 
 
-def located(model: Method, images: list[Image.Image], protocol: str = "sat", **viewing: Any) -> tuple[Tensor, Tensor]:
-    looking = predictor(protocol, **viewing)
-    images = torch.stack([looking.transform(image)[0] for image in images])
-    return looking.locate(model, images)
+def class_maps(model: Method, images: list[Image.Image], protocol: str = "sat", **flags: Any) -> tuple[Tensor, Tensor]:
+    used = predictor(model, protocol, **flags)
+    return logits_and_maps(used, torch.stack([used.transform(image)[0] for image in images]))
 
 
-def seen(image: Image.Image, resize: int, crop: int) -> Tensor:
+def logits_and_maps(used: Predictor, images: Tensor, classes: Tensor | int = 1) -> tuple[Tensor, Tensor]:
+    predicted = used.class_maps(images, classes)
+    return predicted.logits, predicted.maps
+
+
+def preprocessed(image: Image.Image, resize: int, crop: int) -> Tensor:
     """An image as the paper says: resized whole, the centre cut, mean and deviation 0.5."""
     steps = [v2.Resize((resize, resize), antialias=True), v2.CenterCrop(crop), v2.PILToTensor()]
     return v2.Compose(steps)(image).float()[None] / 255 * 2 - 1
@@ -64,30 +67,30 @@ def scaled(maps: Tensor) -> Tensor:
     return (maps - low) / (high - low)
 
 
-def test_a_plain_look_is_the_models_own(images: list[Image.Image]) -> None:
+def test_default_options_predict_like_the_model(images: list[Image.Image]) -> None:
     model = make()
-    logits, maps = located(model, images)
+    logits, maps = class_maps(model, images)
     with torch.no_grad():
-        expected = [model.localize(seen(image, 36, 32)) for image in images]
+        expected = [model.localize(preprocessed(image, 36, 32)) for image in images]
     torch.testing.assert_close(logits, torch.cat([one for one, _ in expected]))
     torch.testing.assert_close(maps, torch.cat([map_ for _, map_ in expected]))
 
 
 def test_another_scale_shows_the_same_part_of_the_image(images: list[Image.Image]) -> None:
     model = make()
-    logits, maps = located(model, images[:1], scales=(64,))
+    logits, maps = class_maps(model, images[:1], scales=(64,))
     with torch.no_grad():
-        expected_logits, expected = model.localize(seen(images[0], 72, 64))
+        expected_logits, expected = model.localize(preprocessed(images[0], 72, 64))
     assert maps.shape == (1, 1, 8, 8)
     torch.testing.assert_close(logits, expected_logits)
     torch.testing.assert_close(maps, expected)
-    assert predictor(scales=(64,)).transform(images[0])[1] == predictor().transform(images[0])[1]
+    assert predictor(model, scales=(64,)).transform(images[0])[1] == predictor(model).transform(images[0])[1]
 
 
 def test_scales_and_mirrors_are_averaged(images: list[Image.Image]) -> None:
     model = make()
-    logits, maps = located(model, images[:1], "standard", scales=(32, 64), flip=True)
-    large = predictor("standard", scales=(64,)).transform(images[0])[0][None]
+    logits, maps = class_maps(model, images[:1], "standard", scales=(32, 64), flip=True)
+    large = predictor(model, "standard", scales=(64,)).transform(images[0])[0][None]
     small = F.interpolate(large, (32, 32), mode="bilinear", antialias=True)
     views = [(small, False), (small.flip(-1), True), (large, False), (large.flip(-1), True)]
     with torch.no_grad():
@@ -102,34 +105,33 @@ def test_scales_and_mirrors_are_averaged(images: list[Image.Image]) -> None:
 
 
 def test_with_flip_a_mirrored_image_gives_the_mirrored_map(images: list[Image.Image]) -> None:
-    model, looking = make(), predictor(flip=True)
-    images = torch.stack([looking.transform(image)[0] for image in images])
-    logits, maps = looking.locate(model, images)
-    mirrored_logits, mirrored = looking.locate(model, images.flip(-1))
+    used = predictor(make(), flip=True)
+    batch = torch.stack([used.transform(image)[0] for image in images])
+    logits, maps = logits_and_maps(used, batch)
+    mirrored_logits, mirrored = logits_and_maps(used, batch.flip(-1))
     torch.testing.assert_close(mirrored.flip(-1), maps)
     torch.testing.assert_close(mirrored_logits, logits)
 
 
 def test_ten_crops_concern_the_classes_alone(images: list[Image.Image]) -> None:
     model = make()
-    plain, plain_maps = located(model, images[:1])
-    logits, _ = located(model, images[:1], ten_crop=True)
-    whole = seen(images[0], 36, 36)
+    plain, plain_maps = class_maps(model, images[:1])
+    logits, _ = class_maps(model, images[:1], ten_crop=True)
+    whole = preprocessed(images[0], 36, 36)
     corners = [whole[..., y : y + 32, x : x + 32] for y, x in ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2))]
     with torch.no_grad():
         crops = [model.class_maps(view)[0] for crop in corners for view in (crop, crop.flip(-1))]
     torch.testing.assert_close(logits, torch.stack(crops).mean(0))
     assert not torch.allclose(logits, plain)
-    looking = predictor(ten_crop=True)
-    images = looking.transform(images[0])[0][None]
-    _, maps = looking.locate(model, images, plain.argmax(1, keepdim=True))
+    used = predictor(model, ten_crop=True)
+    _, maps = logits_and_maps(used, used.transform(images[0])[0][None], plain.argmax(1, keepdim=True))
     torch.testing.assert_close(maps, plain_maps)
 
 
 def test_ten_crops_where_the_whole_image_is_shown(images: list[Image.Image]) -> None:
-    looking = predictor("standard", ten_crop=True)
-    image, frame = looking.transform(images[0])
-    _, maps = looking.locate(make(), image[None])
+    used = predictor(make(), "standard", ten_crop=True)
+    image, frame = used.transform(images[0])
+    _, maps = logits_and_maps(used, image[None])
     assert image.shape == (3, 36, 36)
     assert maps.shape == (1, 1, 4, 4)
     assert frame.input_size == (32, 32)
@@ -137,36 +139,36 @@ def test_ten_crops_where_the_whole_image_is_shown(images: list[Image.Image]) -> 
 
 def test_maps_are_refined_by_the_pixels_that_were_shown(images: list[Image.Image]) -> None:
     model = make()
-    _, plain = located(model, images)
-    _, refined = located(model, images, refine=("affinity",))
-    rgb = torch.cat([seen(image, 36, 32) for image in images]) / 2 + 0.5
+    _, plain = class_maps(model, images)
+    _, refined = class_maps(model, images, refine=("affinity",))
+    rgb = torch.cat([preprocessed(image, 36, 32) for image in images]) / 2 + 0.5
     torch.testing.assert_close(refined, refine(plain, rgb, ["affinity"]))
     assert refined.shape == (3, 1, 32, 32)
 
 
 def test_a_methods_own_steps_are_taken_unless_others_are_named(images: list[Image.Image]) -> None:
     model = make("lcar", refinement=["affinity"])
-    assert located(model, images)[1].shape[-2:] == (32, 32)
-    assert located(model, images, refine=())[1].shape[-2:] == (4, 4)
-    torch.testing.assert_close(located(model, images)[1], located(model, images, refine=("affinity",))[1])
+    assert class_maps(model, images)[1].shape[-2:] == (32, 32)
+    assert class_maps(model, images, refine=())[1].shape[-2:] == (4, 4)
+    torch.testing.assert_close(class_maps(model, images)[1], class_maps(model, images, refine=("affinity",))[1])
 
 
 def test_rectangular_inputs_keep_their_proportions(images: list[Image.Image]) -> None:
-    looking = Predictor(PredictionOptions((64,)), Preprocessing((48, 32), (54, 36)), get_protocol("standard"))
-    image, _ = looking.transform(images[0])
+    used = Predictor(make(), Preprocessing((48, 32), (54, 36)), prediction_options(scales=(64,)))
+    image, _ = used.transform(images[0])
     assert image.shape == (3, 64, 96)
-    assert looking.locate(make(), image[None])[1].shape == (1, 1, 8, 12)
+    assert used.class_maps(image[None]).maps.shape == (1, 1, 8, 12)
 
 
 def test_a_scale_that_does_not_fit_the_patches_is_refused_by_name(images: list[Image.Image]) -> None:
     with pytest.raises(ValueError, match="60 x 60 pixels.*do not divide into the 8 x 8 patches"):
-        located(make(), images, scales=(60,))
+        class_maps(make(), images, scales=(60,))
 
 
 @pytest.mark.parametrize("scales", [(0,), (224, 224)])
 def test_scales_that_make_no_sense(scales: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"different sides of at least 1 pixel; got \[(0|224, 224)\]"):
-        PredictionOptions(scales)
+        TestTimeAugmentation(scales)
 
 
 def test_an_unknown_step_is_refused_before_anything_runs() -> None:
@@ -176,92 +178,90 @@ def test_an_unknown_step_is_refused_before_anything_runs() -> None:
 
 def test_in_python_and_on_the_command_line(run: Path, tmp_path: Path, images: list[Image.Image]) -> None:
     checkpoint = run / "checkpoints/best.ckpt"
-    viewing = PredictionOptions((32, 48), flip=True, refine=("affinity",))
-    result = Localizer.from_checkpoint(checkpoint, "cpu", threshold=0.4, viewing=viewing)(images[0])
+    options = prediction_options(scales=(32, 48), flip=True, refine=("affinity",))
+    result = Localizer.from_checkpoint(checkpoint, "cpu", threshold=0.4, options=options)(images[0])
     images[0].save(tmp_path / "one.png")
     written = localize(
         checkpoint,
         [tmp_path / "one.png"],
         out=tmp_path / "out",
         threshold=0.4,
-        scales=[32, 48],
-        flip=True,
-        refine=["affinity"],
+        options=options,
     )
     assert f'"boxes": {result.boxes.round(2).tolist()}'.replace(" ", "") in "".join(written.read_text().split())
     assert result.map.shape == (32, 32)
 
 
-def test_a_threshold_remembers_the_look_it_was_chosen_for(run: Path, tmp_path: Path) -> None:
+def test_a_threshold_stores_the_options_it_was_chosen_for(run: Path, tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoints/copy.ckpt"
     checkpoint.parent.mkdir()
     checkpoint.write_bytes((run / "checkpoints/best.ckpt").read_bytes())
-    calibrate(checkpoint, data=DataSource(), split="val", scales=[48], device="cpu")
+    calibrate(checkpoint, data=DataSource(), split="val", options=prediction_options(scales=(48,)), device="cpu")
     threshold = read_metadata(checkpoint).threshold
     assert threshold is not None
     assert threshold.options == "scales 48"
     assert threshold.source.endswith("protocol standard, scales 48")
-    path = evaluate(checkpoint, data=DataSource(), flip=True, device="cpu")
-    assert "but for another viewing (scales 48, not flip)" in path.read_text()
+    path = evaluate(checkpoint, data=DataSource(), options=prediction_options(flip=True), device="cpu")
+    assert "but for other options (scales 48, not flip)" in path.read_text()
     assert '"viewing": "flip"' in path.read_text()
 
 
-def test_the_note_on_another_viewing(run: Path) -> None:
+def test_the_note_on_other_options(run: Path) -> None:
     _, metadata = load_checkpoint(run / "checkpoints/best.ckpt")
     assert options_note(metadata, PredictionOptions()) == ""
-    assert "(plain, not flip)" in options_note(metadata, PredictionOptions(flip=True))
+    assert "(plain, not flip)" in options_note(metadata, prediction_options(flip=True))
     assert options_note(metadata, PredictionOptions(fast=True)) == ""
 
 
-def test_the_parts_of_a_map_lie_on_the_image(run: Path, images: list[Image.Image]) -> None:
+def test_intermediate_maps_cover_the_image(run: Path, images: list[Image.Image]) -> None:
     localizer = Localizer.from_checkpoint(
-        run / "checkpoints/best.ckpt", "cpu", viewing=PredictionOptions((48,), flip=True)
+        run / "checkpoints/best.ckpt", "cpu", options=prediction_options(scales=(48,), flip=True)
     )
-    parts = localizer.parts(images[0])
-    assert list(parts) == ["attention", "semantic map"]
-    for part in parts.values():
-        assert part.shape == (61, 90)
-        assert (part.min(), part.max()) == (pytest.approx(0, abs=0.1), pytest.approx(1, abs=0.1))
+    maps = localizer.intermediate_maps(images[0])
+    assert list(maps) == ["attention", "semantic map"]
+    for map_ in maps.values():
+        assert map_.shape == (61, 90)
+        assert (map_.min(), map_.max()) == (pytest.approx(0, abs=0.1), pytest.approx(1, abs=0.1))
     assert (run / "figures/parts.png").is_file()
 
 
-def test_a_fast_look_multiplies_in_bfloat16_and_sees_nearly_the_same(images: list[Image.Image]) -> None:
+def test_fast_multiplies_in_bfloat16_and_predicts_nearly_the_same(images: list[Image.Image]) -> None:
     model, products = make(), set()
     for layer in [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]:
         layer.register_forward_hook(lambda _layer, _inputs, output: products.add(output.dtype))
-    logits, maps = located(model, images, flip=True, fast=True)
+    logits, maps = class_maps(model, images, flip=True, fast=True)
     assert products == {torch.bfloat16}
-    expected_logits, expected = located(model, images, flip=True)
+    expected_logits, expected = class_maps(model, images, flip=True)
     assert 0 < (logits.float() - expected_logits).abs().max() < 0.02 * expected_logits.abs().max()
     torch.testing.assert_close(maps.float(), expected, rtol=0, atol=0.05)
 
 
-def test_refinement_of_a_fast_look_stays_in_float32(images: list[Image.Image]) -> None:
-    _, maps = located(make(), images, fast=True, refine=("affinity",))
+def test_refinement_with_fast_stays_in_float32(images: list[Image.Image]) -> None:
+    _, maps = class_maps(make(), images, fast=True, refine=("affinity",))
     assert maps.dtype == torch.float32
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_a_fast_look_decodes_less_of_a_large_image(
+def test_fast_decodes_large_images_at_a_reduced_size(
     run: Path, tmp_path: Path, images: list[Image.Image], orientation: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, exif = tmp_path / "large.jpg", Image.Exif()
     exif[0x0112] = orientation
     images[0].resize((1440, 976), Image.Resampling.BICUBIC).save(path, quality=95, exif=exif)
     plain, fast = (
-        Localizer.from_checkpoint(run / "checkpoints/best.ckpt", "cpu", viewing=PredictionOptions(fast=chosen))
+        Localizer.from_checkpoint(run / "checkpoints/best.ckpt", "cpu", options=PredictionOptions(fast=chosen))
         for chosen in (False, True)
     )
-    assert fast.viewing.fast
-    seen: list[tuple[int, int]] = []
-    transform = fast._predictor.transform
-    monkeypatch.setattr(fast._predictor, "transform", lambda image: (seen.append(image.size), transform(image))[1])
+    assert fast.options.fast
+    sizes: list[tuple[int, int]] = []
+    transform = fast.predictor.transform
+    monkeypatch.setattr(fast.predictor, "transform", lambda image: (sizes.append(image.size), transform(image))[1])
     expected, result = plain(path), fast(path)
     assert result.size == expected.size == ((1440, 976) if orientation == 1 else (976, 1440))
     np.testing.assert_allclose(result.map, expected.map, atol=0.06)
     np.testing.assert_allclose(result.frame.scale, expected.frame.scale, rtol=1e-12)
-    assert seen == [(180, 122) if orientation == 1 else (122, 180)]
-    (found,) = fast.look([path], keep_images=True)
+    assert sizes == [(180, 122) if orientation == 1 else (122, 180)]
+    (found,) = fast.predict([path], keep_images=True)
     assert isinstance(found, Prediction)
     assert found.image is not None
     assert found.image.size == expected.size  # what is drawn on is whole

@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from tests.backbones.test_weights import Trap
 from tests.inference.test_streaming import CLASSES, make, make_images, values
 from tests.models.fake_hub import COMMIT, Hub, point_client_at, serving
-from tokenloc.inference import Localizer, PredictionOptions
+from tests.runs import prediction_options
+from tokenloc.inference import Localizer
 from tokenloc.methods import list_methods
 from tokenloc.models.checkpoint import load_checkpoint, read_metadata, store_threshold
 from tokenloc.models.hub import local_copy
@@ -89,7 +90,7 @@ def test_metrics_belong_to_the_evaluated_checkpoint_only(run: Path, tmp_path: Pa
 
 
 def test_custom_threshold_is_saved(tmp_path: Path) -> None:
-    make(threshold=0.55, viewing=PredictionOptions(flip=True)).save_pretrained(tmp_path)
+    make(threshold=0.55, options=prediction_options(flip=True)).save_pretrained(tmp_path)
     assert read_metadata(tmp_path).threshold == Threshold(0.55, "in use when the model was saved", "flip")
 
 

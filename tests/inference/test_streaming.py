@@ -14,13 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.runs import TINY_VIT
-from tokenloc._threads import THREADS
+from tests.runs import TINY_VIT, prediction_options
 from tokenloc.boxes import Frame, prepare_map
 from tokenloc.data import Preprocessing, Unreadable, create_dataset
-from tokenloc.inference import Localization, Localizer, PredictionOptions
+from tokenloc.inference import Localization, Localizer
 from tokenloc.inference import inputs as module
 from tokenloc.inference.localizer import BATCH
+from tokenloc.inference.threads import THREADS
 from tokenloc.methods import list_methods
 from tokenloc.models import create_model
 from tokenloc.models.metadata import ModelMetadata
@@ -67,7 +67,7 @@ class Alive:
 def test_memory_is_flat_over_thousands_of_images(keep_images: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     batch, images, tensors, results = 8, Alive(), Alive(), Alive()
     localizer = make()
-    transform = localizer._predictor.transform
+    transform = localizer.predictor.transform
 
     def counting(image: Image.Image) -> tuple[torch.Tensor, Frame]:
         tensor, frame = transform(image)
@@ -75,9 +75,9 @@ def test_memory_is_flat_over_thousands_of_images(keep_images: bool, monkeypatch:
         tensors.add(tensor)
         return tensor, frame
 
-    monkeypatch.setattr(localizer._predictor, "transform", counting)
+    monkeypatch.setattr(localizer.predictor, "transform", counting)
     generated = (Image.new("RGB", (9, 8), (index % 256, 0, 0)) for index in range(2000))
-    for found in localizer.look(generated, batch, keep_images=keep_images):
+    for found in localizer.predict(generated, batch, keep_images=keep_images):
         assert not isinstance(found, Unreadable)
         assert (found.image is not None) == keep_images
         results.add(found.results[0])
@@ -106,7 +106,7 @@ def test_each_image_is_decoded_once_and_handed_on(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(
         module, "read_image", lambda path, **options: decoded.append(str(path)) or original(path, **options)
     )
-    found = list(make().look(paths, keep_images=True))
+    found = list(make().predict(paths, keep_images=True))
     assert sorted(decoded) == [str(path) for path in paths]
     for one, image in zip(found, images, strict=True):
         assert not isinstance(one, Unreadable)
@@ -177,13 +177,13 @@ def test_a_generator_raises_what_cannot_be_read_and_ends_its_threads(tmp_path: P
 def test_many_threads_in_every_way_give_what_one_gives(method: str) -> None:
     """Eight threads, each with images of its own order, through all that a localizer can be asked."""
     refine = () if method == "lcar" else ("affinity",)
-    localizer, images = make(method, viewing=PredictionOptions(scales=(32, 48), refine=refine)), make_images(4)
+    localizer, images = make(method, options=prediction_options(scales=(32, 48), refine=refine)), make_images(4)
     ways = (
         lambda image: values(localizer(image)),
         lambda image: [values(one) for one in localizer.top(image, 3)],
         lambda image: [values(one) for one in localizer([image, images[0]])],
         lambda image: [values(one) for one in localizer(iter([image]))],
-        lambda image: {name: part.tobytes() for name, part in localizer.parts(image).items()},
+        lambda image: {name: part.tobytes() for name, part in localizer.intermediate_maps(image).items()},
     )
     jobs = [(way, image) for way in ways for image in images]
     expected = [way(image) for way, image in jobs]
@@ -202,7 +202,7 @@ def test_many_threads_in_every_way_give_what_one_gives(method: str) -> None:
 
 @pytest.mark.parametrize("method", list_methods())
 def test_two_threads_on_one_localizer_are_as_one(method: str) -> None:
-    localizer = make(method, viewing=PredictionOptions(flip=True))
+    localizer = make(method, options=prediction_options(flip=True))
     images = make_images(6)
     expected = [values(result) for result in localizer.stream(images, batch_size=2)]
     with ThreadPoolExecutor(2) as pool:
@@ -214,12 +214,12 @@ def test_two_threads_on_one_localizer_are_as_one(method: str) -> None:
 def test_top_classes_are_those_that_the_model_maps(method: str) -> None:
     localizer, (image,) = make(method), make_images(1)
     found = localizer.top(image, 3)
-    tensor = localizer._predictor.transform(image)[0][None]
+    tensor = localizer.predictor.transform(image)[0][None]
     with torch.inference_mode():
         logits = localizer.model.localize(tensor)[0][0]
         chances = logits.softmax(0)
         order = sorted(range(4), key=lambda index: -chances[index].item())[:3]
-        alone = [localizer._predictor.locate(localizer.model, tensor, torch.tensor([[index]]))[1] for index in order]
+        alone = [localizer.predictor.class_maps(tensor, torch.tensor([[index]])).maps for index in order]
     assert [result.class_index for result in found] == order
     assert [result.label for result in found] == [CLASSES[index] for index in order]
     assert [result.score for result in found] == pytest.approx([chances[index].item() for index in order], abs=1e-6)
@@ -228,7 +228,7 @@ def test_top_classes_are_those_that_the_model_maps(method: str) -> None:
         np.testing.assert_allclose(result.map, prepared, atol=1e-5)
     first = localizer(image)
     assert first.boxes.tolist() == found[0].boxes.tolist()
-    (streamed,) = localizer.look([image], top_k=3)
+    (streamed,) = localizer.predict([image], top_k=3)
     assert not isinstance(streamed, Unreadable)
     assert [values(result) for result in streamed.results] == [values(result) for result in found]
 
@@ -252,7 +252,7 @@ def test_classes_that_there_are_not(count: int) -> None:
     with pytest.raises(ValueError, match=message):
         make().top(make_images(1)[0], count)
     with pytest.raises(ValueError, match=message):
-        make().look([], top_k=count)
+        make().predict([], top_k=count)
 
 
 def test_other_values_out_of_range() -> None:

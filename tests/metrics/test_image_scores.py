@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.boxes.components import all_boxes
 from tokenloc.boxes import (
     Frame,
     Protocol,
-    all_boxes,
     best_iou,
     compared_boxes,
     get_protocol,

@@ -37,8 +37,8 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize("refinement", ["the method's own", "none", "affinity"])
 def test_it_sees_what_a_localizer_sees(models: Models, localizer: Localizer, photo: Path, refinement: str) -> None:
     sight = models.look(photo, "tiny", refinement, 2)
-    viewing = PredictionOptions(refine=REFINEMENTS[refinement])
-    expected = Localizer(localizer.model, localizer.metadata, localizer.threshold, viewing=viewing).top(photo, 2)
+    options = PredictionOptions(refine=REFINEMENTS[refinement])
+    expected = Localizer(localizer.model, localizer.metadata, localizer.threshold, options=options).top(photo, 2)
     assert [result.label for result in sight.results] == [result.label for result in expected]
     for result, other in zip(sight.results, expected, strict=True):
         np.testing.assert_array_equal(result.boxes, other.boxes)

@@ -271,7 +271,7 @@ def test_after_a_kill_the_rest_is_computed(tmp_path: Path) -> None:
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
     assert in_a_process(tmp_path, 600) == 0
     said = (tmp_path / "said").read_text()
-    assert "images/00000.npy could not be written (File too large), and is as it was before; make room, or" in said
+    assert "images/00000.npy (File too large); it is unchanged; make room, or" in said
     assert "give another folder by --data.cache, then go on with --resume" in said
     assert not list((tmp_path / "cache").rglob(".partial-*"))
     assert not list((tmp_path / "cache").rglob("*.npy"))

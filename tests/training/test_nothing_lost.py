@@ -257,7 +257,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, unbroken: P
     process.join()
     assert process.exitcode == 2
     printed = (tmp_path / "errors").read_text()
-    assert "could not be written (File too large), and is as it was before; make room or mend the disk" in printed
+    assert "(File too large); it is unchanged; free some space or repair the disk" in printed
     assert "Traceback" not in printed
     assert read_checkpoint(out / "checkpoints/last.ckpt")["global_step"] == STEPS
     assert not list(out.rglob(".partial-*"))

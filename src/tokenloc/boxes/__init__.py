@@ -2,12 +2,12 @@
 
 from tokenloc.boxes.comparison import best_iou, compared_boxes, possible_boxes, truth_boxes
 from tokenloc.boxes.confidence import box_confidence
+from tokenloc.boxes.detection import DetectedBoxes, detect_boxes
 from tokenloc.boxes.extraction import (
     BoxScan,
-    all_boxes,
-    component_masks,
+    Components,
+    find_components,
     largest_boxes,
-    largest_component,
     scan_boxes,
 )
 from tokenloc.boxes.frame import Frame, Size
@@ -17,20 +17,21 @@ from tokenloc.boxes.protocols import Protocol, get_protocol, list_protocols, thr
 
 __all__ = [
     "BoxScan",
+    "Components",
+    "DetectedBoxes",
     "Frame",
     "Protocol",
     "Size",
-    "all_boxes",
     "best_iou",
     "box_confidence",
     "box_faults",
     "box_iou",
     "check_boxes",
     "compared_boxes",
-    "component_masks",
+    "detect_boxes",
+    "find_components",
     "get_protocol",
     "largest_boxes",
-    "largest_component",
     "list_protocols",
     "possible_boxes",
     "prepare_map",

@@ -1,15 +1,14 @@
-"""Boxes out of prepared maps: threshold, components, boxes, under a protocol.
+"""From prepared maps to components and boxes, under a protocol.
 
-Boxes are int64 xyxy in the pixels of the prepared map, their ends as the protocol has them. Where nothing exceeds
-the threshold the protocol's empty box stands in, alone.
+Boxes are int64 xyxy in the pixels of the prepared map. If nothing exceeds the threshold, a scan has the protocol's
+empty box.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -29,16 +28,60 @@ from tokenloc.boxes.protocols import Protocol
 Number = TypeVar("Number", np.int64, np.float64)
 
 
-@dataclass(frozen=True, eq=False)
-class BoxScan:
-    """The boxes of one map at many thresholds; made by ``scan_boxes``.
+class Components(NamedTuple):
+    """The components of a map above one threshold.
 
-    Thresholds that give the same foreground share one of the K entries. What is not asked for is not computed.
+    Attributes:
+        boxes: [K, 4] int64 xyxy in the pixels of the map, exclusive ends.
+        masks: [K, H, W] bool, the pixels of each component.
+    """
+
+    boxes: NDArray[np.int64]
+    masks: NDArray[np.bool_]
+
+
+def find_components(
+    prepared: PreparedMap, threshold: float, protocol: Protocol, count: int | None = None
+) -> Components:
+    """Return the components above one threshold, largest first.
 
     Args:
-        ranks: [H, W] uint16: how many of the K foregrounds, the widest first, each pixel is in.
-        entry: [T] int64: the foreground of each threshold, in 0 … K - 1.
-        protocol: Says what a component is, and how its box is written.
+        prepared: [H, W] from ``prepare_map`` under the same protocol.
+        threshold: in [0, 1].
+        protocol: defines what exceeds a threshold and what a component is.
+        count: return at most this many components; None for all.
+
+    Returns:
+        K components, 0 if nothing exceeds the threshold. If the protocol takes contours, the contour of a hole counts
+        as a component; its mask is that of the component around it.
+    """
+    level = _levels(prepared, [threshold], protocol)[0]
+    foreground = np.asarray(prepared > level, dtype=np.uint8)
+    _, *arrays, _ = cv2.connectedComponentsWithStats(foreground, connectivity=8)
+    labels, stats = (np.asarray(array, dtype=np.int32) for array in arrays)
+    if protocol.components == "contours":
+        contours = _contours_by_area(foreground)[:count]
+        corners = np.array([cv2.boundingRect(contour) for contour in contours], dtype=np.int64)
+        indices = [labels[tuple(contour[0, 0, ::-1])] for contour in contours]
+    else:
+        indices = _labels_by_size(labels, stats)[:count]
+        corners = stats[indices, :4].astype(np.int64)
+    boxes = corners.reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    masks = np.array([labels == index for index in indices], dtype=np.bool_)
+    return Components(boxes, masks.reshape(-1, *foreground.shape))
+
+
+@dataclass(frozen=True, eq=False)
+class BoxScan:
+    """The boxes of one map at many thresholds, computed lazily; see ``scan_boxes``.
+
+    Thresholds with the same foreground share one of the K entries.
+
+    Args:
+        ranks: [H, W] uint16, the number of the K foregrounds, widest first, that contain each pixel.
+        entry: [T] int64, the foreground of each threshold, in 0 … K - 1.
+        protocol: defines components and the ends of boxes.
     """
 
     ranks: NDArray[np.uint16]
@@ -51,18 +94,18 @@ class BoxScan:
 
     @cached_property
     def nodes(self) -> Nodes:
-        """The boxes of all components, each once for all the foregrounds at which it is the same."""
+        """The boxes of all components, one for each range of foregrounds over which a box does not change."""
         if self.protocol.components == "contours":
             nodes = all_outlines(self.ranks, self._filled, self._entries)
         else:
             nodes = self._pixel_components[0]
         empty = self._empty_entries
-        boxes = [written_boxes(nodes.boxes, self.ranks.shape, self.protocol), self._empty_boxes(len(empty))]
+        boxes = [with_protocol_ends(nodes.boxes, self.ranks.shape, self.protocol), self._empty_boxes(len(empty))]
         low, high = (np.concatenate([levels, empty]) for levels in nodes[1:])
         return Nodes(np.concatenate(boxes), low, high)
 
     def greatest(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the greatest of what ``values`` [N] ≥ 0 says of the ``nodes`` at each threshold: [T] float64."""
+        """Return the maximum over the ``nodes`` of ``values`` [N] ≥ 0 at each threshold, [T] float64."""
         return self.nodes.greatest(values, self._entries)[self.entry]
 
     @property
@@ -81,7 +124,7 @@ class BoxScan:
 
     @property
     def _empty_entries(self) -> NDArray[np.int64]:
-        """The entry without foreground, where there is one; it is the last."""
+        """The entry without foreground, the last one, if it exists."""
         return np.arange(int(self.ranks.max()), self._entries)
 
     def _empty_boxes(self, count: int) -> NDArray[np.int64]:
@@ -102,7 +145,7 @@ class BoxScan:
             largest = largest_outlines(self._filled, self._entries)
         else:
             largest = self._pixel_components[1]
-        boxes = written_boxes(largest, self.ranks.shape, self.protocol)
+        boxes = with_protocol_ends(largest, self.ranks.shape, self.protocol)
         boxes[self._empty_entries] = self._empty_boxes(len(self._empty_entries))
         return boxes
 
@@ -112,15 +155,15 @@ def scan_boxes(prepared: PreparedMap, thresholds: ArrayLike, protocol: Protocol)
 
     Args:
         prepared: [H, W] from ``prepare_map`` under the same protocol.
-        thresholds: [T] in [0, 1], in any order; at most 65535 that differ.
-        protocol: Says what exceeds a threshold, what a component is, and how its box is written.
+        thresholds: [T] in [0, 1], in any order, at most 65535 different ones.
+        protocol: defines what exceeds a threshold, components and the ends of boxes.
 
     Raises:
-        ValueError: where ``prepared`` is not as the protocol prepares maps, or there are too many thresholds.
+        ValueError: if ``prepared`` is not prepared under the protocol, or there are too many thresholds.
     """
     levels, level_of = np.unique(_levels(prepared, thresholds, protocol), return_inverse=True)
     if len(levels) > np.iinfo(np.uint16).max:
-        raise ValueError(f"at most 65535 thresholds that differ can be scanned, got {len(levels)}")
+        raise ValueError(f"at most 65535 different thresholds can be scanned, got {len(levels)}")
     ranks, foregrounds = _ranked(prepared, levels)
     return BoxScan(ranks, foregrounds[level_of.reshape(-1)], protocol)
 
@@ -137,52 +180,21 @@ def largest_boxes(prepared: PreparedMap, thresholds: ArrayLike, protocol: Protoc
     return scan_boxes(prepared, thresholds, protocol).largest()
 
 
-def all_boxes(prepared: PreparedMap, threshold: float, protocol: Protocol) -> NDArray[np.int64]:
-    """Return the boxes of all components at one threshold, largest first: [K, 4] int64, K ≥ 1."""
-    return _component_boxes(_foreground(prepared, _levels(prepared, [threshold], protocol)[0]), protocol)
-
-
-def component_masks(prepared: PreparedMap, threshold: float, protocol: Protocol) -> NDArray[np.bool_]:
-    """Return the pixels of each component at one threshold, in the order of ``all_boxes``.
-
-    Returns:
-        [K, H, W] bool. Where nothing exceeds the threshold: one mask, all False. The contour of a hole counts as a
-        component where the protocol takes contours; its mask is that of the component around it.
-    """
-    foreground = _foreground(prepared, _levels(prepared, [threshold], protocol)[0])
-    _, seeds = _components(foreground, protocol)
-    if not seeds:
-        return np.zeros((1, *prepared.shape), dtype=np.bool_)
-    labels = cv2.connectedComponents(foreground, connectivity=8)[1]
-    return np.stack([labels == labels[y, x] for x, y in seeds])
-
-
-def largest_component(
-    prepared: PreparedMap, threshold: float, protocol: Protocol
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return box [4] int64 and mask [H, W] bool of the largest component; an empty map's mask is all False."""
-    return all_boxes(prepared, threshold, protocol)[0], component_masks(prepared, threshold, protocol)[0]
-
-
 def _levels(prepared: PreparedMap, thresholds: ArrayLike, protocol: Protocol) -> PreparedMap:
-    """Return the levels [T], of the map's own dtype, that a pixel must exceed."""
+    """Return the levels [T], in the dtype of the map, that a pixel must exceed."""
     expected = np.dtype(np.uint8 if protocol.quantised else np.float32)
     if prepared.ndim != 2 or prepared.size == 0 or prepared.dtype != expected:
         raise ValueError(
-            f"protocol {protocol.name!r} takes boxes from {expected} maps [height, width], got {prepared.dtype} of "
-            f"shape {prepared.shape}; make it by prepare_map under the same protocol"
+            f"protocol {protocol.name!r} expects {expected} maps [height, width], got {prepared.dtype} of "
+            f"shape {prepared.shape}; use prepare_map with the same protocol"
         )
     full = 255 if protocol.quantised else 1.0
     peak = float(prepared.max()) if protocol.threshold_of == "maximum" else full
     return (np.asarray(thresholds, dtype=np.float64).reshape(-1) * peak).astype(expected)
 
 
-def _foreground(prepared: PreparedMap, level: np.generic) -> NDArray[np.uint8]:
-    return np.asarray(prepared > level, dtype=np.uint8)
-
-
 def _ranked(prepared: PreparedMap, levels: NDArray[Any]) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
-    """Return ``rank_pixels``; of bytes the few values that occur are ranked, then looked up."""
+    """Return ``rank_pixels``; bytes go through a lookup table of the values that occur."""
     if prepared.dtype != np.uint8:
         return rank_pixels(prepared, levels)
     values = np.flatnonzero(cv2.calcHist([prepared], [0], None, [256], [0, 256])).astype(np.uint8)
@@ -192,16 +204,8 @@ def _ranked(prepared: PreparedMap, levels: NDArray[Any]) -> tuple[NDArray[np.uin
     return np.asarray(cv2.LUT(prepared, table), dtype=np.uint16), foregrounds
 
 
-def _component_boxes(foreground: NDArray[np.uint8], protocol: Protocol) -> NDArray[np.int64]:
-    """Return the boxes [K, 4] of a foreground's components, largest first, or the protocol's empty box."""
-    corners, _ = _components(foreground, protocol)
-    return (
-        written_boxes(corners, foreground.shape, protocol) if len(corners) else _empty_box(foreground.shape, protocol)
-    )
-
-
-def written_boxes(boxes: NDArray[Number], shape: tuple[int, ...], protocol: Protocol) -> NDArray[Number]:
-    """Return exclusive ``boxes`` [N, 4] of a map of ``shape`` [H, W] with their ends as the protocol has them."""
+def with_protocol_ends(boxes: NDArray[Number], shape: tuple[int, ...], protocol: Protocol) -> NDArray[Number]:
+    """Return ``boxes`` [N, 4] of a map of ``shape`` [H, W], given with exclusive ends, with the protocol's ends."""
     height, width = shape
     inside = int(protocol.box_end == "inside")
     return np.minimum(boxes, np.array([width, height, width - inside, height - inside], dtype=boxes.dtype))
@@ -213,35 +217,16 @@ def _empty_box(shape: tuple[int, ...], protocol: Protocol) -> NDArray[np.int64]:
     return np.array([protocol.empty_box or (0, 0, width, height)], dtype=np.int64)
 
 
-def _components(
-    foreground: NDArray[np.uint8], protocol: Protocol
-) -> tuple[NDArray[np.int64], Sequence[tuple[int, int]]]:
-    """Return the exclusive boxes [K, 4] of the components, largest first, and a pixel (x, y) of each."""
-    find = _contours if protocol.components == "contours" else _pixel_components
-    corners, seeds, order = find(foreground)
-    boxes = np.array(corners, dtype=np.int64).reshape(-1, 4)[order]
-    boxes[:, 2:] += boxes[:, :2]
-    return boxes, [seeds[index] for index in order]
-
-
-_Found = tuple[Sequence[Sequence[int]], list[tuple[int, int]], NDArray[np.intp]]
-"""x, y, width and height of each component, a pixel (x, y) of each, and their order, largest first."""
-
-
-def _contours(foreground: NDArray[np.uint8]) -> _Found:
+def _contours_by_area(foreground: NDArray[np.uint8]) -> list[NDArray[np.int32]]:
     contours = cv2.findContours(foreground, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[-2]
-    sizes = np.array([cv2.contourArea(contour) for contour in contours])
-    seeds = [(int(contour[0, 0, 0]), int(contour[0, 0, 1])) for contour in contours]
-    return [cv2.boundingRect(contour) for contour in contours], seeds, np.argsort(-sizes, kind="stable")
+    return [np.asarray(contour, dtype=np.int32) for contour in sorted(contours, key=cv2.contourArea, reverse=True)]
 
 
-def _pixel_components(foreground: NDArray[np.uint8]) -> _Found:
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(foreground, connectivity=8)
-    stats = stats[1:]  # 0 is the background
-    seeds = [
-        (left + int(np.argmax(labels[top, left : left + width] == label)), top)
-        for label, (left, top, width) in enumerate(stats[:, :3].tolist(), start=1)
+def _labels_by_size(labels: NDArray[np.int32], stats: NDArray[np.int32]) -> list[int]:
+    """Return the labels of OpenCV's components by pixel count; in a tie the first in reading order comes first."""
+    corners = stats[1:, :3].tolist()  # 0 is the background
+    first = [
+        (top, left + int(np.argmax(labels[top, left : left + width] == label)))
+        for label, (left, top, width) in enumerate(corners, start=1)
     ]
-    # Reading order of the first pixels settles ties; OpenCV numbers components in an order of its own.
-    x, y = np.array(seeds, dtype=np.intp).reshape(-1, 2).T
-    return stats[:, :4].tolist(), seeds, np.lexsort((x, y, -stats[:, 4]))
+    return sorted(range(1, len(stats)), key=lambda label: (-stats[label, cv2.CC_STAT_AREA], first[label - 1]))

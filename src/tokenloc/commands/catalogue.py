@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
-from tokenloc._recipes import list_recipes
 from tokenloc.backbones import list_backbones
 from tokenloc.boxes import list_protocols
 from tokenloc.commands.console import IncompleteError
+from tokenloc.commands.recipes import list_recipes
 from tokenloc.data import create_dataset, list_datasets
 from tokenloc.methods import list_methods
 from tokenloc.models.checkpoint import read_metadata

@@ -109,21 +109,21 @@ def compare(method: str, start: Path, out: Path, seed: int, epochs: int) -> Comp
     seconds = time.perf_counter() - began
     model, metadata = load_checkpoint(checkpoint)
     standard, plain, refined = get_protocol("standard"), PredictionOptions(refine=()), PredictionOptions(refine=STEPS)
-    options: dict[str, Any] = {"progress": progress}
+    settings: dict[str, Any] = {"progress": progress}
     threshold = calibrate_threshold(
-        model, scenes("val", seed), metadata.preprocessing, standard, viewing=plain, **options
+        model, scenes("val", seed), metadata.preprocessing, standard, options=plain, **settings
     )
     for name in ("best.ckpt", "last.ckpt"):
         store_threshold(out / CHECKPOINTS / name, threshold)
     metadata = replace(metadata, threshold=threshold)
 
-    def measured(viewing: PredictionOptions) -> EvaluationResult:
+    def measured(chosen: PredictionOptions) -> EvaluationResult:
         test = scenes("test", seed)
-        return measure(model, test, metadata.preprocessing, standard, threshold.value, viewing=viewing, **options)
+        return measure(model, test, metadata.preprocessing, standard, threshold.value, options=chosen, **settings)
 
     own = measured(plain)
     write_json(out / METRICS, {**own.to_dict(), "threshold_source": threshold.source})
-    localizers = Localizer(model, metadata, viewing=plain), Localizer(model, metadata, viewing=refined)
+    localizers = Localizer(model, metadata, options=plain), Localizer(model, metadata, options=refined)
     return Compared(*localizers, own, measured(refined), seconds)
 
 

@@ -10,11 +10,12 @@ from typing import Any
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.datasets import data_of, open_data
-from tokenloc.commands.looking import Known, calibrated, options_of, threshold_of
+from tokenloc.commands.looking import Known, calibrated, threshold_of
 from tokenloc.commands.results import BOXES, METRICS, save_failures, save_figures, write_results
 from tokenloc.data.base import named
 from tokenloc.inference import Localizer, PredictionOptions, choose_device
 from tokenloc.inference.evaluation import calibrate_threshold, measure
+from tokenloc.inference.options import DEFAULT_OPTIONS
 from tokenloc.inference.processes import joined
 from tokenloc.inference.stored_maps import measure_maps
 from tokenloc.inference.tally import EvaluationResult
@@ -36,11 +37,7 @@ def evaluate(
     save_maps: Path | None = None,
     threshold: float | None = None,
     thresholds: list[float] | None = None,
-    scales: list[int] | None = None,
-    flip: bool = False,
-    refine: list[str] | None = None,
-    fast: bool = False,
-    ten_crop: bool = False,
+    options: PredictionOptions = DEFAULT_OPTIONS,
     out: Path | None = None,
     batch_size: int = 32,
     workers: int = 0,
@@ -64,12 +61,7 @@ def evaluate(
         save_maps: a new folder to keep the maps and predicted classes in.
         threshold: a fixed map threshold in [0, 1], in place of the usual one.
         thresholds: the thresholds among which the best is sought, in place of the protocol's.
-        scales: sides of the network's input in pixels, such as 224 320 448, over which maps and scores are averaged; by
-            default the side that the model was trained with.
-        flip: look at each image mirrored, too.
-        refine: steps that refine the maps, such as affinity,reprediction, or none; by default those of the method.
-        fast: compute in bfloat16, about 1.7 times faster on a CPU with AVX512-BF16.
-        ten_crop: take the classes from ten crops of a larger resize, as SAT's paper does.
+        options: test-time augmentation, refinement and precision.
         out: the folder to write to; by default evaluation/PROTOCOL in the run's folder (for a model of the hub in
             runs/NAME), or beside that of the maps.
         batch_size: images that pass the network together.
@@ -90,23 +82,22 @@ def evaluate(
     model, metadata = load_checkpoint(checkpoint)
     measured_data = data_of(metadata, data, split, "measured")
     dataset = open_data(measured_data, metadata.classes)
-    viewing = options_of(scales, flip, refine, fast, ten_crop)
-    usual = calibrated(metadata, viewing, dataset)
+    usual = calibrated(metadata, options, dataset)
     fixed, source = threshold_of(judged, threshold, usual)
-    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "viewing": viewing}
-    about = _about_maps(metadata, judged, viewing, usual)
+    settings: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "options": options}
+    about = _about_maps(metadata, judged, options, usual)
     with (
         joined() as first,
         writing_maps(save_maps, about) if save_maps and first else nullcontext() as save,
         writing_boxes(folder / BOXES, judged, fixed) if first else nullcontext() as keep,
     ):
         model.to(choose_device(device))
-        options["progress"] = progress if first else None
-        measured = measure(model, dataset, metadata.preprocessing, judged, fixed, save=save, keep=keep, **options)
+        settings["progress"] = progress if first else None
+        measured = measure(model, dataset, metadata.preprocessing, judged, fixed, save=save, keep=keep, **settings)
     if first:
-        described = {"model": asdict(metadata.model), "data": measured_data, "viewing": str(viewing)}
+        described = {"model": asdict(metadata.model), "data": measured_data, "viewing": str(options)}
         write_results(folder, measured, source, described)
-        localizer = Localizer(model, metadata, measured.evaluation.threshold, viewing=viewing, protocol=judged)
+        localizer = Localizer(model, metadata, measured.evaluation.threshold, options=options, protocol=judged)
         save_figures(localizer, dataset, folder / "figures")
         save_failures(localizer, dataset, measured, folder / "figures")
         _close(f"metrics and figures in {folder}", measured, "images could not be read")
@@ -128,8 +119,8 @@ def _evaluate_maps(
     usual = maps.about.get("threshold"), maps.about.get("threshold_source")
     threshold, source = threshold_of(protocol, given, usual)
     with joined() as first, writing_boxes(folder / BOXES, protocol, threshold) if first else nullcontext() as keep:
-        options: dict[str, Any] = {"workers": workers, "progress": progress if first else None, "keep": keep}
-        measured, matched = measure_maps(maps, dataset, protocol, threshold, **options)
+        settings: dict[str, Any] = {"workers": workers, "progress": progress if first else None, "keep": keep}
+        measured, matched = measure_maps(maps, dataset, protocol, threshold, **settings)
     if first:
         described = {"folder": str(maps.folder), "differing": matched.differing, "surplus": matched.surplus}
         about = {"model": maps.about.get("model"), "data": measured_data, "maps": described}
@@ -141,12 +132,12 @@ def _evaluate_maps(
 
 
 def _about_maps(
-    metadata: ModelMetadata, protocol: Protocol, viewing: PredictionOptions, usual: Known
+    metadata: ModelMetadata, protocol: Protocol, options: PredictionOptions, usual: Known
 ) -> dict[str, Any]:
     """Return what is kept beside saved maps: how they were made, and the threshold that goes with them."""
     return {
         "input_frame": protocol.input_frame,
-        "viewing": str(viewing),
+        "viewing": str(options),
         "classes": metadata.classes,
         "model": asdict(metadata.model),
         "threshold": usual[0],
@@ -172,10 +163,7 @@ def calibrate(
     data: DataSource,
     split: str | None = None,
     protocol: str = "standard",
-    scales: list[int] | None = None,
-    flip: bool = False,
-    refine: list[str] | None = None,
-    fast: bool = False,
+    options: PredictionOptions = DEFAULT_OPTIONS,
     batch_size: int = 32,
     workers: int = 0,
     device: str = "auto",
@@ -187,11 +175,7 @@ def calibrate(
         data: the dataset; by default the one that the checkpoint was trained on.
         split: the split of the dataset; by default the held-out one: val, of imagenet val2.
         protocol: by which boxes are judged; see `tokenloc list protocols`.
-        scales: sides of the network's input in pixels, such as 224 320 448, over which maps and scores are averaged; by
-            default the side that the model was trained with.
-        flip: look at each image mirrored, too.
-        refine: steps that refine the maps, such as affinity,reprediction, or none; by default those of the method.
-        fast: compute in bfloat16, about 1.7 times faster on a CPU with AVX512-BF16.
+        options: test-time augmentation, refinement and precision.
         batch_size: images that pass the network together.
         workers: processes that read images.
         device: auto, cpu, cuda or mps.
@@ -202,9 +186,10 @@ def calibrate(
     model, metadata = load_checkpoint(writable_path(checkpoint))
     dataset = open_data(data_of(metadata, data, split, "held_out"), metadata.classes)
     model.to(choose_device(device))
-    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
-    options["viewing"] = options_of(scales, flip, refine, fast)
-    chosen = calibrate_threshold(model, dataset, metadata.preprocessing, get_protocol(protocol), **options)
+    settings: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
+    chosen = calibrate_threshold(
+        model, dataset, metadata.preprocessing, get_protocol(protocol), options=options, **settings
+    )
     store_threshold(checkpoint, chosen)
     print_message(f"map threshold {chosen.value:g}, {chosen.source}; stored in {checkpoint}")
     return chosen.value

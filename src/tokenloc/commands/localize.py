@@ -13,19 +13,20 @@ import numpy as np
 from PIL import Image
 
 import tokenloc
-from tokenloc._files import FreeNames, atomic_write, refuse_unwritable
-from tokenloc._threads import THREADS, map_ahead
+from tokenloc._files import UniqueNames, atomic_write, refuse_unwritable
 from tokenloc.backbones.weights import weights_digest
 from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.journal import Finished, Journal, open_journal
-from tokenloc.commands.looking import options_note, options_of
+from tokenloc.commands.looking import options_note
 from tokenloc.commands.review import TABLE, write_review
 from tokenloc.data import Unreadable, find_images
 from tokenloc.export import Destination, check_writing, common_folder, writing
 from tokenloc.export._json_list import JsonList
 from tokenloc.export.base import valid_text
-from tokenloc.inference import Localization, Localizer, Prediction
-from tokenloc.inference.localizer import Objects
+from tokenloc.inference import Localization, Localizer, Prediction, PredictionOptions
+from tokenloc.inference.localization import Objects
+from tokenloc.inference.options import DEFAULT_OPTIONS
+from tokenloc.inference.threads import THREADS, map_ahead
 from tokenloc.reporting import draw_localization, one_above_another, save_image
 
 RESULTS = "localizations.json"
@@ -42,10 +43,7 @@ def localize(
     objects: Objects = "largest",
     top_k: int = 1,
     min_score: float = 0.0,
-    scales: list[int] | None = None,
-    flip: bool = False,
-    refine: list[str] | None = None,
-    fast: bool = False,
+    options: PredictionOptions = DEFAULT_OPTIONS,
     images: bool = True,
     masks: bool = False,
     format: list[str] | None = None,
@@ -70,12 +68,7 @@ def localize(
         objects: largest draws one box, around the largest component; all one for each component.
         top_k: how many classes to localize in each image, the most probable ones; each is a result of its own.
         min_score: probability below which a class gets no box, so that an image of none of the classes has none.
-        scales: sides of the network's input in pixels, such as 224 320 448, over which maps and scores are averaged; by
-            default the side that the model was trained with.
-        flip: look at each image mirrored, too.
-        refine: steps that refine the maps, such as affinity,reprediction, or none; by default those of the method.
-        fast: compute in bfloat16 and, with `--images false`, decode large JPEGs at a reduced size: about twice
-            as fast where the processor has bfloat16; boxes move little.
+        options: test-time augmentation, refinement and precision.
         images: also write the images, not only localizations.json.
         masks: also write a mask for each result, white where its map exceeds the threshold, on the image's pixels.
         format: annotation files to write, too: coco yolo voc label-studio csv parquet.
@@ -92,10 +85,8 @@ def localize(
     for folder in ("images", "masks"):
         refuse_unwritable(out / folder)
     check_writing(format or [], out, overwrite)
-    localizer = Localizer.from_checkpoint(
-        checkpoint, device, threshold, objects, options_of(scales, flip, refine, fast), min_score
-    )
-    if threshold is None and (note := options_note(localizer.metadata, localizer.viewing)):
+    localizer = Localizer.from_checkpoint(checkpoint, device, threshold, objects, options, min_score)
+    if threshold is None and (note := options_note(localizer.metadata, localizer.options)):
         print_message(f"map threshold {localizer.threshold:g}{note}")
     settings = {**_settings(localizer, top_k), "images": images, "masks": masks}
     version = f"tokenloc {localizer.metadata.model.method}"
@@ -104,7 +95,7 @@ def localize(
         todo = [file for file in files if file not in journal]
         if len(todo) < len(files):
             print_message(f"{len(files) - len(todo)} of {len(files)} images were finished by an interrupted run")
-        seen = localizer.look(todo, batch_size, top_k, keep_images=images)
+        seen = localizer.predict(todo, batch_size, top_k, keep_images=images)
         unreadable = _run(todo, seen, _Display(out, images, masks), journal)
         with writing(format or [], destination) as annotate:
             for finished in journal.finished(files):
@@ -137,7 +128,7 @@ class _Display:
         if self.masks:
             for rank, (one, result) in enumerate(zip(shown, found.results, strict=True), start=1):
                 one["mask"] = self._save_mask(result, stem if rank == 1 else f"{stem}.top{rank}")
-        return Finished(found.results[0].source, stem, [result.finding() for result in found.results], shown)
+        return Finished(found.results[0].source, stem, [result.record() for result in found.results], shown)
 
     def _save_mask(self, result: Localization, stem: str) -> str:
         name = f"masks/{stem}.png"
@@ -152,7 +143,7 @@ def _settings(localizer: Localizer, top_k: int) -> dict[str, Any]:
         "model": f"sha256 {_digest(localizer)[:16]}",
         "threshold": localizer.threshold,
         "objects": localizer.objects,
-        "viewing": str(localizer.viewing),
+        "viewing": str(localizer.options),
         "top_k": top_k,
         "min_score": localizer.min_score,
     }
@@ -211,7 +202,7 @@ def free_stems(files: Iterable[Path], taken: Iterable[str] = ()) -> Iterator[str
     >>> list(free_stems([Path("a/x.jpg"), Path("b/x.png"), Path("b/y.png")]))
     ['x', 'x-2', 'y']
     """
-    names = FreeNames("", longest=240)  # leaves room for suffixes
+    names = UniqueNames("", longest=240)  # leaves room for suffixes
     for stem in taken:
         names.take(stem)
     return (names.take(valid_text(file.stem)) for file in files)

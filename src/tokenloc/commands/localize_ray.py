@@ -10,14 +10,15 @@ from typing import Any
 from tokenloc._extras import library
 from tokenloc._files import atomic_write, refuse_unwritable
 from tokenloc.commands.console import IncompleteError, print_message
-from tokenloc.commands.looking import options_of
 from tokenloc.data import find_images
 from tokenloc.export import check_writing, common_folder
 from tokenloc.export._rows import COLUMNS
 from tokenloc.export.base import absolute, refuse_existing
 from tokenloc.export.parquet import ROWS_AT_A_TIME, box_schema
 from tokenloc.export.ray_data import ERROR, localize_dataset
-from tokenloc.inference.localizer import Objects
+from tokenloc.inference import PredictionOptions
+from tokenloc.inference.localization import Objects
+from tokenloc.inference.options import DEFAULT_OPTIONS
 
 BOXES = "boxes.parquet"
 UNREADABLE = "unreadable.parquet"
@@ -32,10 +33,7 @@ def localize_ray(
     objects: Objects = "largest",
     top_k: int = 1,
     min_score: float = 0.0,
-    scales: list[int] | None = None,
-    flip: bool = False,
-    refine: list[str] | None = None,
-    fast: bool = False,
+    options: PredictionOptions = DEFAULT_OPTIONS,
     overwrite: bool = False,
     batch_size: int = 16,
     actors: int | None = None,
@@ -56,12 +54,7 @@ def localize_ray(
         objects: largest draws one box, around the largest component; all one for each component.
         top_k: how many classes to localize in each image, the most probable ones; each has rows of its own.
         min_score: probability below which a class gets no box, so that an image of none of the classes has none.
-        scales: sides of the network's input in pixels, such as 224 320 448, over which maps and scores are averaged; by
-            default the side that the model was trained with.
-        flip: look at each image mirrored, too.
-        refine: steps that refine the maps, such as affinity,reprediction, or none; by default those of the method.
-        fast: compute in bfloat16 and decode large JPEGs at a reduced size: about twice as fast where the processor has
-            bfloat16; boxes move little.
+        options: test-time augmentation, refinement and precision.
         overwrite: replace files that exist already.
         batch_size: images that pass the network together.
         actors: how many models work at once; by default one on each GPU, or on each CPU but one.
@@ -73,13 +66,12 @@ def localize_ray(
     refuse_unwritable(out)
     check_writing(["parquet"], out, overwrite)
     refuse_existing(out / UNREADABLE, overwrite)
-    options: dict[str, Any] = {"threshold": threshold, "objects": objects, "min_score": min_score}
-    options["viewing"] = options_of(scales, flip, refine, fast)
-    options |= {"batch_size": batch_size, "top_k": top_k, "actors": actors, "gpus": gpus}
+    settings: dict[str, Any] = {"threshold": threshold, "objects": objects, "min_score": min_score}
+    settings |= {"options": options, "batch_size": batch_size, "top_k": top_k, "actors": actors, "gpus": gpus}
     with _ray() as ray:
         images, root = _opened(ray, inputs)
         images.context.execution_options.preserve_order = True
-        rows = localize_dataset(images, checkpoint, root=root, **options)
+        rows = localize_dataset(images, checkpoint, root=root, **settings)
         unreadable = _write(rows, out)
     print_message(f"boxes in {out / BOXES}")
     if unreadable:

@@ -11,41 +11,27 @@ from tokenloc.inference import PredictionOptions
 from tokenloc.models.metadata import ModelMetadata
 
 
-def options_of(
-    scales: list[int] | None, flip: bool, refine: list[str] | None, fast: bool, ten_crop: bool = False
-) -> PredictionOptions:
-    """Return the viewing that the flags mean; steps may be parted by commas, and ``none`` is no step.
+def options_note(metadata: ModelMetadata, options: PredictionOptions) -> str:
+    """Return a remark where the calibrated threshold was chosen for another options; empty where all is well.
 
-    >>> options_of([224, 448], False, ["affinity,reprediction"], False).refine
-    ('affinity', 'reprediction')
+    A fast options needs no threshold of its own: its maps hardly differ.
     """
-    steps = None if refine is None else tuple(step for word in refine for step in word.split(",") if step)
-    return PredictionOptions(tuple(scales or ()), flip, ten_crop, () if steps == ("none",) else steps, fast)
-
-
-def options_note(metadata: ModelMetadata, viewing: PredictionOptions) -> str:
-    """Return a remark where the calibrated threshold was chosen for another viewing; empty where all is well.
-
-    A fast viewing needs no threshold of its own: its maps hardly differ.
-    """
-    if metadata.threshold is None or metadata.threshold.options in (str(viewing), str(replace(viewing, fast=False))):
+    if metadata.threshold is None or metadata.threshold.options in (str(options), str(replace(options, fast=False))):
         return ""
-    return (
-        f", but for another viewing ({metadata.threshold.options}, not {viewing}): `tokenloc calibrate` chooses it anew"
-    )
+    return f", but for other options ({metadata.threshold.options}, not {options}): run `tokenloc calibrate` with these"
 
 
 Known = tuple[float | None, str | None]
 """A map threshold and where it comes from."""
 
 
-def calibrated(metadata: ModelMetadata, viewing: PredictionOptions, dataset: ImageDataset) -> Known:
+def calibrated(metadata: ModelMetadata, options: PredictionOptions, dataset: ImageDataset) -> Known:
     """Return the threshold that was calibrated, and a mark where it was by the very images of ``dataset``."""
     if metadata.threshold is None:
         return None, None
     seen = metadata.threshold.images == f"{dataset.split} of {dataset.name}"
     mark = "; chosen on the very images that are measured, as an oracle" if seen else ""
-    return metadata.threshold.value, metadata.threshold.source + options_note(metadata, viewing) + mark
+    return metadata.threshold.value, metadata.threshold.source + options_note(metadata, options) + mark
 
 
 def threshold_of(protocol: Protocol, given: float | None, usual: Known) -> Known:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from rich.table import Table
 
-from tokenloc._files import FreeNames, write_json
+from tokenloc._files import UniqueNames, write_json
 from tokenloc.commands.console import console, print_message
 from tokenloc.data import ImageDataset
 from tokenloc.data.base import named
@@ -123,7 +123,7 @@ def percents(*values: float | None) -> list[str]:
 def save_figures(localizer: Localizer, dataset: ImageDataset, folder: Path, title: str = "") -> Path:
     """Draw what is found in images spread over a dataset; return the path of the sheet with all of them."""
     picked = np.unique(np.linspace(0, len(dataset) - 1, FIGURES).round().astype(int)).tolist()
-    drawn, readable, names = [], [], FreeNames(".jpg")
+    drawn, readable, names = [], [], UniqueNames(".jpg")
     for index in picked:
         try:
             image = dataset.image(index)
@@ -161,7 +161,7 @@ def save_parts(localizer: Localizer, images: list[Image.Image], path: Path) -> N
     """Draw what the maps of some images are made of, such as SCM's maps of each block, where a method tells."""
     rows, names = [], []
     for image in images:
-        parts = localizer.parts(image)
+        parts = localizer.intermediate_maps(image)
         names = list(parts)
         found = localizer(image)
         last = with_boxes(heatmap(image, found.map_on_image()), found.boxes, FOUND)

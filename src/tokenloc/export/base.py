@@ -158,7 +158,7 @@ def _writing(formats: Sequence[Format], destination: Destination) -> Iterator[Ca
 
         def add(result: Result) -> None:
             several = [result] if isinstance(result, (Localization, LocalizationRecord)) else result
-            found = [one.finding() if isinstance(one, Localization) else one for one in several]
+            found = [one.record() if isinstance(one, Localization) else one for one in several]
             for localization in found:
                 _check_class(localization, destination.classes)
             for write in writers if found else []:

@@ -18,8 +18,8 @@ from tokenloc._files import atomic_write
 from tokenloc._names import one_of
 from tokenloc.data.transforms import Preprocessing
 from tokenloc.export.base import refuse_existing
-from tokenloc.inference.localizer import usual_threshold
 from tokenloc.methods import Method
+from tokenloc.models.checkpoint import default_threshold
 from tokenloc.models.metadata import ModelMetadata
 
 Maps = Literal["top", "all"]
@@ -114,7 +114,7 @@ def graph_metadata(model: Method, metadata: ModelMetadata, maps: Maps) -> dict[s
         "classes": list(metadata.classes),
         "size": list(metadata.preprocessing.size),
         "interpolation": metadata.preprocessing.interpolation,
-        "threshold": usual_threshold(model, metadata),
+        "threshold": default_threshold(model, metadata),
         "maps": maps,
     }
 

@@ -54,7 +54,7 @@ def localize_dataset(
         top_k: how many classes of each image, the most probable ones.
         actors: how many models work at once; None for one on each GPU, or on each CPU but one.
         gpus: of each actor; a share, such as 0.5, where several fit on one; None for 1 where the cluster has GPUs.
-        options: ``threshold``, ``objects``, ``viewing``, ``min_score``, ``device``; see ``Localizer``.
+        options: ``threshold``, ``objects``, ``options``, ``min_score``, ``device``; see ``Localizer``.
 
     Returns:
         the rows of ``export.PARQUET``: one a box, and one with null corners for an image without boxes; those of one
@@ -104,7 +104,7 @@ class LocalizingActor:
         """Return the table of boxes of a table of images."""
         arrow = library("pyarrow", "ray")
         read = (image for _, image in _images(images))
-        found = self.localizer.look(read, self.batch_size, self.top_k)
+        found = self.localizer.predict(read, self.batch_size, self.top_k)
         named = zip((name for name, _ in _images(images)), found, strict=True)
         rows = [row for name, one in named for row in self._rows(name, one)]
         schema = box_schema().append(arrow.field(ERROR, arrow.string()))
@@ -115,7 +115,7 @@ class LocalizingActor:
         if isinstance(found, Unreadable):
             yield (name, *[None] * (len(COLUMNS) - 1), valid_text(found.reason))
             return
-        findings = [result.finding() for result in found.results]
+        findings = [result.record() for result in found.results]
         for row in rows_of(name, findings, self.destination.labels):
             yield (*row, None)
 

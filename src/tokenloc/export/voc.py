@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from xml.sax.saxutils import escape
 
-from tokenloc._files import FreeNames, atomic_folder
+from tokenloc._files import UniqueNames, atomic_folder
 from tokenloc.data.annotations import Annotation, Box, read_voc
 from tokenloc.data.images import files_under
 from tokenloc.export.base import FORMATS, AddImage, Destination, Format, boxes_of
@@ -41,7 +41,7 @@ _OBJECT = """\
 @contextmanager
 def _writing(destination: Destination) -> Iterator[AddImage]:
     """Files lie in ``Annotations`` as the images do below the root; ``filename`` is the name below the root."""
-    labels, names = destination.labels, FreeNames(".xml")
+    labels, names = destination.labels, UniqueNames(".xml")
     with atomic_folder(destination.folder / "voc", replace=True) as folder:
         annotations = folder / "Annotations"
         annotations.mkdir()

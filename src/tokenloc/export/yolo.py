@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from tokenloc._files import FreeNames, atomic_folder, write_text
+from tokenloc._files import UniqueNames, atomic_folder, write_text
 from tokenloc.data.annotations import Annotation, Box
 from tokenloc.data.images import IMAGE_SUFFIXES, files_under, read_image
 from tokenloc.data.splits import index, number
@@ -30,7 +30,7 @@ def _writing(destination: Destination) -> Iterator[AddImage]:
 
     Names lie flat, since Ultralytics takes the last folder called images in a path for its own.
     """
-    names = FreeNames(".txt", longest=250)  # an image's suffix may be longer
+    names = UniqueNames(".txt", longest=250)  # an image's suffix may be longer
     with atomic_folder(destination.folder / "yolo", replace=True) as folder:
         images, labels = folder / "images" / PART, folder / "labels" / PART
         images.mkdir(parents=True)

@@ -1,7 +1,17 @@
-"""From a checkpoint to boxes on a person's own images."""
+"""Prediction with a trained model: from images to boxes."""
 
-from tokenloc.inference.localization import Localization, LocalizationRecord
-from tokenloc.inference.localizer import Localizer, Prediction, choose_device
-from tokenloc.inference.predictor import PredictionOptions
+from tokenloc.inference.localization import Localization, LocalizationRecord, Prediction
+from tokenloc.inference.localizer import Localizer, choose_device
+from tokenloc.inference.options import PredictionOptions, TestTimeAugmentation
+from tokenloc.inference.predictor import Predictor
 
-__all__ = ["Localization", "LocalizationRecord", "Localizer", "Prediction", "PredictionOptions", "choose_device"]
+__all__ = [
+    "Localization",
+    "LocalizationRecord",
+    "Localizer",
+    "Prediction",
+    "PredictionOptions",
+    "Predictor",
+    "TestTimeAugmentation",
+    "choose_device",
+]

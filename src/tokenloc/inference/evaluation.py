@@ -23,7 +23,8 @@ from tokenloc.data import (
     Unreadable,
     evaluation_loader,
 )
-from tokenloc.inference.predictor import PredictionOptions, Predictor
+from tokenloc.inference.options import PredictionOptions
+from tokenloc.inference.predictor import Predictor
 from tokenloc.inference.processes import in_order, share
 from tokenloc.inference.tally import EvaluationResult, Evaluator
 from tokenloc.methods import Method
@@ -42,7 +43,7 @@ def measure(
     protocol: Protocol,
     threshold: float | None = None,
     *,
-    viewing: PredictionOptions | None = None,
+    options: PredictionOptions | None = None,
     batch_size: int = 32,
     workers: int = 0,
     progress: Progress | None = None,
@@ -59,7 +60,7 @@ def measure(
         preprocessing: of the model.
         protocol: how images are shown, maps become boxes, and boxes are judged.
         threshold: a fixed map threshold in [0, 1]; None for the protocol's own rule.
-        viewing: how the model looks at images; None for plainly.
+        options: how the model looks at images; None for plainly.
         batch_size: images that pass the network together.
         workers: processes that read images.
         progress: wraps the batches, to show how far it is.
@@ -69,14 +70,14 @@ def measure(
     Raises:
         ValueError: where no image at all could be read, or a map has values that are not finite.
     """
-    predictor = Predictor(viewing or PredictionOptions(), preprocessing, protocol)
+    predictor = Predictor(model, preprocessing, options, protocol)
     loader = evaluation_loader(dataset, predictor.transform, batch_size, workers=workers, share=share())
     total = math.ceil(len(dataset) / batch_size)
     unreadable: list[Unreadable] = []
     with evaluating(model), TemporaryFile() as scratch, ThreadPoolExecutor() as threads:
         score = partial(_score, protocol, threshold)
         batches: Iterable[_Found] = in_order(
-            (_found(model, predictor, dataset, batch, score, threads) for batch in loader), total
+            (_found(predictor, dataset, batch, score, threads) for batch in loader), total
         )
         tally = Evaluator(protocol, threshold, scratch)
         for broken, located in progress(batches, "measuring", total) if progress else batches:
@@ -110,25 +111,23 @@ _Found = tuple[list[Unreadable], list[tuple[_LocatedSample, ImageScores]]]
 
 
 def _found(
-    model: Method,
     predictor: Predictor,
     dataset: ImageDataset,
     batch: Located,
     score: Callable[[_LocatedSample], ImageScores],
     threads: ThreadPoolExecutor,
 ) -> _Found:
-    located = list(_located(model, predictor, dataset, batch))
+    located = list(_located(predictor, dataset, batch))
     scores = threads.map(score, located)
     return batch.unreadable, [(image._replace(mask=None), one) for image, one in zip(located, scores, strict=True)]
 
 
-def _located(model: Method, predictor: Predictor, dataset: ImageDataset, batch: Located) -> Iterator[_LocatedSample]:
+def _located(predictor: Predictor, dataset: ImageDataset, batch: Located) -> Iterator[_LocatedSample]:
     if not batch.indices:
         return
-    device = next(model.parameters()).device
-    logits, maps = predictor.locate(model, batch.images.to(device), batch.labels[:, None].to(device))
-    probabilities = logits.float().softmax(dim=1).amax(dim=1).clamp(max=1).tolist()
-    predictions = logits.float().cpu().numpy(), maps.float().cpu().numpy(), probabilities
+    predicted = predictor.class_maps(batch.images, batch.labels[:, None].to(predictor.device))
+    probabilities = predicted.logits.softmax(dim=1).amax(dim=1).clamp(max=1).tolist()
+    predictions = predicted.logits.cpu().numpy(), predicted.maps.cpu().numpy(), probabilities
     rows = zip(batch.indices, batch.frames, batch.masks, *predictions, strict=True)
     for index, frame, mask, scores, class_maps, probability in rows:
         yield _LocatedSample(dataset[index], frame, mask, class_maps[0], top_classes(scores), probability)
@@ -147,8 +146,8 @@ def calibrate_threshold(
     preprocessing: Preprocessing,
     protocol: Protocol,
     *,
-    viewing: PredictionOptions | None = None,
-    **options: Any,
+    options: PredictionOptions | None = None,
+    **settings: Any,
 ) -> Threshold:
     """Choose the map threshold with the best GT-known on a dataset with boxes, which should not be the one measured.
 
@@ -157,7 +156,7 @@ def calibrate_threshold(
         dataset: with boxes.
         preprocessing: of the model.
         protocol: of the boxes; its own threshold, where it has one, plays no part.
-        viewing: how the model looks at images, for which the threshold is then meant; None for plainly.
+        options: how the model looks at images, for which the threshold is then meant; None for plainly.
         options: of ``measure``.
 
     Raises:
@@ -165,14 +164,14 @@ def calibrate_threshold(
     """
     if not dataset.has_boxes:
         raise ValueError(f"{dataset.name} ({dataset.split}) has no boxes, by which a threshold could be chosen")
-    viewing = viewing or PredictionOptions()
-    oracle = measure(model, dataset, preprocessing, protocol, viewing=viewing, **options).evaluation.oracle
+    options = options or PredictionOptions()
+    oracle = measure(model, dataset, preprocessing, protocol, options=options, **settings).evaluation.oracle
     if oracle is None:
         raise ValueError(f"no box of {dataset.name} ({dataset.split}) lies inside its image")
-    seen = "" if viewing == PredictionOptions() else f", {viewing}"
+    seen = "" if options == PredictionOptions() else f", {options}"
     images = f"{dataset.split} of {dataset.name}"
     source = f"calibrated on {images} ({len(dataset)} images), protocol {protocol.name}{seen}"
-    return Threshold(oracle.threshold, source, str(viewing), images)
+    return Threshold(oracle.threshold, source, str(options), images)
 
 
 @contextmanager

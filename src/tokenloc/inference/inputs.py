@@ -1,4 +1,4 @@
-"""Images in any form that a person has them in: a file, its bytes, a PIL image, an array, a tensor."""
+"""Images in every form that a user may have: a file, its bytes, a PIL image, an array, a tensor."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def as_image(image: ImageInput, min_size: tuple[int, int] | None = None) -> Imag
     """Return an image in any accepted form as an upright RGB image; ``min_size``: see ``read_image``.
 
     Raises:
-        FileNotFoundError, ValueError: a file that is not there or cannot be read, or anything of another form.
+        FileNotFoundError, ValueError: if a file is missing or cannot be read, or the input has another form.
     """
     if isinstance(image, (str, Path, bytes, Image.Image)):
         return read_image(image, min_size=min_size)
     if not isinstance(image, (np.ndarray, Tensor)):
         kind = type(image).__name__
         raise ValueError(f"expected a path, bytes, a PIL image, an array or a tensor, or a list of these; got {kind}")
-    array = _pixels(image) if isinstance(image, Tensor) else image
+    array = _to_array(image) if isinstance(image, Tensor) else image
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
         raise ValueError(
             f"expected an RGB array [height, width, 3] uint8 or a tensor [3, height, width], got {array.dtype} "
@@ -36,14 +36,14 @@ def as_image(image: ImageInput, min_size: tuple[int, int] | None = None) -> Imag
 
 
 def name_of(image: ImageInput) -> str:
-    """Return what to call an image: its path, where it has one."""
+    """Return a name for an image: its path, if it has one."""
     if isinstance(image, (str, Path)):
         return str(image)
     return str(getattr(image, "filename", "") or "image in memory")
 
 
-def _pixels(tensor: Tensor) -> NDArray[np.uint8]:
-    """Return a tensor [3, height, width] (uint8, or float in [0, 1]) as [height, width, 3] uint8."""
+def _to_array(tensor: Tensor) -> NDArray[np.uint8]:
+    """Convert a tensor [3, height, width] (uint8, or float in [0, 1]) to [height, width, 3] uint8."""
     if tensor.ndim != 3 or len(tensor) != 3:
         raise ValueError(f"expected a tensor [3, height, width], got {list(tensor.shape)}")
     if tensor.is_floating_point():

@@ -1,30 +1,35 @@
-"""The one result type between the stations: what a model found in one image."""
+"""The result type of tokenloc: one class in one image and its location."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from tokenloc.boxes import Frame, box_faults
+from tokenloc.boxes import Frame, box_faults, detect_boxes, get_protocol
+from tokenloc.boxes.protocols import checked_threshold
+
+Objects = Literal["largest", "all"]
+"""Which components get a box."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LocalizationRecord:
-    """What files hold of a localization: all but its map and mask, so that any number of them can be kept.
+    """A localization without its map and mask: what files store.
 
     Attributes:
-        source: the image's path, or what else names it.
+        source: the path of the image, or another name for it.
         label: class name.
         class_index: its index among the checkpoint's classes.
         score: softmax probability of the class, in [0, 1].
-        boxes: [N, 4] float64 xyxy, original pixels, half-open, origin top left; the largest component's box first.
-        confidence: [N] float64 in [0, 1]: how far each box can be confident, see ``tokenloc.boxes.box_confidence``.
+        boxes: [N, 4] float64 xyxy, original pixels, half-open, origin top left; the largest component first.
+        confidence: [N] float64 in [0, 1], one per box, see ``tokenloc.boxes.box_confidence``.
         size: (width, height) of the image in pixels.
         threshold: on the map, in [0, 1].
-        protocol: name of the protocol by which boxes were taken from the map.
+        protocol: name of the protocol that turned the map into boxes.
     """
 
     source: str
@@ -39,11 +44,11 @@ class LocalizationRecord:
 
     @property
     def first_confidence(self) -> float:
-        """The confidence of the first box, by which images are sorted; 0 where there is no box."""
+        """The confidence of the first box, which defines the review order; 0 without a box."""
         return float(self.confidence[0]) if len(self.confidence) else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for ``localizations.json``, rounded for people."""
+        """Return plain values, rounded for reading, as in ``localizations.json``."""
         return {
             "file": self.source,
             "width": self.size[0],
@@ -60,16 +65,16 @@ class LocalizationRecord:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Localization(LocalizationRecord):
-    """One class in one image, and where it is: a finding with its map. Validated at construction.
+    """One class in one image and its location, with the map. Validated at construction.
 
     Attributes:
         size: follows from ``frame``.
-        map: [h, w] float32 in [0, 1], min-max scaled, on the input pixels.
-        mask: [h, w] bool on the input pixels: where the map exceeds the threshold and a box was drawn.
-        frame: how the input pixels lie on the image.
+        map: [h, w] float32 in [0, 1], min-max scaled, in input pixels.
+        mask: [h, w] bool in input pixels, the components that have a box.
+        frame: between input and original pixels.
 
     Raises:
-        ValueError: where a field contradicts its description.
+        ValueError: if a field contradicts its description.
     """
 
     size: tuple[int, int] = field(init=False)
@@ -78,7 +83,7 @@ class Localization(LocalizationRecord):
     frame: Frame
 
     def __post_init__(self) -> None:
-        """Check every field once, so that no later station needs to."""
+        """Validate every field; arrays become read-only."""
         object.__setattr__(self, "size", self.frame.original_size)
         boxes = np.asarray(self.boxes, dtype=np.float64).reshape(-1, 4)
         faults = [fault for fault in box_faults(boxes, self.frame.original_size) if fault]
@@ -86,9 +91,7 @@ class Localization(LocalizationRecord):
             raise ValueError(f"boxes of {self.source}: {'; '.join(faults)}")
         confidence = np.asarray(self.confidence, dtype=np.float64)
         if confidence.shape != boxes.shape[:1] or not ((confidence >= 0) & (confidence <= 1)).all():
-            raise ValueError(
-                f"confidence of {self.source} must be one number in [0, 1] for each of its {len(boxes)} boxes"
-            )
+            raise ValueError(f"confidence of {self.source} must be one number in [0, 1] per box ({len(boxes)} boxes)")
         for name, array in (("boxes", boxes), ("confidence", confidence)):
             array.setflags(write=False)
             object.__setattr__(self, name, array)
@@ -103,13 +106,37 @@ class Localization(LocalizationRecord):
             raise ValueError(f"the map of {self.source} must be finite and lie in [0, 1]")
 
     def map_on_image(self) -> NDArray[np.float32]:
-        """Return the map on the image's own pixels, [height, width] in [0, 1]; 0 where the network did not look."""
+        """Return the map in original pixels, [height, width] in [0, 1]; 0 outside the network input."""
         return self.frame.map_to_original(self.map)
 
     def mask_on_image(self) -> NDArray[np.bool_]:
-        """Return the mask on the image's own pixels, [height, width]."""
+        """Return the mask in original pixels, [height, width]."""
         return self.frame.map_to_original(self.mask.astype(np.float32)) > 0.5
 
-    def finding(self) -> LocalizationRecord:
-        """Return what stays of it without its arrays."""
-        return LocalizationRecord(**{kept.name: getattr(self, kept.name) for kept in fields(LocalizationRecord)})
+    def at_threshold(self, threshold: float, objects: Objects = "largest") -> Localization:
+        """Return this localization at another threshold, from its map.
+
+        Raises:
+            ValueError: if the threshold is outside [0, 1].
+        """
+        count = 1 if objects == "largest" else None
+        protocol, threshold = get_protocol(self.protocol), checked_threshold(threshold)
+        found = detect_boxes(self.map, self.score, self.frame, protocol, threshold, count)
+        return replace(self, **found._asdict(), threshold=threshold)
+
+    def record(self) -> LocalizationRecord:
+        """Return this localization without its map and mask."""
+        return LocalizationRecord(**{each.name: getattr(self, each.name) for each in fields(LocalizationRecord)})
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The localizations of one image.
+
+    Attributes:
+        results: one localization per predicted class, the most probable first.
+        image: the upright RGB image, if it was kept.
+    """
+
+    results: list[Localization]
+    image: Image.Image | None = None

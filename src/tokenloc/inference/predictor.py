@@ -1,159 +1,166 @@
-"""How a trained model looks at an image: at which sizes, mirrored or not, and what refines its maps."""
+"""The path from an image to boxes: preprocessing, class maps, merging of views, refinement, boxes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as T
 
-from tokenloc.boxes import Protocol
+from tokenloc.boxes import DetectedBoxes, Frame, Protocol, detect_boxes, get_protocol, scaled_map
 from tokenloc.data import Preprocessing, evaluation_transform
 from tokenloc.data.transforms import FramedTransform
+from tokenloc.inference.options import PredictionOptions
 from tokenloc.methods import Method, top_classes
 from tokenloc.methods._scaling import min_max
-from tokenloc.refinement import find_steps, refine
+from tokenloc.refinement import refine
 
-SPARE = 2
-"""How much finer than the network's input a reduced decoding stays: the input then differs by 0.4 % of its spread."""
+DECODING_MARGIN = 2
+"""How much larger than the network input a reduced decoding stays: the input then differs by 0.4 % of its spread."""
 
 
-@dataclass(frozen=True)
-class PredictionOptions:
-    """What may be changed when a trained model is used, without training it again.
+class ClassMapPrediction(NamedTuple):
+    """Predictions for B images.
 
     Attributes:
-        scales: sides of the network's input in pixels (of the shorter side, where it is not square), each a multiple
-            of the patch size; none for the side that the model was trained with. Position embeddings are
-            interpolated. Maps are scaled to [0, 1] each and averaged, logits are averaged.
-        flip: whether each is looked at mirrored too.
-        ten_crop: whether the classes come from ten crops instead: the corners and the centre of the larger resize, and
-            their mirrors (SAT, section 4.1). The maps are not concerned.
-        refine: steps of ``tokenloc.refinement.list_steps()`` that the maps go through; None for the steps that belong
-            to the method, as LCAR's do, () for none.
-        fast: whether the network computes in bfloat16, about 1.7 times faster on a CPU with
-            AVX512-BF16 (nothing else was measured), and `Localizer` decodes large JPEGs at a reduced size. Boxes
-            move little.
-
-    Raises:
-        ValueError: a scale below 1 pixel or given twice, or an unknown step.
+        logits: [B, C] float32.
+        classes: [B, K] int64, the classes of the maps.
+        scores: [B, K] float32 in [0, 1], their softmax probabilities.
+        maps: [B, K, h, w] float32; on the patch grid in no fixed range for a single view, in [0, 1] on the finest
+            grid for several views, in [0, 1] on input pixels after refinement.
     """
 
-    scales: tuple[int, ...] = ()
-    flip: bool = False
-    ten_crop: bool = False
-    refine: tuple[str, ...] | None = None
-    fast: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what makes no sense; lists become tuples."""
-        object.__setattr__(self, "scales", tuple(self.scales))
-        if min(self.scales, default=1) < 1 or len(set(self.scales)) < len(self.scales):
-            raise ValueError(f"scales must be different sides of at least 1 pixel; got {list(self.scales)}")
-        if self.refine is not None:
-            object.__setattr__(self, "refine", tuple(self.refine))
-            find_steps(self.refine)
-
-    def __str__(self) -> str:
-        """Return a short description: what differs from the plain look at the model's own size.
-
-        >>> str(PredictionOptions(scales=(224, 448), flip=True)), str(PredictionOptions())
-        ('scales 224 448, flip', 'plain')
-        """
-        parts = [f"scales {' '.join(map(str, self.scales))}"] * bool(self.scales)
-        parts += ["flip"] * self.flip + ["ten crops"] * self.ten_crop
-        parts += [] if self.refine is None else [f"refine {','.join(self.refine) or 'none'}"]
-        parts += ["fast"] * self.fast
-        return ", ".join(parts) or "plain"
+    logits: Tensor
+    classes: Tensor
+    scores: Tensor
+    maps: Tensor
 
 
 class Predictor:
-    """Looks at images as a ``PredictionOptions`` says.
+    """Predicts classes, class maps and boxes with a trained model; everything that predicts uses it.
 
     Args:
-        viewing: how.
+        model: in evaluation mode, on the device to use.
         preprocessing: of the model.
-        protocol: says which part of an image is shown.
+        options: test-time augmentation, refinement and precision; None for the defaults.
+        protocol: determines the part of the image that the network sees; None for ``standard``.
 
-    ``transform`` turns an image into what ``locate`` takes, and its frame; it can be sent to worker processes. A
-    decoding of ``sufficient_size``, (width, height), is as good for it as the whole image; None: nothing less is.
+    Attributes:
+        transform: from an RGB PIL image to the network input [3, H, W] and its frame; can be sent to worker processes.
+        sufficient_size: (width, height) in pixels of a decoding that gives nearly the same input; None if only the
+            full image does.
     """
 
-    def __init__(self, viewing: PredictionOptions, preprocessing: Preprocessing, protocol: Protocol) -> None:
-        self.viewing = viewing
-        self.preprocessing = preprocessing
-        self.cropped = protocol.input_frame == "crop"
-        self.scales = viewing.scales or (min(preprocessing.size),)
-        wide, high = preprocessing.at(max(self.scales)).resize
-        self.sufficient_size = (SPARE * wide, SPARE * high) if viewing.fast else None
+    def __init__(
+        self,
+        model: Method,
+        preprocessing: Preprocessing,
+        options: PredictionOptions | None = None,
+        protocol: Protocol | None = None,
+    ) -> None:
+        self.model, self.preprocessing = model, preprocessing
+        self.options = options or PredictionOptions()
+        self.protocol = protocol or get_protocol("standard")
+        self._views = self.options.augmentation
+        self._scales = self._views.scales or (min(preprocessing.size),)
+        self._cropped = self.protocol.input_frame == "crop"
+        width, height = preprocessing.at(max(self._scales)).resize
+        self.sufficient_size = (DECODING_MARGIN * width, DECODING_MARGIN * height) if self.options.fast else None
         self.transform: FramedTransform = evaluation_transform(
-            preprocessing, protocol.input_frame, max(self.scales), margin=viewing.ten_crop
+            preprocessing, self.protocol.input_frame, max(self._scales), margin=self._views.ten_crop
         )
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return next(self.model.parameters()).device
+
     @torch.inference_mode()
-    def locate(self, model: Method, images: Tensor, classes: Tensor | int = 1) -> tuple[Tensor, Tensor]:
-        """Say what is in the images, and where; see ``Method.localize``.
+    def class_maps(self, images: Tensor, classes: Tensor | int = 1) -> ClassMapPrediction:
+        """Predict classes and maps.
 
         Args:
-            model: in evaluation mode.
-            images: [B, 3, height, width] of ``transform``.
-            classes: the classes to map, [B, K] int64 in [0, C), or K: the K most probable ones of each image.
+            images: [B, 3, height, width] of ``transform``, on any device.
+            classes: the classes to map, [B, K] int64 in [0, C), or K for the K most probable classes of each image.
+
+        Raises:
+            ValueError: if ``classes`` has another form or is out of range.
+        """
+        images = images.to(self.device)
+        region = self._visible_region(images)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.options.fast):
+            logits, classes, maps = self._merged_views(images, region, classes)
+        logits, maps = logits.float(), maps.float()
+        steps = self.model.refinement if self.options.refine is None else self.options.refine
+        if steps:
+            maps = refine(maps, self._rgb(region), steps)
+        return ClassMapPrediction(logits, classes, logits.softmax(dim=1).gather(1, classes), maps)
+
+    def boxes(
+        self, map_: NDArray[np.float32], score: float, frame: Frame, threshold: float, count: int | None = None
+    ) -> tuple[NDArray[np.float32], DetectedBoxes]:
+        """Turn one map of ``class_maps`` into boxes.
+
+        Args:
+            map_: [h, w].
+            score: softmax probability of its class.
+            frame: of the image, from ``transform``.
+            threshold: on the scaled map, in [0, 1].
+            count: the number of components that get a box, largest first; None for all.
 
         Returns:
-            logits [B, C] and maps [B, K, h, w] float: of one view as the method gives them, of several in [0, 1] on
-            the finest of their grids, refined ones in [0, 1] on the pixels of the largest view.
+            the map in [0, 1] in input pixels, and its boxes in original pixels.
         """
-        region = self._region(images)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.viewing.fast):
-            logits, maps = self._seen(model, images, region, classes)
-        steps = model.refinement if self.viewing.refine is None else self.viewing.refine
-        return logits, refine(maps, self._pixels(region), steps) if steps else maps
+        scaled = scaled_map(map_, frame.input_size, self.protocol)
+        return scaled, detect_boxes(scaled, score, frame, self.protocol, threshold, count)
 
-    def _seen(self, model: Method, images: Tensor, region: Tensor, classes: Tensor | int) -> tuple[Tensor, Tensor]:
-        """Return the logits and the maps, which no step has refined yet."""
-        views = list(self._views(region))
-        seen = [model.class_maps(view) for view, _ in views]
-        logits = self._ten_crop_logits(model, images) if self.viewing.ten_crop else _mean([one for one, _ in seen])
+    def _merged_views(self, images: Tensor, region: Tensor, classes: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits, classes and unrefined maps, averaged over the views of ``region``."""
+        views = list(self._views_of(region))
+        predictions = [self.model.class_maps(view) for view, _ in views]
+        logits = self._ten_crop_logits(images) if self._views.ten_crop else _mean([each for each, _ in predictions])
         if isinstance(classes, int):
             classes = top_classes(logits, classes)
-        model.check_classes(classes, len(images))
-        pairs = zip(seen, views, strict=True)
-        return logits, combined([_turned(maps_of(classes), mirrored) for (_, maps_of), (_, mirrored) in pairs])
+        self.model.check_classes(classes, len(images))
+        pairs = zip(predictions, views, strict=True)
+        return logits, classes, merge_maps([_flip(maps(classes), flipped) for (_, maps), (_, flipped) in pairs])
 
-    def _region(self, images: Tensor) -> Tensor:
-        """Return the part of ``images`` that the frame shows, at the largest scale."""
-        width, height = self.preprocessing.at(max(self.scales)).size
-        if self.viewing.ten_crop and self.cropped:
+    def _visible_region(self, images: Tensor) -> Tensor:
+        """Return the part of ``images`` that the frame covers, at the largest scale."""
+        width, height = self.preprocessing.at(max(self._scales)).size
+        if self._views.ten_crop and self._cropped:
             images = T.center_crop(images, [height, width])
-        return _resized(images, height, width)
+        return _resize(images, height, width)
 
-    def _views(self, region: Tensor) -> Iterator[tuple[Tensor, bool]]:
-        """Yield what the network sees, and whether it is mirrored; smaller scales are made from the largest."""
-        for side in self.scales:
+    def _views_of(self, region: Tensor) -> Iterator[tuple[Tensor, bool]]:
+        """Yield each view and whether it is mirrored; smaller scales are resized from the largest."""
+        for side in self._scales:
             width, height = self.preprocessing.at(side).size
-            view = _resized(region, height, width)
+            view = _resize(region, height, width)
             yield view, False
-            if self.viewing.flip:
+            if self._views.flip:
                 yield view.flip(-1), True
 
-    def _ten_crop_logits(self, model: Method, images: Tensor) -> Tensor:
+    def _ten_crop_logits(self, images: Tensor) -> Tensor:
         width, height = self.preprocessing.size
-        whole = _resized(images, *reversed(self.preprocessing.resize))
-        return _mean([model.class_maps(crop)[0] for crop in T.ten_crop(whole, [height, width])])
+        full = _resize(images, *reversed(self.preprocessing.resize))
+        return _mean([self.model.class_maps(crop)[0] for crop in T.ten_crop(full, [height, width])])
 
-    def _pixels(self, region: Tensor) -> Tensor:
-        """Return ``region`` as RGB in [0, 1]."""
+    def _rgb(self, region: Tensor) -> Tensor:
+        """Undo the normalisation of ``region``: RGB in [0, 1]."""
         mean, std = (region.new_tensor(v)[:, None, None] for v in (self.preprocessing.mean, self.preprocessing.std))
         return (region * std + mean).float().clamp(0, 1)
 
 
-def combined(maps: list[Tensor]) -> Tensor:
-    """Return the mean of several views' maps [B, K, h, w], each scaled to [0, 1], on the finest of their grids.
+def merge_maps(maps: list[Tensor]) -> Tensor:
+    """Average the maps of several views, each [B, K, h, w] scaled to [0, 1], on the finest of their grids.
 
-    A single one is returned as it is.
+    A single view is returned unchanged.
     """
     if len(maps) == 1:
         return maps[0]
@@ -161,15 +168,15 @@ def combined(maps: list[Tensor]) -> Tensor:
     return _mean([F.interpolate(min_max(map_.float()), finest, mode="bilinear") for map_ in maps])
 
 
-def _turned(maps: Tensor, mirrored: bool) -> Tensor:
-    return maps.flip(-1) if mirrored else maps
+def _flip(maps: Tensor, flipped: bool) -> Tensor:
+    return maps.flip(-1) if flipped else maps
 
 
 def _mean(values: list[Tensor]) -> Tensor:
     return values[0] if len(values) == 1 else torch.stack(values).mean(dim=0)
 
 
-def _resized(images: Tensor, height: int, width: int) -> Tensor:
+def _resize(images: Tensor, height: int, width: int) -> Tensor:
     if images.shape[-2:] == (height, width):
         return images
     return F.interpolate(images, (height, width), mode="bilinear", antialias=True)

@@ -9,8 +9,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from tokenloc._files import write_json, write_text
-from tokenloc.inference.predictor import PredictionOptions
+from tokenloc.inference.options import PredictionOptions
 from tokenloc.methods import Method
+from tokenloc.models.checkpoint import default_threshold
 from tokenloc.models.hub import CARD, METRICS, PREFIX, is_on_hub, local_copy, upload, write_folder
 from tokenloc.models.metadata import METADATA_KEY, ModelMetadata, Threshold
 
@@ -24,7 +25,7 @@ class SharingMixin(ABC):
     model: Method
     metadata: ModelMetadata
     threshold: float
-    viewing: PredictionOptions
+    options: PredictionOptions
     origin: Path | None = None
     """The file or folder from which it was loaded."""
 
@@ -53,7 +54,7 @@ class SharingMixin(ABC):
             revision: a branch, a tag or a commit of the repository; None for its main branch.
             token: for a private repository; None uses the one stored by ``hf auth login``, or ``HF_TOKEN``.
             device: ``auto`` (a GPU if available), or a PyTorch device.
-            options: see ``Localizer``: ``threshold``, ``objects``, ``viewing``, ``min_score``.
+            options: see ``Localizer``: ``threshold``, ``objects``, ``options``, ``min_score``.
 
         Raises:
             FileNotFoundError: the folder, repository or revision does not exist, or the hub is unreachable.
@@ -66,7 +67,7 @@ class SharingMixin(ABC):
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write the model to a folder, for ``from_pretrained``; return the folder.
 
-        The current threshold is saved, but neither ``objects``, ``viewing`` and ``min_score`` nor local paths.
+        The current threshold is saved, but neither ``objects``, ``options`` and ``min_score`` nor local paths.
         A model in the folder is replaced; an existing ``README.md`` is kept: its owner may have edited it.
 
         Raises:
@@ -117,8 +118,8 @@ class SharingMixin(ABC):
     def _shared_metadata(self) -> ModelMetadata:
         """Return the metadata with the current threshold and without paths on this machine."""
         threshold, data = self.metadata.threshold, self.metadata.data
-        if self.threshold != (threshold.value if threshold else self.model.default_threshold):
-            threshold = Threshold(self.threshold, "in use when the model was saved", str(self.viewing))
+        if self.threshold != default_threshold(self.model, self.metadata):
+            threshold = Threshold(self.threshold, "in use when the model was saved", str(self.options))
         if data is not None:
             options = {name: value for name, value in (data["options"] or {}).items() if not _is_path(value)}
             data = {**data, "root": None, "options": options}

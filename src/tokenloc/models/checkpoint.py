@@ -107,3 +107,8 @@ def save_atomically(content: dict[str, Any], path: str | Path) -> None:
     """
     with durable_write(path, "free some space or repair the disk, then continue with --resume") as file:
         torch.save(content, file)
+
+
+def default_threshold(model: Method, metadata: ModelMetadata) -> float:
+    """Return the calibrated threshold of a model, or the default of its method if it is not calibrated."""
+    return metadata.threshold.value if metadata.threshold else model.default_threshold

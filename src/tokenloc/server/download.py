@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from tokenloc._extras import library
-from tokenloc._files import FreeNames
+from tokenloc._files import UniqueNames
 from tokenloc.export import FORMATS, list_formats
 from tokenloc.export.base import valid_text
 from tokenloc.inference import Localization
@@ -82,4 +82,4 @@ def image_name(said: str, stored: Path) -> str:
     """
     last = valid_text(PurePosixPath(said.replace("\\", "/")).name)
     path = PurePosixPath(last if last not in ("", ".", "..") else stored.name)
-    return FreeNames(path.suffix, LONGEST).take(path.stem) if len(path.suffix) < LONGEST // 4 else stored.name
+    return UniqueNames(path.suffix, LONGEST).take(path.stem) if len(path.suffix) < LONGEST // 4 else stored.name

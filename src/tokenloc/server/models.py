@@ -123,8 +123,8 @@ class Models:
         if refinement not in REFINEMENTS:
             raise unknown_name("refinement", refinement, REFINEMENTS)
         usual = self[model]
-        viewing = PredictionOptions(refine=REFINEMENTS[refinement])
-        return Localizer(usual.model, usual.metadata, usual.threshold, viewing=viewing, protocol=usual.protocol)
+        options = PredictionOptions(refine=REFINEMENTS[refinement])
+        return Localizer(usual.model, usual.metadata, usual.threshold, options=options, protocol=usual.protocol)
 
 
 def load_models(checkpoints: Sequence[Path], device: str, max_pixels: int) -> Models:

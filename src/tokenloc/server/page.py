@@ -12,8 +12,7 @@ from typing import Any, get_args
 from tokenloc._extras import library
 from tokenloc._names import one_of, unknown_name
 from tokenloc.data.images import IMAGE_SUFFIXES
-from tokenloc.inference.localizer import Objects
-from tokenloc.inference.thresholding import at_threshold
+from tokenloc.inference.localization import Objects
 from tokenloc.server.answer import HINT, STYLE, answer, fault
 from tokenloc.server.download import image_name, usable_formats, write_annotation
 from tokenloc.server.models import MOST_CLASSES, OWN, REFINEMENTS, Models
@@ -117,7 +116,7 @@ class Page:
             raise unknown_name("format", form, usable_formats())
         every = one_of("objects", objects, Objects) == "all"
         sight = self.models.look(stored, model, refinement, count)
-        results = [at_threshold(result, threshold, every) for result in sight.results]
+        results = [result.at_threshold(threshold, "all" if every else "largest") for result in sight.results]
         folder = Path(mkdtemp(prefix="annotation-", dir=self.folder))
         version = f"tokenloc {sight.method}"
         return answer(sight, results), write_annotation(results, sight.classes, stored, name, form, folder, version)

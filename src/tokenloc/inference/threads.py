@@ -1,4 +1,4 @@
-"""Work that threads do ahead of who needs it."""
+"""Threads that work ahead of their consumer."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ THREADS = min(8, os.cpu_count() or 1)
 def map_ahead(
     function: Callable[[T], R], items: Iterable[T], ahead: int, threads: int = THREADS
 ) -> Generator[R, None, None]:
-    """Yield ``function`` of each item in their order, as ``map`` does, while threads work on the next ones.
+    """Yield ``function(item)`` for each item, in order, while threads compute the next results.
 
     Args:
-        function: is called in other threads; what it raises is raised in its item's place.
-        items: are taken in the thread of the caller, at most ``ahead`` more of them than were yielded.
-        ahead: the most results and items that wait in memory, at least 1.
-        threads: how many work at once.
+        function: called in other threads; an exception is raised at the position of its item.
+        items: taken in the caller's thread, at most ``ahead`` items before their result is yielded.
+        ahead: the number of items and results that wait in memory, at least 1.
+        threads: the number of threads.
 
-    Closing the iterator, or an error, ends the work: what has not begun is not done.
+    Closing the generator, or an exception, cancels the calls that have not started.
 
     >>> list(map_ahead(str.upper, ["a", "b", "c"], ahead=2))
     ['A', 'B', 'C']
@@ -35,7 +35,7 @@ def map_ahead(
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
-            del item  # what has been yielded must not live on here
+            del item  # keep no reference to an item that was yielded
             if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:

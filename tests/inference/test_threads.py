@@ -1,4 +1,4 @@
-"""Work ahead in threads: the order of ``map``, bounded, and ended with the one who wanted it."""
+"""``map_ahead``: order, bounded memory, errors and cleanup."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tokenloc._threads import map_ahead
+from tokenloc.inference.threads import map_ahead
 
 
-def test_order_is_that_of_map_though_later_work_ends_first() -> None:
+def test_results_are_in_order_even_if_later_work_ends_first() -> None:
     second_done = threading.Event()
 
     def slow_first(number: int) -> int:
@@ -24,7 +24,7 @@ def test_order_is_that_of_map_though_later_work_ends_first() -> None:
     assert list(map_ahead(slow_first, [], ahead=4)) == []
 
 
-def test_no_more_items_are_taken_than_may_wait() -> None:
+def test_at_most_ahead_items_are_taken_early() -> None:
     taken = 0
 
     def items() -> Iterator[int]:
@@ -38,7 +38,7 @@ def test_no_more_items_are_taken_than_may_wait() -> None:
     assert taken == 100
 
 
-def test_an_error_is_raised_in_its_place_and_ends_the_work() -> None:
+def test_an_error_is_raised_at_its_position_and_ends_the_work() -> None:
     results = map_ahead(lambda number: 6 // number, [3, 2, 0, 1], ahead=2)
     assert [next(results), next(results)] == [2, 3]
     with pytest.raises(ZeroDivisionError):
@@ -46,7 +46,7 @@ def test_an_error_is_raised_in_its_place_and_ends_the_work() -> None:
     assert list(results) == []
 
 
-def test_closing_leaves_no_thread_and_begins_nothing_more() -> None:
+def test_closing_ends_all_threads() -> None:
     begun: list[int] = []
     before = threading.active_count()
     results = map_ahead(begun.append, range(1000), ahead=10, threads=2)
