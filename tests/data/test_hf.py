@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from tests.runs import tiny_run, tiny_settings
-from tokenloc.data import ImageDataset, TrainingImages, Preprocessing, create_dataset, train_transform, training_loader
+from tokenloc.data import ImageDataset, Preprocessing, TrainingImages, create_dataset, train_transform, training_loader
 from tokenloc.data.base import Sample, as_boxes
 from tokenloc.data.hf import HfDataset
 from tokenloc.models.checkpoint import read_checkpoint

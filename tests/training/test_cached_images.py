@@ -21,9 +21,9 @@ from tests.runs import tiny_run, tiny_settings
 from tests.training.test_nothing_lost import PROCESSES, die
 from tokenloc.data import (
     ImageDataset,
-    LabelledImages,
     Preprocessing,
     Sample,
+    TrainingImages,
     evaluation_loader,
     evaluation_transform,
     train_transform,
@@ -81,7 +81,7 @@ def test_what_is_trained_on_is_the_same_to_the_last_bit(
     resized.fill(workers, print, each)
     batches = []
     for source in (dataset, resized):
-        labelled = LabelledImages(source, train_transform(PREPROCESSING), seed=3)
+        labelled = TrainingImages(source, train_transform(PREPROCESSING), seed=3)
         batches.append(list(training_loader(labelled, 4, workers=workers, seed=8, drop_last=False)))
     for (images, labels), (others, their) in zip(*batches, strict=True):
         assert torch.equal(images, others)

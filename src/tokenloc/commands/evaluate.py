@@ -12,7 +12,7 @@ from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.datasets import data_of, open_data
 from tokenloc.commands.looking import Known, calibrated, threshold_of
 from tokenloc.commands.results import BOXES, METRICS, save_failures, save_figures, write_results
-from tokenloc.data.base import named
+from tokenloc.data.base import shorten
 from tokenloc.inference import Localizer, PredictionOptions, choose_device
 from tokenloc.inference.evaluation import calibrate_threshold, measure
 from tokenloc.inference.options import DEFAULT_OPTIONS
@@ -147,7 +147,7 @@ def _about_maps(
 
 def _tell(what: str, ids: list[str]) -> None:
     if ids:
-        print_message(f"{len(ids)} {what}: {named(ids)}")
+        print_message(f"{len(ids)} {what}: {shorten(ids)}")
 
 
 def _close(message: str, measured: EvaluationResult, fault: str) -> None:

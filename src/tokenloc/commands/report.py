@@ -13,7 +13,7 @@ from tokenloc.commands.console import print_message, progress
 from tokenloc.commands.datasets import open_data
 from tokenloc.commands.results import BOXES, IMAGES, METRICS, MISSING, read_metrics
 from tokenloc.data import ImageDataset
-from tokenloc.data.base import named
+from tokenloc.data.base import shorten
 from tokenloc.metrics.images import read_table
 from tokenloc.metrics.stored_boxes import StoredBoxes, open_boxes
 from tokenloc.reporting.report import render_report
@@ -81,7 +81,7 @@ def find_evaluation(folder: Path, name: str | None = None) -> Path:
     found = {path.parent.name: path.parent for path in sorted(folder.glob(f"{EVALUATIONS}/*/{METRICS}"))}
     if name is not None and (found or not (folder / METRICS).is_file()):
         if name not in found:
-            raise FileNotFoundError(f"{folder} has no evaluation {name!r}; it has: {named(list(found)) or 'none'}")
+            raise FileNotFoundError(f"{folder} has no evaluation {name!r}; it has: {shorten(list(found)) or 'none'}")
         return found[name]
     if USUAL in found or len(found) == 1:
         return found.get(USUAL) or next(iter(found.values()))
@@ -173,9 +173,9 @@ def _read_curve(path: Path) -> dict[str, list[float]] | None:
 def _left_out(metrics: dict[str, Any]) -> list[str]:
     """Return in words what is in no number."""
     lists = {what: names for what, names in metrics.get("missing", {}).items() if names}
-    told = [f"{len(names)} {MISSING[what]}: {named(names)}" for what, names in lists.items() if what in MISSING]
+    told = [f"{len(names)} {MISSING[what]}: {shorten(names)}" for what, names in lists.items() if what in MISSING]
     unreadable = [item["id"] for item in metrics.get("unreadable", [])]
-    return [*told, *([f"{len(unreadable)} images could not be read: {named(unreadable)}"] if unreadable else [])]
+    return [*told, *([f"{len(unreadable)} images could not be read: {shorten(unreadable)}"] if unreadable else [])]
 
 
 def _require_alike(first: ReportRun, other: ReportRun) -> None:
@@ -190,7 +190,7 @@ def _require_alike(first: ReportRun, other: ReportRun) -> None:
     odd = [id_ for id_ in {**one, **two} if one.get(id_) != two.get(id_)]
     if odd:
         raise ValueError(
-            f"{first.name} and {other.name} are of different images or classes ({named(odd)}): expected one set; "
+            f"{first.name} and {other.name} are of different images or classes ({shorten(odd)}): expected one set; "
             "make a report of each"
         )
     if list(one) != list(two):

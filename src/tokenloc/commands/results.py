@@ -14,7 +14,7 @@ from rich.table import Table
 from tokenloc._files import UniqueNames, write_json
 from tokenloc.commands.console import console, print_message
 from tokenloc.data import ImageDataset
-from tokenloc.data.base import named
+from tokenloc.data.base import shorten
 from tokenloc.inference import Localizer
 from tokenloc.inference.tally import EvaluationResult
 from tokenloc.metrics import ERROR_CATEGORIES
@@ -109,7 +109,7 @@ def print_results(measured: EvaluationResult, threshold_source: str | None = Non
         print_message("there are no true boxes or masks: localization is not measured")
     for what, names in measured.missing.items():
         if names:
-            told = f"{len(names)} {MISSING[what]}: {named(names)}"
+            told = f"{len(names)} {MISSING[what]}: {shorten(names)}"
             print_message(told)
     for item in measured.unreadable:
         print_message(f"not measured: {item.reason}")

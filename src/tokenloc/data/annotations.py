@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from tokenloc.boxes.frame import Size
-from tokenloc.data.base import NO_BOXES, Boxes, as_boxes, summarize_names
+from tokenloc.data.base import NO_BOXES, Boxes, as_boxes, shorten
 from tokenloc.data.lists import number
 
 Box = tuple[float, float, float, float]
@@ -170,9 +170,7 @@ def match(file_names: Iterable[str], ids: Mapping[str, str], source: Path) -> di
         candidates = by_name.get(file_name.rpartition("/")[2], [])
         fitting = [name for name in candidates if _ends(ids[name], file_name) or _ends(file_name, ids[name])]
         if len(fitting) > 1:
-            raise ValueError(
-                f"{source}: {file_name} matches several images: {summarize_names(fitting)}; add its folder"
-            )
+            raise ValueError(f"{source}: {file_name} matches several images: {shorten(fitting)}; add its folder")
         for image in fitting:
             if matched.setdefault(image, file_name) != file_name:
                 raise ValueError(f"{source}: {matched[image]} and {file_name} both match {image}; keep one")

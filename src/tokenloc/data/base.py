@@ -220,8 +220,8 @@ class ImageDataset:
         """
         if set(classes) != set(self.classes) or len(classes) != len(self.classes):
             raise ValueError(
-                f"expected the {len(classes)} classes {summarize_names(classes)}; {self.name} {self.split} has the "
-                f"{len(self.classes)} classes {summarize_names(self.classes)}"
+                f"expected the {len(classes)} classes {shorten(classes)}; {self.name} {self.split} has the "
+                f"{len(self.classes)} classes {shorten(self.classes)}"
             )
         return self if tuple(classes) == self.classes else Subset(self, range(len(self)), classes)
 
@@ -273,9 +273,7 @@ class Subset(ImageDataset):
         self.indices = tuple(int(index) for index in indices)
         outside = [index for index in self.indices if not 0 <= index < len(dataset)]
         if outside:
-            raise IndexError(
-                f"{summarize_names(outside)} outside the {len(dataset)} samples of {dataset.name} {dataset.split}"
-            )
+            raise IndexError(f"{shorten(outside)} outside the {len(dataset)} samples of {dataset.name} {dataset.split}")
         samples = [dataset.samples[index] for index in self.indices]
         if classes is not None:
             labels = [list(classes).index(name) for name in dataset.classes]
@@ -342,13 +340,13 @@ def refuse(
     ValueError: list.txt lists images more than once (1): a.jpg; remove the duplicates
     """
     if names:
-        raise error(f"{report} ({len(names)}): {summarize_names(names)}; {remedy}")
+        raise error(f"{report} ({len(names)}): {shorten(names)}; {remedy}")
 
 
-def summarize_names(items: Sequence[object], limit: int = 5) -> str:
+def shorten(items: Sequence[object], limit: int = 5) -> str:
     """Return the first ``limit`` items as text, and how many more there are.
 
-    >>> summarize_names(["a", "b", "c"], limit=2)
+    >>> shorten(["a", "b", "c"], limit=2)
     'a, b and 1 more'
     """
     first = ", ".join(map(str, items[:limit]))

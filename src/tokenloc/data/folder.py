@@ -15,7 +15,7 @@ from tokenloc.data.base import (
     refuse,
     require_root,
     select_classes,
-    summarize_names,
+    shorten,
 )
 from tokenloc.data.images import IMAGE_SUFFIXES, names_under
 from tokenloc.data.label_studio import read_label_studio
@@ -195,8 +195,8 @@ def _common_classes(listing: _Listing, folders: Sequence[str], wanted: Sequence[
         differing = [name for name in differing if wanted is None or name in wanted]
         if differing:
             raise ValueError(
-                f"{listing.folder}: {summarize_names(folders)} and {folder} differ in the classes "
-                f"{summarize_names(differing)}; a class needs a folder in every split. Add it, or select classes "
+                f"{listing.folder}: {shorten(folders)} and {folder} differ in the classes "
+                f"{shorten(differing)}; a class needs a folder in every split. Add it, or select classes "
                 "(classes=…)"
             )
     return tuple(available)
@@ -228,8 +228,8 @@ def _annotations(
         files = match(entries, {name: name for name in ids}, Path(file))
         if not files:
             raise ValueError(
-                f"{file}: none of its {len(entries)} images ({summarize_names(list(entries), 2)}) is among the "
-                f"{len(ids)} of {listing.folder} ({summarize_names(ids, 2)}); the ends of file names must agree"
+                f"{file}: none of its {len(entries)} images ({shorten(list(entries), 2)}) is among the "
+                f"{len(ids)} of {listing.folder} ({shorten(ids, 2)}); the ends of file names must agree"
             )
         matched = {name: entries[file_name] for name, file_name in files.items() if name in wanted}
         sources = dict.fromkeys(entries, Path(file))

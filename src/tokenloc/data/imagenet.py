@@ -9,7 +9,7 @@ from typing import Literal
 
 from tokenloc._names import one_of, unknown_name
 from tokenloc.data import lists
-from tokenloc.data.base import refuse, select_classes, summarize_names
+from tokenloc.data.base import refuse, select_classes, shorten
 from tokenloc.data.imagenet_truth import WNID, Truth, find_truth, read_titles, read_truth, stem_of, wnid_of
 from tokenloc.data.images import IMAGE_SUFFIXES, names_under
 from tokenloc.data.listed import ListedDataset, Listing
@@ -92,7 +92,7 @@ class ImageNetDataset(ListedDataset):
 
         super().__init__(root, split, classes, missing, list_images)
         if boxes != "none" and split != "train" and not self.has_boxes:
-            folders = summarize_names(_annotation_folders(self.folder))
+            folders = shorten(_annotation_folders(self.folder))
             self.remark("boxes", f"were not found in {folders}: only classification is evaluated; get {SOURCE}")
 
 
@@ -165,9 +165,9 @@ def _val_classes(
             contradicted.append(name)
         else:
             wnids[file] = wnid
-    given = f"in {summarize_names(sources)}" if sources else "by XML files, a LOC_val_solution.csv or a released list"
+    given = f"in {shorten(sources)}" if sources else "by XML files, a LOC_val_solution.csv or a released list"
     refuse(unknown, f"{val}: images whose class is given neither by a folder WNID nor {given}", f"get {SOURCE}")
-    refuse(contradicted, f"{val}: images in the folder of another class than in {summarize_names(sources)}", REMEDY)
+    refuse(contradicted, f"{val}: images in the folder of another class than in {shorten(sources)}", REMEDY)
     return wnids
 
 
@@ -190,7 +190,7 @@ def _second_folder(folder: Path) -> Path:
     found = next(filter(Path.is_dir, candidates), None)
     if found is None:
         raise FileNotFoundError(
-            f"imagenet has a val2 split only with ImageNetV2: looked for {summarize_names(candidates, 9)}; its boxes, "
+            f"imagenet has a val2 split only with ImageNetV2: looked for {shorten(candidates, 9)}; its boxes, "
             f"and where to get its images, are in {lists.WSOL_EVAL}"
         )
     return found

@@ -175,7 +175,7 @@ def _opened(source: str | Path | bytes, name: str) -> Iterator[Image.Image]:
         if size == 0:
             reason = "the file is empty; copy or download it again"
         elif isinstance(error, UnidentifiedImageError):
-            reason = "not an image in a supported format; convert it to JPEG or PNG, or remove it"
+            reason = "not an image in any format that tokenloc reads; convert it to JPEG or PNG, or remove it"
         else:
             reason = f"cannot be opened ({error}); copy or download it again"
         raise ValueError(f"{name}: {reason}") from error

@@ -19,7 +19,7 @@ from tokenloc.data.base import (
     SampleTable,
     require_root,
     select_classes,
-    summarize_names,
+    shorten,
 )
 
 Missing = Literal["error", "skip"]
@@ -106,7 +106,7 @@ class ListedDataset(ImageDataset):
         self.empty_classes = tuple(chosen[label] for label in np.setdiff1d(np.arange(len(chosen)), labels))
         if self.empty_classes:
             report = f"{len(self.empty_classes)} of the {len(chosen)} classes of {self.name} {split} have no image"
-            _logger.warning("%s: %s", report, summarize_names(self.empty_classes))
+            _logger.warning("%s: %s", report, shorten(self.empty_classes))
 
     def check(self) -> list[Problem]:
         """Return the problems of ``ImageDataset.check``, images without a file or box, and classes without an image."""
@@ -133,7 +133,7 @@ class ListedDataset(ImageDataset):
         if not absent:
             return folder, ()
         report = f"{len(absent)} of the {len(ids)} images of {self.name} {split} are not in {folder}: "
-        report += summarize_names(tuple(absent)) + _renamed(absent.values(), present)
+        report += shorten(tuple(absent)) + _renamed(absent.values(), present)
         if missing == "error" or len(absent) == len(ids):
             raise FileNotFoundError(
                 f"{report}. Unpack all of {self.source}, select the classes that are present (classes=…), or skip "
@@ -158,7 +158,7 @@ def own_folder(root: Path, markers: Sequence[str], names: Sequence[str] = ()) ->
             return folder
     found = [path for path in sorted(root.iterdir()) if path.is_dir() and is_own(path)]
     if len(found) > 1:
-        raise ValueError(f"{root}: the dataset may be in any of {summarize_names(found)}; give the folder itself")
+        raise ValueError(f"{root}: the dataset may be in any of {shorten(found)}; give the folder itself")
     return found[0] if found else root
 
 
@@ -191,4 +191,4 @@ def _renamed(absent: Iterable[str], present: Iterable[str]) -> str:
 
     by_stem = {stem(name): name for name in present}
     pairs = [f"{by_stem[stem(name)]} for {name}" for name in absent if stem(name) in by_stem]
-    return f" ({len(pairs)} exist under another name: {summarize_names(pairs)})" if pairs else ""
+    return f" ({len(pairs)} exist under another name: {shorten(pairs)})" if pairs else ""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 
 from tokenloc.boxes.frame import Size
-from tokenloc.data.base import Boxes, as_boxes, refuse, summarize_names
+from tokenloc.data.base import Boxes, as_boxes, refuse, shorten
 
 WSOL_EVAL = "the metadata folders of github.com/clovaai/wsolevaluation"
 """Where to get the split files."""
@@ -179,7 +179,7 @@ def integer(text: str, place: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ValueError(f"{place}: {text!r} is not an integer; correct it, or download the file again") from None
+        raise ValueError(f"{place}: {text!r} is not a whole number; correct it, or download the file again") from None
 
 
 def read_mat(path: Path, variable: str, fields: Sequence[str] = ()) -> list[Any]:
@@ -206,7 +206,7 @@ def read_mat(path: Path, variable: str, fields: Sequence[str] = ()) -> list[Any]
 def require(paths: Sequence[Path], source: str) -> None:
     """Raise FileNotFoundError if a file is missing, with all that are expected and where to get them."""
     missing = [path.name for path in paths if not path.exists()]
-    expected = summarize_names([path.name for path in paths], 9)
+    expected = shorten([path.name for path in paths], 9)
     remedy = f"expected {expected}; unpack the whole dataset there: {source}"
     refuse(missing, f"missing files in {paths[0].parent}", remedy, FileNotFoundError)
 

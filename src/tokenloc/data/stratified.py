@@ -8,7 +8,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenloc.data.base import ImageDataset, Subset, summarize_names
+from tokenloc.data.base import ImageDataset, Subset, shorten
 
 
 def stratified_indices(
@@ -44,7 +44,7 @@ def stratified_indices(
     scarce = [f"{name} with {len(members[name])}" for name in members if sum(sizes[name]) >= len(members[name])]
     if scarce:
         raise ValueError(
-            f"too few images to have every class in all {len(fractions) + 1} parts: {summarize_names(sorted(scarce))}; "
+            f"too few images to have every class in all {len(fractions) + 1} parts: {shorten(sorted(scarce))}; "
             f"add images, or choose other fractions than {list(fractions)}"
         )
     parts = [np.split(np.array(members[name], np.int64), np.cumsum(sizes[name])) for name in members]
@@ -79,7 +79,7 @@ def few_shot(dataset: ImageDataset, per_class: int, draw: int = 0) -> Subset:
     if scarce:
         raise ValueError(
             f"data.per_class asks for {per_class} images of each class; {dataset.name} {dataset.split} has fewer of "
-            f"{summarize_names(scarce)}; ask for fewer, or select other classes with data.classes"
+            f"{shorten(scarce)}; ask for fewer, or select other classes with data.classes"
         )
     drawn = [sorted(part, key=lambda index: _hash(dataset.ids[index], draw))[:per_class] for part in members]
     return dataset.subset(sorted(index for part in drawn for index in part))

@@ -16,7 +16,7 @@ import yaml
 from tokenloc._files import UniqueNames, atomic_folder, write_text
 from tokenloc.data.annotations import Annotation, Box
 from tokenloc.data.images import IMAGE_SUFFIXES, files_under, read_image
-from tokenloc.data.splits import index, number
+from tokenloc.data.lists import integer, number
 from tokenloc.export.base import FORMATS, AddImage, Destination, Format, boxes_of
 from tokenloc.inference.localization import LocalizationRecord
 
@@ -105,7 +105,7 @@ def _annotation(path: Path, image: Path, names: dict[int, str]) -> Annotation:
 
 def _object(line: str, size: tuple[int, int], names: dict[int, str], path: Path) -> tuple[str, Box]:
     words = line.split()
-    if len(words) != 5 or index(words[0], str(path)) not in names:
+    if len(words) != 5 or integer(words[0], str(path)) not in names:
         raise ValueError(f"{path}: expected 'class cx cy width height' with a class of data.yaml, got {line!r}")
     cx, cy, width, height = (number(word, str(path)) for word in words[1:])
     x, y = size

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from tokenloc.boxes import Frame, Protocol
 from tokenloc.data import (
+    EvaluationBatch,
     ImageDataset,
-    Located,
     Preprocessing,
     Sample,
     Unreadable,
@@ -71,7 +71,10 @@ def measure(
         ValueError: where no image at all could be read, or a map has values that are not finite.
     """
     predictor = Predictor(model, preprocessing, options, protocol)
-    loader = evaluation_loader(dataset, predictor.transform, batch_size, workers=workers, share=share())
+    rank, world_size = share()
+    loader = evaluation_loader(
+        dataset, predictor.transform, batch_size, workers=workers, rank=rank, world_size=world_size
+    )
     total = math.ceil(len(dataset) / batch_size)
     unreadable: list[Unreadable] = []
     with evaluating(model), TemporaryFile() as scratch, ThreadPoolExecutor() as threads:
@@ -113,7 +116,7 @@ _Found = tuple[list[Unreadable], list[tuple[_LocatedSample, ImageScores]]]
 def _found(
     predictor: Predictor,
     dataset: ImageDataset,
-    batch: Located,
+    batch: EvaluationBatch,
     score: Callable[[_LocatedSample], ImageScores],
     threads: ThreadPoolExecutor,
 ) -> _Found:
@@ -122,7 +125,7 @@ def _found(
     return batch.unreadable, [(image._replace(mask=None), one) for image, one in zip(located, scores, strict=True)]
 
 
-def _located(predictor: Predictor, dataset: ImageDataset, batch: Located) -> Iterator[_LocatedSample]:
+def _located(predictor: Predictor, dataset: ImageDataset, batch: EvaluationBatch) -> Iterator[_LocatedSample]:
     if not batch.indices:
         return
     predicted = predictor.class_maps(batch.images, batch.labels[:, None].to(predictor.device))

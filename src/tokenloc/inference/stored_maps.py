@@ -16,7 +16,7 @@ from tokenloc.boxes.frame import Size
 from tokenloc.data import ImageDataset, Unreadable
 from tokenloc.data.base import mask_fault
 from tokenloc.data.images import read_size
-from tokenloc.data.loading import shared_batches
+from tokenloc.data.loading import batches_of_rank
 from tokenloc.inference.map_ids import MatchedIds, match_ids
 from tokenloc.inference.processes import in_order, share
 from tokenloc.inference.tally import EvaluationResult, Evaluator
@@ -71,7 +71,7 @@ def measure_maps(
         )
     matched = match_ids([sample.id for sample in dataset], maps.ids)
     scored: Dataset[Any] = _ScoredMaps(maps, matched, dataset, protocol, threshold)
-    shared, total = shared_batches(len(dataset), BATCH, share()), math.ceil(len(dataset) / BATCH)
+    shared, total = batches_of_rank(len(dataset), BATCH, *share()), math.ceil(len(dataset) / BATCH)
     loader: Iterable[Any] = DataLoader(scored, batch_sampler=shared, num_workers=workers, collate_fn=list)
     batches: Iterable[list[_Scored | Unreadable]] = in_order(loader, total)
     unreadable = []

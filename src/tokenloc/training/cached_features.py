@@ -19,7 +19,7 @@ from torch import Tensor
 from tokenloc.backbones.weights import weights_digest
 from tokenloc.data import ImageDataset, Preprocessing
 from tokenloc.data.fingerprints import digest, digest_of_images
-from tokenloc.data.loading import Labelled, labelled_loader, shared_batches
+from tokenloc.data.loading import LabelledDataset, batches_of_rank, labelled_loader
 from tokenloc.methods import Method, Output
 from tokenloc.methods.frozen import Frozen
 from tokenloc.training.disk_cache import DiskCache, Progress, Tell
@@ -54,7 +54,7 @@ def sources_of(
     }
 
 
-class View(Labelled):
+class View(LabelledDataset):
     """One view of every image: (pooled [P] float32, class index), read through memory maps."""
 
     def __init__(self, parts: list[NDArray[np.void]]) -> None:
@@ -114,7 +114,7 @@ class CachedFeatureData(TrainingData):
         """No process of its own has to read what is in memory maps."""
         return 0
 
-    def examples(self, epoch: int) -> Labelled:
+    def examples(self, epoch: int) -> LabelledDataset:
         """Return the view that an epoch shows."""
         return self.cache.view(epoch % self.views)
 
@@ -142,7 +142,7 @@ class CachedFeatureData(TrainingData):
 
     def _batches(self, part: int) -> list[list[int]]:
         rows = self.cache.rows(part)
-        return [[rows[row] for row in batch] for batch in shared_batches(len(rows), BATCH)]
+        return [[rows[row] for row in batch] for batch in batches_of_rank(len(rows), BATCH)]
 
 
 def frozen(model: Method) -> Frozen:

@@ -21,7 +21,7 @@ from tokenloc._files import existing_part
 from tokenloc.boxes.frame import Size
 from tokenloc.data import ImageDataset, Preprocessing
 from tokenloc.data.fingerprints import digest, digest_of_images
-from tokenloc.data.loading import Labelled, labelled_loader, shared_batches
+from tokenloc.data.loading import LabelledDataset, batches_of_rank, labelled_loader
 from tokenloc.data.transforms import resize_whole
 from tokenloc.training.disk_cache import DiskCache, Progress, Tell
 
@@ -112,7 +112,7 @@ class ResizedImages(ImageDataset):
 
     def _resized(self, part: int, workers: int) -> NDArray[np.void]:
         rows = self.cache.rows(part)
-        batches = [[rows[row] for row in batch] for batch in shared_batches(len(rows), BATCH)]
+        batches = [[rows[row] for row in batch] for batch in batches_of_rank(len(rows), BATCH)]
         pairs = list(labelled_loader(_Resizing(self.dataset, self.preprocessing), batches, workers))
         records = np.empty(len(rows), _record(self.preprocessing.resize))
         records["pixels"] = torch.cat([pixels for pixels, _ in pairs]).numpy()
@@ -138,7 +138,7 @@ class ResizedImages(ImageDataset):
         return {**self.__dict__, "_opened": {}}  # a memory map would travel to workers as what is in it
 
 
-class _Resizing(Labelled):
+class _Resizing(LabelledDataset):
     """Images on their way to the disk: (pixels [H, W, 3] uint8, 1), or (zeros, 0) where one cannot be read."""
 
     def __init__(self, dataset: ImageDataset, preprocessing: Preprocessing) -> None:

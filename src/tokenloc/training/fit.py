@@ -19,14 +19,14 @@ from torch.utils.data import DataLoader
 
 from tokenloc.data import (
     ImageDataset,
-    LabelledImages,
     Preprocessing,
+    TrainingImages,
     evaluation_loader,
     evaluation_transform,
     train_transform,
     training_loader,
 )
-from tokenloc.data.loading import Labelled
+from tokenloc.data.loading import LabelledDataset
 from tokenloc.methods import Method, Output
 from tokenloc.models.checkpoint import read_metadata
 from tokenloc.models.metadata import ModelMetadata
@@ -79,7 +79,7 @@ class TrainingData(L.LightningDataModule):
         done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready if self.trainer else 0
         start = done % self.steps  # all are done at the end of an epoch, some where it goes on within one
         options: dict[str, Any] = {"workers": self.readers, "seed": seed, "drop_last": False, "start": start}
-        options["share"] = self._share()
+        options["rank"], options["world_size"] = self._share()
         return training_loader(self.examples(epoch), self.batch_size, **options)
 
     @property
@@ -87,9 +87,9 @@ class TrainingData(L.LightningDataModule):
         """Processes that read what is trained on."""
         return self.workers
 
-    def examples(self, epoch: int) -> Labelled:
+    def examples(self, epoch: int) -> LabelledDataset:
         """Return what an epoch learns from: each image with a crop and perhaps a mirror of its own."""
-        return LabelledImages(self.train, train_transform(self.preprocessing), seed=epoch_seed(self.seed, epoch))
+        return TrainingImages(self.train, train_transform(self.preprocessing), seed=epoch_seed(self.seed, epoch))
 
     def training_pass(self, model: Method) -> Callable[[Tensor], Output]:
         """Return what of ``model`` is run in a training step, on the first half of what ``examples`` gives."""

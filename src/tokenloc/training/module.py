@@ -9,8 +9,8 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from tokenloc.data import Located
-from tokenloc.data.base import named
+from tokenloc.data import EvaluationBatch
+from tokenloc.data.base import shorten
 from tokenloc.methods import Method, Output
 from tokenloc.methods.global_batch import global_sum
 from tokenloc.models.metadata import METADATA_KEY, ModelMetadata
@@ -79,7 +79,7 @@ class LocalizationTask(L.LightningModule):
         """Log what the method wants to be followed over training, such as SCM's lambda and beta (its Fig. 7)."""
         self.log_dict({f"learned/{name}": value for name, value in self.model.scalars().items()})
 
-    def validation_step(self, batch: Located, batch_index: int) -> None:
+    def validation_step(self, batch: EvaluationBatch, batch_index: int) -> None:
         """Count a batch's right classes; boxes play no part in choosing the best epoch."""
         del batch_index
         if not len(batch):
@@ -115,7 +115,9 @@ class LocalizationTask(L.LightningModule):
         """
         broken = [name for name, value in checkpoint["state_dict"].items() if not torch.isfinite(value).all()]
         if broken:
-            raise DivergedError(f"weights are no longer numbers after epoch {self.current_epoch + 1}: {named(broken)}")
+            raise DivergedError(
+                f"weights are no longer numbers after epoch {self.current_epoch + 1}: {shorten(broken)}"
+            )
         checkpoint[METADATA_KEY] = self.metadata.to_dict()
 
 
