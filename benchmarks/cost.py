@@ -1,11 +1,11 @@
-"""What an image costs against resolution and batch: a training step and inference, tokenloc beside a plain step.
+"""Time and memory of training steps and inference by resolution and batch size, compared with a plain step.
 
     python benchmarks/cost.py [--methods sat tscam] [--backbone vit_tiny_patch16_224] [--out runs/cost]
 
-Sides 224 to 672 with --batch images at once, and batches of 1 to 32 at 224: images a second, and peak memory over the
-idle process, in float32 and under bfloat16 autocast; of training steps also those of train_step.py that write out and
-keep every attention matrix. Each measurement is a process of its own, on one thread, and the least of --steps times,
-in processor time. Writes OUT/cost.csv and OUT/cost.png, and prints a table.
+Sides 224 to 672 with --batch images, and batches of 1 to 32 at 224: images per second and peak memory above the idle
+process, in float32 and under bfloat16 autocast; for training also the plain steps of train_step.py, which store every
+attention matrix. Each measurement runs in its own process on one thread and is the minimum of --steps processor times.
+Writes OUT/cost.csv and OUT/cost.png, and prints a table.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import matplotlib
 import torch
 from _timing import setting
-from train_step import plainly, step
+from train_step import plain_implementation, step
 
 from tokenloc.models import create_model
 from tokenloc.training.config import Optimisation
@@ -35,13 +35,13 @@ from matplotlib.ticker import LogLocator
 KINDS = {"train": ("plain", "float32", "bf16"), "infer": ("float32", "bf16")}
 COLUMNS = ("method", "what", "kind", "side", "batch", "images_per_s", "gib")
 PLAIN_AT_MOST = 24e6
-"""Images times tokens squared; beyond it the plain step's matrices take over 14 GiB with ViT-Ti, and it is left out."""
+"""Images times squared tokens; above it the plain step's matrices take over 14 GiB with ViT-Ti, and it is skipped."""
 
 Row = dict[str, Any]
 
 
 def measure(asked: Row, backbone: str, steps: int, results: multiprocessing.Queue[tuple[float, float]]) -> None:
-    """Put images a second, and GiB over the idle process, of one setting."""
+    """Put images per second, and GiB above the idle process, of one setting into ``results``."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     side, kind = asked["side"], asked["kind"]
@@ -53,7 +53,7 @@ def measure(asked: Row, backbone: str, steps: int, results: multiprocessing.Queu
     else:
         model.eval()
     idle, times = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
-    way = plainly() if kind == "plain" else torch.autocast("cpu", torch.bfloat16, enabled=kind == "bf16")
+    way = plain_implementation() if kind == "plain" else torch.autocast("cpu", torch.bfloat16, enabled=kind == "bf16")
     with way, contextlib.nullcontext() if asked["what"] == "train" else torch.inference_mode():
         for _ in range(steps + 1):
             start = time.process_time()
@@ -67,8 +67,8 @@ def measure(asked: Row, backbone: str, steps: int, results: multiprocessing.Queu
 
 
 def alone(asked: Row, backbone: str, steps: int) -> Row:
-    """Return what ``measure`` finds in a process of its own; nothing where that ends without an answer."""
-    context = multiprocessing.get_context("forkserver")  # its server has imported all, once
+    """Run ``measure`` in a separate process; the numbers are None if it dies."""
+    context = multiprocessing.get_context("forkserver")  # imports everything only once
     results: multiprocessing.Queue[tuple[float, float]] = context.Queue()
     process = context.Process(target=measure, args=(asked, backbone, steps, results))
     process.start()
@@ -80,7 +80,7 @@ def alone(asked: Row, backbone: str, steps: int) -> Row:
 
 
 def wanted(arguments: argparse.Namespace) -> list[Row]:
-    """Return the settings to measure, each once."""
+    """Return the settings to measure, without repetitions."""
     shapes = [(side, arguments.batch) for side in arguments.sides] + [(224, batch) for batch in arguments.batches]
     rows = [
         {"method": method, "what": what, "kind": kind, "side": side, "batch": batch}
@@ -93,12 +93,12 @@ def wanted(arguments: argparse.Namespace) -> list[Row]:
 
 
 def draw(rows: list[Row], batch: int, path: Path) -> None:
-    """Draw images a second above and memory below, against resolution at the left and against batch at the right."""
+    """Draw images per second (top) and memory (bottom) against resolution (left) and batch size (right)."""
     figure, axes = plt.subplots(2, 2, figsize=(11, 8), sharex="col", sharey="row", layout="constrained")
-    values = {"images_per_s": "images a second", "gib": "memory, GiB"}
+    values = {"images_per_s": "images per second", "gib": "memory, GiB"}
     panels = {
-        "side": (("batch", batch), f"side in pixels, {batch} at once"),
-        "batch": (("side", 224), "images at once, of 224"),
+        "side": (("batch", batch), f"side in pixels, batch {batch}"),
+        "batch": (("side", 224), "batch size at 224 pixels"),
     }
     for column, (axis, ((fixed, at), label)) in enumerate(panels.items()):
         for names, line in grouped([row for row in rows if row[fixed] == at]).items():
@@ -118,11 +118,11 @@ def draw(rows: list[Row], batch: int, path: Path) -> None:
 
 
 def style(method: str, what: str, kind: str) -> Row:
-    """Return how a line looks: a colour for each kind, a marker for each method, dashes for inference."""
+    """Return a line's style: colour by kind, marker by method, dashed for inference."""
     colours = {"plain": "tab:gray", "float32": "tab:blue", "bf16": "tab:orange"}
     marker = {"sat": "o", "tscam": "^"}.get(method, "s")
-    looks = {"color": colours[kind], "marker": marker, "linestyle": "-" if what == "train" else "--"}
-    return {"label": f"{method}, {what}, {kind}", "markersize": 4, **looks}
+    line = {"color": colours[kind], "marker": marker, "linestyle": "-" if what == "train" else "--"}
+    return {"label": f"{method}, {what}, {kind}", "markersize": 4, **line}
 
 
 def grouped(rows: list[Row]) -> dict[tuple[str, str, str], list[Row]]:

@@ -1,12 +1,12 @@
-"""TrainingData a second that training gets to see: by what is done to them, and from where they are read.
+"""Images per second that one thread loads for training.
 
     python benchmarks/loading.py [--images 64] [--repeats 5] [--root FOLDER] [--listed 1000000] [--device cuda]
 
-Made JPEGs of two sizes, and with --root real ones of a folder by class, are read from files, from
-`--data.cached_images` and from a Hugging Face dataset, as `tokenloc train` reads them, and by a plain ImageFolder with
-the same transforms; that the first three give the same tensors is checked. Beside them: other decoders and resizes,
-with how far they are off; opening a Hugging Face dataset of --listed images; and what a training step learns from.
-Processor time of one thread: no disk and no network is measured, all files have been read before.
+Generated JPEGs of two sizes, and with --root real ones from a folder of class subfolders, are read from files and from
+a Hugging Face dataset as `tokenloc train` does, which must give the same tensors, and with a plain ImageFolder and the
+same transforms. Also measured: other decoders and resizes with their pixel differences, opening a Hugging Face dataset
+of --listed images, and the images per second of training steps. Processor time of one thread: neither disk nor network
+is measured, since all files have been read before.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from tokenloc.data import ImageDataset, Preprocessing, TrainingImages, create_da
 from tokenloc.data.hf import HfDataset
 from tokenloc.data.transforms import resize_whole
 from tokenloc.models import create_model
-from tokenloc.training.cached_images import ResizedImages
 from tokenloc.training.config import Optimisation
 from tokenloc.training.optimisation import make_optimiser
 
@@ -45,7 +44,7 @@ BATCH = 16
 
 
 def write_images(folder: Path, count: int, size: tuple[int, int]) -> Path:
-    """Write JPEGs with detail at every scale, as images have."""
+    """Write JPEGs with detail at every scale, as photographs have."""
     generator = np.random.default_rng(0)
     for number in range(count):
         scene = np.zeros((size[1], size[0], 3), np.float32)
@@ -65,7 +64,7 @@ def rate(call: Callable[[], object], count: int, repeats: int) -> float:
 
 
 def stages(dataset: ImageDataset, repeats: int) -> dict[str, float]:
-    """Return images a second of decoding, of resizing what is decoded, and of the whole transform."""
+    """Return images per second of decoding, of resizing, and of the whole transform."""
     resize, transform = resize_whole(PREPROCESSING), train_transform(PREPROCESSING)
     rows = range(len(dataset))
     images = [dataset.image(row) for row in rows]
@@ -88,7 +87,7 @@ def by_torch(pixels: np.ndarray) -> np.ndarray:
 
 
 def alternatives(dataset: ImageDataset, repeats: int) -> dict[str, str]:
-    """Return images a second of other decoders, of a resize, and of a smaller decoding: how far each is off."""
+    """Return images per second, and pixel differences, of other decoders and resizes."""
     rows = range(len(dataset))
     files = [sample.path.read_bytes() for sample in dataset]
     whole = [np.array(dataset.image(row)) for row in rows]
@@ -100,25 +99,25 @@ def alternatives(dataset: ImageDataset, repeats: int) -> dict[str, str]:
         "resize by torch, of bytes": (lambda row: by_torch(whole[row]), small),
         "decode at reduced size, resize": (lambda row: resize(dataset.image(row, PREPROCESSING.resize)), small),
     }
-    told = {}
+    results = {}
     for name, (way, expected) in ways.items():
         off = [np.abs(np.asarray(way(row), np.float64) - expected[row]) for row in rows]
         speed = rate(lambda way=way: [way(row) for row in rows], len(dataset), repeats)
-        told[name] = (
+        results[name] = (
             f"{speed:.0f} (off by {np.mean([each.mean() for each in off]):.3f}, at most {max(map(np.max, off)):.0f})"
         )
-    return told
+    return results
 
 
 def plain_loader(root: Path) -> DataLoader[tuple[torch.Tensor, int]]:
-    """What a person would write."""
+    """Return the usual loader of torchvision."""
     steps = [v2.Resize((256, 256)), v2.RandomCrop(224), v2.RandomHorizontalFlip(), v2.PILToTensor()]
     steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(PREPROCESSING.mean), list(PREPROCESSING.std))]
     return DataLoader(ImageFolder(str(root / "train"), v2.Compose(steps)), BATCH)
 
 
 def some_of(images: Path, folder: Path, count: int) -> Path:
-    """Link some of a folder's images by class, spread evenly."""
+    """Link ``count`` images, spread evenly over the classes."""
     found = sorted(images.glob("*/*.jpg"))
     for path in found[:: max(1, len(found) // count)][:count]:
         link = folder / "train" / path.parent.name / path.name
@@ -132,13 +131,10 @@ def loader(dataset: ImageDataset) -> DataLoader[tuple[torch.Tensor, int]]:
 
 
 def sources(root: Path, folder: Path) -> dict[str, ImageDataset]:
-    """Return the same images from each place that they can be read from."""
+    """Return the same images as a folder and as a Hugging Face dataset."""
     images = create_dataset("folder", root, "train", val_fraction=0, test_fraction=0)
-    kept = ResizedImages(images, PREPROCESSING, folder / "cache", {})
-    kept.fill(0, print, lambda parts, _: iter(parts))
-    found: dict[str, ImageDataset] = {"folder": images, "cached_images": kept}
     write_table([sample.path.read_bytes() for sample in images], images.labels, images.classes, folder / "hf")
-    return {**found, "hf": HfDataset(folder / "hf", "train")}
+    return {"folder": images, "hf": HfDataset(folder / "hf", "train")}
 
 
 def write_table(contents: list[bytes], labels: np.ndarray, classes: tuple[str, ...], folder: Path) -> None:
@@ -148,23 +144,22 @@ def write_table(contents: list[bytes], labels: np.ndarray, classes: tuple[str, .
     datasets.Dataset.from_dict(rows, datasets.Features(features)).save_to_disk(folder)
 
 
-def places(root: Path, repeats: int) -> dict[str, float]:
-    """Return images a second from each place."""
-    with tempfile.TemporaryDirectory() as name:
-        found = sources(root, Path(name))
-        batches = {place: [images for images, _ in loader(dataset)] for place, dataset in found.items()}
-        for place in ("cached_images", "hf"):
-            if not all(map(torch.equal, batches["folder"], batches[place])):
-                raise RuntimeError(f"{place} gives other tensors than the folder")
+def by_source(root: Path, repeats: int) -> dict[str, float]:
+    """Return images per second from each source."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = sources(root, Path(folder))
+        batches = {name: [images for images, _ in loader(dataset)] for name, dataset in found.items()}
+        if not all(map(torch.equal, batches["folder"], batches["hf"])):
+            raise RuntimeError("the Hugging Face dataset gives other tensors than the folder")
         plain = plain_loader(root)
         speed = {"plain ImageFolder": rate(lambda: list(plain), len(found["folder"]), repeats)}
-        for place, dataset in found.items():
-            speed[place] = rate(lambda dataset=dataset: list(loader(dataset)), len(dataset), repeats)
+        for name, dataset in found.items():
+            speed[name] = rate(lambda dataset=dataset: list(loader(dataset)), len(dataset), repeats)
         return speed
 
 
 def step_rate(backbone: str, repeats: int, device: str) -> float:
-    """Return images a second that training steps of TS-CAM learn from, in float32."""
+    """Return images per second of float32 training steps of TS-CAM."""
     model = create_model("tscam", backbone, 200, pretrained=False).train().to(device)
     optimiser = make_optimiser(model, Optimisation())
     images, labels = torch.randn(BATCH, 3, 224, 224, device=device), torch.randint(200, (BATCH,), device=device)
@@ -178,13 +173,13 @@ def step_rate(backbone: str, repeats: int, device: str) -> float:
 
 
 def listing(count: int) -> str:
-    """Return what opening a Hugging Face dataset of ``count`` images takes; the images are empty, the labels real."""
+    """Return the time to open a Hugging Face dataset of ``count`` empty images with labels."""
     with tempfile.TemporaryDirectory() as name:
         classes = tuple(f"n{row:08d}" for row in range(1000))
         write_table([b""] * count, np.arange(count) % 1000, classes, Path(name))
         start = time.process_time()
         dataset = HfDataset(name, "train")
-        return f"{len(dataset):,} images of a Hugging Face dataset are listed in {time.process_time() - start:.1f} s"
+        return f"a Hugging Face dataset of {len(dataset):,} images is opened in {time.process_time() - start:.1f} s"
 
 
 def table(title: str, columns: dict[str, dict[str, float]] | dict[str, dict[str, str]]) -> None:
@@ -196,7 +191,7 @@ def table(title: str, columns: dict[str, dict[str, float]] | dict[str, dict[str,
 
 
 def images_to_read(folder: Path, given: argparse.Namespace) -> dict[str, Path]:
-    """Return folders of images by what they are."""
+    """Return folders of images by name."""
     roots = {given.root.name: some_of(given.root, folder / "real", given.images)} if given.root else {}
     for label in given.sizes:
         size = (int(label.partition("x")[0]), int(label.partition("x")[2]))
@@ -218,21 +213,21 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     print(f"{setting(given.device)}, Pillow {PIL.__version__}\n\n{listing(given.listed)}\n", flush=True)
-    by_stage, by_place, by_other = {}, {}, {}
+    by_stage, by_read, by_other = {}, {}, {}
     with tempfile.TemporaryDirectory() as name:
         for label, root in images_to_read(Path(name), given).items():
             dataset = create_dataset("folder", root, "train", val_fraction=0, test_fraction=0)
             by_stage[label], by_other[label] = stages(dataset, given.repeats), alternatives(dataset, given.repeats)
-            by_place[label] = places(root, given.repeats)
+            by_read[label] = by_source(root, given.repeats)
             kilobytes = sum(sample.path.stat().st_size for sample in dataset) / len(dataset) / 1000
             print(f"{label}: {kilobytes:.0f} KB each", flush=True)
     print()
-    table("images a second and core", by_stage)
-    table("read from", by_place)
+    table("images per second and core", by_stage)
+    table("read from", by_read)
     table("other ways", by_other)
     for backbone in given.backbones:
         speed = step_rate(backbone, given.repeats, given.device)
-        print(f"training steps of TS-CAM on {backbone}: {speed:.1f} images a second", flush=True)
+        print(f"training steps of TS-CAM on {backbone}: {speed:.1f} images per second", flush=True)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from torch import Tensor
 
-from tokenloc.methods._normalized_cut import Edges, eigenvector_maps, patch_graph, second_eigenvectors, toward_peak
+from tokenloc.methods._normalized_cut import Edges, eigenvector_maps, oriented_to_peak, patch_graph, second_eigenvectors
 
 CASES: list[tuple[Edges, float]] = [("binary", 0.2), ("cosine", 0.0)]
 
@@ -62,7 +62,7 @@ def compare(keys: Tensor, side: int, edges: Edges, tau: float, repeats: int, dev
     graphs = patch_graph(there, tau, edges)
     plain_graphs, plain_keys = graphs.cpu().numpy(), keys.numpy()
     plain_vectors, vectors = torch.from_numpy(scipy_eigenvectors(plain_graphs)), second_eigenvectors(graphs).cpu()
-    apart = (toward_peak(plain_vectors) - toward_peak(vectors)).abs().max() / plain_vectors.abs().max()
+    apart = (oriented_to_peak(plain_vectors) - oriented_to_peak(vectors)).abs().max() / plain_vectors.abs().max()
     rows = {
         "eigenvectors": (lambda: scipy_eigenvectors(plain_graphs), lambda: second_eigenvectors(graphs)),
         "keys to maps": (

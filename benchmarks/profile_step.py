@@ -1,10 +1,10 @@
-"""Where the time of a training step goes, and how far that is from what the processor can do.
+"""Profile of a training step, compared with the processor's limit.
 
     python benchmarks/profile_step.py [--method sat] [--backbone vit_tiny_patch16_224] [--batch 16] [--side 224]
 
-Prints, for float32 and bfloat16 autocast on one thread, the share of each kind of operation (torch.profiler, time of
-the operation without those that it calls), the step's floating point operations (torch.utils.flop_counter: matrix
-products, attention and convolutions), and their rate beside that of one large matrix product, which is the limit.
+Prints, for float32 and bfloat16 autocast on one thread: the fraction of time of each kind of operation (torch.profiler,
+without nested operations), the step's floating point operations (torch.utils.flop_counter: matrix products, attention
+and convolutions), and their rate, compared with that of one large matrix product, which is the limit.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ KINDS = {
     "convolutions": ("conv",),
     "GELU": ("gelu",),
     "layer norm": ("layer_norm",),
-    "changes of type and copies": ("copy_", "_to_copy", "to", "clone", "contiguous", "cat"),
+    "type conversions and copies": ("copy_", "_to_copy", "to", "clone", "contiguous", "cat"),
     "optimiser": ("adam", "foreach", "sqrt", "addcdiv", "addcmul", "lerp"),
 }
 SIDE = 2048
 
 
 def kind_of(name: str) -> str:
-    """Return which of ``KINDS`` an operation is of; "the rest" where it is of none."""
+    """Return the kind of an operation, see ``KINDS``; "the rest" for all others."""
     plain = name.removeprefix("aten::").removeprefix("mkldnn::").strip("_").lower()
     for kind, words in KINDS.items():
         if any(plain == word.strip("_") or (len(word) > 3 and word.strip("_") in plain) for word in words):
@@ -73,14 +73,14 @@ def main() -> None:
                 step(model, model.__call__, images, labels, optimiser)
                 profiled = time.process_time() - start
         work, limit = counter.get_total_flops() / 1e9, product_rate(dtype)
-        shares: dict[str, float] = defaultdict(float)
+        fractions: dict[str, float] = defaultdict(float)
         for event in profile.key_averages():
-            shares[kind_of(event.key)] += event.self_cpu_time_total
-        whole = sum(shares.values())
+            fractions[kind_of(event.key)] += event.self_cpu_time_total
+        whole = sum(fractions.values())
         times = f"{seconds:.2f} s a step ({profiled:.2f} s under the profiler)"
         rate = f"{work / seconds:.0f} GFLOP/s of {limit:.0f} ({100 * work / seconds / limit:.0f} %)"
         print(f"{str(dtype).removeprefix('torch.')}: {times}, {work:.0f} GFLOP: {rate}")
-        for kind, spent in sorted(shares.items(), key=lambda item: -item[1]):
+        for kind, spent in sorted(fractions.items(), key=lambda item: -item[1]):
             print(f"  {kind:<28} {100 * spent / whole:5.1f} %")
         top = sorted(profile.key_averages(), key=lambda event: -event.self_cpu_time_total)[:12]
         print(

@@ -17,7 +17,7 @@ from _timing import best_time, setting
 from torch import Tensor, nn
 
 from tokenloc.refinement import Reprediction
-from tokenloc.refinement.reprediction import Guide, Networks, standardised
+from tokenloc.refinement.reprediction import Networks, PseudoLabels, standardised
 from tokenloc.refinement.superpixels import Superpixels, felzenszwalb_superpixels
 
 
@@ -104,11 +104,13 @@ def compare(
         return torch.stack([plain_fit(inputs[i], maps[i], pixels[i[None]], settings) for i in rows[:, 0]])
 
     def alone() -> Tensor:
-        return torch.cat([settings.fit(inputs[i], Guide.of(maps[i], pixels[i], settings)) for i in rows])
+        return torch.cat([settings.fit(inputs[i], PseudoLabels.of(maps[i], pixels[i], settings)) for i in rows])
 
     def together() -> Tensor:
-        parts = rows[:, 0].split(settings.at_once)
-        return torch.cat([settings.fit(inputs[part], Guide.of(maps[part], pixels[part], settings)) for part in parts])
+        parts = rows[:, 0].split(settings.batch_size)
+        return torch.cat(
+            [settings.fit(inputs[part], PseudoLabels.of(maps[part], pixels[part], settings)) for part in parts]
+        )
 
     apart = float((plain() - together()).abs().max() / together().abs().max())
     slow, single, fast = (best_time(call, repeats, device) for call in (plain, alone, together))

@@ -1,15 +1,15 @@
-"""Training steps of every method against plain ones that materialise what released code and papers write out.
+"""Training steps of every method compared with plain implementations that store all matrices, as released code does.
 
     python benchmarks/train_step.py [METHOD …] [--backbone vit_tiny_patch16_224] [--batch 32] [--classes 10]
         [--compile] [--checkpoint_activations]
 
-Both do the same arithmetic on the same weights, which is checked. The plain one keeps every block's N x N attention
-matrix until the step is over, gates SAT's matrices by columns, runs SCM's blocks by dense matrices, and convolves each
-image with LCTR's mixed kernel, in float32. tokenloc's step is measured in float32, where both losses must agree, and
-under bfloat16 autocast, as `--precision bf16-mixed` trains. Prints images a second, peak memory over the idle process,
-and the ratios; with --compile, of the compiled steps too, each compiled before it is timed, half a minute of processor
-time or more; with --checkpoint_activations, of bfloat16 steps that compute their blocks twice. The time is processor
-time, so that what else runs disturbs it little: leave it at one thread.
+Both do the same arithmetic on the same weights. The plain step stores every block's N x N attention matrix, gates SAT's
+matrices by columns, uses dense matrices for SCM's blocks, and convolves each image with LCTR's mixed kernel, in
+float32. tokenloc's step is measured in float32, where both losses must agree, and under bfloat16 autocast, as with
+`--precision bf16-mixed`. Prints images per second, peak memory above the idle process, and the ratios; with --compile,
+also those of compiled steps, each compiled before it is timed, which takes half a minute or more; with
+--checkpoint_activations, also those of bfloat16 steps with recomputed blocks. Measures processor time, so that other
+processes have little influence; keep it at one thread.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from tokenloc.methods import Method, Output, list_methods
 from tokenloc.methods.lctr import CueDigging
 from tokenloc.methods.scm import SCM
 from tokenloc.models import create_model
-from tokenloc.training.compilation import Pass, compiled
+from tokenloc.training.compilation import ForwardPass, compiled
 from tokenloc.training.config import Optimisation
 from tokenloc.training.optimisation import make_optimiser
 
-kept: list[Tensor] = []  # the matrices of a pass, as released code returns them
+stored: list[Tensor] = []  # the matrices of a forward pass, as released code returns them
 
 
 def plain_attend(
@@ -48,21 +48,21 @@ def plain_attend(
     query: Query | None = None,
     *_: object,
 ) -> tuple[Tensor, AttentionOutput]:
-    """timm's attention with the matrix written out and kept."""
+    """timm's attention with a stored matrix."""
     queries, keys, values = _project(attention, tokens)
     scores = queries @ keys.transpose(-2, -1) * attention.scale
     matrix, gate = scores.softmax(dim=-1), None
     if query is not None:
         gate = scores[:, :, query.index].mean(dim=1).sigmoid()
         matrix = matrix * gate[:, None, None] if query.gate == "values" else matrix
-    kept.append(matrix)
+    stored.append(matrix)
     row = matrix.mean(dim=1)[:, 0] if request.class_attention else None
-    shown = AttentionOutput(row, None, keys.transpose(1, 2).flatten(2) if request.keys else None, gate)
-    return attention.proj((matrix @ values).transpose(1, 2).flatten(2)), shown
+    output = AttentionOutput(row, None, keys.transpose(1, 2).flatten(2) if request.keys else None, gate)
+    return attention.proj((matrix @ values).transpose(1, 2).flatten(2)), output
 
 
 def plain_diffusion(self: SCM, images: Tensor) -> Output:
-    """SCM's training pass by dense matrices."""
+    """SCM's training forward pass with dense matrices."""
     features = self.backbone(images, FeatureRequest(class_attention=True))
     semantic, activation = self._semantic_maps(features), self.attention_map(features)
     for weight, ratio, steps in zip(self.similarity_weight, self.threshold, self.steps, strict=True):
@@ -75,7 +75,7 @@ def plain_pooled(self: CueDigging, tokens: Tensor, scores: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def plainly() -> Iterator[None]:
+def plain_implementation() -> Iterator[None]:
     with (
         mock.patch("tokenloc.backbones.base.attend", plain_attend),
         mock.patch.object(SCM, "forward", plain_diffusion),
@@ -85,7 +85,7 @@ def plainly() -> Iterator[None]:
 
 
 def measure(kind: str, method: str, arguments: argparse.Namespace, results: multiprocessing.Queue) -> None:
-    """Time steps in a process of its own, whose peak of memory is then this model's."""
+    """Time steps; runs in a separate process, whose peak memory is then this model's."""
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     model = create_model(method, arguments.backbone, arguments.classes, pretrained=False).train()
@@ -95,8 +95,8 @@ def measure(kind: str, method: str, arguments: argparse.Namespace, results: mult
     labels = torch.randint(arguments.classes, (arguments.batch,))
     model.backbone.checkpointed = "checkpointed" in kind
     idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with plainly() if kind == "plain" else torch.autocast("cpu", torch.bfloat16, enabled="bf16" in kind):
-        run = compiled(model.__call__, torch.device("cpu")) if "compiled" in kind else model.__call__
+    with plain_implementation() if kind == "plain" else torch.autocast("cpu", torch.bfloat16, enabled="bf16" in kind):
+        run = compiled(model.__call__) if "compiled" in kind else model.__call__
         times, first = [], 0.0
         for number in range(arguments.steps + 1):
             start = time.process_time() if arguments.threads == 1 else time.perf_counter()
@@ -108,12 +108,12 @@ def measure(kind: str, method: str, arguments: argparse.Namespace, results: mult
     results.put((arguments.batch / min(times[1:]), (peak - idle) / 1024**2, first))
 
 
-def step(model: Method, run: Pass, images: Tensor, labels: Tensor, optimiser: torch.optim.Optimizer) -> float:
+def step(model: Method, run: ForwardPass, images: Tensor, labels: Tensor, optimiser: torch.optim.Optimizer) -> float:
     total = model.loss(run(images), labels)["total"]
     total.backward()
     optimiser.step()
     optimiser.zero_grad()
-    kept.clear()
+    stored.clear()
     return float(total.detach())
 
 

@@ -1,7 +1,7 @@
-"""Draw the pictures of the methods' pages from a finished demo, whose scenes are free of anyone's rights.
+"""Draw the figures of the README and the method pages from a finished demo, whose scenes are free of copyright.
 
 tokenloc demo --out runs/demo
-python docs/pictures.py runs/demo
+python docs/figures.py runs/demo
 """
 
 from __future__ import annotations
@@ -10,39 +10,63 @@ import sys
 from pathlib import Path
 
 from PIL import Image
-from tokenloc.reporting.pictures import FOUND, TRUTH
 
 from tokenloc.commands.demo import STEPS, scenes
 from tokenloc.inference import Localizer, PredictionOptions
 from tokenloc.methods import list_methods
-from tokenloc.reporting import heatmap, save_picture, table_of_pictures, with_boxes
+from tokenloc.reporting import save_image, table_of_images
+from tokenloc.reporting.drawing import FOUND, TRUTH, heatmap, one_above_another, side_by_side, with_boxes
 
-SCENES = (0, 1, 5)
+DOCS = Path(__file__).parent
+SCENES = (0, 1, 5)  # rows of the figures of the methods
+FIRST = range(8)  # columns of the figure of the README
+SIDE = 112  # pixels of a cell
 
 
-def picture_of(run: Path) -> Image.Image:
-    """Return a row for each scene: what the map is made of, the map and the refined map with their boxes."""
-    checkpoint = run / "checkpoints/last.ckpt"
-    plain = Localizer.from_checkpoint(checkpoint, "cpu", options=PredictionOptions(refine=()))
-    refined = Localizer.from_checkpoint(checkpoint, "cpu", options=PredictionOptions(refine=STEPS))
+def localizer(run: Path, *refine: str) -> Localizer:
+    """Load the final checkpoint of a run."""
+    return Localizer.from_checkpoint(run / "checkpoints/last.ckpt", "cpu", options=PredictionOptions(refine=refine))
+
+
+def overview(run: Path) -> Image.Image:
+    """Return the first scenes with true and predicted boxes, above their maps."""
+    test, plain = scenes("test", 0), localizer(run)
+    images, maps = [], []
+    for index in FIRST:
+        scene = test.image(index)
+        found = plain(scene)
+        boxes = with_boxes(with_boxes(scene, test[index].boxes, TRUTH), found.boxes, FOUND)
+        images.append(boxes.resize((SIDE, SIDE)))
+        maps.append(heatmap(scene, found.map_on_image()).resize((SIDE, SIDE)))
+    return one_above_another([side_by_side(images), side_by_side(maps)])
+
+
+def maps_of_method(run: Path) -> Image.Image:
+    """Return a row per scene: the intermediate maps, the map and the refined map with their boxes."""
+    plain = localizer(run)
     test, rows, names = scenes("test", 0), [], []
     for index in SCENES:
         scene = test.image(index)
-        parts = plain.intermediate_maps(scene)
-        names = list(parts)
-        row = [with_boxes(scene, test[index].boxes, TRUTH), *(heatmap(scene, part) for part in parts.values())]
-        for localizer in (plain, refined):
-            found = localizer(scene)
-            row.append(with_boxes(heatmap(scene, found.map_on_picture()), found.boxes, FOUND))
+        intermediate = plain.intermediate_maps(scene)
+        names = list(intermediate)
+        row = [with_boxes(scene, test[index].boxes, TRUTH), *(heatmap(scene, map_) for map_ in intermediate.values())]
+        for one in (plain, localizer(run, *STEPS)):
+            found = one(scene)
+            row.append(with_boxes(heatmap(scene, found.map_on_image()), found.boxes, FOUND))
         rows.append((test.classes[test[index].label], row))
-    return table_of_pictures(["scene, true box", *names, "map, box", "refined"], rows, side=112)
+    return table_of_images(["scene, true box", *names, "map, box", "refined"], rows, side=SIDE)
 
 
 def main() -> None:
-    """Draw every method's picture."""
-    for method in list_methods():
-        path = Path(__file__).parent / "methods" / "pictures" / f"{method}.png"
-        save_picture(picture_of(Path(sys.argv[1]) / method).quantize(128), path)
+    """Draw the figures of the methods in the demo, and the README's if SCM is among them."""
+    runs = {method: Path(sys.argv[1]) / method for method in list_methods()}
+    figures = {
+        DOCS / f"methods/pictures/{method}.png": maps_of_method(run) for method, run in runs.items() if run.is_dir()
+    }
+    if runs["scm"].is_dir():
+        figures[DOCS / "assets/scenes.png"] = overview(runs["scm"])
+    for path, figure in figures.items():
+        save_image(figure.quantize(128), path)
         print(path, path.stat().st_size // 1024, "KiB")
 
 

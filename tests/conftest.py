@@ -1,4 +1,4 @@
-"""Fixtures that every test may use."""
+"""Shared fixtures."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from playwright.sync_api import Browser, Page
 from tests.browser import DESKTOP, PHONE, chromium, watched_page
 from tests.runs import tiny_run
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what they put in the background
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests press Ctrl-C, and would wait for ever
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # shells ignore it in background jobs
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests of Ctrl-C need it
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
@@ -30,19 +30,19 @@ def _shared() -> Path:
 
 def _existing(folder: Path, variable: str) -> Path:
     if not folder.is_dir():
-        pytest.skip(f"{folder} is absent; set {variable} to the folder to run this test")
+        pytest.skip(f"{folder} does not exist; set {variable} to run this test")
     return folder
 
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """The team's real weights and images; a test that needs them is skipped where they are absent."""
+    """Real weights and images; tests that need them are skipped if the folder is missing."""
     return _existing(_shared(), "TOKENLOC_SHARED")
 
 
 @pytest.fixture(scope="session")
 def parity_dir() -> Path:
-    """Outputs of the authors' released code."""
+    """Recorded outputs of the authors' released code."""
     return _existing(Path(os.environ.get("TOKENLOC_PARITY_DIR", _shared() / "parity")), "TOKENLOC_PARITY_DIR")
 
 
@@ -61,20 +61,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """A real browser; see ``tests.browser``."""
+    """Chromium; see ``tests.browser``."""
     with chromium() as started:
         yield started
 
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page of a desktop's width that must end without an error in the console, and without any network."""
+    """A page of desktop width; the test fails on errors in the console and on network requests."""
     with watched_page(browser, DESKTOP) as opened:
         yield opened
 
 
 @pytest.fixture
 def phone_page(browser: Browser) -> Iterator[Page]:
-    """As ``page``, of a phone's width."""
+    """Like ``page``, of phone width."""
     with watched_page(browser, PHONE) as opened:
         yield opened

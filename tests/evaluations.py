@@ -16,7 +16,7 @@ from tokenloc.data.base import as_boxes
 from tokenloc.inference.tally import Evaluator
 from tokenloc.metrics import score_image
 from tokenloc.metrics.stored_boxes import writing_boxes
-from tokenloc.reporting.curves import save_curves
+from tokenloc.reporting.charts import save_curves
 
 SCENES = {"name": "scenes", "root": None, "split": "test", "options": {"size": 40, "length": 18}}
 THRESHOLD = 0.35
@@ -54,7 +54,7 @@ def write_evaluation(
         measured = tally.measured(dataset, [])
     write_json(folder / "metrics.json", {**measured.to_dict(), **described})
     measured.save_images(folder / "images.csv")
-    save_curves(measured.evaluation.curve, measured.images, folder / "figures")
+    save_curves(folder, measured.evaluation.curve)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""What the pages say works."""
+"""Methods, datasets and public names are documented."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (REPOSITORY / page).read_text(), flags=re.DOTALL)
 
 
-def test_the_worked_example_of_a_new_method() -> None:
+def test_the_example_of_a_new_method() -> None:
     (code,) = blocks("docs/adding-a-method.md", "python")
     try:
         exec(compile(code, "adding-a-method.md", "exec"), {})
@@ -36,13 +36,13 @@ def test_the_worked_example_of_a_new_method() -> None:
         METHODS._items.pop("agreement", None)
 
 
-def test_every_method_has_its_recipe_and_page() -> None:
+def test_every_method_has_a_recipe_and_a_page() -> None:
     for method in METHODS.names():
         assert (REPOSITORY / f"docs/methods/{method}.md").is_file(), method
         assert (REPOSITORY / f"recipes/cub10/{method}.yaml").is_file(), method
 
 
-def test_every_dataset_has_its_page() -> None:
+def test_every_dataset_has_a_page() -> None:
     for dataset in list_datasets():
         page = (REPOSITORY / f"docs/datasets/{dataset}.md").read_text()
         assert page.startswith(f"# `{dataset}`"), dataset
@@ -51,22 +51,22 @@ def test_every_dataset_has_its_page() -> None:
 
 
 def public_names() -> list[tuple[str, str]]:
-    """Return (package, name) of every name that a package gives by ``__all__``."""
+    """Return (package, name) of every name in an ``__all__``."""
     packages = ["tokenloc", *(f"tokenloc.{module.name}" for module in pkgutil.iter_modules(tokenloc.__path__))]
     return [(package, name) for package in packages for name in getattr(import_module(package), "__all__", [])]
 
 
 def test_every_public_name_is_on_the_api_pages() -> None:
-    """The pages show of a package all of its ``__all__`` that has a docstring."""
+    """The API page of a package lists every name of its ``__all__`` that has a docstring."""
     package = griffe.load("tokenloc", search_paths=[str(REPOSITORY / "src")])
     names = public_names()
     assert len(names) > 80
     for home, name in names:
-        if home == "tokenloc":  # told of in the page's table
+        if home == "tokenloc":  # listed in the table of the page
             assert f"`{name}`" in (REPOSITORY / "docs/api/index.md").read_text(), name
             continue
         page = REPOSITORY / f"docs/api/{home.removeprefix('tokenloc.')}.md"
-        assert f"::: {home}\n" in page.read_text(), f"{page} does not show {home}"
+        assert f"::: {home}\n" in page.read_text(), f"{page} does not contain {home}"
         found = package[f"{home}.{name}".removeprefix("tokenloc.")]
         found = found.final_target if found.is_alias else found
         assert found.docstring is not None, f"{home}.{name} has no docstring"

@@ -1,4 +1,4 @@
-"""The Conformer behind the interface of every backbone."""
+"""The Conformer as a backbone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenloc.backbones import Backbone, Conformer, FeatureRequest, SpatialQuery, create_backbone, list_backbones
+from tokenloc.backbones import Backbone, Conformer, FeatureRequest, SpatialQuery, create_backbone
 from tokenloc.methods.tscam import PooledClassifier
 from tokenloc.models import create_model
 
@@ -41,11 +41,11 @@ def test_attributes(backbone: Conformer) -> None:
     backbone.require_class_token("the test")
 
 
-def test_all_blocks_in_their_order(backbone: Conformer) -> None:
+def test_blocks_are_in_order(backbone: Conformer) -> None:
     names = {id(module): name for name, module in backbone.named_modules()}
     assert [names[id(block)] for block in backbone.blocks] == [
         "trans_1",
-        *(f"conv_trans_{number}.trans_block" for number in range(2, 7)),
+        *(f"conv_trans_{index}.trans_block" for index in range(2, 7)),
     ]
 
 
@@ -65,38 +65,32 @@ def test_shapes_on_a_rectangle(backbone: Conformer) -> None:
     assert {name: list(getattr(features, name).shape) for name in shapes} == shapes
 
 
-def test_nothing_is_kept_that_was_not_asked_for(backbone: Conformer) -> None:
-    features = backbone(make_images())
-    asked = (features.class_attention, features.patch_relation, features.keys, features.spatial_gates)
-    assert asked == (None, None, None, None)
-
-
-def test_class_attention_leaves_out_the_class_token(backbone: Conformer) -> None:
+def test_class_attention_excludes_the_class_token(backbone: Conformer) -> None:
     attention = backbone(make_images(), FeatureRequest(class_attention=True)).class_attention
     assert bool((attention > 0).all())
     assert bool((attention.sum(dim=2) < 1).all())
 
 
-def test_evidence_of_each_block_in_order(backbone: Conformer) -> None:
-    seen: list[Tensor] = []
+def test_attention_outputs_equal_the_full_matrix_in_each_block(backbone: Conformer) -> None:
+    inputs: list[Tensor] = []
     for block in backbone.blocks:
-        block.norm1.register_forward_hook(lambda _, __, output: seen.append(output))
+        block.norm1.register_forward_hook(lambda _, __, output: inputs.append(output))
     features = backbone(make_images(), FeatureRequest(class_attention=True, keys=True))
-    for index, (block, tokens) in enumerate(zip(backbone.blocks, seen, strict=True)):
+    for index, (block, tokens) in enumerate(zip(backbone.blocks, inputs, strict=True)):
         queries, keys, _ = block.attn.qkv(tokens).reshape(2, 7, 3, 2, 12).permute(2, 0, 3, 1, 4)
         attention = (queries @ keys.transpose(-2, -1) / 12**0.5).softmax(dim=-1).mean(dim=1)
         torch.testing.assert_close(features.class_attention[:, index], attention[:, 0, 1:])
     torch.testing.assert_close(features.keys, keys.transpose(1, 2).flatten(2)[:, 1:])
 
 
-def test_asking_changes_nothing(backbone: Conformer) -> None:
+def test_requests_do_not_change_the_tokens(backbone: Conformer) -> None:
     images = make_images()
-    asked = backbone(images, FeatureRequest(class_attention=True, keys=True), SpatialQuery(None, (1, 3), "none"))
-    torch.testing.assert_close(asked.patches, backbone(images).patches)
+    features = backbone(images, FeatureRequest(class_attention=True, keys=True), SpatialQuery(None, (1, 3), "none"))
+    torch.testing.assert_close(features.patches, backbone(images).patches)
 
 
-def test_rows_of_the_grid_follow_the_image(backbone: Conformer) -> None:
-    """A change in the lower right corner moves that corner's patch the most."""
+def test_patches_are_in_row_major_order(backbone: Conformer) -> None:
+    """A change in the lower right corner affects that corner's patch the most."""
     backbone = backbone.double()
     images = torch.zeros(1, 3, 160, 96, dtype=torch.float64)
     changed = images.clone()
@@ -105,26 +99,20 @@ def test_rows_of_the_grid_follow_the_image(backbone: Conformer) -> None:
     assert divmod(int(moved.argmax()), 6) == (9, 5)
 
 
-def test_a_spatial_token_is_treated_as_the_class_token_is(backbone: Conformer) -> None:
-    """Equal at the start, the two tokens stay equal through all blocks."""
-    seen: list[Tensor] = []
-    backbone.trans_norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+def test_a_spatial_token_is_treated_like_the_class_token(backbone: Conformer) -> None:
+    """Two tokens that are equal initially stay equal through all blocks."""
+    tokens: list[Tensor] = []
+    backbone.trans_norm.register_forward_pre_hook(lambda _, inputs: tokens.append(inputs[0]))
     backbone(make_images(), spatial=SpatialQuery(backbone.cls_token, blocks=(5,)))
-    torch.testing.assert_close(seen[0][:, 0], seen[0][:, -1])
-    assert not torch.allclose(seen[0][:, 0], seen[0][:, 1])
+    torch.testing.assert_close(tokens[0][:, 0], tokens[0][:, -1])
+    assert not torch.allclose(tokens[0][:, 0], tokens[0][:, 1])
 
 
-def test_a_spatial_token_sees_the_gate_it_makes(backbone: Conformer) -> None:
+def test_the_gate_changes_the_tokens_but_not_itself(backbone: Conformer) -> None:
     images, token = make_images(), torch.randn(1, 1, 24)
-    gated, looked = (backbone(images, spatial=SpatialQuery(token, (5,), gate)) for gate in ("values", "none"))
-    torch.testing.assert_close(gated.spatial_gates, looked.spatial_gates)
-    assert not torch.allclose(gated.patches, looked.patches)
-
-
-def test_gradients_reach_every_parameter(backbone: Conformer) -> None:
-    features = backbone.train()(make_images(64, 64))
-    (features.patches.square().mean() + features.conv_features.square().mean()).backward()
-    assert [name for name, parameter in backbone.named_parameters() if parameter.grad is None] == []
+    gated, ungated = (backbone(images, spatial=SpatialQuery(token, (5,), gate)) for gate in ("values", "none"))
+    torch.testing.assert_close(gated.spatial_gates, ungated.spatial_gates)
+    assert not torch.allclose(gated.patches, ungated.patches)
 
 
 def test_drop_path_grows_to_the_last_block() -> None:
@@ -134,7 +122,7 @@ def test_drop_path_grows_to_the_last_block() -> None:
 
 
 @pytest.mark.parametrize("method", ["tscam", "sat"])
-def test_methods_add_the_second_classifier_only_for_a_convolution_branch(method: str) -> None:
+def test_only_a_convolution_branch_gets_a_second_classifier(method: str) -> None:
     on_conformer = create_model(method, "conformer_small_patch16", 3, False, backbone_options=TINY)
     on_vit = create_model(method, "vit_tiny_patch16_224", 3, False)
     assert {name for name in on_conformer.state_dict() if "conv_head" in name} == {
@@ -155,11 +143,6 @@ def test_logits_are_the_sum_of_both_branches(backbone: Conformer) -> None:
     torch.testing.assert_close(classifier(maps, features), maps.mean(dim=(2, 3)) + linear, atol=1e-4, rtol=1e-4)
 
 
-def test_listed() -> None:
-    listed = [f"conformer_{size}_patch16" for size in ("base", "small", "tiny")]
-    assert list_backbones("conformer*") == listed
-
-
 def test_a_checkpoint_with_its_classifiers_loads(tmp_path: Path) -> None:
     written = Conformer(channel_ratio=1, embed_dim=24, num_heads=2, depth=6)
     classifiers = {"trans_cls_head.weight": torch.zeros(1000, 24), "conv_cls_head.bias": torch.zeros(1000)}
@@ -175,29 +158,29 @@ def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
         create_backbone("conformer_small_patch16", tmp_path / "weights.pth", **TINY)
 
 
-def test_pretrained_says_where_the_weights_are() -> None:
+def test_pretrained_names_the_authors_download_page() -> None:
     expected = r"no weights of conformer_small_patch16.*github\.com/pengzhiliang/Conformer.*pretrained=PATH"
     with pytest.raises(FileNotFoundError, match=expected):
         create_backbone("conformer_small_patch16", pretrained=True)
 
 
 @pytest.mark.parametrize("size", [(40, 32), (32, 0)])
-def test_images_that_do_not_divide(backbone: Conformer, size: tuple[int, int]) -> None:
+def test_image_sizes_that_do_not_divide_are_refused(backbone: Conformer, size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match=rf"images of {size[0]} x {size[1]} pixels.*16 x 16 patches of tiny"):
         backbone(torch.zeros(1, 3, *size))
 
 
-def test_an_image_size_that_does_not_divide() -> None:
+def test_a_native_image_size_that_does_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match="images of 100 x 100 pixels"):
         create_backbone("conformer_small_patch16", pretrained=False, image_size=100, **TINY)
 
 
-def test_unknown_option() -> None:
+def test_an_unknown_option_is_refused() -> None:
     with pytest.raises(ValueError, match=r"conformer_small_patch16 does not take these options.*colour"):
         create_backbone("conformer_small_patch16", pretrained=False, colour="red")
 
 
-def test_sizes_that_do_not_fit() -> None:
+def test_invalid_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"positive multiple of 3.*got 5"):
         Conformer(depth=5)
     with pytest.raises(ValueError, match="num_heads must divide embed_dim; got 5 and 384"):

@@ -1,4 +1,4 @@
-"""The command line as a person uses it."""
+"""The command line, end to end."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_localize_writes_boxes_and_images(checkpoint: Path, tmp_path: Path) -> N
         assert drawn.size == (2 * 70 + 4, 50)
 
 
-def test_localize_goes_on_past_unreadable_files(
+def test_localize_continues_after_unreadable_files(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = images(tmp_path / "mine")
@@ -93,7 +93,7 @@ def test_evaluate_and_calibrate(checkpoint: Path, tmp_path: Path, capsys: pytest
     assert "ts-cam" in capsys.readouterr().err
 
 
-def test_evaluate_at_a_given_threshold_and_among_given_ones(checkpoint: Path, tmp_path: Path) -> None:
+def test_evaluate_with_given_thresholds(checkpoint: Path, tmp_path: Path) -> None:
     words = ["evaluate", str(checkpoint), "--protocol", "sat", "--out", str(tmp_path / "judged")]
     assert main([*words, "--thresholds", "0.2", "0.6", "--threshold", "0.35"]) == 0
     content = json.loads((tmp_path / "judged/metrics.json").read_text())
@@ -102,9 +102,7 @@ def test_evaluate_at_a_given_threshold_and_among_given_ones(checkpoint: Path, tm
     assert content["oracle"]["threshold"] in (0.2, 0.6)
 
 
-def test_evaluate_of_a_folder_with_a_broken_image_names_it(
-    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_evaluate_names_a_broken_image(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scenes = create_dataset("scenes", None, "test", size=40, length=12)
     for index, sample in enumerate(scenes):
         folder = tmp_path / "data/test" / scenes.classes[sample.label]
@@ -120,8 +118,8 @@ def test_evaluate_of_a_folder_with_a_broken_image_names_it(
     assert "3.png" in capsys.readouterr().err
 
 
-def test_the_options_of_the_training_hold_but_for_those_that_are_given(run: Path) -> None:
-    """A fraction that was left out would deal the images of the training into other splits."""
+def test_dataset_options_default_to_those_of_training(run: Path) -> None:
+    """Another validation fraction would mix training images into other splits."""
     metadata = read_metadata(run / "checkpoints/best.ckpt")
     assert metadata.data is not None
     assert metadata.data["options"] == {"size": 40, "length": 24}
@@ -133,7 +131,7 @@ def test_the_options_of_the_training_hold_but_for_those_that_are_given(run: Path
     assert (len(named), named.image(0).size) == (6, (96, 96))
 
 
-def test_classes_that_are_not_the_checkpoints(
+def test_a_dataset_with_other_classes_is_refused(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("cat", "dog"):
@@ -168,7 +166,7 @@ def test_train_from_a_recipe_with_a_changed_value(tmp_path: Path, run: Path) -> 
         (["info", "/nowhere/x.ckpt"], "no checkpoint at /nowhere/x.ckpt"),
     ],
 )
-def test_mistakes_are_told_in_one_line(
+def test_mistakes_are_reported_in_one_line(
     words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -242,15 +240,17 @@ HEAVY = "sorted({'torch', 'timm', 'lightning', 'cv2', 'matplotlib'} & sys.module
 @pytest.mark.parametrize(
     "code", ["import sys, tokenloc", "import sys; from tokenloc.cli import main; main(['--help'])"]
 )
-def test_import_and_the_list_of_commands_are_light(code: str) -> None:
+def test_importing_and_listing_commands_is_fast(code: str) -> None:
     ended = f"try:\n    {code}\nexcept SystemExit: pass\nprint({HEAVY})"
     found = subprocess.run([sys.executable, "-c", ended], capture_output=True, text=True, check=True)
     assert found.stdout.splitlines()[-1] == "[]"
 
 
-def test_a_command_does_not_wait_for_others() -> None:
+def test_a_command_does_not_import_others() -> None:
     ended = "try:\n    main(['export', '--help'])\nexcept SystemExit: pass"
     words = "sorted(name for name in sys.modules if name.startswith('tokenloc.commands.'))"
     script = f"import sys\nfrom tokenloc.cli import main\n{ended}\nprint({words})"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert found.stdout.splitlines()[-1] == "['tokenloc.commands.console', 'tokenloc.commands.export']"
+    assert found.stdout.splitlines()[-1] == str(
+        [f"tokenloc.commands.{name}" for name in ("console", "export", "recipes")]
+    )

@@ -1,4 +1,4 @@
-"""Saving maps, measuring saved ones, and comparing two runs, on the command line."""
+"""`tokenloc evaluate` with saved maps, and `tokenloc compare` of two runs."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from tokenloc.inference import Localizer
 SCENES = ["--data.name", "scenes", "--data.options", "{size: 40, length: 24}"]
 
 
-def metrics_of(folder: Path) -> dict[str, Any]:
+def read_metrics(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
     return content
 
 
 @pytest.fixture(scope="module")
 def saved(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An evaluation of the tiny run, ``judged``, and its ``maps``."""
+    """A folder with an evaluation of the tiny run, ``evaluated``, and its ``maps``."""
     folder = tmp_path_factory.mktemp("saved")
-    words = ["evaluate", str(run / "checkpoints/best.ckpt"), "--out", str(folder / "judged")]
+    words = ["evaluate", str(run / "checkpoints/best.ckpt"), "--out", str(folder / "evaluated")]
     assert main([*words, "--save-maps", str(folder / "maps")]) == 0
     return folder
 
@@ -37,44 +37,42 @@ def saved(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_saved_maps_give_the_same_metrics_without_the_checkpoint(saved: Path, tmp_path: Path) -> None:
     words = ["evaluate", "--maps", str(saved / "maps"), *SCENES, "--out", str(tmp_path / "again")]
     assert main([*words, "--workers", "2"]) == 0
-    first, again = metrics_of(saved / "judged"), metrics_of(tmp_path / "again")
+    first, again = read_metrics(saved / "evaluated"), read_metrics(tmp_path / "again")
     assert again.pop("maps") == {"folder": str(saved / "maps"), "differing": [], "surplus": []}
     assert first.pop("viewing")
     assert first["threshold_source"].startswith("calibrated on val of scenes")
     assert again == first
-    assert (tmp_path / "again/images.csv").read_text() == (saved / "judged/images.csv").read_text()
+    assert (tmp_path / "again/images.csv").read_text() == (saved / "evaluated/images.csv").read_text()
 
 
-def test_maps_keep_the_calibrated_threshold_whatever_they_were_saved_under(
-    saved: Path, run: Path, tmp_path: Path
-) -> None:
+def test_saved_maps_keep_the_calibrated_threshold_under_any_protocol(saved: Path, run: Path, tmp_path: Path) -> None:
     words = ["evaluate", str(run / "checkpoints/best.ckpt"), "--protocol", "wsol-eval", "--thresholds", "0.1", "0.2"]
     assert main([*words, "--out", str(tmp_path / "other"), "--save-maps", str(tmp_path / "maps")]) == 0
     assert main(["evaluate", "--maps", str(tmp_path / "maps"), *SCENES, "--out", str(tmp_path / "again")]) == 0
-    first, again = metrics_of(saved / "judged"), metrics_of(tmp_path / "again")
+    first, again = read_metrics(saved / "evaluated"), read_metrics(tmp_path / "again")
     for key in ("threshold", "threshold_source", "metrics"):
         assert again[key] == first[key]
 
 
-def test_images_of_one_name_are_all_drawn(run: Path, tmp_path: Path) -> None:
+def test_images_with_equal_names_are_all_drawn(run: Path, tmp_path: Path) -> None:
     test = create_dataset("scenes", None, "test", size=40, length=3)
     test.samples = [replace(sample, id=f"{number}/same.jpg") for number, sample in enumerate(test)]
     save_figures(Localizer.from_checkpoint(run / "checkpoints/best.ckpt"), test, tmp_path)
     assert {"same.jpg", "same-2.jpg", "same-3.jpg"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_images_of_earlier_failures_go(saved: Path, run: Path, tmp_path: Path) -> None:
-    stale = tmp_path / "judged/figures/failures-multi_instance.jpg"
+def test_figures_of_earlier_failures_are_removed(saved: Path, run: Path, tmp_path: Path) -> None:
+    stale = tmp_path / "evaluated/figures/failures-multi_instance.jpg"
     stale.parent.mkdir(parents=True)
     stale.write_bytes(b"old")
-    assert main(["evaluate", str(run / "checkpoints/best.ckpt"), "--out", str(tmp_path / "judged")]) == 0
-    assert stale.exists() == (saved / "judged/figures/failures-multi_instance.jpg").exists()
+    assert main(["evaluate", str(run / "checkpoints/best.ckpt"), "--out", str(tmp_path / "evaluated")]) == 0
+    assert stale.exists() == (saved / "evaluated/figures/failures-multi_instance.jpg").exists()
     assert not stale.exists() or stale.read_bytes() != b"old"
 
 
-def test_every_image_has_a_line(saved: Path) -> None:
-    content = metrics_of(saved / "judged")
-    with (saved / "judged/images.csv").open() as file:
+def test_every_image_has_a_row_in_the_table(saved: Path) -> None:
+    content = read_metrics(saved / "evaluated")
+    with (saved / "evaluated/images.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == content["images"] == 24
     for metric in ("gt_known", "top1_cls", "top1_loc"):
@@ -87,22 +85,22 @@ def test_every_image_has_a_line(saved: Path) -> None:
 
 
 def test_failures_and_curves_are_drawn(saved: Path) -> None:
-    with (saved / "judged/images.csv").open() as file:
+    with (saved / "evaluated/images.csv").open() as file:
         failed = {line["error"] for line in csv.DictReader(file)} - {"correct"}
-    figures = saved / "judged/figures"
+    figures = saved / "evaluated/figures"
     assert {path.name for path in figures.glob("failures-*")} == {f"failures-{name}.jpg" for name in failed}
     assert failed
     assert {"curves.png", "threshold.csv", "iou.csv", "iou_by_size.csv"} <= {path.name for path in figures.iterdir()}
 
 
-def test_maps_are_not_written_over(saved: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_maps_are_not_overwritten(saved: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["evaluate", str(run / "checkpoints/best.ckpt"), "--out", str(saved / "other")]
     assert main([*words, "--save-maps", str(saved / "maps")]) == 2
     assert "maps exists already; remove it" in capsys.readouterr().err
     assert not (saved / "other").exists()
 
 
-def test_maps_of_other_code_with_faults_are_measured_and_told(
+def test_maps_of_other_code_are_evaluated_and_problems_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     test = create_dataset("scenes", None, "test", size=40, length=24)
@@ -114,7 +112,7 @@ def test_maps_of_other_code_with_faults_are_measured_and_told(
     np.save(tmp_path / "maps/stray.npy", np.zeros((224, 224)))
     words = ["evaluate", "--maps", str(tmp_path / "maps"), *SCENES, "--protocol", "wsol-eval"]
     assert main([*words, "--thresholds", "0.1", "0.5"]) == 1
-    content = metrics_of(tmp_path / "evaluation/wsol-eval")
+    content = read_metrics(tmp_path / "evaluation/wsol-eval")
     assert content["images"] == 23
     assert content["metrics"]["top1_cls"] is None
     assert content["metrics"]["top1_loc"] is None
@@ -122,12 +120,12 @@ def test_maps_of_other_code_with_faults_are_measured_and_told(
     assert [item["id"] for item in content["unreadable"]] == [test[23].id]
     assert content["maps"]["surplus"] == ["stray"]
     printed = capsys.readouterr().err
-    assert "1 maps have no image: stray" in printed
-    assert "1 images have no map or mask, or a broken one, and are in no number" in printed
+    assert "1 maps match no image: stray" in printed
+    assert "1 images have no map or mask, or a broken one, and are in no metric" in printed
 
 
 def changed_run(source: Path, folder: Path, **changes: Any) -> Path:
-    """A copy of an evaluation with other columns: values, or functions of the line's number."""
+    """Copy an evaluation with other values in columns, given as values or as functions of the row's index."""
     folder.mkdir()
     (folder / "metrics.json").write_text((source / "metrics.json").read_text())
     with (source / "images.csv").open() as file:
@@ -136,41 +134,40 @@ def changed_run(source: Path, folder: Path, **changes: Any) -> Path:
         writer = csv.DictWriter(file, list(lines[0]))
         writer.writeheader()
         for index, line in enumerate(lines):
-            writer.writerow(
-                {**line, **{name: value(index) if callable(value) else value for name, value in changes.items()}}
-            )
+            changed = {name: value(index) if callable(value) else value for name, value in changes.items()}
+            writer.writerow({**line, **changed})
     return folder
 
 
-def test_two_runs_are_compared_by_image(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first = changed_run(saved / "judged", tmp_path / "a", gt_known=lambda n: int(n < 12), top1_loc="1")
-    second = changed_run(saved / "judged", tmp_path / "b", gt_known=lambda n: int(2 <= n < 20), top1_loc="1")
-    assert main(["compare", str(first), str(second), "--out", str(tmp_path / "found")]) == 0
-    content = json.loads((tmp_path / "found/comparison.json").read_text())
+def test_two_runs_are_compared_image_by_image(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = changed_run(saved / "evaluated", tmp_path / "a", gt_known=lambda n: int(n < 12), top1_loc="1")
+    second = changed_run(saved / "evaluated", tmp_path / "b", gt_known=lambda n: int(2 <= n < 20), top1_loc="1")
+    assert main(["compare", str(first), str(second), "--out", str(tmp_path / "out")]) == 0
+    content = json.loads((tmp_path / "out/comparison.json").read_text())
     known = content["metrics"]["gt_known"]
     assert (known["images"], known["only_first"], known["only_second"]) == (24, 2, 8)
     assert known["p_value"] == pytest.approx(2 * (1 + 10 + 45) / 1024)
     assert content["metrics"]["top1_loc"]["p_value"] == 1
-    with (tmp_path / "found/comparison.csv").open() as file:
+    with (tmp_path / "out/comparison.csv").open() as file:
         wins = list(csv.DictReader(file))
     assert [win["winner"] for win in wins] == ["first"] * 2 + ["second"] * 8
     assert {win["metric"] for win in wins} == {"gt_known"}
     assert "0.109" in capsys.readouterr().err
 
 
-def test_runs_that_cannot_be_compared_are_told(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    whole = saved / "judged"
+def test_incomparable_runs_are_refused(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = saved / "evaluated"
     other = changed_run(whole, tmp_path / "other")
     (other / "metrics.json").write_text(json.dumps({"protocol": "sat", "images": 48, "metrics": {}, "threshold": 0.5}))
     assert main(["compare", str(whole), str(other)]) == 2
-    assert "under 'sat': expected one" in capsys.readouterr().err
+    assert "under 'sat': their metrics cannot be compared" in capsys.readouterr().err
     renamed = changed_run(whole, tmp_path / "renamed", id=lambda n: f"new/{n}")
     assert main(["compare", str(whole), str(renamed)]) == 2
     assert "different images; 48 are in one alone" in capsys.readouterr().err
     for content in ("{", "[]", "{}"):
         (other / "metrics.json").write_text(content)
         assert main(["compare", str(whole), str(other)]) == 2
-        assert "other/metrics.json is no evaluation (" in capsys.readouterr().err
+        assert "other/metrics.json is not the result of an evaluation (" in capsys.readouterr().err
     boxless = changed_run(whole, tmp_path / "boxless", gt_known="", top1_loc="")
     assert main(["compare", str(whole), str(boxless)]) == 2
     assert "no image with gt_known or top1_loc in both" in capsys.readouterr().err

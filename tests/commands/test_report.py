@@ -1,34 +1,38 @@
-"""`tokenloc report` on the command line: which folders it takes, what it refuses, what it says."""
+"""`tokenloc report` on the command line: accepted folders, refused input, messages."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.evaluations import SCENES, named_samples, scenes, with_column, write_evaluation
 from tokenloc.cli import main
-from tokenloc.commands.report import find_evaluation, read_run
+from tokenloc.commands.report import find_evaluation
+from tokenloc.reporting.runs import read_run
+
+Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An evaluation of scenes; tests copy what they change."""
+    """An evaluation of scenes; tests change copies of it."""
     return write_evaluation(tmp_path_factory.mktemp("made") / "mine", scenes(), data=SCENES)
 
 
-def told(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
-    """What the command says of input that it refuses; nothing must be written."""
+def refused(capsys: Capture, *words: str | Path) -> str:
+    """Return the message for input that is refused, without writing a report."""
     out = Path(str(words[0])).parent / "refused.html"
     assert main(["report", *map(str, words), "--out", str(out)]) == 2
     assert not out.exists()
     return " ".join(capsys.readouterr().err.split())
 
 
-def test_a_trained_and_measured_run_has_a_report(run: Path, tmp_path: Path) -> None:
-    """From the real commands: the run as training left it, beside an evaluation at another threshold."""
+def test_a_trained_and_an_evaluated_run_have_a_report(run: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     assert main(["evaluate", str(run / "checkpoints/best.ckpt"), "--threshold", "0.6", "--out", str(other)]) == 0
     words = ["report", str(run), str(other), "--out", str(tmp_path / "new/report.html"), "--title", "Two <b>"]
@@ -41,11 +45,11 @@ def test_a_trained_and_measured_run_has_a_report(run: Path, tmp_path: Path) -> N
     assert not list(tmp_path.glob("new/.partial*"))
 
 
-def test_the_evaluation_that_is_meant_is_found(made: Path, tmp_path: Path) -> None:
+def test_the_evaluation_of_a_run_is_found(made: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     for name in ("flip", "sat"):
         shutil.copytree(made, run / "evaluation" / name)
-    with pytest.raises(ValueError, match=r"several evaluations: flip, sat; choose one by --evaluation NAME"):
+    with pytest.raises(ValueError, match=r"several evaluations: flip, sat; choose one with --evaluation NAME"):
         find_evaluation(run)
     assert find_evaluation(run, "sat") == run / "evaluation/sat"
     assert find_evaluation(run / "evaluation/flip") == run / "evaluation/flip"
@@ -58,103 +62,96 @@ def test_the_evaluation_that_is_meant_is_found(made: Path, tmp_path: Path) -> No
     assert find_evaluation(run) == run / "evaluation/flip"
 
 
-def test_folders_that_are_no_runs_are_told(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folders_without_an_evaluation_are_refused(made: Path, tmp_path: Path, capsys: Capture) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "empty is no evaluation: there is no metrics.json in it, nor in evaluation/NAME" in told(capsys, empty)
+    assert "empty has no evaluation: no metrics.json in it or in evaluation/NAME" in refused(capsys, empty)
     copy = shutil.copytree(made, tmp_path / "copy")
     (copy / "images.csv").unlink()
-    assert "copy/images.csv: measure the run with `tokenloc evaluate`" in told(capsys, copy)
+    assert "`tokenloc evaluate`" in refused(capsys, copy)
     for broken in ("{", "[]", '{"protocol": "sat"}'):
         (copy / "metrics.json").write_text(broken)
-        assert "copy/metrics.json is no evaluation" in told(capsys, copy)
+        assert "copy/metrics.json is not the result of an evaluation" in refused(capsys, copy)
 
 
-def test_damaged_files_are_told(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_files_are_refused(made: Path, tmp_path: Path, capsys: Capture) -> None:
     copy = shutil.copytree(made, tmp_path / "copy")
     lines = (copy / "images.csv").read_text().splitlines(keepends=True)
     (copy / "images.csv").write_text("".join(lines[:-1]))
-    assert "has 17 images, metrics.json beside it 18: they are not of one evaluation" in told(capsys, copy)
+    assert "has 17 images, metrics.json has 18: they are not from one evaluation" in refused(capsys, copy)
     (copy / "images.csv").write_text("".join(lines))
     with_column(copy, "largest", ["much"] * 18)
-    assert "has 'much' for largest, expected a number" in told(capsys, copy)
+    assert "copy/images.csv has 'much'" in refused(capsys, copy)
     (copy / "images.csv").write_text("".join(lines))
     (copy / "figures/threshold.csv").write_text("threshold,0.5\n0.1,x\n")
-    assert "threshold.csv is damaged" in told(capsys, copy)
+    assert "threshold.csv is damaged" in refused(capsys, copy)
 
 
-def test_runs_that_cannot_stand_side_by_side_are_told(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_runs_that_cannot_be_compared_are_refused(made: Path, tmp_path: Path, capsys: Capture) -> None:
     sat = write_evaluation(tmp_path / "sat", scenes(), protocol="sat")
-    said = told(capsys, made, sat)
-    assert "mine is under protocol 'standard', sat under 'sat': their numbers cannot be compared" in said
+    expected = "mine is under protocol 'standard', sat under 'sat': their metrics cannot be compared"
+    assert expected in refused(capsys, made, sat)
     other = write_evaluation(tmp_path / "other", named_samples(["a", "b"], ["one", "two"]))
-    assert "mine and other are of different images or classes" in told(capsys, made, other)
+    assert "mine and other have different images or classes" in refused(capsys, made, other)
     renamed = shutil.copytree(made, tmp_path / "renamed")
     with_column(renamed, "label", ["other"] * 18)
-    assert "mine and renamed are of different images or classes" in told(capsys, made, renamed)
-    turned = shutil.copytree(made, tmp_path / "turned")
+    assert "mine and renamed have different images or classes" in refused(capsys, made, renamed)
+    reversed_ = shutil.copytree(made, tmp_path / "reversed")
     first, *lines = (made / "images.csv").read_text().splitlines(keepends=True)
-    (turned / "images.csv").write_text("".join([first, *lines[::-1]]))
-    assert "in another order" in told(capsys, made, turned)
-    assert "1 to 6 runs, got 7" in told(capsys, *[made] * 7)
-    assert "images must be at least 1, or all, got 0" in told(capsys, made, "--images", "0")
+    (reversed_ / "images.csv").write_text("".join([first, *lines[::-1]]))
+    assert "in different orders" in refused(capsys, made, reversed_)
+    assert "1 to 6 runs, got 7" in refused(capsys, *[made] * 7)
+    assert "images must be at least 1, or all, got 0" in refused(capsys, made, "--images", "0")
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
-        (lambda path: path.unlink(), "there is no"),
-        (lambda path: path.write_bytes(path.read_bytes()[:500]), "is damaged, or not of the form"),
-        (lambda path: shutil.copy(path.parents[1] / "other/boxes.npz", path), "is of another evaluation"),
+        (lambda path: path.unlink(), "boxes.npz is missing"),
+        (lambda path: path.write_bytes(path.read_bytes()[:500]), "boxes.npz is damaged"),
+        (lambda path: shutil.copy(path.parents[1] / "other/boxes.npz", path), "is from another evaluation"),
     ],
 )
-def test_without_boxes_of_its_own_a_report_has_no_slider(
-    made: Path, tmp_path: Path, change: object, said: str, capsys: pytest.CaptureFixture[str]
+def test_without_matching_boxes_a_report_has_no_slider(
+    made: Path, tmp_path: Path, change: Callable[[Path], object], expected: str, capsys: Capture
 ) -> None:
     copy = shutil.copytree(made, tmp_path / "copy")
     write_evaluation(tmp_path / "other", scenes(), seed=9)
-    assert callable(change)
     change(copy / "boxes.npz")
     assert main(["report", str(copy), "--out", str(tmp_path / "report.html")]) == 0
     printed = " ".join(capsys.readouterr().err.split())
-    assert said in printed
+    assert expected in printed
     assert "there is no threshold slider" in printed
     assert 'type="range"' not in (tmp_path / "report.html").read_text()
 
 
-def test_what_is_in_no_number_is_said(made: Path, tmp_path: Path) -> None:
+def test_notes_name_images_that_no_metric_covers(made: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(made, tmp_path / "copy")
     content = json.loads((copy / "metrics.json").read_text())
     content["unreadable"] = [{"id": "x/<1>.jpg", "reason": "empty"}]
     content["missing"] = {"boxes": ["a", "b"], "masks": [], "later": ["c"]}
     (copy / "metrics.json").write_text(json.dumps(content))
-    notes = read_run(copy, "copy").notes
-    assert notes == [
-        "2 images have no true box, where others have, and are in no box metric: a, b",
+    assert read_run(copy).notes == [
+        "2 images have no true box, although others have, and are in no box metric: a, b",
         "1 images could not be read: x/<1>.jpg",
     ]
 
 
-def test_images_elsewhere_are_found_by_their_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from PIL import Image
-
+def test_moved_images_are_found_by_their_root(tmp_path: Path, capsys: Capture) -> None:
     for name in ("a/1.jpg", "b/2.jpg"):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True)
         Image.new("RGB", (60, 40), "teal").save(path)
-    dataset = named_samples(["a/1.jpg", "b/2.jpg"], ["a", "b"])
     data = {"name": "folder", "root": str(tmp_path / "before"), "split": "all", "options": {}}
-    run = write_evaluation(tmp_path / "run", dataset, data=data)
+    run = write_evaluation(tmp_path / "run", named_samples(["a/1.jpg", "b/2.jpg"], ["a", "b"]), data=data)
     words = ["report", str(run), "--out", str(tmp_path / "report.html")]
     assert main(words) == 0
-    assert "--root FOLDER says where they are" in " ".join(capsys.readouterr().err.split())
+    assert "give their folder with --root FOLDER" in " ".join(capsys.readouterr().err.split())
     assert 'type="text/plain"' not in (tmp_path / "report.html").read_text()
     assert main([*words, "--root", str(tmp_path / "photos")]) == 0
     assert (tmp_path / "report.html").read_text().count('type="text/plain"') == 2
 
 
-def test_an_output_that_cannot_be_written_is_told_at_once(made: Path, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_refused(made: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert main(["report", str(made), "--out", str(tmp_path / "file/report.html")]) == 2

@@ -1,4 +1,4 @@
-"""Runs side by side, and repeats with several seeds."""
+"""Comparison of several runs, and repeats with several seeds."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import pytest
 from tests.runs import tiny_run, tiny_settings
 from tokenloc.cli import main
 from tokenloc.commands import train as command
-from tokenloc.commands.runs import Run, mean_and_spread, read_run
+from tokenloc.commands.runs import mean_and_spread
+from tokenloc.reporting.runs import Run, read_run
 from tokenloc.training.config import DataConfig, Optimisation
 
 
-def measured(folder: Path, gt_known: float | None, protocol: str = "sat", level: float = 50.0) -> Path:
+def write_metrics(folder: Path, gt_known: float | None, protocol: str = "sat", level: float = 50.0) -> Path:
     folder.mkdir(parents=True)
     metrics = {"top1_cls": 90.0, "gt_known": gt_known, "box_acc": {"0.7": level}}
     (folder / "metrics.json").write_text(
@@ -30,9 +31,9 @@ def compared(*folders: Path, out: Path) -> dict[str, Any]:
     return json.loads((out / "runs.json").read_text())
 
 
-def test_any_number_of_runs_in_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folders = [measured(tmp_path / name, value) for name, value in (("a", 80.0), ("b", 84.0), ("c", None))]
-    content = compared(*folders, out=tmp_path / "found")
+def test_any_number_of_runs_are_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [write_metrics(tmp_path / name, value) for name, value in (("a", 80.0), ("b", 84.0), ("c", None))]
+    content = compared(*folders, out=tmp_path / "out")
     assert content["protocol"] == "sat"
     assert [group["runs"][0]["metrics"]["gt_known"] for group in content["groups"].values()] == [80.0, 84.0, None]
     assert content["groups"][str(folders[0])]["runs"][0]["metrics"]["box_acc_0.7"] == 50.0
@@ -45,14 +46,14 @@ def test_any_number_of_runs_in_a_table(tmp_path: Path, capsys: pytest.CaptureFix
 def test_repeats_have_mean_and_sample_deviation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = {0: 80.0, 1: 84.0, 10: 85.0}
     for seed, value in values.items():
-        measured(tmp_path / f"many/seed-{seed}", value)
-    single = measured(tmp_path / "single", 70.0)
-    content = compared(tmp_path / "many", single, out=tmp_path / "found")
+        write_metrics(tmp_path / f"many/seed-{seed}", value)
+    single = write_metrics(tmp_path / "single", 70.0)
+    content = compared(tmp_path / "many", single, out=tmp_path / "out")
     group = content["groups"][str(tmp_path / "many")]
     assert [Path(run["folder"]).name for run in group["runs"]] == ["seed-0", "seed-1", "seed-10"]
-    centre = sum(values.values()) / 3
-    spread = math.sqrt(sum((value - centre) ** 2 for value in values.values()) / 2)
-    assert group["metrics"]["gt_known"] == pytest.approx({"mean": centre, "standard_deviation": spread})
+    center = sum(values.values()) / 3
+    spread = math.sqrt(sum((value - center) ** 2 for value in values.values()) / 2)
+    assert group["metrics"]["gt_known"] == pytest.approx({"mean": center, "standard_deviation": spread})
     alone = content["groups"][str(single)]["metrics"]["gt_known"]
     assert alone == {"mean": 70.0, "standard_deviation": None}
     printed = [line.split("│")[1:5] for line in capsys.readouterr().err.splitlines() if "│" in line]
@@ -63,13 +64,16 @@ def test_repeats_have_mean_and_sample_deviation(tmp_path: Path, capsys: pytest.C
 
 
 def test_a_metric_that_a_run_lacks_has_no_mean(tmp_path: Path) -> None:
-    runs = [read_run(measured(tmp_path / name, value)) for name, value in (("a", 80.0), ("b", None))]
+    runs = [read_run(write_metrics(tmp_path / name, value)) for name, value in (("a", 80.0), ("b", None))]
     assert set(mean_and_spread(runs)) == {"top1_cls", "box_acc_0.7"}
-    assert mean_and_spread([Run(Path(), "sat", None, {"gt_known": 3.0})]) == {"gt_known": (3.0, None)}
+    single = Run(Path(), "run", {"metrics": {"gt_known": 3.0}})
+    assert mean_and_spread([single]) == {"gt_known": (3.0, None)}
 
 
-def test_numbers_of_several_protocols_are_not_put_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folders = [measured(tmp_path / str(index), 80.0, name) for index, name in enumerate(("sat", "sat", "standard"))]
+def test_runs_under_different_protocols_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [
+        write_metrics(tmp_path / str(index), 80.0, name) for index, name in enumerate(("sat", "sat", "standard"))
+    ]
     assert main(["compare", *map(str, folders)]) == 2
     assert f"{folders[0]} is under protocol 'sat', {folders[2]} under 'standard'" in capsys.readouterr().err
 
@@ -82,7 +86,7 @@ def repeated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_seeds_train_a_run_each_and_sum_up(repeated: Path, run: Path) -> None:
+def test_every_seed_trains_a_run_and_the_runs_are_summarized(repeated: Path, run: Path) -> None:
     content = json.loads((repeated / "seeds.json").read_text())
     (group,) = content["groups"].values()
     each = [json.loads((repeated / f"seed-{seed}/metrics.json").read_text())["metrics"] for seed in (3, 0)]
@@ -92,7 +96,7 @@ def test_seeds_train_a_run_each_and_sum_up(repeated: Path, run: Path) -> None:
     assert each[0] != each[1]
 
 
-def test_seeds_are_resumed_where_they_stopped(
+def test_interrupted_seeds_are_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = DataConfig("scenes", resize=36, crop=32, test_split="test", options={"size": 40, "length": 12})
@@ -123,7 +127,7 @@ def test_seeds_are_resumed_where_they_stopped(
 
 
 @pytest.mark.parametrize("seeds", [[], [1, 2, 1]])
-def test_seeds_are_different_numbers(seeds: list[int], tmp_path: Path) -> None:
+def test_seeds_must_be_different_numbers(seeds: list[int], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--seeds must be different numbers, at least one; got"):
         tiny_run(tmp_path / "runs", seeds=seeds)
     assert not (tmp_path / "runs").exists()

@@ -1,4 +1,4 @@
-"""The snippets of the pages, and what is run in place of those that cannot be run as they stand."""
+"""The snippets of the pages, and the commands that run in place of those that cannot run unchanged."""
 
 from __future__ import annotations
 
@@ -16,29 +16,28 @@ PAGES = [
     *sorted(path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "docs").rglob("*.md")),
 ]
 RUN = {"bash", "python", "yaml"}
-"""Languages of snippets that are run; yaml is a file, which the page's commands use."""
-SHOWN = {"text", "json"}
-"""Languages that are only shown; with the title "prints" it is what the snippet before it prints."""
+"""Languages of snippets that run; a yaml snippet is a file that the page's commands use, named by its title."""
+DISPLAYED = {"text", "json"}
+"""Languages of snippets that do not run; with the title "prints", it is the output of the snippet before it."""
 
 _FENCED = re.compile(r"^( *)```(\w*)([^\n]*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Snippet:
-    """A fenced block of a page."""
+    """A fenced block of a page; ``location`` is its page and line."""
 
-    page: str
-    line: int
+    location: str
     language: str
     title: str
     text: str
 
     @property
-    def place(self) -> str:
-        return f"{self.page}:{self.line}"
+    def page(self) -> str:
+        return self.location.rpartition(":")[0]
 
     def commands(self) -> list[str]:
-        """Return what is run one after another: the lines of a shell's snippet, else the whole."""
+        """Return the lines of a shell snippet without comments, or the whole text of another one."""
         if self.language != "bash":
             return [self.text]
         lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in self.text.replace("\\\n", " ").splitlines())
@@ -47,44 +46,44 @@ class Snippet:
 
 @dataclass(frozen=True)
 class Substitute:
-    """What does not run as it stands.
+    """A command that the tests change or skip.
 
     Args:
         pages: a shell wildcard.
-        found: a regular expression, sought in each command of the pages.
-        instead: what stands in its place (as in ``re.sub``); None: the command is not run.
-        reason: why.
+        pattern: a regular expression that is searched in each command of the pages.
+        replacement: replaces the match, as in ``re.sub``; None skips the command.
+        reason: why the command cannot run unchanged.
     """
 
     pages: str
-    found: str
-    instead: str | None
+    pattern: str
+    replacement: str | None
     reason: str
 
-    def fits(self, page: str, command: str) -> bool:
-        return fnmatchcase(page, self.pages) and re.search(self.found, command, re.MULTILINE) is not None
+    def matches(self, page: str, command: str) -> bool:
+        return fnmatchcase(page, self.pages) and re.search(self.pattern, command, re.MULTILINE) is not None
 
 
 def snippets(page: str) -> Iterator[Snippet]:
-    """Yield a page's fenced blocks, in order."""
+    """Yield the fenced blocks of a page in order."""
     content = (REPOSITORY / page).read_text(encoding="utf-8")
     for match in _FENCED.finditer(content):
         _, language, info, text = match.groups()
         title = re.search(r'title="([^"]*)"', info)
         line = content.count("\n", 0, match.start()) + 1
-        yield Snippet(page, line, language, title[1] if title else "", textwrap.dedent(text))
+        yield Snippet(f"{page}:{line}", language, title[1] if title else "", textwrap.dedent(text))
 
 
 def without_snippets(page: str) -> str:
-    """Return a page's text outside of fenced blocks."""
+    """Return the text of a page outside of fenced blocks."""
     return _FENCED.sub("", (REPOSITORY / page).read_text(encoding="utf-8"))
 
 
-def as_run(page: str, command: str, substitutes: list[Substitute]) -> str | None:
-    """Return what is run in place of a command; None where it is not run."""
+def substituted(page: str, command: str, substitutes: list[Substitute]) -> str | None:
+    """Return the command that runs in place of ``command``, or None to skip it."""
     for one in substitutes:
-        if one.fits(page, command):
-            if one.instead is None:
+        if one.matches(page, command):
+            if one.replacement is None:
                 return None
-            command = re.sub(one.found, one.instead, command, flags=re.MULTILINE)
+            command = re.sub(one.pattern, one.replacement, command, flags=re.MULTILINE)
     return command

@@ -1,4 +1,4 @@
-"""The folders that the pages speak of, small: images by class, and each dataset in its official layout."""
+"""Small versions of the folders in the pages: images by class, and each dataset in its official layout."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZE = (60, 48)
 
 
 def images(folder: Path, classes: tuple[str, ...], count: int, split: str) -> list[tuple[Path, list[float]]]:
-    """Write scenes as images, ``count`` of each class, into a folder for each; return paths and boxes."""
+    """Write ``count`` scenes of each class into a folder per class; return paths and boxes."""
     scenes = create_dataset("scenes", None, split, size=SIZE, length=6 * count)
     written = []
     for index, sample in enumerate(scenes):
@@ -32,22 +32,19 @@ def images(folder: Path, classes: tuple[str, ...], count: int, split: str) -> li
 
 
 def own_images(home: Path) -> None:
-    """Write what a person has: PHOTOS by class, IMAGES unsorted, and CHECKED with its boxes in corrected.json."""
+    """Write PHOTOS by class, IMAGES unsorted, and CHECKED with its boxes in corrected.json."""
     images(home / "PHOTOS", CLASSES, 8, "train")
     for path, _ in images(home / "sorted", CLASSES, 1, "val"):
         (home / "IMAGES").mkdir(exist_ok=True)
         path.rename(home / "IMAGES" / path.name)
     Image.open(next((home / "IMAGES").iterdir())).save(home / "photo.jpg")
-    checked = [
-        *images(home / "CHECKED/val", CLASSES, 2, "val"),
-        *images(home / "CHECKED/test", CLASSES, 2, "test"),
-    ]
+    checked = [pair for split in ("val", "test") for pair in images(home / "CHECKED" / split, CLASSES, 2, split)]
     tasks = [task(path.relative_to(home).as_posix(), path.parent.name, box) for path, box in checked]
     (home / "corrected.json").write_text(json.dumps(tasks))
 
 
 def task(name: str, label: str, box: list[float]) -> dict[str, Any]:
-    """Return a task of Label Studio as it exports one that a person annotated."""
+    """Return an annotated task as Label Studio exports it."""
     x, y, right, bottom = (100 * value / side for value, side in zip(box, 2 * SIZE, strict=True))
     value = {"x": x, "y": y, "width": right - x, "height": bottom - y, "rotation": 0, "rectanglelabels": [label]}
     region = {"type": "rectanglelabels", "original_width": SIZE[0], "original_height": SIZE[1], "value": value}
@@ -55,7 +52,7 @@ def task(name: str, label: str, box: list[float]) -> dict[str, Any]:
 
 
 def cub(folder: Path) -> None:
-    """Write the ten classes of recipes/cub10: of each two images for training and one for the test, with masks."""
+    """Write the ten classes of recipes/cub10: two training images and one test image of each, with masks."""
     classes = yaml.safe_load((REPOSITORY / "recipes/cub10/_data.yaml").read_text())["classes"]
     scenes = create_dataset("scenes", None, "train", size=SIZE, length=3 * len(classes))
     names, boxes = [], []
@@ -76,7 +73,7 @@ def cub(folder: Path) -> None:
         "bounding_boxes.txt": boxes,
     }
     for table, values in tables.items():
-        build.text(folder / table, [f"{number} {value}" for number, value in enumerate(values, start=1)])
+        build.text(folder / table, [f"{index} {value}" for index, value in enumerate(values, start=1)])
 
 
 def imagenet(folder: Path) -> None:
@@ -111,27 +108,27 @@ def stanford_cars(folder: Path) -> None:
     """Write a make of Stanford Cars."""
     corners = {name: np.uint8(value) for name, value in zip(("x1", "y1", "x2", "y2"), (1, 1, 12, 8), strict=True)}
     row = {f"bbox_{name}": value for name, value in corners.items()} | {"class": np.uint8(1), "fname": "00001.jpg"}
-    for split, place in (("train", "devkit/cars_train_annos.mat"), ("test", "cars_test_annos_withlabels.mat")):
+    for split, table in (("train", "devkit/cars_train_annos.mat"), ("test", "cars_test_annos_withlabels.mat")):
         build.image(folder / f"cars_{split}" / "00001.jpg")
-        build.mat(folder / place, annotations=build.structures([row]))
+        build.mat(folder / table, annotations=build.structures([row]))
     build.mat(folder / "devkit/cars_meta.mat", class_names=np.array([["Acura RL Sedan 2012"]], object))
 
 
 def fgvc_aircraft(folder: Path) -> None:
     """Write an image of each split of FGVC-Aircraft."""
-    numbers = {"train": "0034309", "val": "0034958", "test": "1025794"}
-    build.images(folder / "images", [f"{number}.jpg" for number in numbers.values()], (30, 50))
-    build.text(folder / "images_box.txt", [f"{number} 2 3 20 25" for number in numbers.values()])
+    stems = {"train": "0034309", "val": "0034958", "test": "1025794"}
+    build.images(folder / "images", [f"{stem}.jpg" for stem in stems.values()], (30, 50))
+    build.text(folder / "images_box.txt", [f"{stem} 2 3 20 25" for stem in stems.values()])
     for plural, level in (("variants", "variant"), ("families", "family"), ("manufacturers", "manufacturer")):
         build.text(folder / f"{plural}.txt", ["Boeing 737"])
-        lines = {split: f"{number} Boeing 737" for split, number in numbers.items()}
+        lines = {split: f"{stem} Boeing 737" for split, stem in stems.items()}
         for split, line in lines.items():
             build.text(folder / f"images_{level}_{split}.txt", [line])
         build.text(folder / f"images_{level}_trainval.txt", [lines["train"], lines["val"]])
 
 
 def datasets(folder: Path) -> None:
-    """Write every dataset as its page shows it."""
+    """Write every dataset in the layout of its page."""
     cub(folder / "CUB_200_2011")
     imagenet(folder / "ILSVRC")
     openimages(folder / "OpenImages")

@@ -1,4 +1,4 @@
-"""The result type: validated once, at construction."""
+"""The result type: validation, conversion, other thresholds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def result() -> Localization:
     )
 
 
-def test_map_and_mask_lie_on_the_images_own_pixels(result: Localization) -> None:
+def test_map_and_mask_in_original_pixels(result: Localization) -> None:
     assert result.size == (80, 40)
     assert result.map_on_image().shape == (40, 80)
     mask = result.mask_on_image()
@@ -56,14 +56,14 @@ def test_plain_values(result: Localization) -> None:
     }
 
 
-def test_boxes_cannot_be_changed_behind_its_back(result: Localization) -> None:
+def test_boxes_are_read_only(result: Localization) -> None:
     with pytest.raises(ValueError, match="read-only"):
         result.boxes[0, 0] = 5
     with pytest.raises(ValueError, match="read-only"):
         result.confidence[0] = 1
 
 
-def test_no_box_at_all_is_a_result(result: Localization) -> None:
+def test_a_result_may_have_no_box(result: Localization) -> None:
     nothing = replace(result, boxes=np.zeros((0, 4)), confidence=np.zeros(0), mask=np.zeros((4, 8), bool))
     assert nothing.to_dict()["boxes"] == nothing.to_dict()["confidence"] == []
     assert (nothing.first_confidence, result.first_confidence) == (0, 0.25)
@@ -97,7 +97,7 @@ def test_contradictions_are_refused(result: Localization, changes: dict[str, obj
 
 @pytest.mark.parametrize("objects", ["largest", "all"])
 @pytest.mark.parametrize("threshold", [0.0, 0.13, 0.5, 0.97, 1.0])
-def test_another_threshold_gives_what_a_localizer_with_it_gives(run: Path, threshold: float, objects: Objects) -> None:
+def test_at_threshold_equals_a_localizer_with_that_threshold(run: Path, threshold: float, objects: Objects) -> None:
     checkpoint = run / "checkpoints/best.ckpt"
     image = Image.fromarray(np.random.default_rng(3).integers(0, 256, (57, 91, 3), np.uint8))
     expected = Localizer.from_checkpoint(checkpoint, "cpu", threshold, objects)(image)

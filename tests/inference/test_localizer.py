@@ -31,7 +31,7 @@ def same(first: Localization, second: Localization) -> bool:
     return first.boxes.tolist() == second.boxes.tolist() and np.array_equal(first.map, second.map)
 
 
-def test_the_way_from_image_to_box_step_by_step(localizer: Localizer, image: Image.Image, run: Path) -> None:
+def test_a_call_equals_its_steps(localizer: Localizer, image: Image.Image, run: Path) -> None:
     result = localizer(image)
     model, metadata = load_checkpoint(run / "checkpoints/best.ckpt")
     tensor, frame = transforms.evaluation_transform(metadata.preprocessing, "resize")(image)
@@ -47,7 +47,7 @@ def test_the_way_from_image_to_box_step_by_step(localizer: Localizer, image: Ima
     assert result.size == (90, 61)
 
 
-def test_every_form_of_an_image_gives_the_same(localizer: Localizer, image: Image.Image, tmp_path: Path) -> None:
+def test_every_form_of_an_image_gives_the_same_result(localizer: Localizer, image: Image.Image, tmp_path: Path) -> None:
     image.save(tmp_path / "x.png")
     array = np.asarray(image)
     tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
@@ -57,7 +57,7 @@ def test_every_form_of_an_image_gives_the_same(localizer: Localizer, image: Imag
         assert same(localizer(form), expected)
 
 
-def test_a_reduced_decoding_of_bytes_is_placed_on_the_whole_image(run: Path, tmp_path: Path) -> None:
+def test_boxes_of_a_reduced_decoding_are_in_original_pixels(run: Path, tmp_path: Path) -> None:
     large = create_dataset("scenes", None, "test", size=(900, 610), length=3).image(1)
     large.save(tmp_path / "x.jpg")
     checkpoint, options = run / "checkpoints/best.ckpt", tokenloc.PredictionOptions(fast=True)
@@ -91,7 +91,7 @@ def test_the_calibrated_threshold_is_the_default(run: Path) -> None:
     assert Localizer.from_checkpoint(run / "checkpoints/best.ckpt").threshold == metadata.threshold.value
 
 
-def test_a_stream_reports_what_it_cannot_read_and_goes_on(
+def test_a_stream_reports_unreadable_images_and_continues(
     localizer: Localizer, image: Image.Image, tmp_path: Path
 ) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"no image")
@@ -114,12 +114,12 @@ def test_a_stream_reports_what_it_cannot_read_and_goes_on(
         (torch.full((3, 5, 5), float("nan")), r"must hold RGB in \[0, 1\]"),
     ],
 )
-def test_arrays_of_another_form(localizer: Localizer, form: object, message: str) -> None:
+def test_invalid_inputs_are_refused(localizer: Localizer, form: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         localizer(form)
 
 
-def test_missing_file(localizer: Localizer, tmp_path: Path) -> None:
+def test_a_missing_file_is_named(localizer: Localizer, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.jpg"):
         localizer(tmp_path / "nowhere.jpg")
 
@@ -132,12 +132,12 @@ def test_missing_file(localizer: Localizer, tmp_path: Path) -> None:
         ({"device": "tpu"}, "device 'tpu' is not available here; use auto or one of cpu"),
     ],
 )
-def test_bad_options(run: Path, options: dict[str, object], message: str) -> None:
+def test_invalid_options_are_refused(run: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Localizer.from_checkpoint(run / "checkpoints/best.ckpt", **options)
 
 
-def test_auto_is_a_device_that_is_there() -> None:
+def test_auto_chooses_an_available_device() -> None:
     device = choose_device("auto")
     assert torch.zeros(1, device=device).device.type == device.type
 
@@ -158,8 +158,8 @@ def test_a_map_with_nan_is_an_error(localizer: Localizer, image: Image.Image, mo
 
 
 @pytest.mark.parametrize("name", ["standard", "sat", "wsol-eval", "ts-cam"])
-def test_the_box_that_is_drawn_is_the_one_that_is_measured(run: Path, name: str) -> None:
-    """Under every protocol the box has the IoU that the evaluation's row says."""
+def test_the_localizer_draws_the_evaluated_box(run: Path, name: str) -> None:
+    """Under every protocol the box has the IoU of its row in the evaluation."""
     model, metadata = load_checkpoint(run / "checkpoints/best.ckpt")
     test, judged = create_dataset("scenes", None, "test", metadata.classes, size=40, length=24), get_protocol(name)
     rows = measure(model, test, metadata.preprocessing, judged, 0.6).images

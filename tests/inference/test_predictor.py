@@ -17,7 +17,7 @@ from tests.runs import TINY_VIT, prediction_options
 from tokenloc.boxes import get_protocol
 from tokenloc.commands.evaluate import calibrate, evaluate
 from tokenloc.commands.localize import localize
-from tokenloc.commands.looking import options_note
+from tokenloc.commands.thresholds import calibration_note
 from tokenloc.data import Preprocessing, create_dataset
 from tokenloc.inference import Localizer, Prediction, PredictionOptions, Predictor, TestTimeAugmentation
 from tokenloc.methods import Method
@@ -57,7 +57,7 @@ def logits_and_maps(used: Predictor, images: Tensor, classes: Tensor | int = 1) 
 
 
 def preprocessed(image: Image.Image, resize: int, crop: int) -> Tensor:
-    """An image as the paper says: resized whole, the centre cut, mean and deviation 0.5."""
+    """Preprocess as in the paper: resize, centre crop, mean and standard deviation 0.5."""
     steps = [v2.Resize((resize, resize), antialias=True), v2.CenterCrop(crop), v2.PILToTensor()]
     return v2.Compose(steps)(image).float()[None] / 255 * 2 - 1
 
@@ -76,7 +76,7 @@ def test_default_options_predict_like_the_model(images: list[Image.Image]) -> No
     torch.testing.assert_close(maps, torch.cat([map_ for _, map_ in expected]))
 
 
-def test_another_scale_shows_the_same_part_of_the_image(images: list[Image.Image]) -> None:
+def test_another_scale_covers_the_same_region(images: list[Image.Image]) -> None:
     model = make()
     logits, maps = class_maps(model, images[:1], scales=(64,))
     with torch.no_grad():
@@ -113,7 +113,7 @@ def test_with_flip_a_mirrored_image_gives_the_mirrored_map(images: list[Image.Im
     torch.testing.assert_close(mirrored_logits, logits)
 
 
-def test_ten_crops_concern_the_classes_alone(images: list[Image.Image]) -> None:
+def test_ten_crops_change_the_logits_only(images: list[Image.Image]) -> None:
     model = make()
     plain, plain_maps = class_maps(model, images[:1])
     logits, _ = class_maps(model, images[:1], ten_crop=True)
@@ -128,7 +128,7 @@ def test_ten_crops_concern_the_classes_alone(images: list[Image.Image]) -> None:
     torch.testing.assert_close(maps, plain_maps)
 
 
-def test_ten_crops_where_the_whole_image_is_shown(images: list[Image.Image]) -> None:
+def test_ten_crops_of_a_whole_image_frame(images: list[Image.Image]) -> None:
     used = predictor(make(), "standard", ten_crop=True)
     image, frame = used.transform(images[0])
     _, maps = logits_and_maps(used, image[None])
@@ -137,7 +137,7 @@ def test_ten_crops_where_the_whole_image_is_shown(images: list[Image.Image]) -> 
     assert frame.input_size == (32, 32)
 
 
-def test_maps_are_refined_by_the_pixels_that_were_shown(images: list[Image.Image]) -> None:
+def test_maps_are_refined_with_the_input_pixels(images: list[Image.Image]) -> None:
     model = make()
     _, plain = class_maps(model, images)
     _, refined = class_maps(model, images, refine=("affinity",))
@@ -146,37 +146,37 @@ def test_maps_are_refined_by_the_pixels_that_were_shown(images: list[Image.Image
     assert refined.shape == (3, 1, 32, 32)
 
 
-def test_a_methods_own_steps_are_taken_unless_others_are_named(images: list[Image.Image]) -> None:
+def test_the_steps_of_a_method_are_the_default(images: list[Image.Image]) -> None:
     model = make("lcar", refinement=["affinity"])
     assert class_maps(model, images)[1].shape[-2:] == (32, 32)
     assert class_maps(model, images, refine=())[1].shape[-2:] == (4, 4)
     torch.testing.assert_close(class_maps(model, images)[1], class_maps(model, images, refine=("affinity",))[1])
 
 
-def test_rectangular_inputs_keep_their_proportions(images: list[Image.Image]) -> None:
+def test_rectangular_inputs_keep_their_aspect_ratio(images: list[Image.Image]) -> None:
     used = Predictor(make(), Preprocessing((48, 32), (54, 36)), prediction_options(scales=(64,)))
     image, _ = used.transform(images[0])
     assert image.shape == (3, 64, 96)
     assert used.class_maps(image[None]).maps.shape == (1, 1, 8, 12)
 
 
-def test_a_scale_that_does_not_fit_the_patches_is_refused_by_name(images: list[Image.Image]) -> None:
+def test_a_scale_that_is_no_multiple_of_the_patch_is_refused(images: list[Image.Image]) -> None:
     with pytest.raises(ValueError, match="60 x 60 pixels.*do not divide into the 8 x 8 patches"):
         class_maps(make(), images, scales=(60,))
 
 
 @pytest.mark.parametrize("scales", [(0,), (224, 224)])
-def test_scales_that_make_no_sense(scales: tuple[int, ...]) -> None:
+def test_invalid_scales_are_refused(scales: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"different sides of at least 1 pixel; got \[(0|224, 224)\]"):
         TestTimeAugmentation(scales)
 
 
-def test_an_unknown_step_is_refused_before_anything_runs() -> None:
+def test_an_unknown_step_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown refinement step 'afinity'; did you mean 'affinity'"):
         PredictionOptions(refine=("afinity",))
 
 
-def test_in_python_and_on_the_command_line(run: Path, tmp_path: Path, images: list[Image.Image]) -> None:
+def test_python_and_command_line_agree(run: Path, tmp_path: Path, images: list[Image.Image]) -> None:
     checkpoint = run / "checkpoints/best.ckpt"
     options = prediction_options(scales=(32, 48), flip=True, refine=("affinity",))
     result = Localizer.from_checkpoint(checkpoint, "cpu", threshold=0.4, options=options)(images[0])
@@ -208,9 +208,9 @@ def test_a_threshold_stores_the_options_it_was_chosen_for(run: Path, tmp_path: P
 
 def test_the_note_on_other_options(run: Path) -> None:
     _, metadata = load_checkpoint(run / "checkpoints/best.ckpt")
-    assert options_note(metadata, PredictionOptions()) == ""
-    assert "(plain, not flip)" in options_note(metadata, prediction_options(flip=True))
-    assert options_note(metadata, PredictionOptions(fast=True)) == ""
+    assert calibration_note(metadata, PredictionOptions()) == ""
+    assert "(plain, not flip)" in calibration_note(metadata, prediction_options(flip=True))
+    assert calibration_note(metadata, PredictionOptions(fast=True)) == ""
 
 
 def test_intermediate_maps_cover_the_image(run: Path, images: list[Image.Image]) -> None:

@@ -122,8 +122,8 @@ def test_images_without_what_others_have_are_named(tmp_path: Path, capsys: pytes
     assert (found.evaluation.images, found.evaluation.images_with_boxes) == (3, 2)
     print_results(found)
     printed = capsys.readouterr().err
-    assert f"1 images have no true box, where others have, and are in no box metric: {test[0].id}" in printed
-    assert "1 images are listed, but absent, and were left out: gone.jpg" in printed
+    assert f"1 images have no true box, although others have, and are in no box metric: {test[0].id}" in printed
+    assert "1 images are listed but absent, and were left out: gone.jpg" in printed
     assert "have no mask" not in printed
 
 

@@ -1,4 +1,4 @@
-"""Any number of images: flat memory, each decoded once, several classes and threads."""
+"""Streaming any number of images: constant memory, one decoding each, several classes, several threads."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def values(result: Localization | Unreadable) -> object:
 
 
 class Alive:
-    """Counts the things of one kind that are in memory, and the most that ever were."""
+    """Counts the objects of one kind: alive now, at most at any time, in total."""
 
     def __init__(self) -> None:
         self.now = self.most = self.ever = 0
@@ -64,7 +64,7 @@ class Alive:
 
 
 @pytest.mark.parametrize("keep_images", [False, True])
-def test_memory_is_flat_over_thousands_of_images(keep_images: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_constant_over_thousands_of_images(keep_images: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     batch, images, tensors, results = 8, Alive(), Alive(), Alive()
     localizer = make()
     transform = localizer.predictor.transform
@@ -83,12 +83,12 @@ def test_memory_is_flat_over_thousands_of_images(keep_images: bool, monkeypatch:
         results.add(found.results[0])
     for kind in (images, tensors, results):
         assert kind.ever == 2000
-        # A batch, as many that were read ahead, those that threads have in hand, and the one in our own.
+        # A batch, a batch that was read ahead, one per thread, and the current one.
         assert kind.most <= 2 * batch + THREADS + 2
     assert images.most <= (2 * batch if keep_images else 0) + THREADS + 2
 
 
-def test_a_stream_is_the_same_as_one_by_one_reading() -> None:
+def test_a_stream_equals_sequential_reading() -> None:
     localizer, images = make(), make_images(21)
     streamed = [values(result) for result in localizer.stream(iter(images), batch_size=4)]
     read = [localizer._read(image) for image in images]
@@ -96,7 +96,7 @@ def test_a_stream_is_the_same_as_one_by_one_reading() -> None:
     assert streamed == [values(found.results[0]) for batch in plain for found in batch]
 
 
-def test_each_image_is_decoded_once_and_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_image_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = make_images(3)
     paths = [tmp_path / f"{index}.png" for index in range(3)]
     for image, path in zip(images, paths, strict=True):
@@ -114,10 +114,10 @@ def test_each_image_is_decoded_once_and_handed_on(tmp_path: Path, monkeypatch: p
         assert np.array_equal(np.asarray(one.image), np.asarray(image))
 
 
-def test_reading_goes_on_while_the_network_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The network waits until an image of the next batch has been read: without reading ahead it never would be."""
+def test_images_are_read_while_the_network_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network waits for an image of the next batch, which only arrives if it is read ahead."""
     localizer, third_read = make(), threading.Event()
-    read, look = localizer._read, localizer._localize
+    read, localize = localizer._read, localizer._localize
 
     def noted(image: Any, keep_image: bool = False) -> Any:
         result = read(image, keep_image)
@@ -129,7 +129,7 @@ def test_reading_goes_on_while_the_network_looks(monkeypatch: pytest.MonkeyPatch
 
     def waiting(batch: Any, top_k: int) -> Any:
         waited.append(third_read.wait(20))
-        return look(batch, top_k)
+        return localize(batch, top_k)
 
     monkeypatch.setattr(localizer, "_read", noted)
     monkeypatch.setattr(localizer, "_localize", waiting)
@@ -139,7 +139,7 @@ def test_reading_goes_on_while_the_network_looks(monkeypatch: pytest.MonkeyPatch
     assert waited == [True, True]
 
 
-def test_a_stream_that_is_left_ends_its_threads() -> None:
+def test_closing_a_stream_ends_its_threads() -> None:
     before = threading.active_count()
     endless: Iterator[Image.Image] = iter(lambda: Image.new("RGB", (9, 8)), None)
     stream = make().stream(endless, batch_size=2)
@@ -148,7 +148,7 @@ def test_a_stream_that_is_left_ends_its_threads() -> None:
     assert threading.active_count() == before
 
 
-def test_a_generator_gives_an_iterator_that_takes_images_as_results_are_asked_for() -> None:
+def test_an_iterator_of_images_is_consumed_lazily() -> None:
     localizer, images, taken = make(), make_images(40), Alive()
 
     def generated() -> Iterator[Image.Image]:
@@ -164,7 +164,7 @@ def test_a_generator_gives_an_iterator_that_takes_images_as_results_are_asked_fo
     assert [values(one) for one in (first, *results)] == [values(one) for one in localizer(images)]
 
 
-def test_a_generator_raises_what_cannot_be_read_and_ends_its_threads(tmp_path: Path) -> None:
+def test_an_unreadable_image_of_an_iterator_raises_and_ends_the_threads(tmp_path: Path) -> None:
     before = threading.active_count()
     results = make()(iter([*make_images(BATCH), tmp_path / "gone.jpg"]))
     assert len([next(results) for _ in range(BATCH)]) == BATCH
@@ -174,8 +174,8 @@ def test_a_generator_raises_what_cannot_be_read_and_ends_its_threads(tmp_path: P
 
 
 @pytest.mark.parametrize("method", list_methods())
-def test_many_threads_in_every_way_give_what_one_gives(method: str) -> None:
-    """Eight threads, each with images of its own order, through all that a localizer can be asked."""
+def test_many_threads_give_the_results_of_one(method: str) -> None:
+    """Eight threads call every method of one localizer, each with the images in another order."""
     refine = () if method == "lcar" else ("affinity",)
     localizer, images = make(method, options=prediction_options(scales=(32, 48), refine=refine)), make_images(4)
     ways = (
@@ -201,7 +201,7 @@ def test_many_threads_in_every_way_give_what_one_gives(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", list_methods())
-def test_two_threads_on_one_localizer_are_as_one(method: str) -> None:
+def test_two_streams_of_one_localizer_do_not_interfere(method: str) -> None:
     localizer = make(method, options=prediction_options(flip=True))
     images = make_images(6)
     expected = [values(result) for result in localizer.stream(images, batch_size=2)]
@@ -211,7 +211,7 @@ def test_two_threads_on_one_localizer_are_as_one(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", list_methods())
-def test_top_classes_are_those_that_the_model_maps(method: str) -> None:
+def test_top_classes_have_their_own_maps(method: str) -> None:
     localizer, (image,) = make(method), make_images(1)
     found = localizer.top(image, 3)
     tensor = localizer.predictor.transform(image)[0][None]
@@ -233,7 +233,7 @@ def test_top_classes_are_those_that_the_model_maps(method: str) -> None:
     assert [values(result) for result in streamed.results] == [values(result) for result in found]
 
 
-def test_below_the_least_score_there_is_no_box() -> None:
+def test_below_min_score_there_is_no_box() -> None:
     (image,) = make_images(1)
     score = make()(image).score
     at, above = make(min_score=score)(image), make(min_score=score + 1e-6)(image)
@@ -247,7 +247,7 @@ def test_below_the_least_score_there_is_no_box() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 5])
-def test_classes_that_there_are_not(count: int) -> None:
+def test_top_k_out_of_range_is_refused(count: int) -> None:
     message = rf"top_k, must lie in 1 … 4; got {count}"
     with pytest.raises(ValueError, match=message):
         make().top(make_images(1)[0], count)
@@ -255,7 +255,7 @@ def test_classes_that_there_are_not(count: int) -> None:
         make().predict([], top_k=count)
 
 
-def test_other_values_out_of_range() -> None:
+def test_other_values_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match=r"min_score must be a probability in \[0, 1\]; got 50"):
         make(min_score=50)
     with pytest.raises(ValueError, match="batch_size must be at least 1; got 0"):

@@ -1,4 +1,4 @@
-"""LCAR: teacher, student, seeds and the choice of the foreground, against the paper's equations."""
+"""LCAR: losses, seeds and the choice of the foreground, against the paper's equations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def lcar(**options: object) -> LCAR:
     return model
 
 
-def test_the_loss_is_that_of_the_paper() -> None:
+def test_the_loss_is_that_of_equations_3_to_6() -> None:
     model, (teacher, student) = lcar(label_weight=0.3, temperature=3.0), torch.randn(2, 5, 4)
     labels = torch.tensor([0, 3, 1, 1, 2])
     terms = model.loss(Output(teacher, {"student": student}), labels)
@@ -32,7 +32,7 @@ def test_the_loss_is_that_of_the_paper() -> None:
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_teacher_learns_from_labels_alone() -> None:
+def test_the_teacher_gets_gradients_from_labels_only() -> None:
     model, (teacher, student) = lcar(), torch.randn(2, 5, 4).requires_grad_()
     terms = model.loss(Output(teacher, {"student": student}), torch.tensor([0, 3, 1, 1, 2]))
     by_total, by_labels = (torch.autograd.grad(terms[x], teacher, retain_graph=True)[0] for x in ("total", "teacher"))
@@ -41,53 +41,56 @@ def test_the_teacher_learns_from_labels_alone() -> None:
 
 
 @pytest.mark.parametrize(("kind", "parameters"), [("mlp", (96 * 96 + 96) + (96 * 4 + 4)), ("linear", 96 * 4 + 4)])
-def test_class_scores_are_the_teachers(kind: str, parameters: int) -> None:
+def test_the_teacher_gives_the_class_scores(kind: str, parameters: int) -> None:
     model = lcar(teacher=kind)
     assert sum(p.numel() for p in model.teacher.parameters()) == parameters
     features = model.backbone(IMAGES)
     expected = model.teacher(torch.cat([features.class_token, features.patches.mean(dim=1)], dim=1))
     torch.testing.assert_close(model(IMAGES).logits, expected)
     torch.testing.assert_close(model.localize(IMAGES)[0], expected)
-    student = model(IMAGES).parts["student"]
+    student = model(IMAGES).auxiliary["student"]
     torch.testing.assert_close(student, model.head(features.patches.mean(dim=1)))
 
 
-def test_the_seed_is_where_the_activation_map_is_high() -> None:
+def test_the_seed_is_the_scaled_activation_map_above_the_threshold() -> None:
     model = lcar(seed_threshold=0.6)
     features, classes = model.backbone(IMAGES), torch.tensor([[0, 2], [3, 3], [1, 0]])
     seeds = model.seeds(features, classes)
     for image in range(3):
-        for place, label in enumerate(classes[image]):
+        for index, label in enumerate(classes[image]):
             activation = (model.head.weight[label][:, None, None] * features.patch_map()[image]).sum(dim=0)
             scaled = (activation - activation.min()) / (activation.max() - activation.min())
-            assert torch.equal(seeds[image, place], scaled > 0.6)
+            assert torch.equal(seeds[image, index], scaled > 0.6)
 
 
-def test_the_foreground_is_where_the_seed_lies() -> None:
+def test_the_foreground_is_the_side_with_the_seed() -> None:
     model, classes = lcar(edges="cosine", tau=0.0), torch.arange(4).repeat(3, 1)
     maps = model.localize(IMAGES, classes)[1].detach()
     features = model.backbone(IMAGES, FeatureRequest(keys=True))
     seeds = model.seeds(features, classes)
     assert torch.equal(maps.abs()[:, 0], maps.abs()[:, 3])  # one cut for all classes
     for image in range(3):
-        for place in range(4):
-            high = maps[image, place] > maps[image, place].mean()
-            seed = seeds[image, place].float()
+        for index in range(4):
+            high = maps[image, index] > maps[image, index].mean()
+            seed = seeds[image, index].float()
             assert seed[high].mean() >= seed[~high].mean()
     flipped = (maps != model.object_map(features)[:, None]).flatten(2).any(dim=2)
     assert flipped.any()
     assert not flipped.all()
+    intermediate = model.intermediate_maps(IMAGES, classes[:, 1])
+    torch.testing.assert_close(intermediate["eigenvector"].abs(), maps.abs()[:, 1])
+    assert torch.equal(intermediate["seed"] > 0, seeds[:, 1])
 
 
 @pytest.mark.parametrize("polarity", ["peak", "border"])
-def test_without_the_seed_the_map_is_that_of_tokencut(polarity: str) -> None:
+def test_without_the_seed_the_map_is_tokencuts(polarity: str) -> None:
     model, plain = lcar(polarity=polarity), small(polarity=polarity)
     plain.backbone.load_state_dict(model.backbone.state_dict())
     classes = torch.tensor([[0, 2], [3, 3], [1, 0]])
     torch.testing.assert_close(model.localize(IMAGES, classes)[1], plain.localize(IMAGES, classes)[1])
 
 
-def test_the_steps_that_follow_are_named() -> None:
+def test_refinement_steps() -> None:
     assert lcar().refinement == ("affinity", "reprediction")
     assert lcar(refinement=["affinity"]).refinement == ("affinity",)
     assert small().refinement == ()
@@ -104,7 +107,7 @@ def test_the_steps_that_follow_are_named() -> None:
         ({"tau": 2.0}, "tau is a cosine"),
     ],
 )
-def test_bad_options_are_refused(options: dict[str, object], message: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         lcar(**options)
 

@@ -1,4 +1,4 @@
-"""LCTR: its head against one convolution for each image, its maps against the paper's equations."""
+"""LCTR: its head against one convolution per image, its maps against the paper's equations."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def head(**options: Any) -> CueDigging:
 
 
 def plain_maps(module: CueDigging, tokens: Tensor, scores: Tensor) -> Tensor:
-    """Equation 6 as it is written: for each image its own kernel and its own convolution."""
+    """Equation 6 literally: a kernel and a convolution for each image."""
     maps = []
     for image, image_scores in zip(tokens, scores, strict=True):
         kernel = sum(score * weight for score, weight in zip(image_scores, module.weight, strict=True))
@@ -46,13 +46,10 @@ def plain_maps(module: CueDigging, tokens: Tensor, scores: Tensor) -> Tensor:
     return torch.stack(maps)
 
 
-# ---- the cue digging module ----
-
-
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("kernel_size", [1, 3])
 @pytest.mark.parametrize("kernels", [1, 4])
-def test_maps_and_their_average_are_those_of_one_convolution_per_image(
+def test_maps_and_their_average_equal_one_convolution_per_image(
     grid: tuple[int, int], kernel_size: int, kernels: int
 ) -> None:
     module = head(kernels=kernels, kernel_size=kernel_size)
@@ -73,7 +70,7 @@ def test_maps_and_their_average_are_those_of_one_convolution_per_image(
             torch.testing.assert_close(a, b)
 
 
-def test_shifted_means_are_averages_over_what_each_weight_sees() -> None:
+def test_shifted_means_average_the_inputs_of_each_weight() -> None:
     tokens = torch.arange(6.0).reshape(1, 1, 2, 3)  # 0 1 2 / 3 4 5
     expected = (
         torch.tensor([[0 + 1, 0 + 1 + 2, 1 + 2], [0 + 1 + 3 + 4, 15, 1 + 2 + 4 + 5], [3 + 4, 3 + 4 + 5, 4 + 5]]) / 6
@@ -83,13 +80,13 @@ def test_shifted_means_are_averages_over_what_each_weight_sees() -> None:
 
 
 @pytest.mark.parametrize("pooling", ["separate", "shared", "mean", "max"])
-def test_scores_come_from_what_the_class_token_overlooks(pooling: str) -> None:
+def test_scores_come_from_the_regions_with_little_class_attention(pooling: str) -> None:
     module = head(pooling=pooling)
     tokens, attention = torch.randn(2, 6, 3, 4).double(), torch.rand(2, 3, 4).double()
     expected = []
-    for image, seen in zip(tokens, attention, strict=True):
-        overlooked = 1 - (seen - seen.min()) / (seen.max() - seen.min())
-        dug = F.conv2d((image * overlooked)[None], module.dig.weight, module.dig.bias, padding=1)[0]
+    for image, map_ in zip(tokens, attention, strict=True):
+        reversed_ = 1 - (map_ - map_.min()) / (map_.max() - map_.min())
+        dug = F.conv2d((image * reversed_)[None], module.dig.weight, module.dig.bias, padding=1)[0]
         average, largest = dug.flatten(1).mean(dim=1), dug.flatten(1).max(dim=1).values
         before = {
             "separate": lambda a=average, m=largest: module.mean_score(a) + module.max_score(m),
@@ -101,14 +98,7 @@ def test_scores_come_from_what_the_class_token_overlooks(pooling: str) -> None:
     torch.testing.assert_close(module.scores(tokens, attention), torch.stack(expected))
 
 
-def test_pooling_has_the_layers_that_it_needs_and_no_others() -> None:
-    layers = {p: {n.split(".")[0] for n, _ in head(pooling=p).named_parameters()} for p in ("separate", "mean", "max")}
-    assert layers["separate"] == {"weight", "dig", "mean_score", "max_score"}
-    assert layers["mean"] == {"weight", "dig", "mean_score"}
-    assert layers["max"] == {"weight", "dig", "max_score"}
-
-
-def test_each_kernel_starts_as_torchs_convolutions_do() -> None:
+def test_each_kernel_is_initialised_like_a_convolution() -> None:
     weight = head(width=16, num_classes=40).weight
     bound = 1 / math.sqrt(16 * 9)
     for kernel in weight:
@@ -116,7 +106,7 @@ def test_each_kernel_starts_as_torchs_convolutions_do() -> None:
         assert abs(float(kernel.detach().std()) - bound / math.sqrt(3)) < 0.02 * bound
 
 
-def test_head_and_model_are_as_large_as_the_paper_says() -> None:
+def test_parameter_counts_of_sats_table_14() -> None:
     with torch.device("meta"):
         module = CueDigging(384, 1000, kernels=4, kernel_size=3, pooling="separate")
     count = sum(p.numel() for p in module.parameters())
@@ -127,10 +117,7 @@ def test_head_and_model_are_as_large_as_the_paper_says() -> None:
     assert round(total / 1e6, 1) == 36.8
 
 
-# ---- the method ----
-
-
-def test_the_map_is_the_head_s_times_the_patch_relation() -> None:
+def test_the_map_is_the_product_of_semantic_and_relation_map() -> None:
     lctr = model()
     logits, maps = lctr.localize(IMAGES, EVERY_CLASS)
     features = lctr.backbone(IMAGES, FeatureRequest(class_attention=True, patch_relation=True))
@@ -139,25 +126,23 @@ def test_the_map_is_the_head_s_times_the_patch_relation() -> None:
     relation = features.patch_relation.mean(dim=1).reshape(2, 4, 3)
     torch.testing.assert_close(logits, semantic.mean(dim=(2, 3)))
     torch.testing.assert_close(maps, semantic * relation[:, None])
+    torch.testing.assert_close(lctr(IMAGES).logits, logits)
+    intermediate = lctr.intermediate_maps(IMAGES, EVERY_CLASS[:, 2])
+    torch.testing.assert_close(intermediate["patch relation"] * intermediate["semantic map"], maps[:, 2])
 
 
 def test_the_relation_vector_is_the_mean_of_the_weighted_attention() -> None:
-    """Equation 5 and the text before it, with the weighted matrix that the library never builds."""
+    """Equation 5 and the text before it, with the weighted matrix."""
     lctr = model()
-    seen: list[Tensor] = []
+    inputs: list[Tensor] = []
     for block in lctr.backbone.blocks:
-        block.norm1.register_forward_hook(lambda *call: seen.append(call[-1].detach()))
+        block.norm1.register_forward_hook(lambda *call: inputs.append(call[-1].detach()))
     features = lctr.backbone(IMAGES, FeatureRequest(patch_relation=True))
-    for level, (block, tokens) in enumerate(zip(lctr.backbone.blocks, seen, strict=True)):
+    for level, (block, tokens) in enumerate(zip(lctr.backbone.blocks, inputs, strict=True)):
         query, key, _ = block.attn.qkv(tokens).reshape(2, 13, 3, 2, 12).permute(2, 0, 3, 1, 4)
         attention = (query @ key.mT / math.sqrt(12)).softmax(dim=-1).mean(dim=1)
         weighted = attention[:, :, 1:] * attention[:, 0, :, None]
         torch.testing.assert_close(features.patch_relation[:, level], weighted.mean(dim=1))
-
-
-def test_training_and_testing_agree_on_the_logits() -> None:
-    lctr = model()
-    torch.testing.assert_close(lctr(IMAGES).logits, lctr.localize(IMAGES)[0])
 
 
 def test_the_loss_reaches_every_parameter() -> None:
@@ -174,7 +159,7 @@ def test_without_both_modules_it_is_tscam() -> None:
         torch.testing.assert_close(mine, theirs)
 
 
-def test_relation_changes_the_map_and_not_the_logits() -> None:
+def test_the_relation_changes_the_map_but_not_the_logits() -> None:
     lctr = model()
     logits, maps = lctr.localize(IMAGES, EVERY_CLASS)
     lctr.relation = False
@@ -196,24 +181,10 @@ def test_any_grid(size: tuple[int, int]) -> None:
     assert maps.isfinite().all()
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision(dtype: torch.dtype) -> None:
-    lctr = model()
-    exact = [x.detach() for x in lctr.localize(IMAGES, EVERY_CLASS)]
-    with torch.autocast("cpu", dtype):
-        rough = lctr.localize(IMAGES, EVERY_CLASS)
-        lctr(IMAGES).logits.sum().backward()
-    for near, far in zip(exact, rough, strict=True):
-        torch.testing.assert_close(far.detach().float(), near, rtol=0, atol=0.05 * float(near.abs().max()))
-
-
-# ---- bad input ----
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kernels": 0}, r"kernels, how many the cue digging module mixes \(G\), must be at least 1; got 0"),
+        ({"kernels": 0}, r"kernels \(G, the number of kernels to mix\) must be at least 1; got 0"),
         ({"kernel_size": 5}, r"kernel_size must be 1 or 3 \(Table 7 of LCTR\); got 5"),
         (
             {"pooling": "separat"},
@@ -221,7 +192,7 @@ def test_half_precision(dtype: torch.dtype) -> None:
         ),
     ],
 )
-def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         model(**options)
 
@@ -231,9 +202,9 @@ def test_a_backbone_without_class_token_is_refused() -> None:
         create_model("lctr", "vit_base_patch16_gap_224", 5, False, backbone_options={"embed_dim": 24, "num_heads": 2})
 
 
-def test_maps_want_the_evidence_that_they_are_made_of() -> None:
+def test_features_without_attention_outputs_are_refused() -> None:
     features = model().backbone(IMAGES)
-    with pytest.raises(ValueError, match=r"without class attention; ask for FeatureRequest\(class_attention=True\)"):
+    with pytest.raises(ValueError, match=r"without class_attention; use FeatureRequest\(class_attention=True\)"):
         class_attention_map(features)
-    with pytest.raises(ValueError, match=r"without the patch relation; ask for FeatureRequest\(patch_relation=True\)"):
+    with pytest.raises(ValueError, match=r"without patch_relation; use FeatureRequest\(patch_relation=True\)"):
         patch_relation_map(features)

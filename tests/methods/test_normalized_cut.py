@@ -26,7 +26,7 @@ def assert_as_scipy(vectors: Tensor, weights: Tensor, tolerance: float = 1e-6) -
     for graph, vector in zip(weights.numpy(), vectors.numpy(), strict=True):
         degrees = np.diag(graph.sum(axis=1))
         values, expected = eigh(degrees - graph, degrees)
-        if values[2] - values[1] > 1e-4:  # else any mixture of the two is as good
+        if values[2] - values[1] > 1e-4:  # otherwise every mixture of the two is a solution
             assert abs(abs(vector @ degrees @ expected[:, 1]) - 1) < tolerance
         assert vector @ degrees @ vector == pytest.approx(1)
         assert vector @ (degrees - graph) @ vector == pytest.approx(values[1], abs=tolerance)
@@ -35,14 +35,14 @@ def assert_as_scipy(vectors: Tensor, weights: Tensor, tolerance: float = 1e-6) -
 @pytest.mark.parametrize("edges", ["binary", "cosine"])
 @pytest.mark.parametrize("nodes", [4, 9, 70])
 @pytest.mark.parametrize("spread", [0.3, 1.0])
-def test_eigenvectors_are_those_of_scipy(edges: cut.Edges, nodes: int, spread: float) -> None:
+def test_eigenvectors_equal_scipys(edges: cut.Edges, nodes: int, spread: float) -> None:
     weights = cut.patch_graph(clusters(5, nodes, spread), 0.2, edges)
     weights = weights[~cut._all_equal(weights)]
     assert len(weights) >= 3
     assert_as_scipy(cut.second_eigenvectors(weights), weights)
 
 
-def test_the_graph_is_as_written() -> None:
+def test_the_weights_of_the_graph() -> None:
     keys = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(3))
     for edges in ("binary", "cosine"):
         weights = cut.patch_graph(keys, 0.1, edges)
@@ -55,36 +55,36 @@ def test_the_graph_is_as_written() -> None:
                     assert weights[image, i, j].item() == pytest.approx(strong if cosine > 0.1 else 1e-5, abs=1e-6)
 
 
-def test_nearly_separate_parts_are_parted() -> None:
+def test_weakly_connected_parts_are_separated() -> None:
     weights = torch.full((1, 40, 40), 1e-5, dtype=torch.float64)
     weights[:, :28, :28] = 1
     weights[:, 28:, 28:] = 1
-    vectors = cut.toward_peak(cut.second_eigenvectors(weights))
+    vectors = cut.oriented_to_peak(cut.second_eigenvectors(weights))
     assert_as_scipy(vectors, weights)
     assert (vectors[0, 28:] > 0).all()
     assert (vectors[0, :28] < 0).all()
 
 
-def test_graphs_that_do_not_converge_are_solved_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graphs_that_do_not_converge_get_a_full_decomposition(monkeypatch: pytest.MonkeyPatch) -> None:
     weights = cut.patch_graph(clusters(4, 50, 1.0), 0.2, "binary")
     solved: list[int] = []
     whole = cut._largest_dense
-    monkeypatch.setattr(cut, "START", 1)
-    monkeypatch.setattr(cut, "ROUNDS", (1,))
+    monkeypatch.setattr(cut, "FLOAT32_STEPS", 1)
+    monkeypatch.setattr(cut, "FLOAT64_STEPS", (1,))
     monkeypatch.setattr(cut, "_largest_dense", lambda w, roots: (solved.append(len(w)), whole(w, roots))[1])
     assert_as_scipy(cut.second_eigenvectors(weights), weights, tolerance=1e-9)
     assert solved == [4]
 
 
-def test_most_graphs_need_no_whole_solution(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_most_graphs_need_no_full_decomposition(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(cut, "_largest_dense")
     weights = cut.patch_graph(clusters(16, 196, 1.0), 0.2, "cosine")
     assert_as_scipy(cut.second_eigenvectors(weights), weights, tolerance=1e-5)
 
 
-@pytest.mark.parametrize("keys", [torch.ones(1, 12, 6), torch.eye(12)[None]], ids=["all alike", "all unlike"])
+@pytest.mark.parametrize("keys", [torch.ones(1, 12, 6), torch.eye(12)[None]], ids=["identical", "orthogonal"])
 @pytest.mark.parametrize("edges", ["binary", "cosine"])
-def test_an_image_without_a_best_cut_is_zero_and_harms_no_other(keys: Tensor, edges: cut.Edges) -> None:
+def test_the_map_of_an_image_without_a_best_cut_is_zero(keys: Tensor, edges: cut.Edges) -> None:
     others = clusters(2, 12, 0.5)[:, :, : keys.shape[2]]
     maps = cut.eigenvector_maps(torch.cat([others[:1], keys, others[1:]]), (3, 4), 0.2, edges)
     assert maps[1].eq(0).all()
@@ -92,11 +92,11 @@ def test_an_image_without_a_best_cut_is_zero_and_harms_no_other(keys: Tensor, ed
     assert maps[[0, 2]].abs().amax(dim=(1, 2)).gt(0).all()
 
 
-def test_one_patch_has_nothing_to_be_cut_from() -> None:
+def test_the_map_of_a_single_patch_is_zero() -> None:
     assert cut.eigenvector_maps(torch.randn(2, 1, 6), (1, 1)).tolist() == [[[0.0]], [[0.0]]]
 
 
-def test_every_call_gives_the_same_and_a_batch_changes_little() -> None:
+def test_maps_are_deterministic_and_hardly_depend_on_the_batch() -> None:
     keys = clusters(6, 49, 1.0)
     maps = cut.eigenvector_maps(keys, (7, 7))
     assert torch.equal(maps, cut.eigenvector_maps(keys, (7, 7)))
@@ -104,27 +104,27 @@ def test_every_call_gives_the_same_and_a_batch_changes_little() -> None:
     torch.testing.assert_close(maps, alone, rtol=0, atol=1e-6)
 
 
-def test_the_order_of_the_patches_does_not_matter() -> None:
+def test_maps_are_equivariant_to_the_order_of_patches() -> None:
     keys, order = clusters(3, 30, 1.0), torch.randperm(30, generator=torch.Generator().manual_seed(5))
     maps, shuffled = (cut.eigenvector_maps(x, (1, 30))[:, 0] for x in (keys, keys[:, order]))
     torch.testing.assert_close(shuffled, maps[:, order], rtol=0, atol=1e-6)
 
 
-def test_keys_that_are_not_finite_are_named() -> None:
+def test_keys_that_are_not_finite_are_refused() -> None:
     keys = torch.randn(4, 9, 6)
     keys[1, 3, 2], keys[3, 0, 0] = torch.nan, torch.inf
     with pytest.raises(ValueError, match=r"keys of images \[1, 3\] of the batch \(of 4\).*not finite.*half precision"):
         cut.eigenvector_maps(keys, (3, 3))
 
 
-def test_autocast_does_not_coarsen_the_graph() -> None:
+def test_autocast_does_not_change_the_graph() -> None:
     keys = clusters(2, 20, 1.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast = cut.eigenvector_maps(keys, (4, 5), 0.0, "cosine")
     torch.testing.assert_close(cast, cut.eigenvector_maps(keys, (4, 5), 0.0, "cosine"), rtol=0, atol=0)
 
 
-def test_the_object_is_the_component_of_the_peak() -> None:
+def test_object_masks_equal_scipys_components() -> None:
     maps = torch.randn(40, 9, 7, generator=torch.Generator().manual_seed(1))
     masks = cut.object_masks(maps)
     for map_, mask in zip(maps.numpy(), masks.numpy(), strict=True):
@@ -133,19 +133,19 @@ def test_the_object_is_the_component_of_the_peak() -> None:
     assert not cut.object_masks(torch.ones(1, 3, 3)).any()
 
 
-def test_the_side_is_the_one_that_the_region_fills_better() -> None:
+def test_maps_are_oriented_to_the_region() -> None:
     generator = torch.Generator().manual_seed(2)
     maps, regions = torch.randn(60, 1, 5, 4, generator=generator), torch.rand(60, 3, 5, 4, generator=generator) < 0.4
-    chosen = cut.facing(maps, regions)
-    kept = 0
+    chosen = cut.oriented(maps, regions)
+    unchanged = 0
     for image in range(60):
         values = maps[image, 0].numpy()
         high = (values > values.mean()).astype(float)
-        for place in range(3):
-            seed = regions[image, place].numpy()
+        for index in range(3):
+            seed = regions[image, index].numpy()
             ratio_high, ratio_low = (high * seed).sum() / high.sum(), ((1 - high) * seed).sum() / (1 - high).sum()
             expected = -values if ratio_high < ratio_low else values
-            assert np.array_equal(chosen[image, place].numpy(), expected)
-            kept += ratio_high > ratio_low
-    assert 60 < kept < 120
-    assert torch.equal(cut.facing(maps[0], torch.zeros(5, 4, dtype=torch.bool)), maps[0])  # no region: the sign stays
+            assert np.array_equal(chosen[image, index].numpy(), expected)
+            unchanged += ratio_high > ratio_low
+    assert 60 < unchanged < 120
+    assert torch.equal(cut.oriented(maps[0], torch.zeros(5, 4, dtype=torch.bool)), maps[0])  # no region: same sign

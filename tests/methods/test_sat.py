@@ -1,4 +1,4 @@
-"""SAT against a slow, dense version written from the paper, and its losses against loops."""
+"""SAT against a dense implementation of the paper's equations, and its losses against loops."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def small_backbone(**options: Any) -> ViT:
 
 
 def sat(**options: Any) -> SAT:
-    """Return a model whose tokens and weights are far from zero, so that its gates differ from one another."""
+    """Return a model with large tokens and weights, so that its gates differ."""
     model = SAT(small_backbone(), 3, **options).eval()
     for name, parameter in model.backbone.named_parameters():
         if "qkv" in name:
@@ -57,28 +57,26 @@ def maps() -> Tensor:
     return torch.rand(4, 5, 3, dtype=torch.float64)
 
 
-# The paper's equations, dense: the whole attention matrix of every block.
-
-
-def dense_attention(attention: Any, tokens: Tensor, asks: int | None, dot: str) -> tuple[Tensor, Tensor]:
+def dense_attention(attention: Any, tokens: Tensor, asking: int | None, dot: str) -> tuple[Tensor, Tensor]:
+    """Compute the full attention matrix, gated by the token with index ``asking``."""
     batch, count, width = tokens.shape
     heads = attention.num_heads
     fused = attention.qkv(tokens).reshape(batch, count, 3, heads, width // heads)
     queries, keys, values = fused.permute(2, 0, 3, 1, 4)
     scores = queries @ keys.transpose(-2, -1) / math.sqrt(width // heads)
-    gate = torch.sigmoid(scores[:, :, 0 if asks is None else asks].mean(dim=1))
+    gate = torch.sigmoid(scores[:, :, 0 if asking is None else asking].mean(dim=1))
     column = gate[:, None, None, :]
-    if asks is not None and dot == "before_softmax":
+    if asking is not None and dot == "before_softmax":
         weights = (scores * column).softmax(dim=-1)
-    elif asks is not None:
+    elif asking is not None:
         weights = scores.softmax(dim=-1) * column
     else:
         weights = scores.softmax(dim=-1)
     return attention.proj((weights @ values).transpose(1, 2).reshape(batch, count, width)), gate
 
 
-def dense_sat(model: SAT, images: Tensor, blocks: tuple[int, ...], asks: int, dot: str) -> tuple[Tensor, Tensor]:
-    """Return logits and map: token number ``asks`` gates in ``blocks``."""
+def dense_sat(model: SAT, images: Tensor, blocks: tuple[int, ...], asking: int, dot: str) -> tuple[Tensor, Tensor]:
+    """Return logits and map; the token with index ``asking`` gates ``blocks``."""
     backbone: Any = model.backbone
     tokens = torch.cat([backbone.cls_token.expand(2, -1, -1), backbone.patch_embed(images).flatten(1, 2)], dim=1)
     tokens = tokens + backbone.pos_embed
@@ -86,7 +84,7 @@ def dense_sat(model: SAT, images: Tensor, blocks: tuple[int, ...], asks: int, do
         tokens = torch.cat([tokens, (model.loc_token + model.loc_embed).expand(2, -1, -1)], dim=1)
     gates = []
     for index, block in enumerate(backbone.blocks):
-        attended, gate = dense_attention(block.attn, block.norm1(tokens), asks if index in blocks else None, dot)
+        attended, gate = dense_attention(block.attn, block.norm1(tokens), asking if index in blocks else None, dot)
         tokens = tokens + attended
         tokens = tokens + block.mlp(block.norm2(tokens))
         if index in blocks:
@@ -97,21 +95,21 @@ def dense_sat(model: SAT, images: Tensor, blocks: tuple[int, ...], asks: int, do
 
 @pytest.mark.parametrize("dot", ["after_softmax", "before_softmax"])
 @pytest.mark.parametrize(("count", "blocks"), [(1, (3,)), (2, (3, 4)), (3, (3, 4, 5)), (5, (1, 2, 3, 4, 5))])
-def test_spatial_query_attention(images: Tensor, dot: Any, count: int, blocks: tuple[int, ...]) -> None:
+def test_logits_and_map_equal_the_dense_form(images: Tensor, dot: Any, count: int, blocks: tuple[int, ...]) -> None:
     model = sat(spatial_blocks=count, dot=dot)
-    logits, location = dense_sat(model, images, blocks, asks=-1, dot=dot)
+    logits, location = dense_sat(model, images, blocks, asking=-1, dot=dot)
     output = model(images)
     torch.testing.assert_close(output.logits, logits)
-    torch.testing.assert_close(output.parts["map"], location)
+    torch.testing.assert_close(output.auxiliary["map"], location)
 
 
 def test_the_shared_token_is_the_class_token(images: Tensor) -> None:
     model = sat(token="shared")
     assert (model.loc_token, model.loc_embed) == (None, None)
-    logits, location = dense_sat(model, images, (3, 4, 5), asks=0, dot="after_softmax")
+    logits, location = dense_sat(model, images, (3, 4, 5), asking=0, dot="after_softmax")
     output = model(images)
     torch.testing.assert_close(output.logits, logits)
-    torch.testing.assert_close(output.parts["map"], location)
+    torch.testing.assert_close(output.auxiliary["map"], location)
 
 
 def test_a_pretrained_token_starts_as_a_copy_of_the_class_token() -> None:
@@ -125,7 +123,7 @@ def test_a_pretrained_token_starts_as_a_copy_of_the_class_token() -> None:
     assert not torch.allclose(SAT(backbone, 3).loc_token, backbone.cls_token)
 
 
-def test_the_attention_baseline_looks_and_changes_nothing(images: Tensor) -> None:
+def test_the_attention_baseline_does_not_change_the_features(images: Tensor) -> None:
     model = sat(map="attention")
     output = model(images)
     backbone: Any = model.backbone
@@ -137,13 +135,13 @@ def test_the_attention_baseline_looks_and_changes_nothing(images: Tensor) -> Non
         _, row = dense_attention(block.attn, block.norm1(tokens), None, "after_softmax")
         rows.append(row[:, 1:].reshape(2, 4, 3))
         tokens = block(tokens)
-    torch.testing.assert_close(output.parts["map"], torch.stack(rows).mean(dim=0))
+    torch.testing.assert_close(output.auxiliary["map"], torch.stack(rows).mean(dim=0))
     assert {name for name in model.state_dict() if not name.startswith("backbone")} == {"head.weight", "head.bias"}
 
 
-def test_own_parameters_have_the_released_names() -> None:
-    own = {name: list(value.shape) for name, value in sat().state_dict().items() if not name.startswith("backbone")}
-    assert own == {
+def test_parameters_have_the_released_names() -> None:
+    shapes = {name: list(value.shape) for name, value in sat().state_dict().items() if not name.startswith("backbone")}
+    assert shapes == {
         "loc_token": [1, 1, 24],
         "loc_embed": [1, 1, 24],
         "head.weight": [3, 24, 3, 3],
@@ -151,13 +149,13 @@ def test_own_parameters_have_the_released_names() -> None:
     }
 
 
-def test_a_fresh_token_is_small_and_random() -> None:
+def test_the_initial_token_is_small_and_random() -> None:
     model = SAT(small_backbone(embed_dim=192), 3)
     assert model.loc_token is not None
     assert 0.01 < float(model.loc_token.detach().std()) < 0.03
 
 
-def test_classification_alone_teaches_the_token(images: Tensor) -> None:
+def test_the_classification_loss_trains_the_token(images: Tensor) -> None:
     model = sat(area="none", certainty="none")
     model.loss(model(images), torch.tensor([0, 2]))["total"].backward()
     assert model.loc_token is not None
@@ -165,24 +163,24 @@ def test_classification_alone_teaches_the_token(images: Tensor) -> None:
     assert float(model.loc_token.grad.abs().max()) > 0
 
 
-def test_one_map_for_all_classes(images: Tensor) -> None:
+def test_all_classes_share_one_map(images: Tensor) -> None:
     model = sat()
     logits, maps = model.localize(images, torch.tensor([[0, 1, 2], [2, 2, 0]]))
     output = model(images)
     torch.testing.assert_close(logits, output.logits)
-    torch.testing.assert_close(maps, output.parts["map"][:, None].expand(2, 3, 4, 3))
+    torch.testing.assert_close(maps, output.auxiliary["map"][:, None].expand(2, 3, 4, 3))
+    gates = model.intermediate_maps(images, torch.tensor([0, 2]))
+    assert list(gates) == ["gate of block 4", "gate of block 5", "gate of block 6"]
+    torch.testing.assert_close(torch.stack(list(gates.values())).mean(dim=0), maps[:, 0])
 
 
 def test_another_image_size() -> None:
     assert sat().localize(torch.randn(1, 3, 96, 160))[1].shape == (1, 1, 6, 10)
 
 
-def test_a_backbone_without_a_class_token_will_do(images: Tensor) -> None:
+def test_a_backbone_without_a_class_token(images: Tensor) -> None:
     model = SAT(small_backbone(class_token=False, global_pool="avg"), 3).eval()
-    assert model(images).parts["map"].shape == (2, 4, 3)
-
-
-# Losses.
+    assert model(images).auxiliary["map"].shape == (2, 4, 3)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +193,7 @@ def test_a_backbone_without_a_class_token_will_do(images: Tensor) -> None:
         ({"certainty": "entropy"}, {"area", "entropy"}),
     ],
 )
-def test_terms_of_the_loss(images: Tensor, options: dict[str, Any], terms: set[str]) -> None:
+def test_loss_terms(images: Tensor, options: dict[str, Any], terms: set[str]) -> None:
     model = sat(**options)
     output, labels = model(images), torch.tensor([1, 0])
     loss = model.loss(output, labels)
@@ -209,18 +207,18 @@ def test_options_reach_the_losses(images: Tensor) -> None:
     for options in ({"area": "image"}, {"area": "minimal"}, {"area_target": 0.35}):
         model = sat(**options)
         output = model(images)
-        expected = area_loss(output.parts["map"], model.area_target, model.area)
+        expected = area_loss(output.auxiliary["map"], model.area_target, model.area)
         torch.testing.assert_close(model.loss(output, torch.tensor([1, 0]))["area"], expected)
     plain, filtered = (sat(gaussian_filter=wanted) for wanted in (False, True))
     filtered.load_state_dict(plain.state_dict())
     output = plain(images)
     terms = [model.loss(output, torch.tensor([1, 0]))["normalization"].item() for model in (plain, filtered)]
-    location = output.parts["map"].detach()
+    location = output.auxiliary["map"].detach()
     assert terms == pytest.approx([normalization_loss(location, wanted).item() for wanted in (False, True)])
     assert terms[0] != pytest.approx(terms[1])
 
 
-def test_batch_area_lets_images_differ() -> None:
+def test_area_losses() -> None:
     maps = torch.stack([torch.full((2, 2), 0.1), torch.full((2, 2), 0.5)])
     assert area_loss(maps, 0.3).item() == pytest.approx(0)
     assert area_loss(maps, 0.3, "image").item() == pytest.approx(0.2)
@@ -232,7 +230,7 @@ def test_batch_area_is_equation_7(maps: Tensor) -> None:
     assert area_loss(maps, 0.25).item() == pytest.approx(abs(0.25 - mean))
 
 
-def test_the_filter_spreads_each_patch_over_its_neighbours(maps: Tensor) -> None:
+def test_the_gaussian_filter(maps: Tensor) -> None:
     cell = 49 / 9  # standard deviations; the mass of a standard normal in three such cells, its roots made to sum to 1
     inner = math.erf(cell / 2 / math.sqrt(2))
     outer = (math.erf(3 * cell / 2 / math.sqrt(2)) - inner) / 2
@@ -250,20 +248,20 @@ def test_the_filter_spreads_each_patch_over_its_neighbours(maps: Tensor) -> None
 
 
 def test_normalization_is_equation_8(maps: Tensor) -> None:
-    for wanted, seen in ((False, maps), (True, gaussian_filtered(maps))):
-        expected = sum(float(value) * (1 - float(value)) for value in seen.flatten()) / seen.numel()
+    for wanted, m in ((False, maps), (True, gaussian_filtered(maps))):
+        expected = sum(float(value) * (1 - float(value)) for value in m.flatten()) / m.numel()
         assert normalization_loss(maps, wanted).item() == pytest.approx(expected)
     assert normalization_loss(torch.ones(1, 4, 4), gaussian_filter=False).item() == 0
 
 
-def test_the_filter_keeps_its_precision_under_autocast() -> None:
+def test_the_filter_is_precise_under_autocast() -> None:
     maps = torch.rand(2, 14, 14)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         torch.testing.assert_close(normalization_loss(maps), normalization_loss(maps.double()).float())
 
 
 def test_weighted_entropy() -> None:
-    """As SAT's Figure 10 has it: highest at 0.5, close to zero at 0.2 and 0.8; and no end of it at 0 and 1."""
+    """As in SAT's Figure 10: highest at 0.5, close to zero at 0.2 and 0.8; with finite gradients at 0 and 1."""
     at = {value: weighted_entropy(torch.full((1, 2, 2), value)).item() for value in (0.0, 0.2, 0.4, 0.5, 0.8, 1.0)}
     assert at[0.5] == pytest.approx(math.log(2))
     assert at[0.4] == pytest.approx(-(0.4 * math.log(0.4) + 0.6 * math.log(0.6)) * math.exp(-0.5))
@@ -276,42 +274,39 @@ def test_weighted_entropy() -> None:
     assert bool(ends.grad.isfinite().all())
 
 
-# Several processes.
-
-Prediction = dict[str, tuple[Tensor, Tensor]]
-
-
-def losses_and_gradients(images: Tensor, labels: Tensor, values: Tensor, equal_shares: bool) -> Prediction:
-    """Return each loss with its gradient: of functions of a weight, and of a whole model's total."""
+def losses_and_gradients(inputs: tuple[Tensor, ...], equal_parts: bool) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return each loss and its gradient: of functions of a weight, and of the total of a model."""
+    images, labels, values = inputs
     weight = torch.ones(values.shape[1:], dtype=values.dtype, requires_grad=True)
     maps = (values * weight).sigmoid()
     losses = {"area": area_loss(maps, 0.9), "image": area_loss(maps, 0.9, "image")}
     losses |= {"normalization": normalization_loss(maps), "entropy": weighted_entropy(maps)}
-    found = {name: (loss, torch.autograd.grad(loss, weight, retain_graph=True)[0]) for name, loss in losses.items()}
-    if equal_shares:  # the cross-entropy is a mean over each process's own batch
+    pairs = {name: (loss, torch.autograd.grad(loss, weight, retain_graph=True)[0]) for name, loss in losses.items()}
+    if equal_parts:  # the cross-entropy is a mean over each process's own batch
         torch.manual_seed(0)
         model = sat()
         terms = model.loss(model(images), labels)
-        found["model"] = (terms["area"], torch.autograd.grad(terms["total"], model.get_parameter("loc_token"))[0])
-    return {name: (loss.detach(), gradient) for name, (loss, gradient) in found.items()}
+        pairs["model"] = (terms["area"], torch.autograd.grad(terms["total"], model.get_parameter("loc_token"))[0])
+    return {name: (loss.detach(), gradient) for name, (loss, gradient) in pairs.items()}
 
 
 def run_process(rank: int, folder: str) -> None:
-    """Take this process's share of the batch, half of it and then a quarter, and store averaged gradients."""
-    patience = timedelta(seconds=120)  # where the other process has failed
-    dist.init_process_group("gloo", f"file://{folder}/store", patience, world_size=2, rank=rank)
+    """Store averaged gradients of a split batch: a half or a quarter of it on the first process."""
+    timeout = timedelta(seconds=120)  # if the other process fails
+    dist.init_process_group("gloo", f"file://{folder}/store", timeout, world_size=2, rank=rank)
     inputs = torch.load(f"{folder}/inputs", weights_only=True)
-    for share in (2, 1):
-        images, labels, values = (tensor[:share] if rank == 0 else tensor[share:] for tensor in inputs)
-        found = losses_and_gradients(images, labels, values, equal_shares=share == 2)
-        for _, gradient in found.values():
+    for first in (2, 1):
+        part = tuple(tensor[:first] if rank == 0 else tensor[first:] for tensor in inputs)
+        pairs = losses_and_gradients(part, equal_parts=first == 2)
+        for _, gradient in pairs.values():
             dist.all_reduce(gradient)
             gradient /= 2  # as DistributedDataParallel averages
-        torch.save(found, f"{folder}/found.{share}.{rank}")
+        torch.save(pairs, f"{folder}/pairs.{first}.{rank}")
     dist.destroy_process_group()
 
 
-def test_two_processes_are_as_one_with_the_whole_batch(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_two_processes_equal_one_with_the_whole_batch(tmp_path: Path) -> None:
     inputs = (torch.randn(4, 3, 64, 48), torch.tensor([0, 2, 1, 1]), torch.randn(4, 3, 2, dtype=torch.float64))
     torch.save(inputs, tmp_path / "inputs")
     command = [sys.executable, __file__, str(tmp_path)]
@@ -319,23 +314,20 @@ def test_two_processes_are_as_one_with_the_whole_batch(tmp_path: Path) -> None:
     for process in processes:
         _, errors = process.communicate()
         assert process.returncode == 0, errors
-    expected = losses_and_gradients(*inputs, equal_shares=True)
+    expected = losses_and_gradients(inputs, equal_parts=True)
     assert float(expected["model"][1].abs().max()) > 1e-3
-    for share in (2, 1):
+    for first in (2, 1):
         for rank in range(2):
-            found = torch.load(tmp_path / f"found.{share}.{rank}", weights_only=True)
-            assert len(found) == (5 if share == 2 else 4)
-            torch.testing.assert_close(found, {name: expected[name] for name in found}, atol=1e-7, rtol=1e-4)
+            pairs = torch.load(tmp_path / f"pairs.{first}.{rank}", weights_only=True)
+            assert len(pairs) == (5 if first == 2 else 4)
+            torch.testing.assert_close(pairs, {name: expected[name] for name in pairs}, atol=1e-7, rtol=1e-4)
 
 
-def test_one_process_takes_the_plain_mean() -> None:
+def test_the_global_mean_of_one_process_is_the_mean() -> None:
     assert global_mean(torch.tensor([1.0, 2.0, 6.0])).item() == 3
 
 
-# What is refused.
-
-
-def test_too_few_blocks() -> None:
+def test_too_few_blocks_are_refused() -> None:
     assert spatial_block_indices(1, 4) == (1,)
     with pytest.raises(ValueError, match="spatial_blocks must be at least 1; got 0"):
         spatial_block_indices(0, 12)
@@ -346,13 +338,13 @@ def test_too_few_blocks() -> None:
 
 
 @pytest.mark.parametrize("target", [0.0, 1.0, 25.0, math.nan])
-def test_an_area_target_that_is_no_share(target: float) -> None:
-    with pytest.raises(ValueError, match=f"area_target is a share.*got {target}"):
+def test_an_invalid_area_target_is_refused(target: float) -> None:
+    with pytest.raises(ValueError, match=f"area_target is a fraction.*got {target}"):
         sat(area_target=target)
 
 
 @pytest.mark.parametrize("option", ["map", "token", "dot", "area", "certainty"])
-def test_unknown_values(option: str) -> None:
+def test_unknown_option_values_are_refused(option: str) -> None:
     with pytest.raises(ValueError, match=f"unknown {option} 'patch'.*Valid: "):
         sat(**{option: "patch"})
 
@@ -364,12 +356,12 @@ def test_the_attention_baseline_takes_no_token_options(option: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("option", [{"token": "shared"}, {"token": "pretrained"}, {"map": "attention"}])
-def test_a_class_token_that_is_not_there(option: dict[str, Any]) -> None:
+def test_a_missing_class_token_is_refused(option: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"has no class token, which sat with map=.* needs; choose"):
         SAT(small_backbone(class_token=False, global_pool="avg"), 3, **option)
 
 
-def test_an_unknown_option() -> None:
+def test_an_unknown_option_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown option of sat 'gaussian'; did you mean 'gaussian_filter'"):
         create_model("sat", "vit_tiny_patch16_224", 3, pretrained=False, gaussian=False)
 

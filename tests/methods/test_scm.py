@@ -1,4 +1,4 @@
-"""SCM: its stencils against the matrices of the paper, its blocks against the blocks written plainly."""
+"""SCM: stencils and blocks against the paper's equations with dense matrices, combined as in the released code."""
 
 from __future__ import annotations
 
@@ -37,16 +37,13 @@ def model(**options: Any) -> SCM:
 
 
 def maps_on(grid: tuple[int, int], channels: int = 5) -> tuple[Tensor, Tensor]:
-    """Semantic maps [2, C, h, w] with a common direction, as real ones have, and activation [2, h, w] in [0, 1]."""
+    """Return semantic maps [2, C, h, w] with a common component, as real ones have, and activation [2, h, w]."""
     semantic = torch.randn(2, channels, *grid, dtype=torch.float64) + torch.randn(channels, 1, 1, dtype=torch.float64)
     return semantic, min_max(torch.rand(2, *grid, dtype=torch.float64))
 
 
 def has_finite_gradient(x: Tensor) -> bool:
     return x.grad is not None and bool(x.grad.isfinite().all())
-
-
-# ---- the oracle: the paper's Eqs. 3 to 7 with matrices of all patches, as the released code combines them ----
 
 
 def plain_laplacian(rows: int, columns: int) -> Tensor:
@@ -86,7 +83,7 @@ def stencil_block(
 
 
 def values_and_gradients(block: Any, semantic: Tensor, activation: Tensor, *rest: Any) -> list[Tensor]:
-    """Both maps that leave a block, and the gradients of a fixed mixture of them to all that went in."""
+    """Return both outputs of a block, and the gradients of a fixed mixture of them to all inputs."""
     inputs = [semantic, activation, torch.tensor(0.9).double(), torch.tensor(0.4).double()]
     inputs = [x.clone().requires_grad_() for x in inputs]
     outputs = block(*inputs, *rest)
@@ -94,23 +91,18 @@ def values_and_gradients(block: Any, semantic: Tensor, activation: Tensor, *rest
     return [*(x.detach() for x in outputs), *torch.autograd.grad(mixture, inputs)]
 
 
-# ---- the mathematics ----
-
-
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("through_start", [False, True])
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 6, 7, 9])
-def test_a_block_is_that_of_the_paper_with_its_gradients(
-    grid: tuple[int, int], steps: int, through_start: bool
-) -> None:
+def test_a_block_and_its_gradients_equal_the_dense_form(grid: tuple[int, int], steps: int, through_start: bool) -> None:
     semantic, activation = maps_on(grid)
     expected = values_and_gradients(plain_block, semantic, activation, steps, through_start)
-    found = values_and_gradients(stencil_block, semantic, activation, steps, through_start)
-    for mine, theirs in zip(found, expected, strict=True):
+    actual = values_and_gradients(stencil_block, semantic, activation, steps, through_start)
+    for mine, theirs in zip(actual, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-7 * float(theirs.abs().max()) + 1e-9)
 
 
-def test_a_gradient_through_the_start_changes_the_gradient_and_not_the_value() -> None:
+def test_a_gradient_through_the_start_changes_only_the_gradient() -> None:
     semantic, activation = maps_on((4, 5))
     without = values_and_gradients(stencil_block, semantic, activation, 3, False)
     through = values_and_gradients(stencil_block, semantic, activation, 3, True)
@@ -119,7 +111,7 @@ def test_a_gradient_through_the_start_changes_the_gradient_and_not_the_value() -
 
 
 @pytest.mark.parametrize("steps", [4, 12])
-def test_float32_keeps_the_digits_of_float64(steps: int) -> None:
+def test_float32_is_close_to_float64(steps: int) -> None:
     semantic, activation = maps_on((14, 14))
     exact = stencil_block(semantic, activation, torch.tensor(1.0), torch.tensor(0.5), steps)
     rough = stencil_block(semantic.float(), activation.float(), torch.tensor(1.0), torch.tensor(0.5), steps)
@@ -127,7 +119,7 @@ def test_float32_keeps_the_digits_of_float64(steps: int) -> None:
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_the_grid_laplacian_is_degree_less_adjacency(grid: tuple[int, int]) -> None:
+def test_the_grid_laplacian_is_degree_minus_adjacency(grid: tuple[int, int]) -> None:
     stencil = grid_laplacian(*grid, torch.zeros((), dtype=torch.float64))[None]
     assert torch.equal(dense(stencil)[0], plain_laplacian(*grid))
 
@@ -137,18 +129,17 @@ def test_similarities_of_neighbours_are_cosines(grid: tuple[int, int]) -> None:
     semantic, _ = maps_on(grid)
     vectors = semantic.flatten(2).transpose(1, 2)
     cosines = F.cosine_similarity(vectors[:, :, None], vectors[:, None], dim=-1)
-    here = dense(neighbour_similarity(semantic))
     neighbours = plain_laplacian(*grid) != 0
-    torch.testing.assert_close(here, cosines * neighbours)
+    torch.testing.assert_close(dense(neighbour_similarity(semantic)), cosines * neighbours)
 
 
-def test_scaling_patch_vectors_leaves_similarities_alone() -> None:
+def test_similarities_are_invariant_to_scaling() -> None:
     semantic, scale = maps_on((4, 5))
     scaled = semantic * (1 + scale[:, None])
     torch.testing.assert_close(neighbour_similarity(scaled), neighbour_similarity(semantic))
 
 
-def test_a_patch_without_semantics_is_like_none_and_has_a_finite_gradient() -> None:
+def test_a_zero_patch_vector_has_similarity_zero_and_a_finite_gradient() -> None:
     semantic, _ = maps_on((3, 3))
     semantic[:, :, 1, 1] = 0
     semantic.requires_grad_()
@@ -162,7 +153,7 @@ def test_a_patch_without_semantics_is_like_none_and_has_a_finite_gradient() -> N
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_tanhshrink_keeps_its_digits_near_zero(dtype: torch.dtype) -> None:
+def test_tanhshrink_is_accurate_near_zero(dtype: torch.dtype) -> None:
     x = torch.logspace(-4, 1.5, 200, dtype=torch.float64).to(dtype).requires_grad_()
     exact = x.detach().double()
     series = exact**3 / 3 - 2 * exact**5 / 15 + 17 * exact**7 / 315 - 62 * exact**9 / 2835
@@ -176,7 +167,7 @@ def test_tanhshrink_keeps_its_digits_near_zero(dtype: torch.dtype) -> None:
     torch.testing.assert_close(slope.double(), exact.tanh().square(), rtol=1e-6, atol=0)
 
 
-def test_a_constant_map_is_scaled_to_zero_with_a_finite_gradient() -> None:
+def test_min_max_of_a_constant_map_is_zero_with_a_finite_gradient() -> None:
     constant = torch.full((1, 2, 3), 0.7, requires_grad=True)
     scaled = min_max(constant)
     scaled.sum().backward()
@@ -184,7 +175,7 @@ def test_a_constant_map_is_scaled_to_zero_with_a_finite_gradient() -> None:
     assert has_finite_gradient(constant)
 
 
-def test_second_derivatives_are_refused_rather_than_wrong() -> None:
+def test_second_derivatives_are_refused() -> None:
     semantic, activation = maps_on((3, 3))
     weight = torch.tensor(0.9, dtype=torch.float64, requires_grad=True)
     diffused = diffuse(semantic_laplacian(neighbour_similarity(semantic), weight), activation, 2, 0.002)
@@ -193,17 +184,14 @@ def test_second_derivatives_are_refused_rather_than_wrong() -> None:
         slope.backward()
 
 
-def test_a_single_patch_cannot_diffuse() -> None:
+def test_diffusion_on_a_single_patch_is_refused() -> None:
     semantic, _ = maps_on((1, 1))
     with pytest.raises(ValueError, match=r"at least two neighbouring patches; got a grid of 1 x 1"):
         semantic_laplacian(neighbour_similarity(semantic), torch.tensor(1.0))
 
 
-# ---- the method ----
-
-
 def plain_training_pass(scm: SCM, images: Tensor, steps: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
-    """S^l and F^l of every block, each made from the one before, similarities and all."""
+    """Return S^l and F^l of every block, each with its own similarities."""
     features = scm.backbone(images, FeatureRequest(class_attention=True))
     semantic = scm.head(features.patch_map())
     semantics, attentions = [semantic], [scm.attention_map(features).to(semantic.dtype)]
@@ -216,7 +204,7 @@ def plain_training_pass(scm: SCM, images: Tensor, steps: Sequence[int]) -> tuple
 
 @pytest.fixture
 def unequal() -> SCM:
-    """A model in float64 with other parameters in each block."""
+    """Return a model in float64 with different parameters in each block."""
     scm = model(blocks=3, steps=[7, 4, 2]).double()
     with torch.no_grad():
         scm.similarity_weight.copy_(torch.tensor([1.0, 0.9, 1.1]))
@@ -224,7 +212,7 @@ def unequal() -> SCM:
     return scm
 
 
-def test_training_is_the_blocks_one_after_another(unequal: SCM) -> None:
+def test_the_training_pass_equals_dense_blocks_in_sequence(unequal: SCM) -> None:
     parameters = [unequal.similarity_weight, unequal.threshold, unequal.head.weight, unequal.backbone.pos_embed]
     results = []
     for logits in (
@@ -238,7 +226,7 @@ def test_training_is_the_blocks_one_after_another(unequal: SCM) -> None:
         assert theirs.abs().min() > 0 or theirs.ndim > 1
 
 
-def test_the_maps_of_each_block_are_there_on_request(unequal: SCM) -> None:
+def test_diffusion_maps_of_each_block(unequal: SCM) -> None:
     classes = torch.tensor([[4, 0], [1, 1]])
     semantics, attentions = plain_training_pass(unequal, IMAGES.double(), [7, 4, 2])
     semantic, attention = unequal.diffusion_maps(IMAGES.double(), classes)
@@ -248,14 +236,18 @@ def test_the_maps_of_each_block_are_there_on_request(unequal: SCM) -> None:
         torch.testing.assert_close(attention[:, level], attentions[level])
         for image in range(2):
             torch.testing.assert_close(semantic[image, level], semantics[level][image, classes[image]])
+    intermediate = unequal.intermediate_maps(IMAGES.double(), classes[:, 0])
+    assert list(intermediate) == ["F0", "S0", "F1", "S1", "F2", "S2", "F3", "S3"]
+    torch.testing.assert_close(intermediate["F2"], attention[:, 2])
+    torch.testing.assert_close(intermediate["S3"], semantic[:, 3, 0])
 
 
-def test_maps_of_blocks_want_classes_that_exist() -> None:
+def test_diffusion_maps_refuse_invalid_classes() -> None:
     with pytest.raises(ValueError, match=r"class indices must lie in \[0, 5\); got 0 to 5"):
         model().diffusion_maps(IMAGES, torch.tensor([[0], [5]]))
 
 
-def test_inference_runs_no_block_and_is_tscams(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inference_runs_no_block_and_uses_tscams_code(monkeypatch: pytest.MonkeyPatch) -> None:
     scm = model()
     assert SCM.class_maps is TSCAM.class_maps
     monkeypatch.setattr(SCM, "_calibrate", None)
@@ -269,14 +261,14 @@ def test_inference_runs_no_block_and_is_tscams(monkeypatch: pytest.MonkeyPatch) 
     torch.testing.assert_close(logits, semantic.mean(dim=(2, 3)))
 
 
-def test_steps_are_the_released_ones_unless_told() -> None:
+def test_steps_default_to_the_released_ones() -> None:
     assert model().steps == (16, 4, 4, 4)
     assert model(blocks=1).steps == (16,)
     assert model(steps=4).steps == (4, 4, 4, 4)
     assert model(blocks=2, steps=[3, 8]).steps == (3, 8)
 
 
-def test_learned_scalars_are_told_by_name() -> None:
+def test_learned_scalars_are_logged_by_name() -> None:
     scm = model(blocks=2)
     with torch.no_grad():
         scm.similarity_weight[1] = 0.75
@@ -303,7 +295,7 @@ def test_under_autocast_the_blocks_run_in_float32(dtype: torch.dtype) -> None:
     assert has_finite_gradient(scm.similarity_weight)
 
 
-def test_a_model_in_half_precision_trains_too() -> None:
+def test_a_model_in_half_precision_trains() -> None:
     scm = model().to(torch.bfloat16)
     logits = scm(IMAGES.to(torch.bfloat16)).logits
     logits.square().sum().backward()
@@ -312,7 +304,7 @@ def test_a_model_in_half_precision_trains_too() -> None:
 
 
 @pytest.mark.parametrize("size", [(16, 96), (96, 16), (32, 16), (48, 80)])
-def test_any_grid_of_two_patches_or_more_trains(size: tuple[int, int]) -> None:
+def test_every_grid_of_at_least_two_patches_trains(size: tuple[int, int]) -> None:
     scm = model(blocks=2, steps=[8, 3])
     logits = scm(torch.randn(2, 3, *size)).logits
     logits.square().sum().backward()
@@ -326,7 +318,7 @@ def test_a_grid_of_one_patch_is_refused_in_training() -> None:
         model()(torch.randn(2, 3, 16, 16))
 
 
-def test_without_attention_there_is_nothing_to_diffuse_and_nothing_breaks() -> None:
+def test_zero_attention_changes_nothing() -> None:
     scm = model(blocks=2, steps=3)
     semantic, _ = maps_on((3, 4))
     semantic = semantic.float().requires_grad_()
@@ -340,16 +332,16 @@ def test_without_attention_there_is_nothing_to_diffuse_and_nothing_breaks() -> N
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"blocks": 0}, r"blocks, the number of diffusion blocks, must be at least 1; got 0 \(none is tscam\)"),
-        ({"steps": 0}, r"steps must be whole numbers from 1 to 24 .*; got 0"),
-        ({"steps": [4, 4, 4, 25]}, r"from 1 to 24 .*; got 25"),
-        ({"steps": [4, 4, 4, 2.5]}, r"whole numbers from 1 to 24 .*; got 2\.5"),
-        ({"steps": True}, r"whole numbers from 1 to 24 .*; got True"),
-        ({"steps": [4, 4]}, r"one for each of the 4 diffusion blocks; got \[4, 4\], 2 of them"),
+        ({"blocks": 0}, r"blocks, the number of diffusion blocks, must be at least 1; got 0 \(use tscam for 0\)"),
+        ({"steps": 0}, r"steps \(of Newton-Schulz\) must be whole numbers from 1 to 24; got 0"),
+        ({"steps": [4, 4, 4, 25]}, r"from 1 to 24; got 25"),
+        ({"steps": [4, 4, 4, 2.5]}, r"from 1 to 24; got 2\.5"),
+        ({"steps": True}, r"from 1 to 24; got True"),
+        ({"steps": [4, 4]}, r"one for each of the 4 diffusion blocks .*; got \[4, 4\], 2 numbers"),
         ({"start_scale": 0.0}, r"start_scale \(alpha in X_0 = alpha L\^T\) must be positive; got 0\.0"),
     ],
 )
-def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         model(**options)
 

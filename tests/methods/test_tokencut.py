@@ -1,4 +1,4 @@
-"""TokenCut: its options and what they mean, on a small backbone."""
+"""TokenCut: its map and its options, on a small backbone."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def small(name: str = "tokencut", **options: object) -> TokenCut:
     return model.eval()
 
 
-def drawn(model: TokenCut, rows: list[list[float]]) -> Tensor:
-    """Return the object map of one image whose patches have keys in two directions, as ``rows`` say."""
+def map_of(model: TokenCut, rows: list[list[float]]) -> Tensor:
+    """Return the object map of an image whose patches have keys in two directions, as given by ``rows``."""
     members = torch.tensor(rows)
     keys = torch.stack([members, 1 - members], dim=-1).flatten(0, 1)[None]
     return model.object_map(Features(keys, None, members.shape, keys=keys))[0]
@@ -34,30 +34,32 @@ def test_the_map_is_the_eigenvector_of_the_keys() -> None:
     logits, maps = model.localize(IMAGES, torch.tensor([[0, 2], [3, 3], [1, 0]]))
     assert maps.shape == (3, 2, 4, 5)
     expected = eigenvector_maps(features.keys, (4, 5), 0.0, "cosine")
-    for place in range(2):
-        torch.testing.assert_close(maps[:, place], expected, rtol=0, atol=1e-6)
+    for index in range(2):
+        torch.testing.assert_close(maps[:, index], expected, rtol=0, atol=1e-6)
     torch.testing.assert_close(logits, model.head(features.patches.mean(dim=1)))
     torch.testing.assert_close(model(IMAGES).logits, logits)
+    intermediate = model.intermediate_maps(IMAGES, torch.tensor([0, 3, 1]))
+    torch.testing.assert_close(intermediate["eigenvector"], maps[:, 0])
+    assert set(intermediate["object"].unique().tolist()) <= {0.0, 1.0}
 
 
-def test_a_small_object_is_the_high_side() -> None:
+@pytest.mark.parametrize("polarity", ["peak", "border"])
+def test_a_small_object_is_the_high_side(polarity: str) -> None:
     rows = [[0.0] * 5, [0, 1, 1, 0, 0], [0, 1, 1, 0, 0], [0.0] * 5]
-    for polarity in ("peak", "border"):
-        high = drawn(small(polarity=polarity), rows) > 0
-        assert torch.equal(high, torch.tensor(rows) > 0)
+    assert torch.equal(map_of(small(polarity=polarity), rows) > 0, torch.tensor(rows) > 0)
 
 
-def test_an_object_that_fills_the_image_is_found_by_the_border() -> None:
+def test_only_the_border_polarity_finds_an_object_that_fills_the_image() -> None:
     rows = [[0.0] * 7, *[[0.0] + [1.0] * 5 + [0.0]] * 6, [0.0] * 7]  # 30 patches of 56
-    assert torch.equal(drawn(small(polarity="peak"), rows) > 0, torch.tensor(rows) == 0)
-    assert torch.equal(drawn(small(polarity="border"), rows) > 0, torch.tensor(rows) > 0)
+    assert torch.equal(map_of(small(polarity="peak"), rows) > 0, torch.tensor(rows) == 0)
+    assert torch.equal(map_of(small(polarity="border"), rows) > 0, torch.tensor(rows) > 0)
 
 
 def test_the_mask_is_the_component_of_the_peak() -> None:
     rows = [[0.0] * 6, [0, 1, 1, 0, 1, 0], [0, 1, 1, 0, 0, 0], [0.0] * 6]
-    mask = drawn(small(map="mask"), rows)
+    mask = map_of(small(map="mask"), rows)
     assert mask.unique().tolist() == [0.0, 1.0]
-    assert int(mask.sum()) in (1, 4)  # both parts have the same value; the mask is one of them
+    assert int(mask.sum()) in (1, 4)  # both components have the same value; the mask is one of them
     assert (mask.bool() & ~(torch.tensor(rows) > 0)).sum() == 0
 
 
@@ -74,19 +76,23 @@ def test_the_backbone_is_frozen_and_stays_in_evaluation_mode(name: str) -> None:
     assert not model.eval().training
 
 
-@pytest.mark.parametrize("tau", [-0.1, 1.0, float("nan")])
-def test_a_tau_that_is_no_threshold_is_refused(tau: float) -> None:
-    with pytest.raises(ValueError, match=rf"tau is a cosine in \[0, 1\); got {tau}"):
-        small(tau=tau)
-
-
-@pytest.mark.parametrize("option", ["edges", "polarity", "map"])
-def test_unknown_options_list_the_valid_ones(option: str) -> None:
-    with pytest.raises(ValueError, match=f"unknown {option} 'peek'.*Valid: "):
-        small(**{option: "peek"})
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tau": -0.1}, r"tau is a cosine in \[0, 1\); got -0.1"),
+        ({"tau": 1.0}, r"tau is a cosine in \[0, 1\); got 1.0"),
+        ({"tau": float("nan")}, r"tau is a cosine in \[0, 1\); got nan"),
+        ({"edges": "peek"}, "unknown edges 'peek'.*Valid: "),
+        ({"polarity": "peek"}, "unknown polarity 'peek'.*Valid: "),
+        ({"map": "peek"}, "unknown map 'peek'.*Valid: "),
+    ],
+)
+def test_invalid_options_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        small(**options)
 
 
 def test_features_without_keys_are_refused() -> None:
     model = small()
-    with pytest.raises(ValueError, match=r"without keys; ask for FeatureRequest\(keys=True\)"):
+    with pytest.raises(ValueError, match=r"without keys; use FeatureRequest\(keys=True\)"):
         model.object_map(model.backbone(IMAGES))

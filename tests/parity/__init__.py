@@ -1,1 +1,1 @@
-"""A package, so that its files may be named like those of the other test folders."""
+"""Tests against the outputs of released code."""

@@ -1,4 +1,4 @@
-"""Outputs of released code, and models on the weights that they were made with."""
+"""Outputs of released code, and models with the weights they were computed with."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Arrays = dict[str, Tensor]
 
 @pytest.fixture(scope="session")
 def fixture_of(parity_dir: Path) -> Callable[[str], Arrays]:
-    """Read the numbers of ``NAME.npz`` as tensors; texts are left out."""
+    """Return a function that reads the numeric arrays of ``NAME.npz`` as tensors."""
 
     def read(name: str) -> Arrays:
         with np.load(parity_dir / f"{name}.npz") as file:
@@ -36,7 +36,7 @@ def inputs(fixture_of: Callable[[str], Arrays]) -> Arrays:
 
 @pytest.fixture
 def released_model(shared_dir: Path, inputs: Arrays) -> Callable[..., Method]:
-    """Make a method on the ViT-Ti weights with the head of the inputs, in evaluation mode: (name, **options)."""
+    """Return a function (name, **options) that creates a method with ViT-Ti weights and the head of the inputs."""
 
     def make(name: str, **options: Any) -> Method:
         weights = shared_dir / "data" / "vit_tiny_patch16_224.safetensors"

@@ -1,4 +1,4 @@
-"""The released Conformer with TS-CAM on it, reproduced on its own weights."""
+"""TS-CAM on the Conformer against the authors' released code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def released(fixture_of: Callable[[str], Arrays]) -> Arrays:
 
 @pytest.fixture
 def model(released: Arrays, tmp_path: Path) -> TSCAM:
-    """TS-CAM on the fixture's weights, which went through a checkpoint file as the authors write it."""
+    """Return TS-CAM with the fixture's weights, loaded from a checkpoint file like the authors'."""
     state = {key.removeprefix("state."): value for key, value in released.items() if key.startswith("state.")}
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     path = tmp_path / "conformer.pth"
@@ -48,7 +48,7 @@ def test_the_training_pass_gives_the_same_logits(model: TSCAM, inputs: Arrays, r
     torch.testing.assert_close(model(inputs["images"]).logits, released["logits"], atol=1e-3, rtol=1e-5)
 
 
-def test_the_names_are_the_released_ones(model: TSCAM, released: Arrays) -> None:
+def test_parameter_names_are_the_released_ones(model: TSCAM, released: Arrays) -> None:
     names = {key.removeprefix("state.") for key in released if key.startswith("state.")}
     classifiers = {name for name in names if "cls_head" in name}
     assert set(model.backbone.state_dict()) == names - classifiers

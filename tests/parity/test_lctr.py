@@ -1,4 +1,4 @@
-"""LCTR's patch relation map, against the paper's equations on real weights. No released code is known."""
+"""LCTR's patch relation map against the paper's equations on real weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Arrays = dict[str, Tensor]
 
 @pytest.fixture
 def plain(released_model: Callable[..., Method]) -> Method:
-    """LCTR without its cue digging module: the head is the convolution of the inputs."""
+    """Return LCTR without its cue digging module: the head is the convolution of the inputs."""
     return released_model("lctr", cue_digging=False)
 
 
@@ -32,12 +32,12 @@ def test_the_patch_relation_map(features: Features, fixture_of: Callable[[str], 
     torch.testing.assert_close(patch_relation_map(features), expected, rtol=1e-5, atol=0)
 
 
-def test_the_class_attention_that_is_reversed(features: Features, fixture_of: Callable[[str], Arrays]) -> None:
+def test_the_class_attention_map(features: Features, fixture_of: Callable[[str], Arrays]) -> None:
     expected = fixture_of("rpam")["class_attention_mean"]
     torch.testing.assert_close(class_attention_map(features), expected, rtol=1e-5, atol=0)
 
 
-def test_the_map_is_the_semantic_map_times_the_relation_map(
+def test_the_map_is_the_product_of_semantic_and_relation_map(
     plain: Method, inputs: Arrays, fixture_of: Callable[[str], Arrays]
 ) -> None:
     tscam, relation = fixture_of("tscam"), fixture_of("rpam")["patch_relation_map"]

@@ -1,4 +1,4 @@
-"""SAT's released code, reproduced: values and gradients."""
+"""SAT against the authors' released code: values and gradients."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def output(model: Method, inputs: Arrays) -> Output:
 
 def test_logits_and_map(output: Output, released: Arrays) -> None:
     torch.testing.assert_close(output.logits, released["logits"], atol=3e-5, rtol=1e-5)
-    torch.testing.assert_close(output.parts["map"], released["map"], atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(output.auxiliary["map"], released["map"], atol=2e-6, rtol=1e-5)
 
 
-def test_localize_gives_the_map_once_for_each_class(model: Method, inputs: Arrays, released: Arrays) -> None:
+def test_localize_gives_the_same_map_for_each_class(model: Method, inputs: Arrays, released: Arrays) -> None:
     logits, maps = model.localize(inputs["images"], torch.tensor([[0, 9], [3, 3]]))
     torch.testing.assert_close(logits, released["logits"], atol=3e-5, rtol=1e-5)
     torch.testing.assert_close(maps, released["map"][:, None].expand(-1, 2, -1, -1), atol=2e-6, rtol=1e-5)

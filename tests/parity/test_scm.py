@@ -1,7 +1,7 @@
-"""SCM's released code, reproduced: the lone block, and training with its gradients.
+"""SCM against the authors' released code: a single block, and training with its gradients.
 
-The fixtures are float32, and tanhshrink cancels there: the lone block for p = 1 is 5e-5 (of its largest value) away
-from what the same equations give in float64. The tolerances below are what that leaves.
+The fixtures are float32, where tanhshrink cancels: the single block for p = 1 differs by 5e-5 (of its largest value)
+from the same equations in float64, which determines the tolerances.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def model(released_model: Callable[..., Method], released: Arrays) -> Callable[[
     return make
 
 
-def assert_near(mine: Tensor, theirs: Tensor, share: float) -> None:
-    """Every value must be within ``share`` of the largest."""
-    torch.testing.assert_close(mine.double(), theirs.double(), rtol=0, atol=share * float(theirs.abs().max()))
+def assert_near(mine: Tensor, theirs: Tensor, fraction: float) -> None:
+    """Require every difference to be within ``fraction`` of the largest value."""
+    torch.testing.assert_close(mine.double(), theirs.double(), rtol=0, atol=fraction * float(theirs.abs().max()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("steps", range(1, 7))
-def test_the_lone_block(released: Arrays, steps: int, dtype: torch.dtype) -> None:
+def test_a_single_block(released: Arrays, steps: int, dtype: torch.dtype) -> None:
     semantic = released["block_in_semantic"].to(dtype)
     activation = released["block_in_attention"].to(dtype).reshape(2, 14, 14)
     laplacian = semantic_laplacian(neighbour_similarity(semantic), released["block_lambda"].to(dtype))
@@ -58,7 +58,7 @@ def test_the_lone_block(released: Arrays, steps: int, dtype: torch.dtype) -> Non
 
 
 @pytest.mark.parametrize(("variant", "steps"), VARIANTS)
-def test_training_with_its_gradients(
+def test_training_and_its_gradients(
     model: Callable[[int | None], SCM], inputs: Arrays, released: Arrays, variant: str, steps: int | None
 ) -> None:
     scm = model(steps)
@@ -74,7 +74,7 @@ def test_training_with_its_gradients(
         assert_near(parameter.grad, of[name], 3e-5)
 
 
-def test_testing(model: Callable[[int | None], SCM], inputs: Arrays, released: Arrays) -> None:
+def test_inference(model: Callable[[int | None], SCM], inputs: Arrays, released: Arrays) -> None:
     scm = model(None)
     with torch.no_grad():
         logits, maps = scm.localize(inputs["images"], torch.arange(10).repeat(2, 1))
@@ -82,7 +82,7 @@ def test_testing(model: Callable[[int | None], SCM], inputs: Arrays, released: A
     assert_near(maps, released["eval_cams"], 1e-5)
 
 
-def test_what_enters_the_first_block(model: Callable[[int | None], SCM], inputs: Arrays, released: Arrays) -> None:
+def test_the_input_of_the_first_block(model: Callable[[int | None], SCM], inputs: Arrays, released: Arrays) -> None:
     with torch.no_grad():
         _, attention = model(None).diffusion_maps(inputs["images"], torch.tensor([[0], [0]]))
     torch.testing.assert_close(attention[:, 0], released["attention_normalised"][:, 0], rtol=0, atol=1e-5)

@@ -24,7 +24,7 @@ def released(fixture_of: Callable[[str], Arrays]) -> Arrays:
 
 
 def cut(released: Arrays, tau: float, image: int) -> Tensor:
-    """Return our eigenvector map of the released keys; the first key is the class token's."""
+    """Return our eigenvector map of the released keys, whose first is the class token's."""
     return eigenvector_maps(released["keys"][image : image + 1, 1:], (14, 14), tau)[0]
 
 
@@ -40,7 +40,7 @@ def test_eigenvector(released: Arrays, tau: float, image: int) -> None:
 def test_seed_mask_and_box(released: Arrays, tau: float, image: int) -> None:
     ours, seed = cut(released, tau, image), int(released[f"tau{tau}_{image}_seed"])
     assert ours.flatten()[seed].item() == pytest.approx(ours.abs().max().item(), rel=1e-6)
-    ours.view(-1)[seed] *= 1 + 1e-5  # several patches may share the largest value: rounding chose the released one
+    ours.view(-1)[seed] *= 1 + 1e-5  # several patches may have the largest value; rounding selected the released one
     mask = object_masks(ours[None])[0]
     assert torch.equal(mask, released[f"tau{tau}_{image}_mask"] > 0)
     rows, columns = mask.nonzero().T
@@ -48,7 +48,7 @@ def test_seed_mask_and_box(released: Arrays, tau: float, image: int) -> None:
     assert [PATCH * side for side in box] == released[f"tau{tau}_{image}_box"].tolist()
 
 
-def test_from_the_images(shared_dir: Path, inputs: Arrays, released: Arrays) -> None:
+def test_from_images_to_maps(shared_dir: Path, inputs: Arrays, released: Arrays) -> None:
     weights = shared_dir / "data" / "vit_tiny_patch16_224.safetensors"
     model = create_model("tokencut", "vit_tiny_patch16_224", 10, weights, tau=0.2).eval()
     with torch.no_grad():

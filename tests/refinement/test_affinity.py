@@ -1,4 +1,4 @@
-"""Affinity refinement against Eqs. 7 to 9, pixel by pixel."""
+"""Affinity refinement against Eqs. 7 to 9, computed pixel by pixel."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def slow_refined(
     position_weight: float = 0.01,
     spread: float = 1.0,
 ) -> NDArray[np.float64]:
-    """Refine one map as the equations are written; beyond the border lie the border's values."""
+    """Refine one map literally by the equations, with a replicated border."""
     height, width = map_.shape
 
     def at(array: NDArray[np.float64], row: int, column: int) -> NDArray[np.float64]:
@@ -69,30 +69,25 @@ def slow_refined(
         ),
     ],
 )
-def test_it_is_as_the_equations_say(step: AffinityRefinement, offsets: list[tuple[int, int]]) -> None:
+def test_it_equals_the_equations(step: AffinityRefinement, offsets: list[tuple[int, int]]) -> None:
     maps, images = torch.rand(2, 3, 6, 5), torch.stack([make_image(seed=1), make_image(seed=2)])
     refined = step(maps, images)
     settings = {name: getattr(step, name) for name in ("iterations", "keep", "position_weight", "spread")}
     for image in range(2):
-        for place in range(3):
+        for index in range(3):
             expected = slow_refined(
-                maps[image, place].double().numpy(), images[image].double().numpy(), offsets, **settings
+                maps[image, index].double().numpy(), images[image].double().numpy(), offsets, **settings
             )
-            np.testing.assert_allclose(refined[image, place].numpy(), expected, atol=1e-4)
+            np.testing.assert_allclose(refined[image, index].numpy(), expected, atol=1e-4)
 
 
-def test_the_defaults_are_the_papers() -> None:
-    step = AffinityRefinement()
-    assert (step.iterations, step.keep, step.position_weight, step.distances) == (50, 0.1, 0.01, (1,))
-
-
-def test_what_a_pixel_takes_adds_up() -> None:
+def test_the_sum_of_the_weights() -> None:
     weights = affinity(make_image()[None], (1, 2), 0.01)
     assert weights.shape == (1, 16, 6, 5)
     torch.testing.assert_close(weights.sum(dim=1), torch.full((1, 6, 5), 1.01))
 
 
-def test_it_keeps_to_the_edges_of_the_image() -> None:
+def test_map_edges_follow_image_edges() -> None:
     image = torch.zeros(1, 3, 20, 20)
     image[..., 10:] = 1.0
     noisy = image + 0.01 * torch.rand(1, 3, 20, 20, generator=torch.Generator().manual_seed(0))
@@ -108,13 +103,13 @@ def test_the_negated_map_gives_the_negated_result() -> None:
     torch.testing.assert_close(step(1 - maps, images), 1 - step(maps, images))
 
 
-def test_it_is_the_same_in_parts() -> None:
+def test_the_batch_size_does_not_change_the_result() -> None:
     maps, images = torch.rand(5, 2, 9, 8), torch.rand(5, 3, 9, 8)
-    together, apart = (AffinityRefinement(iterations=5, at_once=n)(maps, images) for n in (5, 2))
+    together, apart = (AffinityRefinement(iterations=5, batch_size=n)(maps, images) for n in (5, 2))
     torch.testing.assert_close(together, apart, rtol=0, atol=1e-6)
 
 
-def test_an_even_image_and_a_constant_map_are_no_trouble() -> None:
+def test_a_uniform_image_and_a_constant_map() -> None:
     maps, images = torch.rand(2, 1, 9, 8), torch.rand(2, 3, 9, 8)
     maps[1], images[0] = 0.7, 0.5
     refined = AffinityRefinement(iterations=3)(maps, images)
@@ -133,6 +128,6 @@ def test_an_even_image_and_a_constant_map_are_no_trouble() -> None:
         ({"spread": 0.0}, "spread above 0"),
     ],
 )
-def test_bad_settings_are_refused(settings: dict[str, object], message: str) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AffinityRefinement(**settings)

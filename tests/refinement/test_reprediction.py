@@ -1,4 +1,4 @@
-"""Self-guided re-prediction against Eqs. 12 to 16, one map at a time with plain torch.nn."""
+"""Self-guided re-prediction against Eqs. 12 to 16, one map at a time with torch.nn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skimage.segmentation import felzenszwalb
 from torch import Tensor, nn
 
 from tokenloc.refinement import Reprediction
-from tokenloc.refinement.reprediction import Guide, Networks, standardised
+from tokenloc.refinement.reprediction import Networks, PseudoLabels, standardised
 from tokenloc.refinement.superpixels import Superpixels, felzenszwalb_superpixels
 
 QUICK = {"superpixel_min_size": 10, "max_steps": 40}
@@ -38,7 +38,7 @@ def scenes(count: int = 5) -> tuple[Tensor, Tensor]:
 
 
 def plain_network(settings: Reprediction, inputs: int) -> nn.Sequential:
-    """Return one network of plain layers with the first weights of ``Networks``."""
+    """Return one network of torch.nn layers with the initial weights of ``Networks``."""
     widths = [inputs, *[settings.channels] * (settings.layers - 1), 2]
     ours = Networks(1, tuple(widths), settings.seed, torch.device("cpu")).parameters[::3]
     layers: list[nn.Module] = []
@@ -50,7 +50,7 @@ def plain_network(settings: Reprediction, inputs: int) -> nn.Sequential:
 
 
 def slow_fit(inputs: Tensor, map_: Tensor, segments: Tensor, settings: Reprediction) -> tuple[Tensor, int]:
-    """Fit one network [C, h, w] to one map [h, w] as the paper writes it; return its log-odds and steps."""
+    """Train one network for one map [h, w] literally by the equations; return its log-odds and number of steps."""
     s = settings
     average = torch.zeros_like(map_)
     for segment in segments.unique():
@@ -82,11 +82,11 @@ def slow_fit(inputs: Tensor, map_: Tensor, segments: Tensor, settings: Repredict
     return (scores[1] - scores[0]).detach(), step
 
 
-def test_the_loss_falls_as_its_derivative_says() -> None:
+def test_the_loss_gradient_equals_autograds() -> None:
     maps, images = scenes(3)
     pixels = felzenszwalb_superpixels(images, 100.0, 0.5, 10)
     settings = Reprediction(object_weight=2.0, background_weight=0.3, consistency_weight=0.7)
-    guide = Guide.of(maps[:, 0], pixels, settings)
+    pseudo = PseudoLabels.of(maps[:, 0], pixels, settings)
     scores = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
     votes = pixels.mean(scores.detach() > 0) > 0.5
     total = torch.zeros(())
@@ -96,23 +96,23 @@ def test_the_loss_falls_as_its_derivative_says() -> None:
         total = total + 0.7 * F.binary_cross_entropy(odds, target)
         total = total - 2.0 * odds[map_ > 0.6].log().mean() - 0.3 * (1 - odds[map_ < 0.1]).log().mean()
     (expected,) = torch.autograd.grad(total, scores)
-    torch.testing.assert_close(guide.slopes(scores.detach(), votes, settings), expected, rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(pseudo.loss_gradient(scores.detach(), votes, settings), expected, rtol=1e-4, atol=1e-8)
 
 
 @pytest.mark.parametrize(("channels", "disagreement"), [(8, 0.05), (5, 0.2)])
-def test_many_at_once_are_as_one_by_one(channels: int, disagreement: float) -> None:
+def test_training_in_parallel_equals_one_by_one(channels: int, disagreement: float) -> None:
     maps, images = scenes()
     settings = Reprediction(channels=channels, layers=3, max_steps=12, disagreement=disagreement)
     pixels = felzenszwalb_superpixels(images, 100.0, 0.5, 10)
     inputs = standardised(torch.cat([images, maps], dim=1))
-    scores = settings.fit(inputs, Guide.of(maps[:, 0], pixels, settings))
-    steps = []
+    scores = settings.fit(inputs, PseudoLabels.of(maps[:, 0], pixels, settings))
+    step_counts = []
     for m in range(len(maps)):
         expected, taken = slow_fit(inputs[m], maps[m, 0], pixels.ids[m], settings)
         torch.testing.assert_close(scores[m], expected, rtol=0, atol=5e-3)
-        steps.append(taken)
-    assert len(set(steps)) > 1  # they leave at different times
-    assert max(steps) > 1
+        step_counts.append(taken)
+    assert len(set(step_counts)) > 1  # networks stop at different steps
+    assert max(step_counts) > 1
 
 
 def test_the_mask_is_better_than_the_map() -> None:
@@ -121,14 +121,14 @@ def test_the_mask_is_better_than_the_map() -> None:
     masks = Reprediction.at(0.3)(maps, images)[:, 0] > 0
     halves = maps[:, 0] > 0.5
 
-    def iou(found: Tensor) -> Tensor:
-        return (found & objects).sum(dim=(1, 2)) / (found | objects).sum(dim=(1, 2))
+    def iou(predicted: Tensor) -> Tensor:
+        return (predicted & objects).sum(dim=(1, 2)) / (predicted | objects).sum(dim=(1, 2))
 
     assert (iou(masks) > iou(halves)).all()
     assert iou(masks).min() > 0.9
 
 
-def test_every_call_gives_the_same_whatever_else_is_in_the_batch() -> None:
+def test_masks_are_deterministic_and_independent_of_the_batch() -> None:
     maps, images = scenes()
     step = Reprediction(**QUICK)
     masks = step(maps, images)
@@ -136,18 +136,18 @@ def test_every_call_gives_the_same_whatever_else_is_in_the_batch() -> None:
     assert torch.equal(masks, step(maps, images))
     torch.manual_seed(5)
     alone = torch.cat([step(maps[i : i + 1], images[i : i + 1]) for i in range(len(maps))])
-    assert (alone != masks).float().mean() < 0.005  # rounding may move a vote
-    few = Reprediction(**QUICK, at_once=2)(maps, images)
+    assert (alone != masks).float().mean() < 0.005  # rounding may change a vote
+    few = Reprediction(**QUICK, batch_size=2)(maps, images)
     assert (few != masks).float().mean() < 0.005
 
 
-def test_another_seed_is_another_network() -> None:
+def test_the_seed_determines_the_initial_weights() -> None:
     first, second = (Networks(2, (4, 8, 2), seed, torch.device("cpu")) for seed in (0, 1))
     assert not torch.equal(first.parameters[0], second.parameters[0])
     assert torch.equal(first.parameters[0][0], first.parameters[0][1])
 
 
-def test_maps_of_an_image_are_its_own() -> None:
+def test_several_maps_of_one_image() -> None:
     maps, images = scenes(2)
     both = torch.cat([maps, 1 - maps], dim=1)
     masks = Reprediction(**QUICK)(both, images)
@@ -156,7 +156,7 @@ def test_maps_of_an_image_are_its_own() -> None:
     assert (masks[:, 0] == 1 - masks[:, 1]).float().mean() > 0.8
 
 
-def test_a_constant_map_says_nothing_and_harms_no_other() -> None:
+def test_the_mask_of_a_constant_map_is_zero() -> None:
     maps, images = scenes(3)
     step = Reprediction(**QUICK)
     expected = step(maps, images)
@@ -166,7 +166,7 @@ def test_a_constant_map_says_nothing_and_harms_no_other() -> None:
     assert (masks[[0, 2]] != expected[[0, 2]]).float().mean() < 0.005
 
 
-def test_an_even_image_is_one_superpixel_and_no_trouble() -> None:
+def test_a_uniform_image_is_one_superpixel() -> None:
     maps, images = scenes(2)
     expected = Reprediction(**QUICK)(maps, images)
     images[1] = 0.5
@@ -180,14 +180,14 @@ def test_an_even_image_is_one_superpixel_and_no_trouble() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 2), (5, 3), (33, 47)])
 @pytest.mark.parametrize("stride", [1, 2, 3])
-def test_any_size_will_do(size: tuple[int, int], stride: int) -> None:
+def test_any_size(size: tuple[int, int], stride: int) -> None:
     maps = torch.linspace(0, 1, size[0] * size[1]).view(1, 1, *size)
     masks = Reprediction(stride=stride, max_steps=2)(maps, torch.rand(1, 3, *size))
     assert masks.shape == (1, 1, *size)
     assert masks.isfinite().all()
 
 
-def test_superpixel_means_are_those_of_loops() -> None:
+def test_superpixel_means_equal_loops() -> None:
     ids, values = torch.randint(0, 6, (3, 4, 5)), torch.rand(3, 4, 5)
     means = Superpixels.of(ids).mean(values)
     for image in range(3):
@@ -197,7 +197,7 @@ def test_superpixel_means_are_those_of_loops() -> None:
                 torch.testing.assert_close(means[image, row, column], values[image][same].mean())
 
 
-def test_superpixels_are_those_of_scikit_image() -> None:
+def test_superpixels_equal_scikit_images() -> None:
     _, images = scenes(2)
     pixels = felzenszwalb_superpixels(images, 50.0, 0.8, 12)
     for image, ids, sizes in zip(images, pixels.ids, pixels.sizes, strict=True):
@@ -206,18 +206,10 @@ def test_superpixels_are_those_of_scikit_image() -> None:
         assert sizes.tolist()[: ids.max() + 1] == np.bincount(expected.ravel()).tolist()
 
 
-def test_sampled_superpixels_keep_their_ids() -> None:
+def test_sampled_superpixels() -> None:
     ids = torch.arange(35).view(1, 7, 5)
     assert Superpixels.of(ids).sampled(2).ids.tolist() == [[[6, 8], [16, 18], [26, 28]]]
     assert torch.equal(Superpixels.of(ids).sampled(1).ids, ids)
-
-
-def test_the_defaults_are_the_papers() -> None:
-    step = Reprediction()
-    levels = (step.background_level, step.object_level, step.superpixel_background_level, step.superpixel_object_level)
-    assert levels == (0.1, 0.6, 0.1, 0.4)
-    assert (step.object_weight, step.background_weight, step.consistency_weight) == (2.0, 0.1, 0.1)
-    assert (step.lr, step.momentum, step.disagreement, step.max_steps) == (0.05, 0.9, 0.1, 200)
 
 
 @pytest.mark.parametrize(
@@ -230,6 +222,6 @@ def test_the_defaults_are_the_papers() -> None:
         ({"max_steps": -1}, "max_steps must be at least 0; got -1"),
     ],
 )
-def test_bad_settings_are_refused(settings: dict[str, object], message: str) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Reprediction(**settings)

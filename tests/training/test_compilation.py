@@ -1,4 +1,4 @@
-"""A compiled training learns what another learns, and says where it cannot be."""
+"""A compiled training gives the same results, and reports if it cannot be compiled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch._dynamo import lookup_backend
 
 from tests.runs import TINY_VIT, tiny_run
-from tests.training.test_scale import assert_as_one, command, settings, weights
+from tests.training.test_scale import assert_same_training, command, settings, torchrun, weights
 from tokenloc.commands.train import train
 from tokenloc.methods import Method, Output, list_methods
 from tokenloc.models import create_model
@@ -26,16 +26,14 @@ from tokenloc.training.compilation import compiled
 from tokenloc.training.config import Optimisation
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # as fit does
-CPU = torch.device("cpu")
 HAS_COMPILER = (
     shutil.which(os.environ.get("CXX", "g++")) and (Path(sysconfig.get_path("include")) / "Python.h").is_file()
 )
-NEEDS_COMPILER = "torch's compiler needs a C++ compiler and Python's headers, which are not here"
 
 
 @pytest.fixture(autouse=True)
 def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """What is traced is run without generating code, which takes long; the nodes of each graph, the trial's first."""
+    """The number of nodes of each traced graph, which runs without generating code, since that takes long."""
     traced: list[int] = []
 
     def counting(graph: torch.fx.GraphModule, example: list[Tensor]) -> Callable[..., Any]:
@@ -49,10 +47,9 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 def tiny(method: str) -> Method:
-    depth, own = (4, {"spatial_blocks": 1}) if method == "sat" else (1, {})
-    options: dict[str, Any] = {**TINY_VIT, "depth": depth, "proj_drop_rate": 0.3}
-    made = create_model(method, "vit_tiny_patch16_224", 3, False, 32, options, **own)
-    return made.train()
+    depth, options = (4, {"spatial_blocks": 1}) if method == "sat" else (1, {})
+    backbone: dict[str, Any] = {**TINY_VIT, "depth": depth, "proj_drop_rate": 0.3}
+    return create_model(method, "vit_tiny_patch16_224", 3, False, 32, backbone, **options).train()
 
 
 def step(model: Method, run: Callable[[Tensor], Output], size: int, dtype: torch.dtype | None) -> dict[str, Tensor]:
@@ -67,62 +64,68 @@ def step(model: Method, run: Callable[[Tensor], Output], size: int, dtype: torch
 
 
 def assert_same_steps(model: Method, dtype: torch.dtype | None = None, **tolerance: float) -> None:
-    fast = compiled(model.__call__, CPU)
+    fast = compiled(model.__call__)
     for size in (4, 3, 2):
         torch.testing.assert_close(step(model, fast, size, dtype), step(model, model, size, dtype), **tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", list_methods())
-def test_gradients_are_those_of_an_uncompiled_step(method: str, graphs: list[int]) -> None:
-    """Of every batch size by two compilations; SCM's graph is broken in two, and its diffusion outside."""
+def test_compiled_gradients_are_the_same(method: str, graphs: list[int]) -> None:
+    """Two compilations cover every batch size; SCM's graph is in two parts, without its diffusion."""
     assert_same_steps(tiny(method), rtol=1e-5, atol=1e-7)
-    assert len(graphs[1:]) == (4 if method == "scm" else 2)
+    assert len(graphs) == (4 if method == "scm" else 2)
     assert max(graphs) < 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "rtol", "atol"), [(None, 1e-5, 1e-7), (torch.bfloat16, 0.02, 5e-4)])
 def test_checkpointed_activations(dtype: torch.dtype | None, rtol: float, atol: float) -> None:
-    """In bfloat16 through the backward pass of our own, and to its digits; what was dropped is dropped again."""
+    """Also in bfloat16, with its own backward pass; recomputation repeats the dropout."""
     model = tiny("tscam")
     model.backbone.checkpointed = True
     assert_same_steps(model, dtype, rtol=rtol, atol=atol)
 
 
-@pytest.mark.skipif(not HAS_COMPILER, reason=NEEDS_COMPILER)
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_COMPILER, reason="torch.compile needs a C++ compiler and the Python headers")
 def test_generated_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert compilation.BACKEND["backend"] == "inductor"
     model = tiny("tscam")
-    fast = compiled(model.__call__, CPU)
+    fast = compiled(model.__call__)
     torch.testing.assert_close(step(model, fast, 4, None), step(model, model, 4, None), rtol=1e-4, atol=1e-6)
 
 
-def test_a_run_learns_the_same_and_may_go_on_without(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With a last batch of its own size, two batches to a step, and blocks computed twice."""
+@pytest.mark.slow
+def test_a_compiled_run_learns_the_same_and_may_resume_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a smaller last batch, two batches in a step, and recomputed blocks."""
     optimisation = Optimisation(epochs=1, batch_size=7, accumulate=2, lr=1e-3)
     one, other = tmp_path / "one", tmp_path / "other"
     train(**settings(one, "tscam", optimisation))
     train(**settings(other, "tscam", optimisation, compile=True, checkpoint_activations=True))
     torch.testing.assert_close(weights(other), weights(one), rtol=1e-5, atol=1e-7)
     train(**settings(other, "tscam", Optimisation(epochs=2, batch_size=7, accumulate=2, lr=1e-3), resume=True))
-    assert "compile: True there, False now" in capsys.readouterr().err
+    assert "compile: stored True, now False" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     train(**settings(one))
-    common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(22000 + os.getpid() % 20000)}
-    common |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0"}
     traced = (
         "from tokenloc.training import compilation; compilation.BACKEND = {'backend': 'eager'}; "
         "from tokenloc.cli import main; main()"
     )
     words = [sys.executable, "-c", traced, *command(two, "--compile", "--checkpoint_activations")[3:]]
-    own = [{**common, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
-    started = [subprocess.Popen(words, env=env, stderr=subprocess.PIPE, text=True) for env in own]
-    told = [process.communicate(timeout=240)[1] for process in started]
-    assert [process.returncode for process in started] == [0, 0], told
-    assert_as_one(two, one)
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(22000 + os.getpid() % 20000)}
+    environments = [{**os.environ, **address, **torchrun(rank, 1)} for rank in range(2)]
+    started = [subprocess.Popen(words, env=each, stderr=subprocess.PIPE, text=True) for each in environments]
+    printed = [process.communicate(timeout=240)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0], printed
+    assert_same_training(two, one)
 
 
 def test_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,18 +133,26 @@ def test_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without = {"cpp.cxx": ("no-such-compiler",), "fx_graph_cache": False}
     with (
         torch._inductor.config.patch(without),
-        pytest.raises(ValueError, match=r"machine's cpu, which takes a C\+\+ compiler .*; leave --compile away"),
+        pytest.raises(ValueError, match=r"needs a C\+\+ compiler and the Python headers .* Train without --compile"),
     ):
         tiny_run(tmp_path, compile=True)
     assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_model_that_cannot_be_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refusing(graph: torch.fx.GraphModule, example: list[Tensor]) -> Callable[..., Any]:
-        if len(graph.graph.nodes) > 20:
-            raise RuntimeError("too large")
-        return graph.forward
+    def refusing(*_: Any) -> Callable[..., Any]:
+        raise RuntimeError("too large")
 
     monkeypatch.setattr(compilation, "BACKEND", {"backend": refusing})
-    with pytest.raises(ValueError, match=r"torch cannot compile this model: .*too large.*set compile: false in"):
+    with pytest.raises(ValueError, match=r"PyTorch cannot compile this model: .*too large.*set compile: false in"):
         tiny_run(tmp_path, compile=True)
+
+
+@torch.compiler.disable
+def out_of_memory(images: Tensor) -> Output:
+    raise torch.OutOfMemoryError(f"a batch of {len(images)} is too large")
+
+
+def test_an_error_of_the_model_itself_is_raised_unchanged() -> None:
+    with pytest.raises(torch.OutOfMemoryError, match="a batch of 2 is too large"):
+        compiled(lambda images: out_of_memory(images))(torch.ones(2, 3))

@@ -1,4 +1,4 @@
-"""Training in float16: the loss is scaled, and steps with gradients too large for float16 are left out."""
+"""Training in float16: the loss is scaled, and steps whose gradients overflow are skipped."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ FIRST_SCALE = 2.0**30
 
 @pytest.fixture
 def float16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the CPU train as a GPU does with ``--precision 16-mixed``."""
+    """Train on the CPU as a GPU does with ``--precision 16-mixed``."""
 
     def trainer(**given: Any) -> L.Trainer:
         scaler = torch.amp.GradScaler("cpu", init_scale=FIRST_SCALE)
         plugins = [*given["plugins"], MixedPrecision("16-mixed", "cpu", scaler)]
-        return own(**{**given, "precision": None, "plugins": plugins})
+        return original(**{**given, "precision": None, "plugins": plugins})
 
-    own = L.Trainer
+    original = L.Trainer
     monkeypatch.setattr(fit.L, "Trainer", trainer)
 
 
 @pytest.mark.usefixtures("float16")
-def test_a_step_left_out_is_no_divergence(tmp_path: Path) -> None:
-    """And the scale that was found is what a resumed run goes on with."""
+def test_a_skipped_step_is_not_a_divergence(tmp_path: Path) -> None:
+    """A resumed run starts with the scale that was found."""
     settings = tiny_settings(tmp_path / "run", optimisation=Optimisation(epochs=8, batch_size=8, lr=1e-3))
     settings["data"].calibration_split = settings["data"].test_split = None
     train(**settings)
     after = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
     taken = {int(state["step"]) for state in after["optimizer_states"][0]["state"].values()}
-    left_out = after["global_step"] - taken.pop()
-    assert 0 < left_out < after["global_step"]
+    skipped = after["global_step"] - taken.pop()
+    assert 0 < skipped < after["global_step"]
     assert not taken
-    assert after["MixedPrecision"]["scale"] == FIRST_SCALE / 2**left_out
+    assert after["MixedPrecision"]["scale"] == FIRST_SCALE / 2**skipped
     settings["optimisation"].epochs = 9
     train(**{**settings, "resume": True})
     later = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
@@ -54,7 +54,7 @@ def test_a_step_left_out_is_no_divergence(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", list_methods())
 def test_gradients_are_near_those_of_float32(method: str) -> None:
-    """Nothing overflows, nor falls below the smallest float16 numbers, once the loss is scaled as a scaler would."""
+    """With a scaled loss nothing overflows or underflows."""
     options = {**TINY_VIT, "depth": 4}
     model = create_model(method, "vit_tiny_patch16_224", 3, False, 32, options).train()
     images, labels, scale = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0]), 256.0

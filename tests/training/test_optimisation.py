@@ -1,4 +1,4 @@
-"""What decays, and how the learning rate falls."""
+"""Weight decay and learning rate schedules."""
 
 from __future__ import annotations
 
@@ -13,22 +13,17 @@ from tokenloc.training.optimisation import lr_factor, make_optimiser, make_sched
 
 
 def test_only_weight_matrices_decay() -> None:
-    model = create_model(
-        "tscam", "vit_tiny_patch16_224", 3, False, backbone_options={"embed_dim": 48, "depth": 1, "num_heads": 3}
-    )
-    decayed, kept = parameter_groups(model, 0.05)
+    small = {"embed_dim": 48, "depth": 1, "num_heads": 3}
+    model = create_model("tscam", "vit_tiny_patch16_224", 3, False, backbone_options=small)
+    decayed, others = parameter_groups(model, 0.05)
     names = {id(p): name for name, p in model.named_parameters()}
-    assert {names[id(p)] for p in decayed["params"]} == {
-        "backbone.patch_embed.proj.weight",
-        "backbone.blocks.0.attn.qkv.weight",
-        "backbone.blocks.0.attn.proj.weight",
-        "backbone.blocks.0.mlp.fc1.weight",
-        "backbone.blocks.0.mlp.fc2.weight",
-        "head.weight",
-    }
-    assert {"backbone.cls_token", "backbone.pos_embed", "head.bias"} <= {names[id(p)] for p in kept["params"]}
-    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.05, 0.0)
-    assert len(decayed["params"]) + len(kept["params"]) == len(names)
+    block = "backbone.blocks.0."
+    layers = {block + layer for layer in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")}
+    expected = {f"{layer}.weight" for layer in layers | {"backbone.patch_embed.proj", "head"}}
+    assert {names[id(p)] for p in decayed["params"]} == expected
+    assert {"backbone.cls_token", "backbone.pos_embed", "head.bias"} <= {names[id(p)] for p in others["params"]}
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.05, 0.0)
+    assert len(decayed["params"]) + len(others["params"]) == len(names)
 
 
 def test_tokens_of_methods_do_not_decay() -> None:
@@ -41,46 +36,37 @@ def test_tokens_of_methods_do_not_decay() -> None:
 def test_frozen_parameters_are_left_out() -> None:
     module = torch.nn.Linear(2, 2)
     module.weight.requires_grad = False
-    decayed, kept = parameter_groups(module, 0.1)
-    assert not decayed["params"]
-    assert len(kept["params"]) == 1
+    decayed, others = parameter_groups(module, 0.1)
+    assert (len(decayed["params"]), len(others["params"])) == (0, 1)
 
 
 @pytest.mark.parametrize("step", [0, 7, 50, 99, 100])
-def test_cosine_is_torchs(step: int) -> None:
+def test_the_cosine_is_that_of_torch(step: int) -> None:
     settings = Optimisation(epochs=10, lr=0.1, schedule="cosine", min_lr=0.001)
     optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    torchs = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=100, eta_min=0.001)
+    expected = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=100, eta_min=0.001)
     for _ in range(step):
         optimiser.step()
-        torchs.step()
-    assert 0.1 * lr_factor(settings, 10)(step) == pytest.approx(torchs.get_last_lr()[0], rel=1e-6)
+        expected.step()
+    assert 0.1 * lr_factor(settings, 10)(step) == pytest.approx(expected.get_last_lr()[0], rel=1e-6)
 
 
-def test_steps_fall_in_epochs_that_divide() -> None:
+def test_step_schedule_warmup_and_constant_rate() -> None:
     factor = lr_factor(Optimisation(epochs=90, schedule="step", step_epochs=30), steps_per_epoch=5)
     assert [round(math.log10(factor(5 * epoch))) for epoch in (0, 29, 30, 59, 60)] == [0, 0, -1, -1, -2]
-
-
-def test_warmup_rises_linearly_to_the_full_rate() -> None:
     factor = lr_factor(Optimisation(warmup_epochs=1), steps_per_epoch=4)
     assert [factor(step) for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
-
-
-def test_constant_stays() -> None:
     assert lr_factor(Optimisation(), 5)(10_000) == 1.0
 
 
-def test_optimiser_has_the_papers_values() -> None:
+def test_the_defaults_are_the_papers() -> None:
     settings = Optimisation()
     optimiser = make_optimiser(torch.nn.Linear(2, 2), settings)
-    assert optimiser.defaults["betas"] == (0.9, 0.99)
-    assert optimiser.defaults["eps"] == 1e-8
-    assert optimiser.defaults["lr"] == 5e-5
+    assert (optimiser.defaults["betas"], optimiser.defaults["eps"]) == ((0.9, 0.99), 1e-8)
     assert make_schedule(optimiser, settings, 5).get_last_lr() == [5e-5, 5e-5]
 
 
-@pytest.mark.parametrize(("name", "value"), [("epochs", 0), ("batch_size", 0), ("lr", 0.0), ("step_epochs", 0)])
-def test_senseless_values_are_refused(name: str, value: float) -> None:
-    with pytest.raises(ValueError, match=rf"optimisation\.{name} must be .*got {value}"):
-        Optimisation(**{name: value})
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "accumulate", "lr", "step_epochs"])
+def test_invalid_values(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"optimisation\.{name} must be .*got 0"):
+        Optimisation(**{name: 0})

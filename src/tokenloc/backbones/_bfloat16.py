@@ -1,6 +1,6 @@
-"""Fused attention in bfloat16 on the CPU, with a backward pass of our own.
+"""Fused attention in bfloat16 on the CPU, with a custom backward pass.
 
-torch's fused product is slower there backwards in bfloat16 than in float32: it took a quarter of a training step.
+There PyTorch's backward pass is slower in bfloat16 than in float32; it took a quarter of a training step.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-AT_ONCE = 500_000
-"""Entries of the attention matrix that are there together, of as many images as fit: they stay in the caches."""
+CHUNK_ENTRIES = 500_000
+"""Attention-matrix entries computed at a time in the backward pass, so that they stay in the CPU's caches."""
 
 
-def suits(queries: Tensor, keys: Tensor, values: Tensor) -> bool:
-    """Tell whether ``attention`` serves these: bfloat16 on the CPU, of which gradients are wanted."""
+def is_supported(queries: Tensor, keys: Tensor, values: Tensor) -> bool:
+    """Return whether ``attention`` applies: bfloat16 tensors on the CPU that require gradients."""
     tensors = (queries, keys, values)
-    wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    return wanted and all(tensor.device.type == "cpu" and tensor.dtype == torch.bfloat16 for tensor in tensors)
+    needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    return needs_grad and all(tensor.device.type == "cpu" and tensor.dtype == torch.bfloat16 for tensor in tensors)
 
 
 def attention(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-    """Return softmax(scale Q K^T) V of [B, H, T, d] bfloat16 each, by torch's fused product.
+    """Return softmax(scale Q K^T) V for [B, H, T, d] bfloat16 tensors, by PyTorch's fused product.
 
-    The backward pass writes out the attention matrices of a few images at a time, in bfloat16, and keeps none: twice as
-    fast as torch's own, with gradients as far from exact ones as bfloat16 numbers are (1 %; torch's 0.6 %).
+    The backward pass materializes the attention matrices of a few images at a time, in bfloat16, and stores none. It is
+    twice as fast as PyTorch's; its relative error is that of bfloat16 (1 %; PyTorch's is 0.6 %).
     """
     result: Tensor = _Attention.apply(queries, keys, values, scale)
     return result
@@ -36,7 +36,6 @@ def attention(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Te
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-        """Take torch's fused product."""
         ctx.save_for_backward(queries, keys, values)
         ctx.scale = scale
         return F.scaled_dot_product_attention(queries, keys, values, scale=scale)
@@ -44,21 +43,20 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        """Differentiate image by image, or by as many as are small together."""
         queries, keys, values = ctx.saved_tensors
         _, heads, length, _ = queries.shape
-        together = max(1, AT_ONCE // (heads * length * keys.shape[2]))
-        split = [tensor.split(together) for tensor in (gradient, queries, keys, values)]
-        found = [_gradients(g, q, k, v, ctx.scale) for g, q, k, v in zip(*split, strict=True)]
-        of_queries, of_keys, of_values = zip(*found, strict=True)
-        return torch.cat(of_queries), torch.cat(of_keys), torch.cat(of_values), None
+        images = max(1, CHUNK_ENTRIES // (heads * length * keys.shape[2]))
+        chunks = zip(*(tensor.split(images) for tensor in (gradient, queries, keys, values)), strict=True)
+        gradients = [_gradients(g, q, k, v, ctx.scale) for g, q, k, v in chunks]
+        to_queries, to_keys, to_values = zip(*gradients, strict=True)
+        return torch.cat(to_queries), torch.cat(to_keys), torch.cat(to_values), None
 
 
 def _gradients(
     gradient: Tensor, queries: Tensor, keys: Tensor, values: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients to queries, keys and values, from the one to softmax(scale Q K^T) V."""
+    """Return the gradients of queries, keys and values, given that of softmax(scale Q K^T) V."""
     matrix = (queries * scale @ keys.mT).softmax(dim=-1)
     weighted = (gradient @ values.mT).mul_(matrix)
-    of_scores = torch.addcmul(weighted, matrix, weighted.sum(dim=-1, keepdim=True), value=-1).mul_(scale)
-    return of_scores @ keys, of_scores.mT @ queries, matrix.mT @ gradient
+    to_scores = torch.addcmul(weighted, matrix, weighted.sum(dim=-1, keepdim=True), value=-1).mul_(scale)
+    return to_scores @ keys, to_scores.mT @ queries, matrix.mT @ gradient

@@ -1,4 +1,4 @@
-"""Multi-head self-attention of timm's ViTs, fused, with the asked-for request computed beside it."""
+"""Multi-head self-attention of timm's ViTs: PyTorch's fused product, and the requested attention outputs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor
 from tokenloc.backbones import _bfloat16
 from tokenloc.backbones.features import FeatureRequest, Gate
 
-# What timm's Attention and EvaAttention consist of. A module with any other part computes something else.
+# The children and parameters of timm's Attention and EvaAttention. Others would mean a different computation.
 PROJECTIONS = {"qkv", "q_proj", "k_proj", "v_proj", "q_bias", "k_bias", "v_bias"}
-KNOWN_PARTS = PROJECTIONS | {"q_norm", "k_norm", "attn_drop", "norm", "gate", "proj", "proj_drop"}
+ATTENTION_PARTS = PROJECTIONS | {"q_norm", "k_norm", "attn_drop", "norm", "gate", "proj", "proj_drop"}
 
 
 @dataclass(frozen=True)
 class Query:
-    """Which token asks for the spatial gate (its index; -1 is the last), and what the gate scales."""
+    """The index of the token whose query gives the spatial gate (-1 for the last one), and what the gate scales."""
 
     index: int
     gate: Gate
@@ -28,17 +28,17 @@ class Query:
 
 @dataclass(frozen=True)
 class AttentionOutput:
-    """What one block's attention showed, over all T tokens; None where it was not asked for.
+    """The requested outputs of one block's attention, over all T tokens; None if not requested.
 
     Attributes:
-        class_row: softmax(q_cls K^T / sqrt(d)), mean over heads, [B, T] float32.
-        relation: LCTR's relation vector, [B, T] float32.
-        keys: [B, T, D], heads side by side.
+        class_attention: softmax(q_cls K^T / sqrt(d)), mean over heads, [B, T] float32.
+        patch_relation: LCTR's relation vector, [B, T] float32.
+        keys: heads concatenated, [B, T, D].
         gate: the spatial gate, [B, T].
     """
 
-    class_row: Tensor | None = None
-    relation: Tensor | None = None
+    class_attention: Tensor | None = None
+    patch_relation: Tensor | None = None
     keys: Tensor | None = None
     gate: Tensor | None = None
 
@@ -46,45 +46,47 @@ class AttentionOutput:
 def attend(
     attention: Any, tokens: Tensor, request: FeatureRequest, query: Query | None = None, rope: Tensor | None = None
 ) -> tuple[Tensor, AttentionOutput]:
-    """Apply timm's ``attention`` to ``tokens`` through torch's fused product.
+    """Apply timm's ``attention`` to ``tokens`` by PyTorch's fused product.
 
-    The fused product hides the attention matrix. The class token's row costs one more query of it: 1 x T per head.
-    The spatial gate multiplies columns of the attention, which is the same as scaling the values (before the softmax:
-    the keys). So no T x T matrix is ever kept for a backward pass.
+    The fused product does not return the attention matrix. The class token's row costs one more query, 1 x T per head.
+    The spatial gate multiplies columns of the attention, which equals scaling the values (or, before the softmax, the
+    keys). No T x T matrix is stored for the backward pass.
 
     Args:
-        attention: timm's ``Attention`` or ``EvaAttention``; its parameters are used where they are.
+        attention: timm's ``Attention`` or ``EvaAttention``, whose parameters are used.
         tokens: [B, T, D], normalised, the class token first.
-        request: what to compute beside the product.
-        query: the spatial query, where this block has one.
-        rope: rotary embedding of the patches, where the backbone has one.
+        request: the outputs to compute.
+        query: the spatial query, in blocks that have one.
+        rope: rotary embedding of the patches, if the backbone has one.
 
     Returns:
-        the attended tokens [B, T, D], and what was asked for.
+        the new tokens [B, T, D] and the requested outputs.
     """
     queries, keys, values = _project(attention, tokens)
     queries, keys = attention.q_norm(queries), attention.k_norm(keys)
     if rope is not None:
         queries, keys = (_rotate(attention, x, rope).type_as(values) for x in (queries, keys))
     scale = float(attention.scale)
-    seen = _look(queries, keys, scale, request, query)
-    if query is not None and seen.gate is not None:
-        gate = seen.gate[:, None, :, None].to(values.dtype)
+    output = _output(queries, keys, scale, request, query)
+    if query is not None and output.gate is not None:
+        gate = output.gate[:, None, :, None].to(values.dtype)
         keys = keys * gate if query.gate == "keys" else keys
         values = values * gate if query.gate == "values" else values
     dropout = float(attention.attn_drop.p) if attention.training else 0.0
-    if not dropout and _bfloat16.suits(queries, keys, values):
+    if not dropout and _bfloat16.is_supported(queries, keys, values):
         mixed = _bfloat16.attention(queries, keys, values, scale)
     else:
         mixed = F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout, scale=scale)
     mixed = attention.norm(mixed.transpose(1, 2).flatten(2))
     if getattr(attention, "gate", None) is not None:
         mixed = mixed * attention.gate(tokens).sigmoid()
-    return attention.proj_drop(attention.proj(mixed)), seen
+    return attention.proj_drop(attention.proj(mixed)), output
 
 
-def _look(queries: Tensor, keys: Tensor, scale: float, request: FeatureRequest, query: Query | None) -> AttentionOutput:
-    """Compute the asked-for request from queries and keys [B, H, T, d]."""
+def _output(
+    queries: Tensor, keys: Tensor, scale: float, request: FeatureRequest, query: Query | None
+) -> AttentionOutput:
+    """Compute the requested outputs from queries and keys [B, H, T, d]."""
     row = relation = gate = None
     if request.class_attention or request.patch_relation:
         row = _scores(queries, 0, keys, scale).softmax(dim=-1).mean(dim=1)
@@ -96,7 +98,7 @@ def _look(queries: Tensor, keys: Tensor, scale: float, request: FeatureRequest, 
 
 
 def _scores(queries: Tensor, index: int, keys: Tensor, scale: float) -> Tensor:
-    """Return one token's scaled products with all keys, [B, H, T] float32."""
+    """Return the scaled products of one token's query with all keys, [B, H, T] float32."""
     return torch.einsum("bhd,bhtd->bht", queries[:, :, index] * scale, keys).float()
 
 
@@ -104,7 +106,7 @@ def _scores(queries: Tensor, index: int, keys: Tensor, scale: float) -> Tensor:
 def _relation(queries: Tensor, keys: Tensor, scale: float, row: Tensor) -> Tensor:
     """Return c^T A / T, [B, T]: the head-mean attention A of all tokens weighted by the class row c (LCTR, Eq. 5).
 
-    One head's matrix exists at a time, and the weighted matrix never.
+    Only one head's matrix exists at a time; the weighted matrix is never built.
     """
     total = torch.zeros_like(row)
     for head_queries, head_keys in zip(queries.unbind(1), keys.unbind(1), strict=True):
@@ -121,7 +123,7 @@ def _project(attention: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         queries, keys, values = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in split)
         return queries, keys, values
     bias = attention.qkv.bias
-    if getattr(attention, "q_bias", None) is not None:  # EVA keeps the key's zero bias out of its parameters
+    if getattr(attention, "q_bias", None) is not None:  # EVA's key bias is a buffer of zeros
         bias = torch.cat((attention.q_bias, attention.k_bias, attention.v_bias))
     fused = F.linear(tokens, attention.qkv.weight, bias)
     queries, keys, values = fused.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
@@ -129,9 +131,8 @@ def _project(attention: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _rotate(attention: Any, x: Tensor, rope: Tensor) -> Tensor:
-    """Rotate the patches of x [B, H, T, d]; tokens before and behind them have no place and stay as they are."""
+    """Rotate the patches of x [B, H, T, d]; the tokens before and after them have no position."""
     first, last = attention.num_prefix_tokens, attention.num_prefix_tokens + rope.shape[-2]
     half = getattr(attention, "rotate_half", False)
-    return torch.cat(
-        [x[:, :, :first], apply_rot_embed_cat(x[:, :, first:last], rope, half=half), x[:, :, last:]], dim=2
-    )
+    patches = apply_rot_embed_cat(x[:, :, first:last], rope, half=half)
+    return torch.cat([x[:, :, :first], patches, x[:, :, last:]], dim=2)

@@ -1,4 +1,4 @@
-"""What every backbone is, and one pass of tokens through its transformer blocks."""
+"""The backbone interface, and the execution of transformer blocks with the requested attention outputs."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class Backbone(nn.Module, ABC):
     """A network that turns images into tokens. Subclasses set these attributes and implement ``forward``.
 
     Attributes:
-        name: for messages.
+        name: for error messages.
         patch_size: (height, width) of a patch in pixels.
         embed_dim: D, the width of a token.
         depth: L, the number of transformer blocks.
         num_heads: H, of each block's attention.
-        num_prefix_tokens: how many tokens stand before the patches: class token, distillation token, registers.
-        conv_dim: width of the pooled features of a convolution branch beside the tokens; None where there is none.
-        checkpointed: whether a training pass keeps only what goes into each transformer block, and computes the rest
-            again for the gradients: the same ones, in less memory and more time.
+        num_prefix_tokens: how many tokens precede the patches: class token, distillation token, registers.
+        conv_dim: width of the pooled features of a convolution branch; None without such a branch.
+        checkpointed: whether training stores only the inputs of each transformer block and recomputes the rest in the
+            backward pass: the same gradients with less memory and more time.
     """
 
     name: str
@@ -45,15 +45,15 @@ class Backbone(nn.Module, ABC):
         """Run the network.
 
         Args:
-            images: [B, 3, height, width], normalised as the weights want it; sides are multiples of the patch size.
-            request: what to keep of the attention; None for nothing.
-            spatial: a spatial query, where the method has one.
+            images: [B, 3, height, width], normalised for the weights; sides are multiples of the patch size.
+            request: the attention outputs to compute; None for none.
+            spatial: a spatial query, for methods that use one.
 
         Returns:
-            tokens after the last norm, and the request.
+            the tokens after the last norm, and the requested outputs.
 
         Raises:
-            ValueError: where the image size does not fit the patches, or a class token is needed that is not there.
+            ValueError: the image size is not a multiple of the patch size, or a required class token is missing.
         """
 
     @property
@@ -62,7 +62,7 @@ class Backbone(nn.Module, ABC):
         return getattr(self, "cls_token", None) is not None
 
     def require_class_token(self, user: str) -> None:
-        """Raise ValueError where the backbone has no class token; ``user`` names what needs one."""
+        """Raise ValueError if the backbone has no class token; ``user`` names what needs one."""
         if not self.has_class_token:
             raise ValueError(
                 f"{self.name} has no class token, which {user} needs; choose a backbone with one, such as "
@@ -73,7 +73,7 @@ class Backbone(nn.Module, ABC):
         """Return the patch rows and columns of an image of ``height`` x ``width`` pixels.
 
         Raises:
-            ValueError: where a side is not a positive multiple of the patch size.
+            ValueError: a side is not a positive multiple of the patch size.
         """
         rows, row_rest = divmod(height, self.patch_size[0])
         columns, column_rest = divmod(width, self.patch_size[1])
@@ -85,87 +85,87 @@ class Backbone(nn.Module, ABC):
         return rows, columns
 
 
-class Pass:
-    """One pass of tokens through the blocks of ``backbone``, which collects the asked-for request on its way.
+class BlockRunner:
+    """Runs tokens through the transformer blocks of ``backbone`` and collects the requested attention outputs.
 
     Args:
-        backbone: whose blocks are run, in their order, by calling this object with each.
-        request: what to keep of the attention; None for nothing.
-        spatial: a spatial query; its token is appended by ``extended``.
+        backbone: its blocks are run by calling this object with each of them, in order.
+        request: the attention outputs to compute; None for none.
+        spatial: a spatial query; its token is appended by ``append_spatial_token``.
 
     Raises:
-        ValueError: where a class token is needed that is not there.
+        ValueError: a required class token is missing.
     """
 
     def __init__(self, backbone: Backbone, request: FeatureRequest | None, spatial: SpatialQuery | None) -> None:
         self.backbone = backbone
         self.request = request or FeatureRequest()
         self.spatial = spatial
-        self.seen: list[AttentionOutput] = []
+        self.outputs: list[AttentionOutput] = []
         if self.request.class_attention or self.request.patch_relation:
             backbone.require_class_token("class attention")
         if spatial is not None and spatial.token is None:
             backbone.require_class_token("a spatial query of the class token")
 
-    def extended(self, tokens: Tensor) -> Tensor:
-        """Return the tokens [B, T, D] with the spatial token, if there is one, behind them."""
+    def append_spatial_token(self, tokens: Tensor) -> Tensor:
+        """Return the tokens [B, T, D] followed by the spatial token, if there is one."""
         if self.spatial is None or self.spatial.token is None:
             return tokens
         return torch.cat([tokens, self.spatial.token.expand(len(tokens), -1, -1)], dim=1)
 
     def __call__(self, block: Any, tokens: Tensor, rope: Tensor | None = None) -> Tensor:
         """Run timm's pre-norm ``block``: attention, then MLP, each with residual, layer scale and drop path."""
-        last = len(self.seen) == self.backbone.depth - 1
-        wanted = replace(self.request, keys=self.request.keys and last)
-        given = (block, tokens, wanted, self._query(), rope)
+        last = len(self.outputs) == self.backbone.depth - 1
+        request = replace(self.request, keys=self.request.keys and last)
+        arguments = (block, tokens, request, self._query(), rope)
         if self.backbone.checkpointed and torch.is_grad_enabled():
-            tokens, shown = checkpoint(_through, *given, use_reentrant=False)
+            tokens, output = checkpoint(_run_block, *arguments, use_reentrant=False)
         else:
-            tokens, shown = _through(*given)
-        self.seen.append(shown)
+            tokens, output = _run_block(*arguments)
+        self.outputs.append(output)
         return tokens
 
     def features(self, tokens: Tensor, grid: tuple[int, int]) -> Features:
-        """Return the result of the pass; ``tokens`` [B, T, D] are those after the last norm."""
+        """Return the features; ``tokens`` [B, T, D] are those after the last norm."""
         first = self.backbone.num_prefix_tokens
         patches = slice(first, first + grid[0] * grid[1])
-        class_rows = [seen.class_row for seen in self.seen] if self.request.class_attention else []
-        keys = self.seen[-1].keys
+        rows = [output.class_attention for output in self.outputs] if self.request.class_attention else []
+        keys = self.outputs[-1].keys
         return Features(
             patches=tokens[:, patches],
             class_token=tokens[:, 0] if self.backbone.has_class_token else None,
             grid=grid,
-            class_attention=_stacked(class_rows, patches),
-            patch_relation=_stacked([seen.relation for seen in self.seen], patches),
+            class_attention=_stacked(rows, patches),
+            patch_relation=_stacked([output.patch_relation for output in self.outputs], patches),
             keys=None if keys is None else keys[:, patches],
-            spatial_gates=_stacked([seen.gate for seen in self.seen], patches),
+            spatial_gates=_stacked([output.gate for output in self.outputs], patches),
         )
 
     def _query(self) -> Query | None:
-        """Return the spatial query of the next block: by the appended token, the last, or by the class token."""
-        if self.spatial is None or len(self.seen) not in self.spatial.blocks:
+        """Return the spatial query of the next block: that of the appended (last) token, or of the class token."""
+        if self.spatial is None or len(self.outputs) not in self.spatial.blocks:
             return None
         return Query(index=0 if self.spatial.token is None else -1, gate=self.spatial.gate)
 
 
-def _through(
-    block: Any, tokens: Tensor, wanted: FeatureRequest, query: Query | None, rope: Tensor | None
+def _run_block(
+    block: Any, tokens: Tensor, request: FeatureRequest, query: Query | None, rope: Tensor | None
 ) -> tuple[Tensor, AttentionOutput]:
-    """Return the tokens after ``block`` and what its attention showed; nothing else is changed, so it may run twice."""
-    attended, shown = attend(block.attn, block.norm1(tokens), wanted, query, rope)
+    """Return the tokens after ``block`` and its attention outputs; has no side effects, so that it can be rerun."""
+    attended, output = attend(block.attn, block.norm1(tokens), request, query, rope)
     tokens = tokens + block.drop_path1(_scaled(block, 1, attended))
     added: Tensor = block.drop_path2(_scaled(block, 2, block.mlp(block.norm2(tokens))))
-    return tokens + added, shown
+    return tokens + added, output
 
 
 def _stacked(rows: list[Tensor | None], patches: slice) -> Tensor | None:
-    """Stack the blocks' rows [B, T] to [B, L, N], patches only; None where no block has one."""
-    there = [row[:, patches] for row in rows if row is not None]
-    return torch.stack(there, dim=1) if there else None
+    """Stack the blocks' rows [B, T] to [B, L, N], patches only; None if no block has one."""
+    existing = [row[:, patches] for row in rows if row is not None]
+    return torch.stack(existing, dim=1) if existing else None
 
 
 def _scaled(block: Any, branch: int, x: Tensor) -> Tensor:
-    """Apply the layer scale of a branch: a module in timm's Block, a parameter (or None) in its EvaBlock."""
+    """Apply a branch's layer scale: a module in timm's Block, a parameter (or None) in its EvaBlock."""
     layer_scale = getattr(block, f"ls{branch}", None)
     gamma = getattr(block, f"gamma_{branch}", None)
     scaled: Tensor = x if layer_scale is None else layer_scale(x)

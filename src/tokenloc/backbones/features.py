@@ -1,4 +1,4 @@
-"""What a method may ask of a backbone, and what it gets back."""
+"""What a method can request from a backbone, and the features that the backbone returns."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Literal
 from torch import Tensor
 
 Gate = Literal["values", "keys", "none"]
-"""What SAT's answer scales: the values (after the softmax), the keys (before it), or nothing."""
+"""What SAT's gate scales: the values (after the softmax), the keys (before the softmax), or nothing."""
 
 
 @dataclass(frozen=True)
 class FeatureRequest:
-    """What to keep of the attention of a forward pass; nothing is computed that is not asked for.
+    """The attention outputs to compute in a forward pass; nothing else is computed.
 
     Attributes:
-        class_attention: the class token's attention to the patches, in every block.
+        class_attention: the attention of the class token to the patches, in every block.
         patch_relation: LCTR's relation vector, in every block; without gradient.
-        keys: the last block's keys.
+        keys: the keys of the last block.
     """
 
     class_attention: bool = False
@@ -28,13 +28,13 @@ class FeatureRequest:
 
 @dataclass(frozen=True)
 class SpatialQuery:
-    """A token that asks where the object is, and gates the attention by the answer (SAT, Eqs. 3 to 6).
+    """A token whose query predicts the foreground and gates the attention with it (SAT, Eqs. 3 to 6).
 
     Attributes:
-        token: [1, 1, D], appended after the patches, its position embedding added; None lets the class token ask.
-        blocks: indices of the blocks in which it does so.
-        gate: what is scaled by the gate m: ``values`` is (A * 1m^T) V = A (m * V), after the softmax; ``keys`` is
-            softmax(Q (m * K)^T) V, before it; ``none`` only looks.
+        token: [1, 1, D], its position embedding included; appended after the patches. None: the class token's query.
+        blocks: indices of the blocks that compute the gate.
+        gate: what the gate m scales: ``values`` is (A * 1m^T) V = A (m * V), after the softmax; ``keys`` is
+            softmax(Q (m * K)^T) V, before the softmax; ``none`` only computes m.
     """
 
     token: Tensor | None
@@ -44,18 +44,18 @@ class SpatialQuery:
 
 @dataclass(frozen=True)
 class Features:
-    """The result of a backbone's forward pass over B images of h x w patches (N = h * w, row by row).
+    """The output of a backbone for B images of h x w patches; N = h * w, in row-major order.
 
     Attributes:
         patches: patch tokens after the last norm, [B, N, D].
-        class_token: class token after the last norm, [B, D]; None where the backbone has none.
-        grid: (h, w), the number of patch rows and columns.
-        class_attention: on request; the attention of the class token to the patches per block, mean over heads,
-            [B, L, N] float32 in [0, 1]. A row sums to 1 minus what goes to the class token and other prefix tokens.
+        class_token: class token after the last norm, [B, D]; None if the backbone has none.
+        grid: (h, w).
+        class_attention: on request; attention of the class token to the patches per block, mean over heads,
+            [B, L, N] float32 in [0, 1]. A row sums to 1 minus the attention to the prefix tokens.
         patch_relation: on request; LCTR's relation vector per block, [B, L, N] float32 in [0, 1].
-        keys: on request; the last block's keys of the patches, heads side by side, [B, N, D].
-        spatial_gates: where there was a spatial query; its gate on the patches per asking block, [B, S, N] in (0, 1).
-        conv_features: pooled features of the convolution branch, [B, Dc]; None where the backbone has none.
+        keys: on request; the last block's keys of the patches, heads concatenated, [B, N, D].
+        spatial_gates: with a spatial query; the gate on the patches in each of its S blocks, [B, S, N] in (0, 1).
+        conv_features: pooled features of the convolution branch, [B, Dc]; None if the backbone has none.
     """
 
     patches: Tensor
@@ -67,13 +67,26 @@ class Features:
     spatial_gates: Tensor | None = None
     conv_features: Tensor | None = None
 
+    def require(self, name: str) -> Tensor:
+        """Return the attribute ``name``, which must not be None.
+
+        Raises:
+            ValueError: the features were computed without it.
+        """
+        value: Tensor | None = getattr(self, name)
+        if value is None:
+            requestable = name in FeatureRequest.__dataclass_fields__
+            hint = f"; use FeatureRequest({name}=True)" if requestable else ", which this backbone does not provide"
+            raise ValueError(f"the features were computed without {name}{hint}")
+        return value
+
     def patch_map(self) -> Tensor:
         """Return the patch tokens as an image, [B, D, h, w]."""
         return as_map(self.patches.transpose(1, 2), self.grid)
 
 
 def as_map(rows: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Fold the last axis of ``rows`` [..., N] to the grid (h, w): [..., h, w]; N = h * w, row by row.
+    """Reshape ``rows`` [..., N] to [..., h, w], where ``grid`` is (h, w) and N = h * w in row-major order.
 
     >>> import torch
     >>> as_map(torch.arange(6), (2, 3)).tolist()

@@ -1,4 +1,4 @@
-"""Any timm ViT behind one interface: images in, tokens and the asked-for request out."""
+"""timm's vision transformers as backbones."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ import torch
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
-from tokenloc.backbones.attention import KNOWN_PARTS
-from tokenloc.backbones.base import Backbone, Pass
+from tokenloc.backbones.attention import ATTENTION_PARTS
+from tokenloc.backbones.base import Backbone, BlockRunner
 from tokenloc.backbones.features import FeatureRequest, Features, SpatialQuery
 
-# What timm's Block and EvaBlock consist of. A block with any other part computes something else.
+# The children and parameters of timm's Block and EvaBlock. Others would mean a different computation.
 BLOCK_PARTS = {"norm1", "attn", "ls1", "gamma_1", "drop_path1", "norm2", "mlp", "ls2", "gamma_2", "drop_path2"}
+BLOCK_TYPES = {"Block", "EvaBlock", "Attention", "EvaAttention"}
 PREFIX_TOKENS = ("cls_token", "dist_token", "reg_token")
 
 
 class ViT(Backbone):
-    """A vision transformer whose parameters are timm's: the same names, order and values.
+    """A timm vision transformer, with timm's parameters: the same names, order and values.
 
     ``state_dict()`` is that of the timm model without its classifier, so every timm checkpoint loads unchanged. Any
-    number of prefix tokens, any patch size, absolute or rotary positions, any rectangular input whose sides are
-    multiples of the patch: absolute position embeddings are interpolated (bicubic, as timm does).
+    number of prefix tokens, any patch size, absolute or rotary positions, and any rectangular input whose sides are
+    multiples of the patch size. Absolute position embeddings are interpolated (bicubic, as in timm).
 
     Args:
-        trunk: a timm ``VisionTransformer`` or ``Eva`` made with ``num_classes=0`` and ``dynamic_img_size=True``.
-        name: timm's name of it, for messages.
+        trunk: a timm ``VisionTransformer`` or ``Eva`` created with ``num_classes=0`` and ``dynamic_img_size=True``.
+        name: its timm name, for error messages.
 
     Raises:
-        ValueError: where the blocks of ``trunk`` are of a kind whose arithmetic is not known here.
+        ValueError: the blocks of ``trunk`` compute something that this class does not implement.
     """
 
     patch_embed: Any
@@ -64,12 +65,12 @@ class ViT(Backbone):
         self, images: Tensor, request: FeatureRequest | None = None, spatial: SpatialQuery | None = None
     ) -> Features:
         """Run the network; see ``Backbone.forward``."""
-        run = Pass(self, request, spatial)
+        run = BlockRunner(self, request, spatial)
         grid = self.grid_of(*images.shape[-2:])
-        tokens = self.norm_pre(run.extended(self.embed(images, grid)))
+        tokens = self.norm_pre(run.append_spatial_token(self.embed(images, grid)))
         for block, rope in zip(self.blocks, self._ropes(grid), strict=True):
             tokens = run(block, tokens, rope)
-        tokens = self.fc_norm(self.norm(tokens))  # timm gives a ViT one of the two; the other is the identity
+        tokens = self.fc_norm(self.norm(tokens))  # in timm, one of the two is the identity
         return run.features(tokens, grid)
 
     def embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -87,7 +88,7 @@ class ViT(Backbone):
         return dropped
 
     def _positions(self, grid: tuple[int, int]) -> Tensor | None:
-        """Return the absolute position embeddings for ``grid``; None where the backbone has none."""
+        """Return the absolute position embeddings for ``grid``; None if the backbone has none."""
         if getattr(self, "pos_embed", None) is None:
             return None
         prefix = 0 if self.positions_on_patches_only else self.num_prefix_tokens
@@ -96,7 +97,7 @@ class ViT(Backbone):
         return positions
 
     def _ropes(self, grid: tuple[int, int]) -> list[Tensor | None]:
-        """Return the rotary embedding of each block; all None where the backbone has none."""
+        """Return the rotary embedding of each block; all None if the backbone has none."""
         if getattr(self, "rope", None) is None:
             return [None] * self.depth
         rope = self.rope.get_embed(shape=grid)
@@ -110,15 +111,14 @@ def _parts(module: Any) -> set[str]:
 
 
 def _check_supported(trunk: Any, name: str) -> None:
-    """Refuse a network whose blocks would be computed wrongly here, rather than compute them wrongly."""
-    kinds = {type(block).__name__ for block in getattr(trunk, "blocks", [])}
-    kinds |= {type(getattr(block, "attn", None)).__name__ for block in getattr(trunk, "blocks", [])}
-    surplus = kinds - {"Block", "EvaBlock", "Attention", "EvaAttention"}
-    if not surplus:
-        for block in getattr(trunk, "blocks", []):
-            surplus |= (_parts(block) - BLOCK_PARTS) | (_parts(block.attn) - KNOWN_PARTS)
-    if surplus or not kinds:
+    """Refuse a network whose blocks this module would compute incorrectly."""
+    blocks = list(getattr(trunk, "blocks", []))
+    unsupported = {type(x).__name__ for block in blocks for x in (block, getattr(block, "attn", None))} - BLOCK_TYPES
+    if not unsupported:
+        for block in blocks:
+            unsupported |= (_parts(block) - BLOCK_PARTS) | (_parts(block.attn) - ATTENTION_PARTS)
+    if unsupported or not blocks:
         raise ValueError(
-            f"{name} is not a plain vision transformer: {', '.join(sorted(surplus)) or 'it has no blocks'} is not "
+            f"{name} is not a plain vision transformer: {', '.join(sorted(unsupported)) or 'it has no blocks'} is not "
             "supported; choose a ViT, DeiT, DINO, DINOv2, DINOv3 or EVA model of timm (`tokenloc list backbones`)"
         )

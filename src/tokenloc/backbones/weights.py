@@ -1,4 +1,4 @@
-"""Where weights come from: timm's hub, a local file (never unpickled), or nowhere (random)."""
+"""Pretrained weights: from timm's hub or a local file, which is never unpickled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import inspect
 import pickle
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +16,29 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-CONTAINERS = ("state_dict", "model", "teacher", "module")  # where released checkpoints keep their weights
+CONTAINERS = ("state_dict", "model", "teacher", "module")  # keys under which released checkpoints store their weights
 PREFIXES = ("module.", "backbone.", "encoder.")
-OWN_BACKBONE = "model.backbone."  # where a checkpoint of ``tokenloc train`` keeps it, beside the method's head
-# Parts that localization does not use.
-IGNORED = ("head", "head_dist", "trans_cls_head", "conv_cls_head", "mask_token")
+OWN_BACKBONE = "model.backbone."  # prefix of the backbone's weights in a checkpoint of ``tokenloc train``
+UNUSED = ("head", "head_dist", "trans_cls_head", "conv_cls_head", "mask_token")
 
 
 @dataclass(frozen=True)
 class StateDict:
-    """Named tensors from a file, and the text notes stored with them."""
+    """Named tensors from a file, and the file's text metadata."""
 
     tensors: dict[str, Tensor]
-    notes: dict[str, str]
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 def read_weights(path: str | Path) -> StateDict:
-    """Read named tensors from a ``.safetensors`` file or a torch checkpoint, without running code from it.
+    """Read named tensors from a ``.safetensors`` file or a PyTorch checkpoint, without executing code from it.
 
-    Of a checkpoint of ``tokenloc train`` these are the backbone's.
+    From a checkpoint of ``tokenloc train``, these are the backbone's.
 
     Raises:
-        FileNotFoundError: where there is no such file.
-        ValueError: where the file is truncated, is of another format, holds objects other than plain data (a pickle
-            with code is refused unread), or holds no tensors.
+        FileNotFoundError: no such file.
+        ValueError: the file is truncated, has another format, contains objects other than plain data (a pickle with
+            code is refused unread), or contains no tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -53,27 +52,27 @@ def read_weights(path: str | Path) -> StateDict:
     if not tensors:
         raise ValueError(f"{path} holds no named tensors; expected a state dict, or one under {', '.join(CONTAINERS)}")
     own = {k.removeprefix(OWN_BACKBONE): v for k, v in tensors.items() if k.startswith(OWN_BACKBONE)}
-    return StateDict(own or {_without_prefix(k): v for k, v in tensors.items()}, {})
+    return StateDict(own or {_without_prefix(k): v for k, v in tensors.items()})
 
 
 def read_torch_file(path: Path) -> Any:
-    """Read a torch file of plain data (tensors, numbers, text, containers); code in it is refused, never run.
+    """Read a PyTorch file of plain data (tensors, numbers, text, containers) without executing code from it.
 
     Raises:
-        ValueError: where the file is truncated, no torch file, or holds anything but plain data.
+        ValueError: the file is truncated, is not a PyTorch file, or contains anything but plain data.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's advice on foreign pickles, which are refused below
+            warnings.simplefilter("ignore")  # PyTorch's advice on foreign pickles, which are refused below
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} was refused: it is no torch checkpoint, or it holds Python objects besides tensors and plain data "
-            "and loading it could run code. Save only its state_dict() and try again"
+            f"{path} was refused: it is not a PyTorch checkpoint, or it contains Python objects other than tensors and "
+            "plain data, and loading it could run code. Save only its state_dict() and try again"
         ) from error
     except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
         raise ValueError(
-            f"{path} ({path.stat().st_size} bytes) cannot be read as a torch checkpoint; is it complete? ({error})"
+            f"{path} ({path.stat().st_size} bytes) cannot be read as a PyTorch checkpoint; is it complete? ({error})"
         ) from error
 
 
@@ -94,31 +93,31 @@ def _without_prefix(key: str) -> str:
 
 
 def load_into(trunk: nn.Module, weights: StateDict, path: str | Path) -> None:
-    """Load ``weights`` into a timm model; its classifier may differ, everything else must be there and fit.
+    """Load ``weights`` into a network; classifiers are ignored, every other tensor must match.
 
-    Names of the original releases (DINO, DINOv2, DeiT) and other position-embedding sizes are converted as timm does.
+    Names of the original releases (DINO, DINOv2, DeiT) and position embeddings of other sizes are converted by timm.
 
     Raises:
-        ValueError: where tensors are missing, left over, or of another shape.
+        ValueError: tensors are missing, unexpected, or of another shape.
     """
     convert = getattr(inspect.getmodule(type(trunk)), "checkpoint_filter_fn", None)
     tensors = dict(weights.tensors)
     try:
         tensors = convert(tensors, trunk) if convert else tensors
-        result = trunk.load_state_dict({k: v for k, v in tensors.items() if not _is_ignored(k)}, strict=False)
+        result = trunk.load_state_dict({k: v for k, v in tensors.items() if not _is_unused(k)}, strict=False)
     except (RuntimeError, KeyError, AssertionError) as error:
         raise ValueError(f"the weights in {path} are of another network: {error}") from error
-    missing = [k for k in result.missing_keys if not _is_ignored(k)]
-    surplus = list(result.unexpected_keys)
-    if missing or surplus:
+    missing = [k for k in result.missing_keys if not _is_unused(k)]
+    unexpected = list(result.unexpected_keys)
+    if missing or unexpected:
         raise ValueError(
-            f"the weights in {path} are of another network: {len(missing)} tensors are missing{_some(missing)} and "
-            f"{len(surplus)} are left over{_some(surplus)}; name the backbone that they were made with"
+            f"the weights in {path} are of another network: {len(missing)} tensors are missing{_listed(missing)} and "
+            f"{len(unexpected)} are unexpected{_listed(unexpected)}; name the backbone that they belong to"
         )
 
 
 def weights_digest(module: nn.Module) -> str:
-    """Return the SHA-256, as hex digits, of a network's weights, the same on any device."""
+    """Return the SHA-256 of a network's weights in hexadecimal, the same on any device."""
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
@@ -126,21 +125,21 @@ def weights_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _is_ignored(key: str) -> bool:
-    return key.split(".")[0] in IGNORED
+def _is_unused(key: str) -> bool:
+    return key.split(".")[0] in UNUSED
 
 
-def _some(keys: list[str]) -> str:
+def _listed(keys: list[str]) -> str:
     return f" ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})" if keys else ""
 
 
 def require_download(name: str, pretrained_cfg: Mapping[str, Any]) -> None:
-    """Check that timm can get the weights of ``name``: from the local cache, or from a hub that answers.
+    """Check that the weights of ``name`` are in the local cache, or that the hub responds.
 
-    timm tries an unreachable hub a dozen times and then reports its last address; this asks once.
+    timm retries an unreachable hub a dozen times and then reports its last address; this checks once.
 
     Raises:
-        FileNotFoundError: where the weights are neither in the cache nor reachable, saying what to do.
+        FileNotFoundError: the weights are neither cached nor reachable.
     """
     repository = pretrained_cfg.get("hf_hub_id")
     if not repository:
@@ -152,13 +151,13 @@ def require_download(name: str, pretrained_cfg: Mapping[str, Any]) -> None:
     try:
         huggingface_hub.get_session().head(huggingface_hub.hf_hub_url(repository, file), timeout=10)
     except Exception as error:  # the client's error classes differ between its versions
-        raise FileNotFoundError(not_available(name, repository)) from error
+        raise unavailable(name, repository) from error
 
 
-def not_available(name: str, source: str) -> str:
-    """Return the one-line explanation for pretrained weights that cannot be had."""
-    return (
-        f"the pretrained weights of {name} ({source}) are not in the local cache and cannot be downloaded from here; "
+def unavailable(name: str, source: str) -> FileNotFoundError:
+    """Return the error for pretrained weights that can be neither found nor downloaded."""
+    return FileNotFoundError(
+        f"the pretrained weights of {name} ({source}) are not in the local cache and cannot be downloaded; "
         "connect once to download them, or give a local file (pretrained=PATH.safetensors), "
         "or start from random weights (pretrained=False)"
     )

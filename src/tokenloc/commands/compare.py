@@ -1,39 +1,36 @@
-"""``tokenloc compare``: runs side by side, and whether one of two is really better than the other."""
+"""``tokenloc compare``: runs side by side, and a significance test of two."""
 
 from __future__ import annotations
 
 import csv
 import io
 from pathlib import Path
-from typing import Any
-
-from rich.table import Table
 
 from tokenloc._files import write_json, write_text
-from tokenloc.commands.console import console, print_message
-from tokenloc.commands.results import IMAGES
-from tokenloc.commands.runs import Run, groups_to_json, print_runs, read_runs, require_one_protocol
-from tokenloc.metrics.images import read_table
+from tokenloc.commands.console import percents, print_message, print_table
+from tokenloc.commands.runs import groups_to_json, print_runs, read_runs, require_one_protocol
 from tokenloc.metrics.intervals import Comparison, compare
+from tokenloc.reporting.runs import Run
 
 COMPARED = ("gt_known", "top1_loc")
+COLUMNS = ("", "images", "first", "second", "only first", "only second", "p", "difference, 95 %")
 Hits = dict[str, float | None]
 
 
 def compare_runs(runs: list[Path], *, out: Path | None = None) -> list[Comparison]:
-    """Put runs side by side, with the mean and spread of repeats; of two, tell which one wins where, and if by chance.
+    """Compare runs, with the mean and spread of repeats; test the difference of two.
 
-    Two runs on the same images are compared image by image. The test is McNemar's exact test on the images that one
-    run alone gets right, for GT-known and for Top-1 Loc.
+    Two runs on the same images are compared image by image, by McNemar's exact test on the images that only one of them
+    gets right, for GT-known and for Top-1 Loc.
 
     Args:
-        runs: folders of runs, or of evaluations, with metrics.json and, of two, images.csv; or the folder of a
-            `tokenloc train --seeds`, with a run for each seed. All under the same protocol.
-        out: a folder to write runs.json to; of two runs also comparison.json and comparison.csv (images that one run
-            alone gets right).
+        runs: folders of runs or evaluations, with metrics.json and, to compare two, images.csv; or a folder of
+            `tokenloc train --seeds`, with a run for each seed. All must be evaluated under the same protocol.
+        out: a folder to write runs.json to; for two runs also comparison.json and comparison.csv (images that only one
+            run gets right).
 
     Returns:
-        the comparisons of two runs; none of a metric that one lacks.
+        the comparisons of two runs; none for a metric that one of them lacks.
     """
     groups = {str(folder): read_runs(folder) for folder in runs}
     every = [run for group in groups.values() for run in group]
@@ -41,50 +38,42 @@ def compare_runs(runs: list[Path], *, out: Path | None = None) -> list[Compariso
     print_runs(groups)
     if out is not None:
         write_json(out / "runs.json", {"protocol": every[0].protocol, "groups": groups_to_json(groups)})
-    return _compared(every[0], every[1], out) if len(every) == len(groups) == 2 else []
+    return _compare_two(every[0], every[1], out) if len(every) == len(groups) == 2 else []
 
 
-def _compared(first: Run, second: Run, out: Path | None) -> list[Comparison]:
-    one, other = (read_table(run.folder / IMAGES) for run in (first, second))
-    hits = {metric: (_column(one, metric), _column(other, metric)) for metric in COMPARED}
-    compared = [compare(*pair, metric=metric) for metric, pair in hits.items()]
-    found = [comparison for comparison in compared if comparison is not None]
-    if not found:
-        raise ValueError(
-            f"{first.folder} and {second.folder} have no image with {' or '.join(COMPARED)} in both: there are no boxes"
-        )
-    _print(found, first.folder, second.folder)
+def _compare_two(first: Run, second: Run, out: Path | None) -> list[Comparison]:
+    hits = {metric: (_hits(first, metric), _hits(second, metric)) for metric in COMPARED}
+    compared = (compare(*pair, metric=metric) for metric, pair in hits.items())
+    comparisons = [comparison for comparison in compared if comparison is not None]
+    if not comparisons:
+        raise ValueError(f"{first.name} and {second.name} have no image with {' or '.join(COMPARED)} in both")
+    print_message(f"first: {first.name}\nsecond: {second.name}")
+    print_table(COLUMNS, [_row(comparison) for comparison in comparisons])
     if out is not None:
         sides = {"first": str(first.folder), "second": str(second.folder), "protocol": first.protocol}
-        write_json(out / "comparison.json", {**sides, "metrics": {item.metric: item.to_dict() for item in found}})
-        write_text(out / "comparison.csv", _wins(hits))
-    return found
+        metrics = {comparison.metric: comparison.to_dict() for comparison in comparisons}
+        write_json(out / "comparison.json", {**sides, "metrics": metrics})
+        _write_wins(out / "comparison.csv", hits)
+    return comparisons
 
 
-def _column(table: list[dict[str, Any]], name: str) -> Hits:
-    return {line["id"]: line[name] for line in table}
+def _row(item: Comparison) -> list[str]:
+    counts = [str(count) for count in (item.images, item.only_first, item.only_second)]
+    interval = "{:+.1f} to {:+.1f}".format(*item.difference)
+    return [item.metric, counts[0], *percents(item.first, item.second), *counts[1:], f"{item.p_value:.3g}", interval]
 
 
-def _wins(hits: dict[str, tuple[Hits, Hits]]) -> str:
-    """Return a line for each image and metric that one run alone gets right."""
-    lines = [["metric", "id", "winner"]]
-    for metric, (one, other) in hits.items():
-        pairs = ((id_, one[id_], other[id_]) for id_ in one)
-        wins = {id_: "first" if a else "second" for id_, a, b in pairs if None not in (a, b) and a != b}
-        lines += [[metric, id_, winner] for id_, winner in wins.items()]
+def _hits(run: Run, metric: str) -> Hits:
+    return {row["id"]: row[metric] for row in run.rows}
+
+
+def _write_wins(path: Path, hits: dict[str, tuple[Hits, Hits]]) -> None:
+    """Write a line for each metric and image that only one run gets right."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue()
-
-
-def _print(found: list[Comparison], first: Path, second: Path) -> None:
-    print_message(f"first: {first}\nsecond: {second}")
-    table = Table()
-    for column in ("", "images", "first", "second", "only first", "only second", "p", "difference, 95 %"):
-        table.add_column(column, justify="right" if column else "left")
-    for item in found:
-        percents = (f"{item.first:.1f}", f"{item.second:.1f}")
-        counts = (str(item.only_first), str(item.only_second))
-        interval = "{:+.1f} to {:+.1f}".format(*item.difference)
-        table.add_row(item.metric, str(item.images), *percents, *counts, f"{item.p_value:.3g}", interval)
-    console.print(table)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["metric", "id", "winner"])
+    for metric, (first, second) in hits.items():
+        for id_, hit in first.items():
+            if None not in (hit, second[id_]) and hit != second[id_]:
+                writer.writerow([metric, id_, "first" if hit else "second"])
+    write_text(path, text.getvalue())

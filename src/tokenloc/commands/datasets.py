@@ -1,4 +1,4 @@
-"""Which images an evaluation is of, as plain values that ``metrics.json`` keeps, and opening them by these."""
+"""The images of an evaluation, described by plain values in ``metrics.json``, and opening them from these."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ from tokenloc.training.config import DataSource
 
 
 def data_of(metadata: ModelMetadata | None, data: DataSource, split: str | None, role: Role) -> dict[str, Any]:
-    """Return which images are meant: the named dataset's, or those that the checkpoint was trained on.
+    """Return name, root, split and options of a dataset: the given one, or the one of the training.
 
-    Returns:
-        name, root, split and options of the dataset, as plain values. Unless another dataset is named, the options of
-        the training hold, but for those that are given. Where no split is named it is the one that has the role.
+    Options of the training apply, except where others are given, unless another dataset is named. The default split is
+    the one with the role.
     """
     trained = (metadata.data if metadata else None) or {}
     name = data.name or trained.get("name") or "folder"
     root = data.root or trained.get("root")
-    kept = trained.get("options") or {} if data.name is None else {}
-    options = {**kept, **(data.options or {})}  # so that a split stays what it was in training
-    place = None if root is None else str(Path(root).absolute())
-    return {"name": name, "root": place, "split": split or split_of(name, role), "options": options}
+    defaults = trained.get("options") or {} if data.name is None else {}  # a stratified split stays the same
+    options = {**defaults, **(data.options or {})}
+    path = None if root is None else str(Path(root).absolute())
+    return {"name": name, "root": path, "split": split or split_of(name, role), "options": options}
 
 
 def open_data(described: dict[str, Any], classes: Sequence[str] | None) -> ImageDataset:
-    """Open the images of ``data_of``, with ``classes`` in their order, or all of them.
+    """Open the dataset of ``data_of``, with ``classes`` in their order, or all of its own.
 
     Raises:
-        ValueError: where the dataset has other classes.
+        ValueError: if the dataset has other classes.
     """
     name, root, split = described["name"], described["root"], described["split"]
     dataset = create_dataset(name, root, split, classes, **described["options"])

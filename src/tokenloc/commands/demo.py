@@ -12,8 +12,7 @@ from rich.table import Table
 
 from tokenloc._files import write_json
 from tokenloc.boxes import get_protocol
-from tokenloc.commands.console import console, print_message, progress
-from tokenloc.commands.results import METRICS, percents
+from tokenloc.commands.console import console, percents, print_message, progress
 from tokenloc.commands.train import train
 from tokenloc.data import ImageDataset, create_dataset
 from tokenloc.inference import Localizer, PredictionOptions
@@ -21,10 +20,11 @@ from tokenloc.inference.evaluation import calibrate_threshold, measure
 from tokenloc.inference.tally import EvaluationResult
 from tokenloc.methods.base import METHODS, list_methods
 from tokenloc.models.checkpoint import load_checkpoint, store_threshold
-from tokenloc.reporting import save_image, table_of_images
-from tokenloc.reporting.drawing import FOUND, TRUTH, heatmap, with_boxes
+from tokenloc.reporting import draw_boxes, draw_map, image_table, save_image
+from tokenloc.reporting.drawing import TRUTH
+from tokenloc.reporting.runs import METRICS
 from tokenloc.training.config import DataConfig, ModelChoice, Optimisation
-from tokenloc.training.fit import CHECKPOINTS
+from tokenloc.training.run_folder import CHECKPOINTS
 
 SIDE = 96  # pixels of a scene
 VIT = {"patch_size": 8, "embed_dim": 96, "depth": 4, "num_heads": 3}
@@ -152,12 +152,9 @@ def comparison_image(compared: dict[str, Compared], dataset: ImageDataset) -> Im
     rows: list[tuple[str, list[Image.Image]]] = []
     for index in range(DRAWN):
         scene = dataset.image(index)
-        true = with_boxes(scene, dataset[index].boxes, TRUTH)
-        rows.append((dataset.classes[dataset[index].label], [true, *(_drawn(one.localizer, scene) for one in found)]))
-        rows.append(("refined", [true, *(_drawn(one.refining, scene) for one in found)]))
-    return table_of_images(["scene, true box", *compared], rows)
-
-
-def _drawn(localizer: Localizer, scene: Image.Image) -> Image.Image:
-    result = localizer(scene)
-    return with_boxes(heatmap(scene, result.map_on_image()), result.boxes, FOUND)
+        true = draw_boxes(scene, dataset[index].boxes, TRUTH)
+        rows.append(
+            (dataset.classes[dataset[index].label], [true, *(draw_map(scene, one.localizer(scene)) for one in found)])
+        )
+        rows.append(("refined", [true, *(draw_map(scene, one.refining(scene)) for one in found)]))
+    return image_table(["scene, true box", *compared], rows)

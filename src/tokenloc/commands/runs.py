@@ -1,17 +1,14 @@
-"""Runs side by side: their numbers, and the mean and spread of those that differ by the seed alone."""
+"""Runs side by side: their metrics, and mean and standard deviation of repeats with different seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from rich.table import Table
-
-from tokenloc.commands.console import console
-from tokenloc.commands.results import METRICS, percents, read_metrics
+from tokenloc.commands.console import percents, print_table
+from tokenloc.reporting.runs import METRICS, Run, read_run
 
 SEED = "seed-"
 COLUMNS = {
@@ -22,39 +19,11 @@ COLUMNS = {
     "IoU.9": "box_acc_0.9",
     "V2": "max_box_acc_v2",
 }
-"""What is printed of a run; its other metrics go to files."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a measured run reached.
-
-    Attributes:
-        folder: of the run, or of an evaluation.
-        protocol: by which it was measured.
-        images: how many.
-        metrics: in percent, by name; those of ``box_acc`` as ``box_acc_0.5``. None where there is no such truth.
-    """
-
-    folder: Path
-    protocol: str
-    images: int
-    metrics: dict[str, float | None]
-
-
-def read_run(folder: Path) -> Run:
-    """Read a run's metrics.json; raises as ``read_metrics``."""
-    content = read_metrics(folder)
-    return Run(folder, str(content["protocol"]), content["images"], _flat(content["metrics"]))
-
-
-def _flat(metrics: Mapping[str, Any]) -> dict[str, float | None]:
-    levels = {f"box_acc_{level}": value for level, value in (metrics.get("box_acc") or {}).items()}
-    return {**{name: value for name, value in metrics.items() if not isinstance(value, dict)}, **levels}
+"""The metrics that are printed; files have all."""
 
 
 def read_runs(folder: Path) -> list[Run]:
-    """Read a run, or, where ``folder`` has no numbers of its own, the runs FOLDER/seed-N of `train --seeds`."""
+    """Read a run or, if ``folder`` has no metrics of its own, the runs FOLDER/seed-N of `train --seeds`."""
     repeats = [path.parent for path in folder.glob(f"{SEED}*/{METRICS}")]
     if (folder / METRICS).is_file() or not repeats:
         return [read_run(folder)]
@@ -62,57 +31,55 @@ def read_runs(folder: Path) -> list[Run]:
 
 
 def require_one_protocol(runs: Sequence[Run]) -> None:
-    """Raise ValueError where two runs were measured by different protocols: their numbers do not compare."""
+    """Raise ValueError if two runs were evaluated under different protocols: their metrics cannot be compared."""
     for run in runs[1:]:
         if run.protocol != runs[0].protocol:
             raise ValueError(
-                f"{runs[0].folder} is under protocol {runs[0].protocol!r}, {run.folder} under {run.protocol!r}: "
-                "expected one"
+                f"{runs[0].name} is under protocol {runs[0].protocol!r}, {run.name} under {run.protocol!r}: their "
+                "metrics cannot be compared; evaluate both under one protocol"
             )
 
 
 def mean_and_spread(runs: Sequence[Run]) -> dict[str, tuple[float, float | None]]:
-    """Return (mean, sample standard deviation) of each metric that all runs have; no deviation of a single run.
+    """Return (mean, sample standard deviation) of each metric that all runs have; a single run has no deviation.
 
-    >>> one, other = (Run(Path("a"), "sat", 9, {"gt_known": value}) for value in (80.0, 84.0))
-    >>> [round(value, 3) for value in mean_and_spread([one, other])["gt_known"]]
+    >>> runs = [Run(Path("a"), "a", {"metrics": {"gt_known": value}}) for value in (80.0, 84.0)]
+    >>> [round(value, 3) for value in mean_and_spread(runs)["gt_known"]]
     [82.0, 2.828]
     """
-    found = {}
+    spreads = {}
     for name in runs[0].metrics:
         values = [value for run in runs if (value := run.metrics.get(name)) is not None]
         if len(values) == len(runs):
-            found[name] = (mean(values), stdev(values) if len(values) > 1 else None)
-    return found
+            spreads[name] = (mean(values), stdev(values) if len(values) > 1 else None)
+    return spreads
 
 
 def print_runs(groups: Mapping[str, Sequence[Run]]) -> None:
-    """Print a line for each run, and below several of a name their mean and sample standard deviation."""
-    every = [run for runs in groups.values() for run in runs]
-    counts = {run.images for run in every}
-    images = f", {every[0].images} images" if len(counts) == 1 else ""
-    table = Table(title=f"protocol {every[0].protocol}{images}, percent", title_justify="left")
-    table.add_column("", overflow="fold")
-    for column in COLUMNS:
-        table.add_column(column, justify="right", no_wrap=True)
-    for runs in groups.values():
-        for run in runs:
-            table.add_row(str(run.folder), *percents(*(run.metrics.get(metric) for metric in COLUMNS.values())))
-        if len(runs) > 1:
-            found = [mean_and_spread(runs).get(metric, (None, None)) for metric in COLUMNS.values()]
-            table.add_row(f"mean of {len(runs)}", *percents(*(centre for centre, _ in found)), style="bold")
-            table.add_row("standard deviation", *percents(*(spread for _, spread in found)), style="bold")
-    console.print(table)
+    """Print a row for each run, and below several runs of a group their mean and sample standard deviation."""
+    runs = [run for group in groups.values() for run in group]
+    counts = {run.content["images"] for run in runs}
+    images = f", {counts.pop()} images" if len(counts) == 1 else ""
+    rows = []
+    for group in groups.values():
+        rows += [[run.name, *percents(*(run.metrics.get(metric) for metric in COLUMNS.values()))] for run in group]
+        if len(group) > 1:
+            spreads = [mean_and_spread(group).get(metric, (None, None)) for metric in COLUMNS.values()]
+            rows.append([f"mean of {len(group)}", *percents(*(center for center, _ in spreads))])
+            rows.append(["standard deviation", *percents(*(spread for _, spread in spreads))])
+    print_table(["", *COLUMNS], rows, f"protocol {runs[0].protocol}{images}, percent")
 
 
 def groups_to_json(groups: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
-    """Return all numbers as plain values: runs, and the mean and standard deviation of several of a name."""
+    """Return the metrics of all runs, and their mean and standard deviation by group, as plain values."""
     return {
         name: {
-            "runs": [{"folder": str(run.folder), "images": run.images, "metrics": run.metrics} for run in runs],
+            "runs": [
+                {"folder": str(run.folder), "images": run.content["images"], "metrics": run.metrics} for run in runs
+            ],
             "metrics": {
-                metric: {"mean": centre, "standard_deviation": spread}
-                for metric, (centre, spread) in mean_and_spread(runs).items()
+                metric: {"mean": center, "standard_deviation": spread}
+                for metric, (center, spread) in mean_and_spread(runs).items()
             },
         }
         for name, runs in groups.items()

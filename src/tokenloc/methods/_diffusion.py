@@ -1,8 +1,8 @@
-"""Activation diffusion on the patch grid, by local stencils: the mathematics of SCM as functions of arrays.
+"""Activation diffusion on the patch grid by local stencils: SCM's equations as functions of tensors.
 
-A symmetric matrix over the h x w patches whose only non-zeros lie on the diagonal and between grid neighbours is kept
-as a *stencil* [..., 3, h, w]: at each patch its own entry, the entry to its right neighbour, and the entry to the
-neighbour below. Where there is no such neighbour the entry is 0.
+A symmetric matrix over the h x w patches that is nonzero only on the diagonal and between grid neighbours is stored as
+a *stencil* [..., 3, h, w]: for each patch its diagonal entry, the entry to its right neighbour, and the entry to the
+neighbour below. Entries without a neighbour are 0.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from torch.autograd.function import once_differentiable
 
 from tokenloc.methods._scaling import min_max
 
-LOCAL_STEPS = 6
-"""Up to so many Newton-Schulz steps go by stencils, whose number doubles with every step; matrix products take over."""
+STENCIL_STEPS = 6
+"""The largest p for which stencils are used: the number of stencil products is 2^p, so larger p use matrices."""
 
-MATRIX_FREE_STEPS = 4
-"""The last so many steps of the dense form act on the vector: less work on large grids, and memory for 4 steps less."""
+VECTOR_STEPS = 4
+"""The last steps of the dense form, applied to the vector: less work on large grids, and less memory."""
 
 NORM_FLOOR = 1e-8
-"""A patch vector of a smaller norm has no direction: it is like no other, nor like itself."""
+"""A patch vector with a smaller norm has no direction: its similarity is 0 to all patches, itself included."""
 
 
 def neighbour_similarity(semantic: Tensor) -> Tensor:
     """Return the cosine similarity E of neighbouring patches (SCM, Eq. 3) as a stencil.
 
-    Scaling a patch vector by a positive number changes nothing. Gradients flow to ``semantic``.
+    It is invariant to positive scaling of each patch vector. Gradients flow to ``semantic``.
 
     Args:
         semantic: S, a vector over the C channels at each patch, [B, C, h, w].
@@ -38,11 +38,11 @@ def neighbour_similarity(semantic: Tensor) -> Tensor:
         [B, 3, h, w] in [-1, 1]; the first channel is 1 (0 where a patch vector is 0).
     """
     squares = semantic.square().sum(dim=1)
-    present = squares > NORM_FLOOR**2
-    scale = torch.where(present, squares, 1.0).rsqrt() * present
+    nonzero = squares > NORM_FLOOR**2
+    scale = torch.where(nonzero, squares, 1.0).rsqrt() * nonzero
     right = (semantic[..., :-1] * semantic[..., 1:]).sum(dim=1) * scale[..., :-1] * scale[..., 1:]
     below = (semantic[..., :-1, :] * semantic[..., 1:, :]).sum(dim=1) * scale[:, :-1] * scale[:, 1:]
-    return torch.stack([present.to(squares.dtype), F.pad(right, (0, 1)), F.pad(below, (0, 0, 0, 1))], dim=1)
+    return torch.stack([nonzero.to(squares.dtype), F.pad(right, (0, 1)), F.pad(below, (0, 0, 0, 1))], dim=1)
 
 
 def grid_laplacian(rows: int, columns: int, like: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def semantic_laplacian(similarity: Tensor, weight: Tensor) -> Tensor:
         weight: lambda, a scalar.
 
     Raises:
-        ValueError: on a grid of a single patch, where nothing can diffuse.
+        ValueError: the grid has a single patch.
     """
     rows, columns = similarity.shape[-2:]
     if rows * columns < 2:
@@ -79,9 +79,9 @@ def semantic_laplacian(similarity: Tensor, weight: Tensor) -> Tensor:
 def diffuse(laplacian: Tensor, activation: Tensor, steps: int, scale: float, start_gradient: bool = False) -> Tensor:
     """Return X_p f: ``steps`` Newton-Schulz steps towards the inverse of L, applied to f (SCM, Eqs. 5, 6).
 
-    From X_0 = scale L^T and X_{p+1} = X_p (2I - L X_p) follows X_p f = y_n with n = 2^p, y_0 = 0 and
-    y_{k+1} = y_k + X_0 (f - L y_k). So the matrix X_p is never made: L stays a stencil. Above ``LOCAL_STEPS``, where
-    2^p products are many, the matrix is made after all.
+    X_0 = scale L^T and X_{p+1} = X_p (2I - L X_p) imply X_p f = y_n with n = 2^p, y_0 = 0 and
+    y_{k+1} = y_k + X_0 (f - L y_k), so the matrix X_p is not needed. Above ``STENCIL_STEPS`` it is built, since 2^p
+    products would cost more.
 
     Args:
         laplacian: L as a stencil, [B, 3, h, w].
@@ -94,7 +94,7 @@ def diffuse(laplacian: Tensor, activation: Tensor, steps: int, scale: float, sta
         [B, h, w].
     """
     start = scale * (laplacian if start_gradient else laplacian.detach())
-    if steps > LOCAL_STEPS:
+    if steps > STENCIL_STEPS:
         return _diffuse_dense(dense(laplacian), dense(start), activation, steps)
     diffused: Tensor = _Diffusion.apply(laplacian, start, activation, steps)
     return diffused
@@ -105,7 +105,7 @@ def soft_filter(diffused: Tensor, threshold: Tensor) -> Tensor:
 
     Args:
         diffused: F', [B, h, w].
-        threshold: below it, activation is depressed; broadcastable to F', not 0.
+        threshold: activation below it is suppressed; broadcastable to F', not 0.
 
     Returns:
         [B, h, w] in [0, 1].
@@ -114,12 +114,12 @@ def soft_filter(diffused: Tensor, threshold: Tensor) -> Tensor:
 
 
 def tanhshrink(x: Tensor) -> Tensor:
-    """Return x - tanh(x) to the last digits, also near 0, where the subtraction would leave none.
+    """Return x - tanh(x) without cancellation near 0.
 
-    Below 1 it is Lambert's continued fraction of tanh. SCM's diffused activation is often that small, and what the
-    subtraction leaves of it in float32 is noise, which the min-max after it blows up.
+    For |x| < 1 it uses Lambert's continued fraction of tanh. SCM's diffused activation is often that small; there the
+    subtraction leaves mostly noise in float32, which the min-max would amplify.
 
-    >>> x = torch.tensor(1e-3)  # x - tanh(x) is x^3 / 3 there
+    >>> x = torch.tensor(1e-3)  # here x - tanh(x) is x^3 / 3
     >>> round(3e9 * float(tanhshrink(x)), 5), round(3e9 * float(x - x.tanh()), 5) == 1
     (1.0, False)
     """
@@ -129,48 +129,48 @@ def tanhshrink(x: Tensor) -> Tensor:
 
 
 def dense(stencil: Tensor) -> Tensor:
-    """Return the matrix of a stencil [B, 3, h, w]: [B, N, N], patches row by row."""
+    """Return the matrix [B, N, N] of a stencil [B, 3, h, w], patches in row-major order."""
     columns = stencil.shape[-1]
-    own, right, below = _entries(stencil)
+    diagonal, right, below = _entries(stencil)
     upper = torch.diag_embed(right[:, :-1], 1) + torch.diag_embed(below[:, :-columns], columns)
-    return torch.diag_embed(own) + upper + upper.mT
+    return torch.diag_embed(diagonal) + upper + upper.mT
 
 
 def _diffuse_dense(laplacian: Tensor, start: Tensor, activation: Tensor, steps: int) -> Tensor:
-    """Return X_p f from the matrices L and X_0 [B, N, N]: all but the last steps on X, the last ones on the vector."""
+    """Return X_p f from the matrices L and X_0 [B, N, N]; the last ``VECTOR_STEPS`` steps act on the vector."""
     inverse = start
-    for _ in range(steps - MATRIX_FREE_STEPS):
+    for _ in range(steps - VECTOR_STEPS):
         inverse = torch.baddbmm(inverse, inverse, laplacian @ inverse, beta=2, alpha=-1)
     vector = activation.flatten(1)[:, :, None]
     result = inverse @ vector
-    for _ in range(2**MATRIX_FREE_STEPS - 1):
+    for _ in range(2**VECTOR_STEPS - 1):
         result = result + inverse @ (vector - laplacian @ result)
     return result.reshape(activation.shape)
 
 
 class _Diffusion(torch.autograd.Function):
-    """X_p f from the stencils of L and X_0 [B, 3, h, w] and from f [B, h, w], with its gradients to all three.
+    """X_p f from the stencils of L and X_0 [B, 3, h, w] and from f [B, h, w], with gradients to all three.
 
-    The backward pass runs the same recursion on the gradient. autograd would do so too, at three times the cost.
+    The backward pass runs the transposed recursion, at a third of the cost of autograd.
     """
 
     @staticmethod
     def forward(ctx: Any, laplacian: Tensor, start: Tensor, activation: Tensor, steps: int) -> Tensor:
-        """Add X_0 of what is missing, 2^p times: f_k+1 = f_k + X_0 (f - L f_k), the recursion without its doubling."""
+        """Run y_{k+1} = y_k + X_0 (f - L y_k) for 2^p steps."""
         columns, vector = activation.shape[-1], activation.flatten(1)
         of_laplacian, of_start = _entries(laplacian), _entries(start)
         results, residuals = [torch.zeros_like(vector)], []
         for _ in range(2**steps):
             residuals.append(vector - _product(of_laplacian, results[-1], columns))
             results.append(results[-1] + _product(of_start, residuals[-1], columns))
-        kept = torch.stack(residuals) if ctx.needs_input_grad[1] else None
-        ctx.save_for_backward(laplacian, start, torch.stack(results[:-1]), kept)
+        saved = torch.stack(residuals) if ctx.needs_input_grad[1] else None
+        ctx.save_for_backward(laplacian, start, torch.stack(results[:-1]), saved)
         return results[-1].reshape(activation.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, Tensor, None]:
-        """Run the transposed steps from the last to the first; what each adds to L and X_0 is an outer product."""
+        """Run the transposed steps from last to first; each adds an outer product to the gradients of L and X_0."""
         laplacian, start, results, residuals = ctx.saved_tensors
         of_laplacian, of_start, columns = _entries(laplacian), _entries(start), gradient.shape[-1]
         to_results, to_residuals = [gradient.flatten(1)], []
@@ -185,14 +185,14 @@ class _Diffusion(torch.autograd.Function):
 
 
 def _entries(stencil: Tensor) -> tuple[Tensor, ...]:
-    """Return a stencil's own, right and lower entries, each [B, N]."""
+    """Return a stencil's diagonal, right and lower entries, each [B, N]."""
     return stencil.flatten(2).unbind(dim=1)
 
 
 def _product(entries: tuple[Tensor, ...], vector: Tensor, columns: int) -> Tensor:
-    """Return the product of a stencil, by its entries, with a vector [B, N], patches row by row."""
-    own, right, below = entries
-    product = own * vector
+    """Return the product of a stencil, given by its entries, with a vector [B, N]."""
+    diagonal, right, below = entries
+    product = diagonal * vector
     for entry, shift in ((right, 1), (below, columns)):
         product[:, :-shift].addcmul_(entry[:, :-shift], vector[:, shift:])
         product[:, shift:].addcmul_(entry[:, :-shift], vector[:, :-shift])
@@ -200,7 +200,7 @@ def _product(entries: tuple[Tensor, ...], vector: Tensor, columns: int) -> Tenso
 
 
 def _outer_products(left: Tensor, right: Tensor, columns: int) -> Tensor:
-    """Return the sum over n of left_n right_n^T + its transpose [n, B, N], as a stencil; its diagonal counts once."""
+    """Return the sum over n of left_n right_n^T plus its transpose, as a stencil; the diagonal is counted once."""
     entries = [(left * right).sum(dim=0)]
     for shift in (1, columns):
         pairs = left[..., :-shift] * right[..., shift:] + left[..., shift:] * right[..., :-shift]

@@ -1,4 +1,4 @@
-"""Scaling maps to [0, 1], each by its own range."""
+"""Scaling of maps to [0, 1]."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from torch import Tensor
 
 
 def min_max(maps: Tensor) -> Tensor:
-    """Return each of ``maps`` [..., h, w] scaled so that its least value is 0 and its largest 1.
-
-    A constant map says nothing of where, and becomes 0 everywhere.
+    """Return ``maps`` [..., h, w], each scaled so that its minimum is 0 and its maximum 1; a constant map becomes 0.
 
     >>> min_max(torch.tensor([[1.0, 3.0], [2.0, 5.0]])).tolist()
     [[0.0, 0.5], [0.25, 1.0]]

@@ -1,4 +1,4 @@
-"""What every method is: a backbone, a head, a loss, and a way to say where."""
+"""The interface of localization methods, and their registry."""
 
 from __future__ import annotations
 
@@ -14,57 +14,65 @@ from tokenloc._names import Registry
 from tokenloc.backbones import Backbone, Normalisation
 from tokenloc.methods.global_batch import cross_entropy
 
+ClassMaps = Callable[[Tensor], Tensor]
+"""A function from classes [B, K] int64 to their maps [B, K, h, w]."""
+
 
 @dataclass(frozen=True)
 class Output:
-    """The result of a training pass over B images.
+    """The output of a training pass over B images.
 
     Attributes:
         logits: class scores before the softmax, [B, C].
-        parts: further tensors that the method's loss needs, by name.
+        auxiliary: further tensors that the method's loss needs, by name.
     """
 
     logits: Tensor
-    parts: dict[str, Tensor] = field(default_factory=dict)
+    auxiliary: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Method(nn.Module, ABC):
-    """A localization method on a backbone. Subclasses add their head and options in ``__init__``.
+    """A localization method on a backbone. Subclasses add their head, and their options as keyword-only arguments.
 
     Args:
         backbone: the network whose tokens are used.
         num_classes: C.
+
+    Attributes:
+        default_threshold: on maps scaled to [0, 1]; used until a model is calibrated.
+        refinement: steps of ``tokenloc.refine`` that are part of the method and apply unless others are chosen.
+        spatial_blocks: indices of blocks with a localization task, such as SAT's; freezing treats them separately.
+        exportable: whether ``class_maps`` can be exported to ONNX.
+        uses_conv_branch: whether the loss depends on ``Features.conv_features``, on backbones that have them.
+        config: the arguments that recreate the model; set by ``create_model``.
+        normalisation: of the images that the weights expect; set by ``create_model``.
     """
+
+    default_threshold: float = 0.2
+    refinement: tuple[str, ...] = ()
+    spatial_blocks: tuple[int, ...] = ()
+    exportable: bool = True
+    uses_conv_branch: bool = True
+    config: ModelConfig
+    normalisation: Normalisation
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.num_classes = num_classes
 
-    # On maps scaled to [0, 1]; used where a model was never calibrated. Methods override it with their paper's.
-    default_threshold: float = 0.2
-
-    # Steps of tokenloc.refine that belong to the method: whoever draws boxes from its maps takes them first.
-    refinement: tuple[str, ...] = ()
-
-    # Blocks of the backbone that say where by themselves, as SAT's spatial ones: what freezes plain blocks spares them.
-    spatial: tuple[int, ...] = ()
-
-    # Whether class_maps is a graph of tensor operations alone, which ONNX can hold.
-    is_graph: bool = True
-
-    # Set by create_model: how to make this model again, and what its weights expect of images.
-    config: ModelConfig
-    normalisation: Normalisation
-
     @abstractmethod
     def forward(self, images: Tensor) -> Output:
         """Run the training pass over ``images`` [B, 3, height, width]."""
 
-    def loss(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
-        """Return the named scalar terms of the loss, ``total`` among them; here the cross-entropy.
+    @abstractmethod
+    def class_maps(self, images: Tensor) -> tuple[Tensor, ClassMaps]:
+        """Return logits [B, C], and a function from classes [B, K] int64 to their maps [B, K, h, w]."""
 
-        Terms are means over the batches of all processes (``methods.global_batch``): every process has to call this.
+    def loss(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
+        """Return the scalar terms of the loss by name, ``total`` among them; by default the cross-entropy.
+
+        Terms are means over the batches of all processes (``methods.global_batch``): every process must call this.
 
         Args:
             output: of ``forward``.
@@ -74,13 +82,11 @@ class Method(nn.Module, ABC):
         return {"cross_entropy": term, "total": term}
 
     def scalars(self) -> dict[str, float]:
-        """Return what the method wants logged after every epoch, by name; here nothing."""
+        """Return values to log after every epoch, by name; by default none."""
         return {}
 
     def intermediate_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
-        """Return what a map is made of, for images: maps [B, h, w] by name, in the order of their making.
-
-        Here there is nothing but the map itself, and so nothing.
+        """Return the maps [B, h, w] that the localization map is computed from, by title, in order; by default none.
 
         Args:
             images: [B, 3, height, width], normalised.
@@ -88,10 +94,6 @@ class Method(nn.Module, ABC):
         """
         del images, classes
         return {}
-
-    @abstractmethod
-    def class_maps(self, images: Tensor) -> tuple[Tensor, ClassMaps]:
-        """Return logits [B, C], and a function from classes [B, K] int64 to their maps [B, K, h, w]."""
 
     def localize(self, images: Tensor, classes: Tensor | int | None = None) -> tuple[Tensor, Tensor]:
         """Classify ``images`` and return localization maps.
@@ -114,16 +116,13 @@ class Method(nn.Module, ABC):
         return logits, maps_of(classes)
 
     def check_classes(self, classes: Tensor, batch: int) -> None:
-        """Raise ValueError where ``classes`` is not [B, K] int64 in [0, C) with B = ``batch``."""
+        """Raise ValueError unless ``classes`` is [B, K] int64 in [0, C) with B = ``batch``."""
         if classes.ndim != 2 or len(classes) != batch or classes.dtype != torch.int64:
             form = f"{list(classes.shape)} {classes.dtype}"
             raise ValueError(f"classes must be [B, K] int64 with B = {batch}; got {form}")
         if classes.numel() and not (int(classes.min()) >= 0 and int(classes.max()) < self.num_classes):
             low, high = int(classes.min()), int(classes.max())
             raise ValueError(f"class indices must lie in [0, {self.num_classes}); got {low} to {high}")
-
-
-ClassMaps = Callable[[Tensor], Tensor]
 
 
 def top_classes(logits: Tensor, count: int) -> Tensor:
@@ -147,6 +146,11 @@ def pick_classes(maps: Tensor, classes: Tensor) -> Tensor:
     return maps.gather(1, classes[:, :, None, None].expand(-1, -1, *maps.shape[-2:]))
 
 
+def shared_map(maps: Tensor) -> ClassMaps:
+    """Return the function that gives all classes of an image the same map, of ``maps`` [B, h, w]."""
+    return lambda classes: maps[:, None].expand(-1, classes.shape[1], -1, -1)
+
+
 METHODS: Registry[type[Method]] = Registry("method")
 """The methods by name; ``register_method`` adds one."""
 
@@ -154,7 +158,7 @@ M = TypeVar("M", bound=type[Method])
 
 
 def register_method(name: str) -> Callable[[M], M]:
-    """Return a class decorator that makes a method known under ``name``."""
+    """Return a class decorator that registers a method as ``name``."""
 
     def register(method: M) -> M:
         METHODS.add(name, method)
@@ -164,19 +168,19 @@ def register_method(name: str) -> Callable[[M], M]:
 
 
 def list_methods(pattern: str | None = None) -> list[str]:
-    """Return the names of the methods, sorted; ``pattern`` is a shell wildcard."""
+    """Return the sorted names of the methods; ``pattern`` is a shell wildcard."""
     return METHODS.names(pattern)
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """How to make a model: plain values only, so that a checkpoint can carry it.
+    """The arguments that create a model: plain values, which a checkpoint can store.
 
     Attributes:
-        method: a name of ``list_methods()``.
-        backbone: a name of ``list_backbones()``.
+        method: a name from ``list_methods()``.
+        backbone: a name from ``list_backbones()``.
         num_classes: C.
-        image_size: (height, width) in pixels that position embeddings are laid out for; None: the backbone's own.
+        image_size: (height, width) in pixels that position embeddings are created for; None for the backbone's default.
         options: of the method.
         backbone_options: of the network.
     """

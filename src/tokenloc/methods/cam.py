@@ -13,15 +13,16 @@ from tokenloc.methods.base import ClassMaps, Method, Output, register_method
 class CAM(Method):
     """Class Activation Mapping.
 
-    The patch tokens, averaged over the grid, go through a fully connected layer; the map of class c is what each
-    patch adds to its score, the product w_c x_n of the layer's weights and the patch (Eq. 2 of the paper, with patch
-    tokens in the place of the last convolution's units). The bias has no place on the grid and stays out of the map:
-    the mean of a map is its logit less the bias.
+    A linear layer classifies the mean patch token. The map of class c is what each patch contributes to its score, the
+    product w_c x_n of the layer's weights and the patch (Eq. 2, with patch tokens in place of the units of the last
+    convolution). The bias has no position and is left out of the map: the mean of a map is the logit minus the bias.
 
     Args:
-        backbone: any; a convolution branch beside the tokens (Conformer) plays no part.
+        backbone: any; a convolution branch (Conformer) is not used.
         num_classes: C.
     """
+
+    uses_conv_branch = False
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
         super().__init__(backbone, num_classes)

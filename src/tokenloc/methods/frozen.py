@@ -1,4 +1,4 @@
-"""Methods that learn on a backbone which stays as it is."""
+"""Methods that train a head on a frozen backbone."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ F = TypeVar("F", bound="Frozen")
 
 
 class Frozen(Method):
-    """A method whose backbone never changes, so that what its head learns from can be kept on disk.
+    """A method with a frozen backbone, so that the head's inputs can be cached on disk.
 
-    A subclass says where the cut goes: what it pools out of the backbone's tokens, and what it makes of that.
+    A subclass splits its training pass: ``pool`` reduces the backbone's features, ``from_pooled`` does the rest.
 
     Args:
         backbone: stays frozen and in evaluation mode, without dropout or drop path.
@@ -25,10 +25,10 @@ class Frozen(Method):
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
         super().__init__(backbone, num_classes)
-        backbone.requires_grad_(False).eval()  # trainers keep the modes that they find
+        backbone.requires_grad_(False).eval()  # trainers preserve each module's initial mode
 
     def train(self: F, mode: bool = True) -> F:
-        """Set the mode of the head; the frozen backbone stays in evaluation mode."""
+        """Set the mode of the head; the backbone stays in evaluation mode."""
         super().train(mode)
         self.backbone.eval()
         return self
@@ -39,8 +39,8 @@ class Frozen(Method):
 
     @abstractmethod
     def pool(self, features: Features) -> Tensor:
-        """Return all that the head learns from, [B, P]; nothing that learns takes part."""
+        """Return the inputs of the head, [B, P], computed without trainable parameters."""
 
     @abstractmethod
     def from_pooled(self, pooled: Tensor) -> Output:
-        """Run the rest of the training pass, on what ``pool`` returned, [B, P]."""
+        """Run the rest of the training pass on ``pooled`` [B, P], the output of ``pool``."""

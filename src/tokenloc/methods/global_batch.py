@@ -1,4 +1,4 @@
-"""Means over the batches of all processes: a loss is that of the global batch, however many processes share it."""
+"""Means over the batches of all processes, so that a loss does not depend on the number of processes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import Tensor
 
 
 def global_mean(values: Tensor) -> Tensor:
-    """Return the mean of ``values`` [B] over the batches of all processes, with gradient to this process's own.
+    """Return the mean of ``values`` [B] over the batches of all processes, with gradient to this process's values.
 
-    Gradients are scaled so that their average over the processes, as DistributedDataParallel takes it, is that of one
-    process with the whole batch, even where batches differ in size.
+    Gradients are scaled so that their average over the processes, as DistributedDataParallel computes it, equals the
+    gradient of one process with the whole batch, even if batch sizes differ.
     """
     if not (dist.is_available() and dist.is_initialized()):
         return values.mean()
     total = torch.stack([values.detach().sum(), values.new_tensor(len(values))])
     dist.all_reduce(total)
-    own = values.sum() * dist.get_world_size() / total[1]
-    return total[0] / total[1] + (own - own.detach())
+    local = values.sum() * dist.get_world_size() / total[1]
+    return total[0] / total[1] + (local - local.detach())
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from tokenloc._names import one_of
 from tokenloc.backbones import Backbone, FeatureRequest, Features
-from tokenloc.methods._normalized_cut import Edges, facing
+from tokenloc.methods._normalized_cut import Edges, oriented
 from tokenloc.methods._scaling import min_max
-from tokenloc.methods.base import ClassMaps, Output, register_method
+from tokenloc.methods.base import ClassMaps, Output, register_method, shared_map
 from tokenloc.methods.global_batch import cross_entropy, global_mean
 from tokenloc.methods.tokencut import TokenCut
 
@@ -25,32 +25,31 @@ Polarity = Literal["seed", "peak", "border"]
 class LCAR(TokenCut):
     """Local Consistency Aware Re-prediction.
 
-    TokenCut's eigenvector map finds the outlines of what is salient; a class activation map says which side of the cut
-    is the object (Eqs. 2, 10, 11). Its head, the student, sees patch tokens only; a teacher that sees the class token
-    too hands down what it knows (self-distillation, Eqs. 3 to 6) and gives the class scores.
+    TokenCut's eigenvector map outlines the salient regions; a class activation map decides which side of the cut is the
+    object (Eqs. 2, 10, 11). The class activation map comes from a student head on the patch tokens. A teacher head,
+    which also sees the class token, distils its predictions into the student (Eqs. 3 to 6) and gives the class scores.
 
-    The second half of the paper refines that map. It serves any method and is ``tokenloc.refine``; ``refinement`` names
-    the steps, for whoever draws boxes. The paper chooses the side after affinity refinement, on pixels; here it is
-    chosen before, on patches. As the negated map refines to the negated refinement, only the mean that parts the two
-    sides is another.
+    The second half of the paper refines the map. It applies to any method and is ``tokenloc.refine``; ``refinement``
+    names the steps. The paper chooses the side after affinity refinement, on pixels; here it is chosen before, on
+    patches. Since refining the negated map gives the negated result, only the mean that separates the sides differs.
 
     Args:
         backbone: with a class token; the paper's is DINO ViT-S/16. It stays frozen and in evaluation mode.
         num_classes: C.
-        teacher: ``mlp`` is a hidden layer of twice the tokens' width, GELU, and a linear layer; ``linear`` that layer
-            alone, the paper's choice for ILSVRC.
-        label_weight: alpha in Eq. 6, in [0, 1]: the labels' share in the student's loss; 1 is plain CAM.
+        teacher: ``mlp`` is a hidden layer of twice the token width, GELU, and a linear layer; ``linear`` the linear
+            layer only, the paper's choice for ILSVRC.
+        label_weight: alpha in Eq. 6, in [0, 1]: the weight of the labels in the student's loss; 1 is plain CAM.
         temperature: T in Eq. 6, positive.
-        seed_threshold: beta in Eq. 2, in [0, 1]: what exceeds it on the activation map, scaled to [0, 1], is the seed.
+        seed_threshold: beta in Eq. 2, in [0, 1]: the seed is where the activation map, scaled to [0, 1], exceeds it.
         tau: see ``TokenCut``.
         edges: see ``TokenCut``.
         polarity: which side of the cut is the object: ``seed`` is the method; ``peak`` and ``border`` are those of
             ``TokenCut``, LCAR without SD-CAM (Table 1).
         refinement: the steps of ``tokenloc.refine`` that follow (Table 1): ``affinity`` is ARM, ``reprediction``
-            SGRM; none leaves the eigenvector map.
+            SGRM; an empty sequence keeps the eigenvector map.
 
     Raises:
-        ValueError: a value that is not among those above, or a backbone without a class token.
+        ValueError: an option has an invalid value, or the backbone has no class token.
     """
 
     def __init__(
@@ -70,24 +69,23 @@ class LCAR(TokenCut):
         one_of("polarity", polarity, Polarity)
         unseeded = "peak" if polarity == "seed" else polarity
         super().__init__(backbone, num_classes, tau=tau, edges=edges, polarity=unseeded)
-        self.seeded = polarity == "seed"
         backbone.require_class_token("lcar")
-        self.label_weight = _checked_share("label_weight", label_weight)
-        self.seed_threshold = _checked_share("seed_threshold", seed_threshold)
+        for name, value in {"label_weight": label_weight, "seed_threshold": seed_threshold}.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must lie in [0, 1]; got {value}")
         if not temperature > 0:
             raise ValueError(f"temperature must be positive; got {temperature}")
-        self.temperature = temperature
+        self.seeded = polarity == "seed"
+        self.label_weight, self.seed_threshold, self.temperature = label_weight, seed_threshold, temperature
         self.refinement = tuple(refinement)
         self.teacher = teacher_head(one_of("teacher", teacher, Teacher), backbone.embed_dim, num_classes)
 
     def pool(self, features: Features) -> Tensor:
-        """Return the class token beside the mean patch token, [B, 2 * D]."""
-        if features.class_token is None:
-            raise ValueError("the features have no class token, which LCAR's teacher needs")
-        return torch.cat([features.class_token, features.patches.mean(dim=1)], dim=1)
+        """Return the class token and the mean patch token, [B, 2 * D]."""
+        return torch.cat([features.require("class_token"), features.patches.mean(dim=1)], dim=1)
 
     def from_pooled(self, pooled: Tensor) -> Output:
-        """Return the teacher's class scores z^t (Eq. 3); the part ``student``, of patches alone, [B, C]."""
+        """Return the teacher's class scores z^t (Eq. 3); ``auxiliary`` has those of the student, [B, C]."""
         patches = pooled[:, self.backbone.embed_dim :]
         return Output(self.teacher(pooled), {"student": self.head(patches)})
 
@@ -98,29 +96,25 @@ class LCAR(TokenCut):
             output: of ``forward``.
             labels: class indices, [B] int64.
         """
-        student = output.parts["student"]
+        student = output.auxiliary["student"]
         terms = {
             "teacher": cross_entropy(output.logits, labels),
             "student": cross_entropy(student, labels),
             "distillation": distillation(output.logits, student, self.temperature),
         }
-        taught = self.label_weight * terms["student"] + (1 - self.label_weight) * terms["distillation"]
-        return {**terms, "total": terms["teacher"] + taught}
+        student_loss = self.label_weight * terms["student"] + (1 - self.label_weight) * terms["distillation"]
+        return {**terms, "total": terms["teacher"] + student_loss}
 
     def class_maps(self, images: Tensor) -> tuple[Tensor, ClassMaps]:
         """Return the teacher's logits [B, C], and a function from classes [B, K] to their maps [B, K, h, w].
 
-        The maps of an image differ by their sign only: by which side of the cut the class's seed lies on.
+        The maps of an image differ only in their sign: in the side of the cut that contains the seed of the class.
         """
         features = self.backbone(images, FeatureRequest(keys=True))
-        location = self.object_map(features)[:, None]
-
-        def maps_of(classes: Tensor) -> Tensor:
-            if not self.seeded:
-                return location.expand(-1, classes.shape[1], -1, -1)
-            return facing(location, self.seeds(features, classes))
-
-        return self.from_pooled(self.pool(features)).logits, maps_of
+        logits, location = self.from_pooled(self.pool(features)).logits, self.object_map(features)
+        if not self.seeded:
+            return logits, shared_map(location)
+        return logits, lambda classes: oriented(location[:, None], self.seeds(features, classes))
 
     def intermediate_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
         """Return activation map, seed and eigenvector for ``classes`` [B]; see ``Method.intermediate_maps``."""
@@ -130,7 +124,7 @@ class LCAR(TokenCut):
         return {"activation map": activation, "seed": seed, "eigenvector": self.eigenvector_map(features)}
 
     def seeds(self, features: Features, classes: Tensor) -> Tensor:
-        """Return where each of ``classes`` [B, K] surely is, [B, K, h, w] bool (Eq. 2)."""
+        """Return the seeds of ``classes`` [B, K], where their activation is high, [B, K, h, w] bool (Eq. 2)."""
         return min_max(self.activation_maps(features, classes)) > self.seed_threshold
 
 
@@ -141,23 +135,17 @@ def teacher_head(kind: Teacher, width: int, num_classes: int) -> nn.Module:
 
 
 def distillation(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
-    """Return the divergence of the student's class probabilities from the teacher's (Eq. 6), a scalar >= 0.
+    """Return the divergence KL(teacher || student) of the class probabilities (Eq. 6), a scalar >= 0.
 
     Args:
         teacher: logits [B, C]; gets no gradient.
         student: logits [B, C].
-        temperature: T: both are divided by it before the softmax.
+        temperature: T; divides both before the softmax.
 
     >>> same = torch.tensor([[1.0, 2.0]])
     >>> distillation(same, same, 3.0).item()
     0.0
     """
     target = (teacher.detach() / temperature).log_softmax(dim=1)
-    found = (student / temperature).log_softmax(dim=1)
-    return global_mean(F.kl_div(found, target, reduction="none", log_target=True).sum(dim=1))
-
-
-def _checked_share(name: str, value: float) -> float:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must lie in [0, 1]; got {value}")
-    return value
+    predicted = (student / temperature).log_softmax(dim=1)
+    return global_mean(F.kl_div(predicted, target, reduction="none", log_target=True).sum(dim=1))

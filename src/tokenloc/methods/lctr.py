@@ -19,28 +19,28 @@ Pooling = Literal["separate", "shared", "mean", "max"]
 
 @register_method("lctr")
 class LCTR(Method):
-    """Local Continuity Transformer.
+    """Local Continuity Transformer: two modules added to TS-CAM.
 
-    Two parts on TS-CAM. The *relational patch-attention module* (RPAM) has no parameters and acts in testing only: it
-    weights every token's attention to the patches by how much the class token attends to that token, and averages
-    (Eq. 5). The *cue digging module* (CDM) is the head: see ``CueDigging``. The map of class c is the product of
-    its map X_CDM,c and the patch relation map (Eq. 3); the logits are the average of X_CDM over the grid.
+    The *relational patch-attention module* (RPAM) has no parameters and is used at test time only: it weights every
+    token's attention to the patches by the class token's attention to that token, and averages (Eq. 5). The *cue
+    digging module* (CDM) is the head: see ``CueDigging``. The map of class c is the product of X_CDM,c and the patch
+    relation map (Eq. 3); the logits are the average of X_CDM over the grid.
 
-    No released code is known; this follows the paper. The weighted matrix of RPAM is never built (the backbone computes
-    c^T P / (N + 1)), nor are per-image convolutions looped over: see ``CueDigging``.
+    This follows the paper, not released code. The weighted matrix of RPAM is never built (the backbone computes
+    c^T P / (N + 1)), and there is no loop over images in the CDM.
 
     Args:
         backbone: a backbone with a class token.
         num_classes: C.
-        kernels: G, how many kernels the CDM mixes (Table 6).
+        kernels: G, the number of kernels that the CDM mixes (Table 6).
         kernel_size: side of these kernels, 1 or 3 (Table 7).
         pooling: how the CDM scores them (Table 5): ``separate`` is (GMP-fc) + (GAP-fc), ``shared`` (GMP+GAP)-fc,
             ``mean`` GAP-fc, ``max`` GMP-fc.
-        relation: whether the map is made with the patch relation map; else with TS-CAM's attention map (Table 8).
-        cue_digging: whether the head is the CDM; else it is TS-CAM's convolution (Table 8).
+        relation: whether the map uses the patch relation map; else TS-CAM's attention map (Table 8).
+        cue_digging: whether the head is the CDM; else TS-CAM's convolution (Table 8).
 
     Raises:
-        ValueError: a value that is not among those above, or a backbone without a class token.
+        ValueError: an option has an invalid value, or the backbone has no class token.
     """
 
     def __init__(
@@ -67,23 +67,23 @@ class LCTR(Method):
     def forward(self, images: Tensor) -> Output:
         """Run the training pass over ``images`` [B, 3, height, width]."""
         features = self.backbone(images, FeatureRequest(class_attention=isinstance(self.head, CueDigging)))
-        return Output(self._scored(features)[0])
+        return Output(self._classify(features)[0])
 
     def class_maps(self, images: Tensor) -> tuple[Tensor, ClassMaps]:
         """Return logits [B, C], and a function from classes [B, K] to their maps M_fuse [B, K, h, w] (Eq. 3)."""
         features = self.backbone(images, FeatureRequest(class_attention=True, patch_relation=self.relation))
-        logits, semantic_of = self._scored(features)
+        logits, semantic_of = self._classify(features)
         attention = patch_relation_map(features) if self.relation else class_attention_map(features)
         return logits, lambda classes: attention[:, None] * semantic_of(classes)
 
     def intermediate_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
-        """Return attention, patch relation and the semantic map of ``classes`` [B]; see ``Method.intermediate_maps``."""
+        """Return attention, patch relation and semantic map of ``classes`` [B]; see ``Method.intermediate_maps``."""
         features = self.backbone(images, FeatureRequest(class_attention=True, patch_relation=True))
-        semantic = self._scored(features)[1](classes[:, None])[:, 0]
+        semantic = self._classify(features)[1](classes[:, None])[:, 0]
         relation = patch_relation_map(features)
         return {"attention": class_attention_map(features), "patch relation": relation, "semantic map": semantic}
 
-    def _scored(self, features: Features) -> tuple[Tensor, ClassMaps]:
+    def _classify(self, features: Features) -> tuple[Tensor, ClassMaps]:
         """Return logits [B, C], and a function from classes [B, K] to their maps X_CDM [B, K, h, w]."""
         tokens = features.patch_map()
         if not isinstance(self.head, CueDigging):
@@ -95,15 +95,15 @@ class LCTR(Method):
 
 
 class CueDigging(nn.Module):
-    """The cue digging module (CDM): a convolution whose kernel is mixed anew for each image.
+    """The cue digging module (CDM): a convolution whose kernel is mixed for each image.
 
-    The tokens X_L, with what the class token attends to erased, pass a 3 x 3 convolution, are pooled, and give a score
-    S_g in (0, 1) to each of G kernels W_g. X_CDM is the convolution of X_L with the sum of S_g W_g (Eq. 6), without
-    a bias. "Reversed" attention is taken as 1 - minmax(m) per image, and gradients flow through it.
+    The tokens X_L, with the regions that the class token attends to erased, are convolved (3 x 3), pooled, and scored:
+    S_g in (0, 1) for each of G kernels W_g. X_CDM is the convolution of X_L with the sum of S_g W_g (Eq. 6), without
+    bias. "Reversed" attention is 1 - minmax(m) per image; gradients flow through it.
 
-    A convolution for each image is not needed. Its average over the grid, which is all that training needs, is a
-    product of the kernel with the averages of X_L over the k x k shifts of the grid; and testing needs the maps of a
-    few classes, whose kernels are mixed and multiplied for all images at once.
+    No convolution per image is needed. In training, only its average over the grid matters, which is the product of the
+    kernel with the averages of X_L over the k x k shifts of the grid. At test time, only the maps of a few classes are
+    needed; their kernels are mixed and applied for all images in one product.
 
     Args:
         width: D.
@@ -113,17 +113,17 @@ class CueDigging(nn.Module):
         pooling: see ``LCTR``.
 
     Attributes:
-        weight: W, [G, C, D, k, k], initialised Kaiming-uniformly as torch does its convolutions, with a = sqrt(5); see
-            ``semantic_head`` for what a larger start does.
+        weight: W, [G, C, D, k, k], with PyTorch's Kaiming-uniform initialisation of convolutions, a = sqrt(5); see
+            ``semantic_head`` for the effect of larger weights.
 
     Raises:
-        ValueError: a value that is not among those above.
+        ValueError: an argument has an invalid value.
     """
 
     def __init__(self, width: int, num_classes: int, kernels: int, kernel_size: int, pooling: Pooling) -> None:
         super().__init__()
         if kernels < 1:
-            raise ValueError(f"kernels, how many the cue digging module mixes (G), must be at least 1; got {kernels}")
+            raise ValueError(f"kernels (G, the number of kernels to mix) must be at least 1; got {kernels}")
         if kernel_size not in (1, 3):
             raise ValueError(f"kernel_size must be 1 or 3 (Table 7 of LCTR); got {kernel_size}")
         self.pooling = one_of("pooling", pooling, Pooling)
@@ -140,14 +140,13 @@ class CueDigging(nn.Module):
         mean, largest = dug.mean(dim=(2, 3)), dug.amax(dim=(2, 3))
         if self.pooling == "shared":
             mean = mean + largest
-        terms = [
-            layer(pooled) for layer, pooled in ((self.mean_score, mean), (self.max_score, largest)) if layer is not None
-        ]
+        layers = ((self.mean_score, mean), (self.max_score, largest))
+        terms = [layer(pooled) for layer, pooled in layers if layer is not None]
         scores: Tensor = torch.stack(terms).sum(dim=0).sigmoid()
         return scores
 
     def pooled(self, tokens: Tensor, scores: Tensor) -> Tensor:
-        """Return the average of X_CDM over the grid, [B, C], without making X_CDM."""
+        """Return the average of X_CDM over the grid, [B, C], without computing X_CDM."""
         shifts = shifted_means(tokens, self.weight.shape[-1])
         responses = F.linear(shifts.flatten(1), self.weight.flatten(0, 1).flatten(1))
         return (scores[:, :, None] * responses.reshape(*scores.shape, -1)).sum(dim=1)
@@ -155,8 +154,8 @@ class CueDigging(nn.Module):
     def maps(self, tokens: Tensor, scores: Tensor, classes: Tensor) -> Tensor:
         """Return X_CDM of ``classes`` [B, K] int64, [B, K, h, w] (Eq. 6).
 
-        Each weight of the mixed kernels meets all patches in one product; the fold then shifts the k x k results by
-        where their weights stand in the kernel, and adds them up.
+        Each weight of the mixed kernels is multiplied with all patches in one product; the fold then shifts the k x k
+        results by the positions of their weights in the kernel and adds them up.
         """
         side = self.weight.shape[-1]
         kernels = self.weight.flatten(2)
@@ -170,12 +169,9 @@ class CueDigging(nn.Module):
 
 
 def shifted_means(tokens: Tensor, side: int) -> Tensor:
-    """Return the averages over the grid of ``tokens`` [B, D, h, w] shifted as each weight of a kernel sees them.
+    """Return the averages over the grid of ``tokens`` [B, D, h, w] under each shift of a kernel, [B, D, side, side].
 
     The average of a convolution (zero padding, ``side`` x ``side``) is the sum of its kernel times these.
-
-    Returns:
-        [B, D, side, side].
     """
     margin = side // 2
     padded = F.pad(tokens, (margin, margin, margin, margin))
@@ -184,15 +180,9 @@ def shifted_means(tokens: Tensor, side: int) -> Tensor:
 
 def class_attention_map(features: Features) -> Tensor:
     """Return the class token's attention to the patches, mean over heads and blocks, [B, h, w]."""
-    if features.class_attention is None:
-        raise ValueError("the features were made without class attention; ask for FeatureRequest(class_attention=True)")
-    return as_map(features.class_attention.mean(dim=1), features.grid)
+    return as_map(features.require("class_attention").mean(dim=1), features.grid)
 
 
 def patch_relation_map(features: Features) -> Tensor:
     """Return M_*^r, the mean over blocks of the relation vectors, [B, h, w] (Eq. 5)."""
-    if features.patch_relation is None:
-        raise ValueError(
-            "the features were made without the patch relation; ask for FeatureRequest(patch_relation=True)"
-        )
-    return as_map(features.patch_relation.mean(dim=1), features.grid)
+    return as_map(features.require("patch_relation").mean(dim=1), features.grid)

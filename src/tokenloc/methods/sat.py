@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tokenloc._names import one_of
 from tokenloc.backbones import Backbone, Features, Gate, SpatialQuery, as_map
-from tokenloc.methods.base import ClassMaps, Method, Output, register_method
+from tokenloc.methods.base import ClassMaps, Method, Output, register_method, shared_map
 from tokenloc.methods.global_batch import cross_entropy, global_mean
 from tokenloc.methods.tscam import PooledClassifier, semantic_head
 
@@ -29,11 +29,11 @@ GAUSSIAN_TAPS = (0.05126853, 0.89746295, 0.05126853)
 class SAT(Method):
     """Spatial-Aware Token.
 
-    A token of its own learns localization: behind the patches, with its own position embedding, it runs through all
-    blocks. In the spatial blocks its query gives each token a probability to be foreground, m = sigmoid(q_spa K^T)
-    (Eqs. 4, 5), and m scales the columns of that block's attention (Eq. 6), so that the classification teaches it.
-    The map M is the mean of m over these blocks, on the patches; it belongs to the image, not to a class. Two losses on
-    it make up for what labels do not say: the mean area over a batch (Eq. 7) and the certainty of each patch (Eq. 8).
+    A separate token learns localization: appended to the patches, with its own position embedding, it runs through all
+    blocks. In the spatial blocks its query gives each token a probability of being foreground, m = sigmoid(q_spa K^T)
+    (Eqs. 4, 5), and m scales the columns of that block's attention (Eq. 6), so that the classification loss trains it.
+    The map M is the mean of m over these blocks, on the patches; it is the same for all classes. Two losses on M supply
+    what labels cannot: the mean area over a batch (Eq. 7) and the certainty of each patch (Eq. 8).
 
     Following the released code, the product q_spa k_j is divided by sqrt(D / heads) and averaged over the heads
     before the sigmoid, one gate for all of them; the paper writes sqrt(D) and no average.
@@ -43,21 +43,21 @@ class SAT(Method):
         num_classes: C.
         spatial_blocks: N in 1…5 of Table 9: the last N blocks; of 12 blocks the 10th for N = 1, the 10th and 11th
             for N = 2.
-        map: ``spatial`` is the method; ``attention`` is the baseline of Table 5, which has no spatial token: the class
-            token's scores in all blocks, mean over heads, through a sigmoid, as the map, gating nothing.
-        token: how the spatial token starts (Table 11): ``random``, ``pretrained`` (as the class token of the
-            backbone) or ``shared`` (the class token itself asks).
+        map: ``spatial`` is the method; ``attention`` is the baseline of Table 5, without a spatial token: the map is
+            the sigmoid of the class token's scores in all blocks, mean over heads, and gates nothing.
+        token: initialisation of the spatial token (Table 11): ``random``, ``pretrained`` (a copy of the backbone's
+            class token) or ``shared`` (the class token's query is used instead).
         dot: where m is multiplied in (Table 10).
-        area: Table 2 and 13: ``batch`` is Eq. 7; ``image`` holds each image's area to the target; ``minimal`` is the
-            mean area without a target, the area loss of methods with a foreground prediction map; or ``none``.
-        area_target: lambda in Eq. 7, share of the patches in (0, 1): 0.25 on CUB, 0.35 on ILSVRC.
-        certainty: Table 2 and 12: ``normalization`` is Eq. 8; ``entropy`` the weighted entropy (see
+        area: Tables 2 and 13: ``batch`` is Eq. 7; ``image`` compares each image's area to the target; ``minimal`` is
+            the mean area without a target, the area loss of methods with a foreground prediction map; or ``none``.
+        area_target: lambda in Eq. 7, a fraction of the patches in (0, 1): 0.25 on CUB, 0.35 on ILSVRC.
+        certainty: Tables 2 and 12: ``normalization`` is Eq. 8; ``entropy`` the weighted entropy (see
             ``weighted_entropy``); or ``none``.
-        gaussian_filter: whether Eq. 8 sees the filtered map (Table 2); the entropy never does.
+        gaussian_filter: whether Eq. 8 uses the filtered map (Table 2); the entropy never does.
 
     Raises:
-        ValueError: a value that is not among those above, options that exclude each other, a backbone without enough
-            blocks, or without a class token where one is needed.
+        ValueError: an option has an invalid value, options exclude each other, the backbone has too few blocks, or it
+            lacks a required class token.
     """
 
     def __init__(
@@ -75,56 +75,61 @@ class SAT(Method):
         gaussian_filter: bool = True,
     ) -> None:
         super().__init__(backbone, num_classes)
-        if one_of("map", map, Map) == "attention":
-            _refuse_token_options(spatial_blocks, token, dot)
+        if one_of("map", map, Map) == "attention" and (spatial_blocks, token, dot) != (3, "random", "after_softmax"):
+            raise ValueError(
+                "map='attention' has no spatial token, so spatial_blocks, token and dot do not apply; leave them out "
+                f"(got {spatial_blocks}, {token!r}, {dot!r})"
+            )
         if map == "attention" or one_of("token", token, Token) != "random":
             backbone.require_class_token(f"sat with map={map!r} and token={token!r}")
+        if not 0 < area_target < 1:
+            raise ValueError(f"area_target is a fraction of the patches, between 0 and 1; got {area_target}")
         self.blocks = spatial_block_indices(spatial_blocks, backbone.depth)
         self.gate: Gate = "values" if one_of("dot", dot, Dot) == "after_softmax" else "keys"
         if map == "attention":
             self.blocks, self.gate = tuple(range(backbone.depth)), "none"
-        self.spatial = self.blocks if map == "spatial" else ()
+        self.spatial_blocks = self.blocks if map == "spatial" else ()
         self.area, self.certainty = one_of("area", area, Area), one_of("certainty", certainty, Certainty)
-        self.area_target = _checked_target(area_target)
+        self.area_target = area_target
         self.gaussian_filter = gaussian_filter
         self.head = semantic_head("conv2d", backbone.embed_dim, num_classes)
         self.pool = PooledClassifier(backbone, num_classes)
         self.loc_token: nn.Parameter | None = None
         self.loc_embed: nn.Parameter | None = None
         if map == "spatial" and token != "shared":
-            self.loc_token = _fresh_token(backbone.embed_dim)
-            self.loc_embed = _fresh_token(backbone.embed_dim)
+            self.loc_token = _random_token(backbone.embed_dim)
+            self.loc_embed = _random_token(backbone.embed_dim)
         if map == "spatial" and token == "pretrained":
             self.loc_token = nn.Parameter(backbone.get_parameter("cls_token").detach().clone())
 
     def forward(self, images: Tensor) -> Output:
-        """Run the training pass over ``images`` [B, 3, height, width]; the part ``map`` is M [B, h, w] in (0, 1)."""
+        """Run the training pass over ``images`` [B, 3, height, width]; ``auxiliary`` has ``map``, M [B, h, w]."""
         logits, location = self._run(images)
         return Output(logits, {"map": location})
 
     def class_maps(self, images: Tensor) -> tuple[Tensor, ClassMaps]:
-        """Return logits [B, C], and a function from classes [B, K] to M once for each, [B, K, h, w] in (0, 1)."""
+        """Return logits [B, C], and a function from classes [B, K] to M for each, [B, K, h, w] in (0, 1)."""
         logits, location = self._run(images)
-        return logits, lambda classes: location[:, None].expand(-1, classes.shape[1], -1, -1)
+        return logits, shared_map(location)
 
     def intermediate_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
         """Return m of each spatial block (Eqs. 4, 5), in (0, 1); see ``Method.intermediate_maps``."""
         del classes
         features = self.backbone(images, spatial=self._query())
-        each = zip(self.blocks, features.spatial_gates.unbind(1), strict=True)
-        return {f"gate of block {block + 1}": as_map(gate, features.grid) for block, gate in each}
+        gates = zip(self.blocks, features.require("spatial_gates").unbind(1), strict=True)
+        return {f"gate of block {block + 1}": as_map(gate, features.grid) for block, gate in gates}
 
     def loss(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
         """Return the terms of Eq. 9: ``cross_entropy``, those of ``area`` and ``certainty`` in use, and ``total``.
 
-        All terms are means over the batches of all processes, which all have to call this. Where gradients are
-        accumulated, the mean area is that of each batch: it cannot see those that follow.
+        All terms are means over the batches of all processes, each of which must call this. With gradient accumulation,
+        the mean area is that of each batch.
 
         Args:
             output: of ``forward``.
             labels: class indices, [B] int64.
         """
-        location = output.parts["map"]
+        location = output.auxiliary["map"]
         terms = {"cross_entropy": cross_entropy(output.logits, labels)}
         if self.area != "none":
             terms["area"] = area_loss(location, self.area_target, self.area)
@@ -137,10 +142,8 @@ class SAT(Method):
     def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits [B, C] and the map M [B, h, w]."""
         features: Features = self.backbone(images, spatial=self._query())
-        if features.spatial_gates is None:
-            raise ValueError(f"{self.backbone.name} returned no spatial gates, so there is no map")
         logits = self.pool(self.head(features.patch_map()), features)
-        return logits, as_map(features.spatial_gates.mean(dim=1), features.grid)
+        return logits, as_map(features.require("spatial_gates").mean(dim=1), features.grid)
 
     def _query(self) -> SpatialQuery:
         if self.loc_token is None or self.loc_embed is None:
@@ -149,23 +152,24 @@ class SAT(Method):
 
 
 def spatial_block_indices(count: int, depth: int) -> tuple[int, ...]:
-    """Return the indices, counted from 0, of ``count`` spatial blocks in a backbone of ``depth`` (Table 9).
+    """Return the zero-based indices of ``count`` spatial blocks in a backbone of ``depth`` blocks (Table 9).
 
-    They are the last ones; fewer than three start where three would. At least one plain block comes before them.
+    They are the last ones; one or two start where three would. At least one plain block precedes them.
 
     >>> spatial_block_indices(1, 12), spatial_block_indices(2, 12), spatial_block_indices(4, 12)
     ((9,), (9, 10), (8, 9, 10, 11))
 
     Raises:
-        ValueError: where ``count`` is below 1 or no plain block would be left.
+        ValueError: ``count`` is below 1, or no plain block would remain.
     """
     if count < 1:
         raise ValueError(f"spatial_blocks must be at least 1; got {count}")
     first = depth - max(count, 3)
     if first < 1:
+        fewer = f", or at most {depth - 1} spatial blocks" if depth > 3 else ""
         raise ValueError(
             f"spatial_blocks={count} needs a backbone of at least {max(count, 3) + 1} blocks, a plain one before the "
-            f"spatial ones; got one of {depth}. Use a deeper backbone{_or_fewer(depth)}"
+            f"spatial ones; got one of {depth}. Use a deeper backbone{fewer}"
         )
     return tuple(range(first, first + count))
 
@@ -175,7 +179,7 @@ def area_loss(maps: Tensor, target: float, kind: Area = "batch") -> Tensor:
 
     Args:
         maps: of this process; the mean is over those of all processes.
-        target: lambda, the wanted area.
+        target: lambda, the desired area.
         kind: ``batch``: |mean area - target| (Eq. 7). ``image``: mean of |area - target|. ``minimal``: mean area.
     """
     areas = maps.mean(dim=(1, 2))
@@ -187,7 +191,7 @@ def area_loss(maps: Tensor, target: float, kind: Area = "batch") -> Tensor:
 def normalization_loss(maps: Tensor, gaussian_filter: bool = True) -> Tensor:
     """Return the mean of M* (1 - M*) (Eq. 8), a scalar in [0, 0.25], over the ``maps`` [B, h, w] of all processes.
 
-    M* is the map itself or, with ``gaussian_filter``, the filtered one; zeros lie around it, as in the released code.
+    M* is the map, or with ``gaussian_filter`` the filtered map, zero-padded as in the released code.
     """
     if gaussian_filter:
         maps = gaussian_filtered(maps)
@@ -195,41 +199,23 @@ def normalization_loss(maps: Tensor, gaussian_filter: bool = True) -> Tensor:
 
 
 def gaussian_filtered(maps: Tensor) -> Tensor:
-    """Return ``maps`` [B, h, w] filtered with the released 3 x 3 kernel, zeros around them."""
+    """Return ``maps`` [B, h, w] filtered with the released 3 x 3 kernel and zero padding."""
     taps = maps.new_tensor(GAUSSIAN_TAPS)
-    with torch.autocast(maps.device.type, enabled=False):  # half precision would spoil a loss this small
+    with torch.autocast(maps.device.type, enabled=False):  # half precision is too coarse for a loss this small
         return F.conv2d(maps[:, None], torch.outer(taps, taps)[None, None], padding=1)[:, 0]
 
 
 def weighted_entropy(maps: Tensor) -> Tensor:
     """Return ORNet's weighted entropy of the ``maps`` [B, h, w] of all processes, a scalar >= 0 in nats (Table 12).
 
-    Each patch's binary entropy counts with a normal weight, 1 at 0.5 and of standard deviation 0.1. SAT's paper gives
-    no formula, only its course: "already close to zero at input values of 0.2 or 0.8" (Fig. 10).
+    Each patch's binary entropy is weighted by a Gaussian around 0.5 with standard deviation 0.1. SAT's paper gives no
+    formula, only the shape of the curve: "already close to zero at input values of 0.2 or 0.8" (Fig. 10).
     """
-    maps = maps.clamp(1e-6, 1 - 1e-6)  # the logarithm's gradient has no end at 0 and 1
+    maps = maps.clamp(1e-6, 1 - 1e-6)  # the logarithm's gradient is infinite at 0 and 1
     entropy = torch.special.entr(maps) + torch.special.entr(1 - maps)
     weight = torch.exp(-((maps - 0.5) ** 2) / (2 * 0.1**2))
     return global_mean((weight * entropy).mean(dim=(1, 2)))
 
 
-def _refuse_token_options(spatial_blocks: int, token: str, dot: str) -> None:
-    if (spatial_blocks, token, dot) != (3, "random", "after_softmax"):
-        raise ValueError(
-            "map='attention' has no spatial token, so spatial_blocks, token and dot do not apply; leave them out "
-            f"(got {spatial_blocks}, {token!r}, {dot!r})"
-        )
-
-
-def _fresh_token(width: int) -> nn.Parameter:
+def _random_token(width: int) -> nn.Parameter:
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, width), std=0.02))
-
-
-def _or_fewer(depth: int) -> str:
-    return f", or at most {depth - 1} spatial blocks" if depth > 3 else ""
-
-
-def _checked_target(target: float) -> float:
-    if not 0 < target < 1:
-        raise ValueError(f"area_target is a share of the patches, between 0 and 1; got {target}")
-    return target

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from tokenloc._compiling import uncompiled
 from tokenloc.backbones import Backbone, FeatureRequest, Features
 from tokenloc.methods._diffusion import diffuse, neighbour_similarity, semantic_laplacian, soft_filter
 from tokenloc.methods._scaling import min_max
@@ -17,27 +17,35 @@ from tokenloc.methods.tscam import TSCAM
 RELEASED_FIRST, RELEASED_REST = 16, 4
 """Newton-Schulz steps of the released code: in the first block, and in the others."""
 
-MOST_STEPS = 24
-"""After 24 Newton-Schulz steps float32 cannot tell the next one: 2^24 has all the digits it keeps."""
+MAX_STEPS = 24
+"""Further Newton-Schulz steps make no difference in float32, whose significand has 24 bits."""
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _uncompiled(function: F) -> F:
+    disabled: F = torch.compiler.disable(function)
+    return disabled
 
 
 @register_method("scm")
 class SCM(TSCAM):
-    """Spatial Calibration Module: TS-CAM, trained through blocks that diffuse its attention and are then dropped.
+    """Spatial Calibration Module: TS-CAM trained through blocks that diffuse its attention and are then removed.
 
     In training, TS-CAM's semantic maps S^0 (Eq. 2) and its attention map F^0 (Eq. 1), min-max scaled per image, pass
     through L activation diffusion blocks, and the logits are the average of S^L over the grid. A block diffuses F over
-    the grid, further where neighbouring patches have like semantics (Eqs. 3 to 6), filters the result (Eq. 7) to F~ in
-    [0, 1], and amplifies both: S + S * F~ and F + F~. In testing there are no blocks: the map of class c is F^0 * S^0_c
-    and the logits are the average of S^0. That is TS-CAM's own code, at TS-CAM's own cost.
+    the grid, further between neighbouring patches with similar semantics (Eqs. 3 to 6), filters the result (Eq. 7) to
+    F~ in [0, 1], and amplifies both: S + S * F~ and F + F~. At test time there are no blocks: the map of class c is
+    F^0 * S^0_c and the logits are the average of S^0, computed by TS-CAM's code at TS-CAM's cost.
 
     Following the released code and not the paper: 16 Newton-Schulz steps in the first block (paper: 4); no gradient
     through the starting matrix X_0; a threshold of beta times the largest activation of the block's input (Eq. 7: beta
     itself) before a min-max; residuals in both updates; F^0 min-max scaled.
 
-    A block scales each patch vector of S by a positive number, 1 + F~, and so leaves the cosine similarities of the
-    patches as they are. They are therefore computed once for all blocks, from S^0, and no S^l is made but the last:
-    S^0 times the product of all 1 + F~. The blocks run in float32 or better, whatever the precision around them.
+    A block scales each patch vector of S by a positive number, 1 + F~, which leaves the cosine similarities of the
+    patches unchanged. They are therefore computed once for all blocks, from S^0, and only S^L is computed: S^0 times
+    the product of all 1 + F~. The blocks always run in float32 or float64.
 
     Args:
         backbone: a backbone with a class token.
@@ -46,15 +54,14 @@ class SCM(TSCAM):
         steps: p, the Newton-Schulz steps of each block: one number for all, or one for each. None is the released
             code's: 16 in the first block and 4 in the rest. The paper's text has 4.
         start_scale: alpha in X_0 = alpha L^T (Eq. 6).
-        x0_gradient: whether lambda and the similarities also get a gradient through X_0. Logits stay the same.
+        x0_gradient: whether lambda and the similarities also get a gradient through X_0; the logits are the same.
 
     Attributes:
-        similarity_weight: lambda of each block (Eq. 4), [L], learned, 1 at first. Smaller diffuses wider.
-        threshold: beta of each block (Eq. 7), [L], learned, 0.5 at first.
+        similarity_weight: lambda of each block (Eq. 4), [L], learned, initially 1. Smaller values diffuse wider.
+        threshold: beta of each block (Eq. 7), [L], learned, initially 0.5.
 
     Raises:
-        ValueError: no blocks, steps outside 1 to 24 or not one number per block, a scale that is not positive, or a
-            backbone without a class token.
+        ValueError: an option has an invalid value, or the backbone has no class token.
     """
 
     def __init__(
@@ -90,7 +97,7 @@ class SCM(TSCAM):
         return min_max(super().attention_map(features))
 
     def diffusion_maps(self, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what goes into each block and what leaves the last one, for images (Fig. 6).
+        """Return the inputs of each block and the output of the last one (Fig. 6).
 
         Args:
             images: [B, 3, height, width], normalised.
@@ -100,7 +107,7 @@ class SCM(TSCAM):
             S^l [B, L + 1, K, h, w] and F^l [B, L + 1, h, w] for l = 0…L, float32.
 
         Raises:
-            ValueError: where ``classes`` has another form or holds an index outside [0, C).
+            ValueError: ``classes`` has another shape or dtype, or an index outside [0, C).
         """
         self.check_classes(classes, len(images))
         features = self.backbone(images, FeatureRequest(class_attention=True))
@@ -110,12 +117,12 @@ class SCM(TSCAM):
         return torch.stack([chosen * gain[:, None] for gain in gains], dim=1), torch.stack(attentions, dim=1)
 
     def intermediate_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
-        """Return F^l and S^l of ``classes`` [B] before and after each block (Fig. 6); see ``Method.intermediate_maps``."""
+        """Return F^l and S^l of ``classes`` [B] for l = 0…L (Fig. 6); see ``Method.intermediate_maps``."""
         semantic, attention = self.diffusion_maps(images, classes[:, None])
-        each = zip(attention.unbind(1), semantic[:, :, 0].unbind(1), strict=True)
-        return {
-            f"{name}{level}": map_ for level, pair in enumerate(each) for name, map_ in zip("FS", pair, strict=True)
-        }
+        maps: dict[str, Tensor] = {}
+        for level in range(attention.shape[1]):
+            maps |= {f"F{level}": attention[:, level], f"S{level}": semantic[:, level, 0]}
+        return maps
 
     def scalars(self) -> dict[str, float]:
         """Return lambda and beta of each block by name, for logging (Fig. 7a, b).
@@ -128,11 +135,11 @@ class SCM(TSCAM):
         learned = {"similarity_weight": self.similarity_weight, "threshold": self.threshold}
         return {f"{name}/block_{i}": x for name, v in learned.items() for i, x in enumerate(v.tolist(), start=1)}
 
-    @uncompiled  # its hundreds of products, written out one by one, would take torch minutes
+    @_uncompiled  # compiling its hundreds of unrolled products would take minutes
     def _calibrate(self, semantic: Tensor, attention: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return g^l and F^l [B, h, w] for l = 0…L, where S^l = g^l * S^0, in the precision of ``semantic``.
 
-        Autocast is off here: it would run the matrix products of the dense form in half precision.
+        Autocast is disabled because it would run the matrix products of the dense form in half precision.
         """
         gains, attentions = [torch.ones_like(attention)], [attention.to(semantic.dtype)]
         with torch.autocast(semantic.device.type, enabled=False):
@@ -156,29 +163,26 @@ def checked_steps(blocks: int, steps: int | Sequence[int] | None) -> tuple[int, 
     ((16, 4, 4, 4), (4, 4), (6, 3))
     """
     if blocks < 1:
-        raise ValueError(f"blocks, the number of diffusion blocks, must be at least 1; got {blocks} (none is tscam)")
+        raise ValueError(f"blocks, the number of diffusion blocks, must be at least 1; got {blocks} (use tscam for 0)")
     if steps is None:
         steps = [RELEASED_FIRST] + [RELEASED_REST] * (blocks - 1)
     per_block = (steps,) * blocks if isinstance(steps, int) else tuple(steps)
     if len(per_block) != blocks:
         raise ValueError(
-            f"steps must be one number, or one for each of the {blocks} diffusion blocks; got {list(per_block)}, "
-            f"{len(per_block)} of them (the option blocks sets how many there are)"
+            f"steps must be one number, or one for each of the {blocks} diffusion blocks (the option blocks); "
+            f"got {list(per_block)}, {len(per_block)} numbers"
         )
     for step in per_block:
-        if isinstance(step, bool) or not isinstance(step, int) or not 1 <= step <= MOST_STEPS:
-            raise ValueError(
-                f"steps must be whole numbers from 1 to {MOST_STEPS} (Newton-Schulz steps of a block); got {step!r}"
-            )
+        if isinstance(step, bool) or not isinstance(step, int) or not 1 <= step <= MAX_STEPS:
+            raise ValueError(f"steps (of Newton-Schulz) must be whole numbers from 1 to {MAX_STEPS}; got {step!r}")
     return per_block
 
 
 def _peak(attention: Tensor) -> Tensor:
-    """Return the largest activation of each image, [B, 1, 1]; 1 where there is none, and nothing to filter."""
+    """Return the largest activation of each image, [B, 1, 1]; 1 if there is no activation."""
     peak = attention.amax(dim=(-2, -1), keepdim=True)
     return torch.where(peak > 0, peak, 1.0)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
-    """Return ``x`` in float32 where it is in half precision."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tokenloc._names import one_of
 from tokenloc.backbones import Backbone, FeatureRequest, Features, as_map
-from tokenloc.methods.base import ClassMaps, Method, Output, pick_classes, register_method
+from tokenloc.methods.base import ClassMaps, Method, Output, pick_classes, register_method, shared_map
 
 Map = Literal["coupled", "attention", "semantic"]
 Head = Literal["conv2d", "conv1d", "fc"]
@@ -18,12 +18,12 @@ Head = Literal["conv2d", "conv1d", "fc"]
 class TSCAM(Method):
     """Token Semantic Coupled Attention Map.
 
-    The patch tokens of the last block get semantics: a convolution gives a map S_c per class (Eq. 3), whose average
-    over the grid is the logit (Eq. 4). The attention A_* of the class token to the patches, averaged over heads and
-    blocks (Eqs. 5, 6), says where an object is, but not which. The map of class c is their product (Eq. 7).
+    A convolution turns the patch tokens of the last block into a map S_c per class (Eq. 3), whose average over the grid
+    is the logit (Eq. 4). The class token's attention to the patches A_*, averaged over heads and blocks (Eqs. 5, 6),
+    localizes the object but does not know its class. The map of class c is their product (Eq. 7).
 
-    Following the released code, S and A are multiplied as they are, before any min-max. The released code sums A over
-    the blocks where the paper (and this class) averages: the maps differ by the factor L, which min-max removes.
+    Following the released code, S and A are multiplied before any min-max. The released code sums A over the blocks;
+    the paper and this class average. The maps differ by the factor L, which min-max removes.
 
     Args:
         backbone: a backbone with a class token (any backbone for ``map="semantic"``).
@@ -31,10 +31,10 @@ class TSCAM(Method):
         map: ``coupled`` is the method; ``attention`` is TransAttention and ``semantic`` TransCAM (Tables 5, 6).
         head: ``conv2d`` 3 x 3 over the grid is the method; ``conv1d`` of width 3 over the token sequence and ``fc``
             per token are those of Tables 10, 11.
-        attention_blocks: attention is averaged over the first so many blocks (Tables 12, 13); None for all.
+        attention_blocks: the attention is averaged over this many first blocks (Tables 12, 13); None for all.
 
     Raises:
-        ValueError: a value that is not among those above, or a backbone without a class token where one is needed.
+        ValueError: an option has an invalid value, or the backbone lacks a required class token.
     """
 
     default_threshold = 0.1  # the paper's on CUB
@@ -50,14 +50,17 @@ class TSCAM(Method):
     ) -> None:
         super().__init__(backbone, num_classes)
         self.map = one_of("map", map, Map)
-        self.attention_blocks = _checked_blocks(attention_blocks, backbone.depth)
+        self.attention_blocks = backbone.depth if attention_blocks is None else attention_blocks
+        if not 1 <= self.attention_blocks <= backbone.depth:
+            depth = backbone.depth
+            raise ValueError(f"attention_blocks must lie in 1…{depth}, the backbone's depth; got {attention_blocks}")
         self.head: nn.Conv2d | nn.Conv1d = semantic_head(one_of("head", head, Head), backbone.embed_dim, num_classes)
         self.pool = PooledClassifier(backbone, num_classes)
         if map != "semantic":
             backbone.require_class_token("tscam")
 
     def forward(self, images: Tensor) -> Output:
-        """Run the training pass over ``images`` [B, 3, height, width]; attention plays no part in it."""
+        """Run the training pass over ``images`` [B, 3, height, width], which does not use the attention."""
         features = self.backbone(images)
         return Output(self.pool(self._semantic_maps(features), features))
 
@@ -68,10 +71,10 @@ class TSCAM(Method):
         logits = self.pool(semantic, features)
         if self.map == "semantic":
             return logits, lambda classes: pick_classes(semantic, classes)
-        attention = self.attention_map(features)[:, None]
+        attention = self.attention_map(features)
         if self.map == "attention":
-            return logits, lambda classes: attention.expand(-1, classes.shape[1], -1, -1)
-        return logits, lambda classes: attention * pick_classes(semantic, classes)
+            return logits, shared_map(attention)
+        return logits, lambda classes: attention[:, None] * pick_classes(semantic, classes)
 
     def intermediate_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
         """Return the attention map and the semantic map of ``classes`` [B]; see ``Method.intermediate_maps``."""
@@ -82,11 +85,8 @@ class TSCAM(Method):
 
     def attention_map(self, features: Features) -> Tensor:
         """Return A_* [B, h, w] >= 0, the class token's attention, mean over heads and blocks (Eqs. 5, 6)."""
-        if features.class_attention is None:
-            raise ValueError(
-                "the features were made without class attention; ask for FeatureRequest(class_attention=True)"
-            )
-        return as_map(features.class_attention[:, : self.attention_blocks].mean(dim=1), features.grid)
+        attention = features.require("class_attention")[:, : self.attention_blocks]
+        return as_map(attention.mean(dim=1), features.grid)
 
     def _semantic_maps(self, features: Features) -> Tensor:
         """Return S [B, C, h, w] (Eq. 3)."""
@@ -99,11 +99,11 @@ class TSCAM(Method):
 class PooledClassifier(nn.Module):
     """From class maps to logits: the average over the grid (Eq. 4).
 
-    Where the backbone has a convolution branch (Conformer), the scores of that branch's own linear classifier are
-    added, as in the released code; elsewhere this module has no parameters.
+    If the backbone has a convolution branch (Conformer), the scores of a linear classifier on that branch are added, as
+    in the released code; otherwise this module has no parameters.
 
     Args:
-        backbone: whose features are classified.
+        backbone: the backbone of the features.
         num_classes: C.
     """
 
@@ -116,17 +116,17 @@ class PooledClassifier(nn.Module):
             nn.init.zeros_(self.conv_head.bias)
 
     def forward(self, maps: Tensor, features: Features) -> Tensor:
-        """Return logits [B, C] from class maps [B, C, h, w] and the features that they were made of."""
+        """Return logits [B, C] from class maps [B, C, h, w] and the features they were computed from."""
         logits = maps.mean(dim=(2, 3))
         return logits if self.conv_head is None else logits + self.conv_head(features.conv_features)
 
 
 def semantic_head(kind: Head, width: int, num_classes: int) -> nn.Conv2d | nn.Conv1d:
-    """Return the layer from patch tokens to class maps, initialised as torch does, and so the released code.
+    """Return the layer from patch tokens to class maps, with PyTorch's initialisation, as in the released code.
 
-    That is He's uniform form with a = sqrt(5): a standard deviation of 1 / sqrt(3 fan_in). The paper says "He's
-    approach"; with He's own gain, 2.4 times that, few images are learned by the head alone, the tokens stay
-    what they were, and the maps lose what makes them maps (docs/results/cub10.md).
+    This is He's uniform initialisation with a = sqrt(5): a standard deviation of 1 / sqrt(3 fan_in). The paper says
+    "He's approach"; with He's own gain, 2.4 times larger, the head alone can fit a small dataset, the tokens hardly
+    change, and the maps are poor (docs/results/cub10.md).
 
     ``fc`` is a convolution of width 1 over the token sequence: a linear layer for each token.
     """
@@ -134,11 +134,3 @@ def semantic_head(kind: Head, width: int, num_classes: int) -> nn.Conv2d | nn.Co
         return nn.Conv2d(width, num_classes, kernel_size=3, padding=1)
     taps = 3 if kind == "conv1d" else 1
     return nn.Conv1d(width, num_classes, kernel_size=taps, padding=taps // 2)
-
-
-def _checked_blocks(blocks: int | None, depth: int) -> int:
-    if blocks is None:
-        return depth
-    if not 1 <= blocks <= depth:
-        raise ValueError(f"attention_blocks must lie in 1…{depth}, the backbone's depth; got {blocks}")
-    return blocks

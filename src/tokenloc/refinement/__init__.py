@@ -1,4 +1,4 @@
-"""Refinement: steps that bring the map of any method to the pixels of its image."""
+"""Refinement: steps that align the maps of any method with the pixels of their images."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tokenloc.refinement.reprediction import Reprediction
 
 __all__ = ["STEPS", "AffinityRefinement", "Reprediction", "Step", "find_steps", "list_steps", "refine"]
 
-SLACK = 1e-3  # by which resizing may leave [0, 1]
+TOLERANCE = 1e-3  # by which resized images may exceed [0, 1]
 Step = Callable[[Tensor, Tensor], Tensor]
-"""From maps [B, K, H, W] in [0, 1] and images [B, 3, H, W] (RGB in [0, 1]), float32, to maps of the same form."""
+"""From maps [B, K, H, W] in [0, 1] and images [B, 3, H, W] (RGB in [0, 1]), float32, to refined maps of that shape."""
 
 STEPS: Registry[Step] = Registry("refinement step")
-"""The steps by name; another is added by ``STEPS.add(name, step)``."""
+"""The steps by name; ``STEPS.add(name, step)`` adds one."""
 
 STEPS.add("affinity", AffinityRefinement())
 STEPS.add("affinity_wide", AffinityRefinement.wide())
@@ -28,7 +28,7 @@ STEPS.add("reprediction", Reprediction())
 
 
 def list_steps(pattern: str | None = None) -> list[str]:
-    """Return the names of the refinement steps, sorted; ``pattern`` is a shell wildcard.
+    """Return the sorted names of the refinement steps; ``pattern`` is a shell wildcard.
 
     >>> list_steps("aff*")
     ['affinity', 'affinity_wide']
@@ -37,48 +37,46 @@ def list_steps(pattern: str | None = None) -> list[str]:
 
 
 def find_steps(steps: Iterable[str | Step]) -> list[Step]:
-    """Return the steps themselves where some are given by name.
+    """Return ``steps`` with names replaced by the steps themselves.
 
-    ``reprediction@0.1`` is ``Reprediction.at(0.1)``: for maps that are known to give good boxes at the threshold 0.1.
+    ``reprediction@0.1`` is ``Reprediction.at(0.1)``: for maps whose best box threshold is 0.1.
 
     Raises:
-        ValueError: an unknown name, or what follows the @ is no threshold.
+        ValueError: an unknown name, or an invalid threshold after the @.
     """
-    return [_named(step) if isinstance(step, str) else step for step in steps]
+    return [_find_step(step) if isinstance(step, str) else step for step in steps]
 
 
-def _named(name: str) -> Step:
+def _find_step(name: str) -> Step:
     step, at, threshold = name.partition("@")
     if not at:
         return STEPS[step]
     if not isinstance(STEPS[step], Reprediction):
-        raise ValueError(f"the step {step!r} takes no threshold; leave {at + threshold!r} out")
+        raise ValueError(f"the refinement step {step!r} takes no threshold; remove {at + threshold!r}")
     try:
         return Reprediction.at(float(threshold))
     except ValueError as error:
-        raise ValueError(f"the step {name!r} is not to be understood, such as 'reprediction@0.1' is: {error}") from None
+        raise ValueError(f"invalid refinement step {name!r}; expected one like 'reprediction@0.1': {error}") from None
 
 
 def refine(maps: Tensor, images: Tensor, steps: Iterable[str | Step] = ("affinity", "reprediction")) -> Tensor:
-    """Refine localization maps by their images (LCAR, Tables 1 and 2).
+    """Refine localization maps with the pixels of their images (LCAR, Tables 1 and 2).
 
-    The maps are brought to the size of the images (bilinear, half-pixel centres), scaled to [0, 1] each by its own
-    range, and go through the steps. A map's result depends on its own image alone, and is the same on every call.
+    The maps are resized to the images (bilinear, half-pixel centres), min-max scaled one by one, and passed through the
+    steps. The result of a map depends only on its own image, and is deterministic.
 
     Args:
-        maps: [B, K, h, w] or [B, h, w] float, larger is more object, in any range; of any method.
-        images: [B, 3, H, W] float, RGB in [0, 1], *not* normalised: what the network saw, before mean and standard
-            deviation were taken out. On the device of the maps.
-        steps: names of ``list_steps()``; ``reprediction@0.1`` with the threshold that suits the maps; or steps with
-            settings of their own, such as ``Reprediction(object_level=0.5)``; none gives the scaled maps.
+        maps: [B, K, h, w] or [B, h, w] float, of any range: larger means more object; of any method.
+        images: [B, 3, H, W] float, RGB in [0, 1], *not* normalised: the network's input before mean and standard
+            deviation were removed. On the device of the maps.
+        steps: names from ``list_steps()``, ``reprediction@0.1`` with the threshold that suits the maps, or steps with
+            other settings, such as ``Reprediction(object_level=0.5)``. Without steps, maps are only resized and scaled.
 
     Returns:
-        [B, K, H, W] or [B, H, W] float32 in [0, 1], without gradient. A constant map, which says nothing of where,
-        becomes 0 everywhere.
+        [B, K, H, W] or [B, H, W] float32 in [0, 1], without gradient. A constant map becomes 0.
 
     Raises:
-        ValueError: an unknown step, or maps or images of another form, range or device, or with values that are not
-            finite.
+        ValueError: an unknown step, or maps or images of another shape, range or device, or maps that are not finite.
 
     >>> maps, images = torch.rand(2, 5, 14, 14), torch.rand(2, 3, 64, 48)
     >>> list(refine(maps, images, steps=["affinity"]).shape)
@@ -87,13 +85,13 @@ def refine(maps: Tensor, images: Tensor, steps: Iterable[str | Step] = ("affinit
     chosen = find_steps([steps] if isinstance(steps, str) else steps)
     _check_images(images)
     _check_maps(maps, images)
-    # Steps may fit networks: outside of inference mode, in float32, by kernels that give the same on every call.
+    # Steps may train networks, so this leaves inference mode; float32 and deterministic kernels make it repeatable.
     deterministic = torch.backends.cudnn.flags(deterministic=True, benchmark=False)
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(images.device.type, enabled=False), deterministic:
         images, coarse = images.float().clamp(0, 1), maps.clone().float()
         refined = coarse[:, None] if maps.ndim == 3 else coarse
         if refined.numel():
-            # A constant map has to become 0 first: interpolation's rounding would be scaled up to a pattern.
+            # The first scaling sets constant maps to 0, whose rounding errors the second would otherwise amplify.
             large = F.interpolate(min_max(refined), images.shape[-2:], mode="bilinear", align_corners=False)
             refined = min_max(large)
             for step in chosen:
@@ -105,7 +103,7 @@ def _check_images(images: Tensor) -> None:
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         form = f"{list(images.shape)} {images.dtype}"
         raise ValueError(f"images must be [B, 3, H, W] float, RGB in [0, 1]; got {form}")
-    if images.numel() and not (float(images.min()) >= -SLACK and float(images.max()) <= 1 + SLACK):
+    if images.numel() and not (float(images.min()) >= -TOLERANCE and float(images.max()) <= 1 + TOLERANCE):
         raise ValueError(
             f"images must be RGB in [0, 1]; got values from {float(images.min()):.4g} to {float(images.max()):.4g}. "
             "Undo the normalisation (images * std + mean), or divide bytes by 255"
@@ -122,5 +120,5 @@ def _check_maps(maps: Tensor, images: Tensor) -> None:
     if bad.any():
         raise ValueError(
             f"the maps of images {bad.nonzero()[:, 0].tolist()} of the batch (of {len(maps)}) have values that are not "
-            "finite; look for an overflow in the network (half precision, a diverged training)"
+            "finite; check the network for an overflow (half precision, a diverged training)"
         )

@@ -1,4 +1,4 @@
-"""Affinity refinement (LCAR, Eqs. 7 to 9): a map flows between neighbouring pixels of like colour."""
+"""Affinity refinement (LCAR, Eqs. 7 to 9): diffusion of a map between neighbouring pixels of similar colour."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ EPSILON = 1e-8
 class AffinityRefinement:
     """Affinity refinement (ARM).
 
-    Each pixel takes over from its neighbours, most from those of its own colour, again and again; where colours
-    change, the map comes to an edge. Refining the negated map gives the negated result.
+    In each iteration a pixel takes a weighted mean of its neighbours, with the largest weights on those of its own
+    colour, so that the map gets edges where colours change. Refining the negated map gives the negated result.
 
     Attributes:
         iterations: k.
-        keep: eta in Eq. 9: the share of its own value that a pixel keeps in an iteration.
+        keep: eta in Eq. 9: the weight of a pixel's own value in an iteration.
         position_weight: w_p in Eq. 8.
-        distances: the neighbours are those at so many pixels, in eight directions. The paper's are the next ones.
-        spread: a factor on both standard deviations in Eq. 7; less means that colours have to be more alike.
-        at_once: how many images are refined together; memory grows with it.
+        distances: the neighbours are the pixels at these distances in eight directions; the paper's are the adjacent.
+        spread: factor on both standard deviations in Eq. 7; smaller values require more similar colours.
+        batch_size: images refined at a time; memory grows with it.
     """
 
     iterations: int = 50
@@ -35,23 +35,23 @@ class AffinityRefinement:
     position_weight: float = 0.01
     distances: tuple[int, ...] = (1,)
     spread: float = 1.0
-    at_once: int = 8
+    batch_size: int = 8
 
     def __post_init__(self) -> None:
-        """Refuse settings that make no sense."""
+        """Check the settings."""
         if not self.distances or min(self.distances) < 1:
             raise ValueError(f"distances must be at least one, each at least 1 pixel; got {self.distances}")
         if not 0 <= self.keep <= 1:
             raise ValueError(f"keep must lie in [0, 1]; got {self.keep}")
-        if self.iterations < 0 or self.position_weight < 0 or self.spread <= 0 or self.at_once < 1:
+        if self.iterations < 0 or self.position_weight < 0 or self.spread <= 0 or self.batch_size < 1:
             raise ValueError(
-                "iterations and position_weight must be at least 0, spread above 0, at_once at least 1; got "
-                f"{self.iterations}, {self.position_weight}, {self.spread}, {self.at_once}"
+                "iterations and position_weight must be at least 0, spread above 0, batch_size at least 1; got "
+                f"{self.iterations}, {self.position_weight}, {self.spread}, {self.batch_size}"
             )
 
     @classmethod
     def wide(cls) -> AffinityRefinement:
-        """Return the neighbourhood of Ru et al. (2022), on whose kernels the paper builds: further, stricter, fewer.
+        """Return the neighbourhood of Ru et al. (2022), from whom the paper has its kernels.
 
         48 neighbours at 1 to 24 pixels, standard deviations times 0.3, 10 iterations.
         """
@@ -65,12 +65,12 @@ class AffinityRefinement:
             images: [B, 3, H, W] float32, RGB in [0, 1].
 
         Returns:
-            [B, K, H, W] float32, each scaled to [0, 1]; a constant map becomes 0 everywhere.
+            [B, K, H, W] float32, each scaled to [0, 1]; a constant map becomes 0.
         """
-        pairs = zip(maps.split(self.at_once), images.split(self.at_once), strict=True)
-        return torch.cat([self._refined(part, images) for part, images in pairs])
+        batches = zip(maps.split(self.batch_size), images.split(self.batch_size), strict=True)
+        return torch.cat([self._refine(*batch) for batch in batches])
 
-    def _refined(self, maps: Tensor, images: Tensor) -> Tensor:
+    def _refine(self, maps: Tensor, images: Tensor) -> Tensor:
         weights = (1 - self.keep) * affinity(images, self.distances, self.position_weight, self.spread)
         refined = maps - 0.5
         for _ in range(self.iterations):
@@ -78,15 +78,15 @@ class AffinityRefinement:
             for weight, neighbour in zip(weights.unbind(1), neighbours(refined, self.distances), strict=True):
                 mixed.addcmul_(weight[:, None], neighbour)
             refined = mixed
-        telling = maps.amax(dim=(2, 3), keepdim=True) > maps.amin(dim=(2, 3), keepdim=True)
-        return torch.where(telling, min_max(refined), 0.0)  # of a constant map rounding alone is left
+        varying = maps.amax(dim=(2, 3), keepdim=True) > maps.amin(dim=(2, 3), keepdim=True)
+        return torch.where(varying, min_max(refined), 0.0)  # of a constant map only rounding errors remain
 
 
 def affinity(images: Tensor, distances: tuple[int, ...], position_weight: float, spread: float = 1.0) -> Tensor:
-    """Return how much each pixel takes from each of its M neighbours (Eqs. 7, 8).
+    """Return the weight of each of the M neighbours of each pixel (Eqs. 7, 8).
 
-    The standard deviation of colour is that of the neighbours, per channel, and the colour kernel the mean over
-    the channels, as in Ru et al. (2022), from whom the paper has it; that of position is over the distances.
+    The standard deviation of colour is that of the neighbours, per channel, and the colour kernel the mean over the
+    channels, as in Ru et al. (2022), on which the paper builds; that of position is over the distances.
 
     Args:
         images: [B, 3, H, W] float, RGB in [0, 1].
@@ -95,22 +95,22 @@ def affinity(images: Tensor, distances: tuple[int, ...], position_weight: float,
         spread: see ``AffinityRefinement``.
 
     Returns:
-        [B, M, H, W] float; over the M neighbours it adds up to 1 + position_weight.
+        [B, M, H, W] float; the sum over the M neighbours is 1 + position_weight.
     """
     around = list(neighbours(images, distances))
     mean = torch.stack(around).mean(dim=0)
     variance = torch.stack([(colour - mean).square() for colour in around]).sum(dim=0) / (len(around) - 1)
     unit = spread * variance.sqrt() + EPSILON
     colour = torch.stack([-((images - other) / unit).square().mean(dim=1) for other in around], dim=1)
-    steps = torch.tensor([offset for distance in distances for offset in directions(distance)], dtype=images.dtype)
-    far = steps.norm(dim=1)
-    position = -(far / (spread * far.std() + EPSILON)).square()
+    offsets = torch.tensor([offset for distance in distances for offset in directions(distance)], dtype=images.dtype)
+    lengths = offsets.norm(dim=1)
+    position = -(lengths / (spread * lengths.std() + EPSILON)).square()
     by_position: Tensor = position.softmax(dim=0).to(images.device)[:, None, None]
     return colour.softmax(dim=1) + position_weight * by_position
 
 
 def neighbours(values: Tensor, distances: tuple[int, ...]) -> Iterator[Tensor]:
-    """Yield ``values`` [..., H, W] shifted to each neighbour; beyond the border lie the border's values."""
+    """Yield ``values`` [..., H, W] shifted to each neighbour; the border is replicated."""
     height, width = values.shape[-2:]
     margin = max(distances)
     padded = F.pad(values, (margin, margin, margin, margin), mode="replicate")

@@ -1,8 +1,8 @@
-"""Self-guided re-prediction (LCAR, Eqs. 12 to 16): a small network for each map turns it into a mask."""
+"""Self-guided re-prediction (LCAR, Eqs. 12 to 16): a small network, trained on each map, predicts its mask."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 
 import torch
@@ -11,44 +11,43 @@ from torch import Tensor
 
 from tokenloc.refinement.superpixels import Superpixels, felzenszwalb_superpixels
 
-# Channels are padded with zeros to multiples of this: groups of whole vectors convolve twice as fast on a CPU.
-LANES = 8
+CHANNEL_MULTIPLE = 8  # channels are zero-padded to multiples of this, which makes convolutions twice as fast on a CPU
 
 
 @dataclass(frozen=True)
 class Reprediction:
     """Self-guided re-prediction (SGRM).
 
-    What a map is sure of teaches a small network, which sees the image and the map, to tell object from background;
-    superpixels make it say the same of alike neighbours. The networks of many maps are fitted at once, as the
-    groups of one convolution, and each leaves when it agrees with its map.
+    The confident pixels of a map train a small network, whose inputs are the image and the map, to separate object from
+    background; superpixels make its predictions consistent. The networks of many maps are trained at once, as the
+    groups of one convolution, and each stops when it agrees with its map.
 
-    The paper leaves open what the network sees, how large it is, the parameters of the superpixels, and over which
-    pixels the two parts of Eq. 15 are averaged: here each over its own. Its networks see every pixel, and their
-    prediction is the mask. Here they see the image at half its size (``stride=1``: as it is), and the superpixels of
-    the whole image vote on what they predict (``vote=False``: they do not): faster, and free of specks.
+    The paper does not specify the network's inputs, its size, the parameters of the superpixels, or the pixels over
+    which the two parts of Eq. 15 are averaged: here each over its own. The paper's networks see every pixel, and their
+    prediction is the mask. Here they see the image at half its size (``stride=1``: full size), and the superpixels of
+    the full image vote on the prediction (``vote=False``: no vote), which is faster and removes specks.
 
     Attributes:
-        background_level: gamma_l1 in Eq. 12: what lies below it on the map is background.
-        object_level: gamma_h1: what lies above it is object.
+        background_level: gamma_l1 in Eq. 12: lower values of the map are background.
+        object_level: gamma_h1: higher values are object.
         superpixel_background_level: gamma_l2, on the map averaged over superpixels.
         superpixel_object_level: gamma_h2: 0.4 on CUB, 0.6 on ILSVRC.
         object_weight: w_1 in Eq. 15.
         background_weight: w_2 in Eq. 15.
         consistency_weight: w_3 in Eq. 16.
-        disagreement: a fit ends when the prediction misses less than this share of the reliable pixels.
-        max_steps: a fit ends after so many steps in any case.
+        disagreement: training stops when the prediction is wrong on less than this fraction of the confident pixels.
+        max_steps: training stops after this many steps in any case.
         lr: of SGD.
         momentum: of SGD.
         channels: of the hidden layers.
-        layers: convolutions of 3 x 3, each normalised over the image; the last gives two channels.
+        layers: 3 x 3 convolutions, each normalised over the image; the last has two output channels.
         superpixel_scale: of Felzenszwalb and Huttenlocher's segmentation: larger means fewer superpixels.
-        superpixel_sigma: pixels; the image is smoothed before it.
+        superpixel_sigma: pixels; width of the Gaussian that smooths the image first.
         superpixel_min_size: pixels.
-        stride: the networks see the image and the map pooled by this factor.
+        stride: the network's inputs are pooled by this factor.
         vote: whether the superpixels vote on the result.
-        seed: of the first weights, which are the same for all maps: a result depends on its own map and image alone.
-        at_once: how many maps are fitted together; memory grows with it.
+        seed: of the initial weights, the same for all maps: a result depends only on its own map and image.
+        batch_size: maps refined at a time; memory grows with it.
     """
 
     background_level: float = 0.1
@@ -70,32 +69,30 @@ class Reprediction:
     stride: int = 2
     vote: bool = True
     seed: int = 0
-    at_once: int = 16
+    batch_size: int = 16
 
     def __post_init__(self) -> None:
-        """Refuse settings that make no sense."""
+        """Check the settings."""
         for kind in ("", "superpixel_"):
             low, high = getattr(self, f"{kind}background_level"), getattr(self, f"{kind}object_level")
             if not 0 <= low <= high <= 1:
                 raise ValueError(f"0 <= {kind}background_level <= {kind}object_level <= 1 must hold; got {low}, {high}")
-        for name in ("channels", "layers", "stride", "at_once"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        if self.max_steps < 0:
-            raise ValueError(f"max_steps must be at least 0; got {self.max_steps}")
+        for name, least in {"channels": 1, "layers": 1, "stride": 1, "batch_size": 1, "max_steps": 0}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}")
 
     @classmethod
     def at(cls, threshold: float) -> Reprediction:
-        """Return settings for maps that are known to give good boxes at ``threshold``.
+        """Return settings for maps whose best box threshold is ``threshold``.
 
-        The paper's levels suit the eigenvectors of DINO. Here what lies below the threshold is background, what lies
-        0.2 above it is object, both count alike, and a fit goes on until less than 2 % disagree.
+        The paper's levels suit the eigenvectors of DINO. Here values below the threshold are background and values 0.2
+        above it object, both have equal weight, and training continues until less than 2 % disagree.
 
         Args:
-            threshold: in [0, 0.8]; such as the one that was calibrated for the maps.
+            threshold: in [0, 0.8]; such as the calibrated one.
 
         Raises:
-            ValueError: for another threshold.
+            ValueError: a threshold outside [0, 0.8].
         """
         if not 0 <= threshold <= 0.8:
             raise ValueError(f"re-prediction needs a threshold in [0, 0.8]; got {threshold:g}")
@@ -125,60 +122,60 @@ class Reprediction:
         )
         flat = maps.flatten(0, 1)
         masks = torch.zeros_like(flat)
-        telling = (flat.amax(dim=(1, 2)) > flat.amin(dim=(1, 2))).nonzero()[:, 0]
-        for first in range(0, len(telling), self.at_once):
-            jobs = telling[first : first + self.at_once]
-            owners = jobs // maps.shape[1]
-            masks[jobs] = self._masks(flat[jobs], images[owners], pixels[owners])
+        varying = (flat.amax(dim=(1, 2)) > flat.amin(dim=(1, 2))).nonzero()[:, 0]
+        for batch in varying.split(self.batch_size) if len(varying) else ():
+            owners = batch // maps.shape[1]
+            masks[batch] = self._masks(flat[batch], images[owners], pixels[owners])
         return masks.view_as(maps)
 
     def _masks(self, maps: Tensor, images: Tensor, pixels: Superpixels) -> Tensor:
-        """Return the masks [M, H, W] of M maps, each with an image and superpixels of its own."""
+        """Return the masks [M, H, W] of M maps, each with its own image and superpixels."""
         stride = self.stride if min(maps.shape[1:]) >= 2 * self.stride else 1
-        seen = F.avg_pool2d(torch.cat([images, maps[:, None]], dim=1), stride)
-        scores = self.fit(standardised(seen), Guide.of(seen[:, -1], pixels.sampled(stride), self))
+        inputs = F.avg_pool2d(torch.cat([images, maps[:, None]], dim=1), stride)
+        labels = PseudoLabels.of(inputs[:, -1], pixels.sampled(stride), self)
+        scores = self.fit(standardised(inputs), labels)
         scores = F.interpolate(scores[:, None], size=maps.shape[1:], mode="bilinear", align_corners=False)[:, 0]
         return (pixels.mean(scores > 0) > 0.5 if self.vote else scores > 0).float()
 
-    def fit(self, inputs: Tensor, guide: Guide) -> Tensor:
-        """Fit a network to each of M maps.
+    def fit(self, inputs: Tensor, labels: PseudoLabels) -> Tensor:
+        """Train a network for each of M maps.
 
         Args:
-            inputs: what the networks see, [M, C, h, w].
-            guide: what they learn.
+            inputs: of the networks, [M, C, h, w].
+            labels: their targets.
 
         Returns:
             the networks' log-odds of object, [M, h, w] float32.
         """
         result = torch.zeros_like(inputs[:, 0])
-        open_ = torch.arange(len(inputs), device=inputs.device)
+        pending = torch.arange(len(inputs), device=inputs.device)
         widths = (inputs.shape[1], *[self.channels] * (self.layers - 1), 2)
         nets = Networks(len(inputs), widths, self.seed, inputs.device)
         inputs = padded(inputs)
         for step in range(self.max_steps + 1):
             scores = nets(inputs)
             predicted = scores.detach() > 0
-            result[open_] = scores.detach()
-            closed = guide.missed(predicted) < self.disagreement
-            if closed.all() or step == self.max_steps:
+            result[pending] = scores.detach()
+            finished = labels.error_rate(predicted) < self.disagreement
+            if finished.all() or step == self.max_steps:
                 break
-            votes = guide.pixels.mean(predicted) > 0.5
-            nets.descend(scores, guide.slopes(scores.detach(), votes, self), self.lr, self.momentum)
-            if closed.any():
-                open_, inputs, guide = open_[~closed], inputs[~closed], guide[~closed]
-                nets.keep(~closed)
+            votes = labels.pixels.mean(predicted) > 0.5
+            nets.step(scores, labels.loss_gradient(scores.detach(), votes, self), self.lr, self.momentum)
+            if finished.any():
+                pending, inputs, labels = pending[~finished], inputs[~finished], labels[~finished]
+                nets.select(~finished)
         return result
 
 
 @dataclass(frozen=True)
-class Guide:
-    """What M maps are sure of (Eq. 12); all but the last are [M, h, w] bool.
+class PseudoLabels:
+    """The confident pixels and superpixels of M maps (Eq. 12); all but ``pixels`` are [M, h, w] bool.
 
     Attributes:
-        object: reliable object pixels, y_cls = 1.
-        background: reliable background pixels, y_cls = 0.
-        object_pixels: pixels of sure object superpixels, y_s* = 1.
-        background_pixels: pixels of sure background superpixels, y_s* = 0.
+        object: confident object pixels, y_cls = 1.
+        background: confident background pixels, y_cls = 0.
+        object_pixels: pixels of confident object superpixels, y_s* = 1.
+        background_pixels: pixels of confident background superpixels, y_s* = 0.
         pixels: the superpixels.
     """
 
@@ -189,8 +186,8 @@ class Guide:
     pixels: Superpixels
 
     @classmethod
-    def of(cls, maps: Tensor, pixels: Superpixels, settings: Reprediction) -> Guide:
-        """Read the labels off ``maps`` [M, h, w] in [0, 1] (Eq. 12)."""
+    def of(cls, maps: Tensor, pixels: Superpixels, settings: Reprediction) -> PseudoLabels:
+        """Return the labels of ``maps`` [M, h, w] in [0, 1] (Eq. 12)."""
         means = pixels.mean(maps)
         return cls(
             object=maps > settings.object_level,
@@ -200,36 +197,30 @@ class Guide:
             pixels=pixels,
         )
 
-    def __getitem__(self, rows: Tensor) -> Guide:
-        """Return the guide of the maps ``rows``, a mask [M]."""
-        return Guide(
-            self.object[rows],
-            self.background[rows],
-            self.object_pixels[rows],
-            self.background_pixels[rows],
-            self.pixels[rows],
-        )
+    def __getitem__(self, rows: Tensor) -> PseudoLabels:
+        """Return the labels of the maps ``rows``, a mask [M]."""
+        return PseudoLabels(*(getattr(self, field.name)[rows] for field in fields(self)))
 
-    def missed(self, predicted: Tensor) -> Tensor:
-        """Return the share of the reliable pixels on which ``predicted`` [M, h, w] bool is wrong, [M]."""
+    def error_rate(self, predicted: Tensor) -> Tensor:
+        """Return the fraction of the confident pixels for which ``predicted`` [M, h, w] bool is wrong, [M]."""
         wrong = (self.object & ~predicted) | (self.background & predicted)
         return wrong.sum(dim=(1, 2)) / (self.object | self.background).sum(dim=(1, 2)).clamp_min(1)
 
-    def slopes(self, scores: Tensor, votes: Tensor, settings: Reprediction) -> Tensor:
-        """Return the derivative of each map's joint loss (Eqs. 13 to 16) by its scores, [M, h, w].
+    def loss_gradient(self, scores: Tensor, votes: Tensor, settings: Reprediction) -> Tensor:
+        """Return the gradient of each map's joint loss (Eqs. 13 to 16) with respect to its scores, [M, h, w].
 
         With the object's probability O = sigmoid(score), that of -log O is O - 1 and that of -log(1 - O) is O.
 
         Args:
             scores: log-odds of object, [M, h, w].
-            votes: what most pixels of a pixel's superpixel are predicted to be, [M, h, w] bool.
+            votes: the majority prediction in each pixel's superpixel, [M, h, w] bool.
             settings: the weights.
         """
         every = settings.consistency_weight / scores[0].numel()
-        reliable_object = settings.object_weight * _shares(self.object)
-        reliable_background = settings.background_weight * _shares(self.background)
+        of_object = settings.object_weight * _mean_weights(self.object)
+        of_background = settings.background_weight * _mean_weights(self.background)
         consistent = self.object_pixels | (votes & ~self.background_pixels)
-        return scores.sigmoid() * (every + reliable_object + reliable_background) - every * consistent - reliable_object
+        return scores.sigmoid() * (every + of_object + of_background) - every * consistent - of_object
 
 
 class Networks:
@@ -238,19 +229,19 @@ class Networks:
     Args:
         count: M.
         widths: channels of the input and after each layer; the last are two.
-        seed: of the weights, drawn once after He et al.; all networks start alike.
-        device: where they run.
+        seed: of the weights, drawn once after He et al.; all networks start with the same.
+        device: of the networks.
     """
 
     def __init__(self, count: int, widths: tuple[int, ...], seed: int, device: torch.device) -> None:
         generator = torch.Generator().manual_seed(seed)
-        parts: list[Tensor] = []
+        initial: list[Tensor] = []
         for before, after in pairwise(widths):
             weight = torch.randn(after, before, 3, 3, generator=generator) * (2 / (9 * before)) ** 0.5
-            weight = F.pad(weight, (0, 0, 0, 0, 0, -before % LANES, 0, -after % LANES))
-            normed = 2 if len(parts) == 3 * (len(widths) - 2) else len(weight)
-            parts += [weight, torch.ones(normed), torch.zeros(normed)]
-        self.parameters = [part.to(device).repeat(count, *[1] * part.ndim).requires_grad_() for part in parts]
+            weight = F.pad(weight, (0, 0, 0, 0, 0, -before % CHANNEL_MULTIPLE, 0, -after % CHANNEL_MULTIPLE))
+            normed = 2 if len(initial) == 3 * (len(widths) - 2) else len(weight)
+            initial += [weight, torch.ones(normed), torch.zeros(normed)]
+        self.parameters = [x.to(device).repeat(count, *[1] * x.ndim).requires_grad_() for x in initial]
         self.velocities = [torch.zeros_like(parameter) for parameter in self.parameters]
 
     @torch.enable_grad()
@@ -266,22 +257,22 @@ class Networks:
         background, object_ = hidden.view(count, 2, *inputs.shape[-2:]).unbind(1)
         return object_ - background
 
-    def descend(self, scores: Tensor, slopes: Tensor, lr: float, momentum: float) -> None:
-        """Take one step of SGD with momentum down the losses whose derivatives by ``scores`` are ``slopes``."""
-        gradients = torch.autograd.grad(scores, self.parameters, slopes)
-        for parameter, velocity, gradient in zip(self.parameters, self.velocities, gradients, strict=True):
-            velocity.mul_(momentum).add_(gradient)
+    def step(self, scores: Tensor, gradient: Tensor, lr: float, momentum: float) -> None:
+        """Take one step of SGD with momentum; ``gradient`` is that of the losses with respect to ``scores``."""
+        gradients = torch.autograd.grad(scores, self.parameters, gradient)
+        for parameter, velocity, change in zip(self.parameters, self.velocities, gradients, strict=True):
+            velocity.mul_(momentum).add_(change)
             parameter.data.sub_(velocity, alpha=lr)
 
-    def keep(self, rows: Tensor) -> None:
-        """Drop the networks that are not in ``rows``, a mask [M]."""
+    def select(self, rows: Tensor) -> None:
+        """Keep only the networks ``rows``, a mask [M]."""
         self.parameters = [parameter.detach()[rows].requires_grad_() for parameter in self.parameters]
         self.velocities = [velocity[rows] for velocity in self.velocities]
 
 
 def padded(images: Tensor) -> Tensor:
-    """Return ``images`` [M, C, H, W] with channels of 0 behind, up to a multiple of LANES."""
-    return F.pad(images, (0, 0, 0, 0, 0, -images.shape[1] % LANES))
+    """Return ``images`` [M, C, H, W] with zero channels appended, up to a multiple of ``CHANNEL_MULTIPLE``."""
+    return F.pad(images, (0, 0, 0, 0, 0, -images.shape[1] % CHANNEL_MULTIPLE))
 
 
 def standardised(images: Tensor) -> Tensor:
@@ -290,6 +281,6 @@ def standardised(images: Tensor) -> Tensor:
     return centred / centred.square().mean(dim=(2, 3), keepdim=True).sqrt().clamp_min(1e-6)
 
 
-def _shares(region: Tensor) -> Tensor:
+def _mean_weights(region: Tensor) -> Tensor:
     """Return the weight of each pixel in a mean over ``region`` [M, h, w] bool; 0 where a region is empty."""
     return region / region.sum(dim=(1, 2), keepdim=True).clamp_min(1)

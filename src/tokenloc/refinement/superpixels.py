@@ -1,4 +1,4 @@
-"""Superpixels: parts of an image that hold one colour, and means over them."""
+"""Superpixels: regions of uniform colour, and means over them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Superpixels:
     """The superpixels of M images.
 
     Attributes:
-        ids: of the superpixel that each pixel belongs to, [M, H, W] int64 in [0, S).
-        sizes: how many pixels each has, [M, S] float32; 0 for ids that an image lacks.
+        ids: the superpixel of each pixel, [M, H, W] int64 in [0, S).
+        sizes: pixels of each superpixel, [M, S] float32; 0 for ids that an image does not have.
     """
 
     ids: Tensor
@@ -24,7 +24,7 @@ class Superpixels:
 
     @classmethod
     def of(cls, ids: Tensor) -> Superpixels:
-        """Make superpixels of ``ids``, as in the class."""
+        """Return the superpixels with the given ``ids``, [M, H, W] int64."""
         none = torch.zeros(len(ids), int(ids.max()) + 1, device=ids.device)
         return cls(ids, none.scatter_add(1, ids.flatten(1), torch.ones_like(ids, dtype=none.dtype).flatten(1)))
 
@@ -33,13 +33,13 @@ class Superpixels:
         return Superpixels(self.ids[rows], self.sizes[rows])
 
     def sampled(self, stride: int) -> Superpixels:
-        """Return the superpixels on every ``stride``-th row and column, of the size that pooling by it gives."""
+        """Return the superpixels of every ``stride``-th row and column, as many as pooling by it gives."""
         rows, columns = (side // stride for side in self.ids.shape[1:])
         first = stride // 2
         return Superpixels.of(self.ids[:, first::stride, first::stride][:, :rows, :columns])
 
     def mean(self, values: Tensor) -> Tensor:
-        """Return ``values`` [M, H, W] (float or bool), each replaced by the mean over its superpixel; float32.
+        """Return ``values`` [M, H, W] (float or bool), each replaced by the mean over its superpixel, float32.
 
         >>> Superpixels.of(torch.tensor([[[0, 0, 1]]])).mean(torch.tensor([[[1.0, 3.0, 5.0]]])).tolist()
         [[[2.0, 2.0, 5.0]]]
@@ -50,13 +50,13 @@ class Superpixels:
 
 
 def felzenszwalb_superpixels(images: Tensor, scale: float, sigma: float, min_size: int) -> Superpixels:
-    """Return the superpixels of Felzenszwalb and Huttenlocher (2004); made on the CPU, image by image.
+    """Return the superpixels of Felzenszwalb and Huttenlocher (2004), computed on the CPU, image by image.
 
     Args:
         images: [B, 3, H, W] float, RGB in [0, 1].
         scale: larger means fewer superpixels.
-        sigma: pixels; a Gaussian of this width smooths the image before.
-        min_size: pixels; smaller superpixels are merged into a neighbour.
+        sigma: pixels; width of the Gaussian that smooths the image first.
+        min_size: pixels; smaller superpixels are merged with a neighbour.
     """
     arrays = images.permute(0, 2, 3, 1).double().cpu().numpy()
     ids = [felzenszwalb(array, scale=scale, sigma=sigma, min_size=min_size) for array in arrays]

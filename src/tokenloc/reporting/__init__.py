@@ -1,21 +1,14 @@
-"""Images of what a model found."""
+"""Drawings of localizations, charts, and the HTML report."""
 
 from tokenloc.reporting.drawing import (
+    draw_boxes,
     draw_localization,
+    draw_map,
     heatmap,
-    one_above_another,
+    image_table,
     save_image,
     sheet,
-    table_of_images,
-    with_boxes,
+    stack,
 )
 
-__all__ = [
-    "draw_localization",
-    "heatmap",
-    "one_above_another",
-    "save_image",
-    "sheet",
-    "table_of_images",
-    "with_boxes",
-]
+__all__ = ["draw_boxes", "draw_localization", "draw_map", "heatmap", "image_table", "save_image", "sheet", "stack"]

@@ -1,4 +1,4 @@
-"""Images a person looks at: heatmaps and boxes on images, and sheets of many."""
+"""Images for people: heatmaps and boxes drawn on images, and sheets of several images."""
 
 from __future__ import annotations
 
@@ -13,114 +13,110 @@ from PIL import Image, ImageDraw, ImageFont
 from tokenloc._files import atomic_write
 from tokenloc.inference import Localization
 
-Colour = tuple[int, int, int]
-FOUND: Colour = (255, 64, 64)
-TRUTH: Colour = (64, 220, 96)
-INK: Colour = (32, 32, 32)
+Color = tuple[int, int, int]
+PREDICTED: Color = (255, 64, 64)
+TRUTH: Color = (64, 220, 96)
+INK: Color = (32, 32, 32)
+GAP = 4  # pixels between images
 
 
 def heatmap(image: Image.Image, map_: NDArray[np.float32], opacity: float = 0.5) -> Image.Image:
-    """Return the image with a map [height, width] in [0, 1] of its own size over it, from blue (0) to red (1)."""
-    colours = matplotlib.colormaps["turbo"](np.asarray(map_))[..., :3]
+    """Return the image under a map [height, width] in [0, 1] of its own size, colored from blue (0) to red (1)."""
+    colors = matplotlib.colormaps["turbo"](np.asarray(map_))[..., :3]
     base = np.asarray(image.convert("RGB"), dtype=np.float32)
-    mixed = (1 - opacity) * base + opacity * 255 * colours.astype(np.float32)
+    mixed = (1 - opacity) * base + opacity * 255 * colors.astype(np.float32)
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 
-def with_boxes(image: Image.Image, boxes: ArrayLike, colour: Colour, label: str = "") -> Image.Image:
-    """Return the image with boxes [N, 4] xyxy (original pixels, half-open) drawn on it, the first one labelled."""
-    drawn = image.convert("RGB")
-    draw = ImageDraw.Draw(drawn)
-    width = max(2, round(min(drawn.size) / 150))
+def draw_boxes(image: Image.Image, boxes: ArrayLike, color: Color, label: str = "") -> Image.Image:
+    """Return a copy of the image with boxes [N, 4] xyxy (original pixels, half-open) and a label on the first one."""
+    image = image.convert("RGB")
+    draw = ImageDraw.Draw(image)
+    width = max(2, round(min(image.size) / 150))
     for index, (x0, y0, x1, y1) in enumerate(np.asarray(boxes, dtype=float).reshape(-1, 4).tolist()):
         corners = (round(x0), round(y0), max(round(x0), round(x1) - 1), max(round(y0), round(y1) - 1))
-        draw.rectangle(corners, outline=colour, width=width)
+        draw.rectangle(corners, outline=color, width=width)
         if label and index == 0:
-            _write(draw, (corners[0] + width, corners[1] + width), label, colour, drawn.size)
-    return drawn
+            _draw_label(draw, corners[0] + width, corners[1] + width, label, color, image.size)
+    return image
 
 
-def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, colour: Colour, size: tuple[int, int]) -> None:
-    """Write ``text`` on a plate of ``colour``, moved so that it stays inside the image."""
-    font = ImageFont.load_default(max(10, round(min(size) / 28)))
+def _draw_label(
+    draw: ImageDraw.ImageDraw, x: float, y: float, text: str, color: Color, image_size: tuple[int, int]
+) -> None:
+    """Draw white text on a rectangle of ``color``, moved so that it stays inside the image."""
+    font = ImageFont.load_default(max(10, round(min(image_size) / 28)))
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-    x = max(0, min(place[0], size[0] - int(right - left) - 4))
-    y = max(0, min(place[1], size[1] - int(bottom - top) - 4))
-    draw.rectangle((x, y, x + right - left + 4, y + bottom - top + 4), fill=colour)
+    width, height = right - left + 4, bottom - top + 4
+    x, y = max(0, min(x, image_size[0] - int(width))), max(0, min(y, image_size[1] - int(height)))
+    draw.rectangle((x, y, x + width, y + height), fill=color)
     draw.text((x + 2 - left, y + 2 - top), text, font=font, fill=(255, 255, 255))
 
 
 def draw_localization(image: Image.Image, result: Localization, truth: ArrayLike = ()) -> Image.Image:
-    """Return an image beside itself: with its boxes, and with its map; true boxes [G, 4] in green, found ones in red.
+    """Return the image with its boxes beside the image with its map; true boxes [G, 4] in green, predicted ones in red.
 
-    ``image`` is the upright RGB image that ``result`` is of.
+    ``image`` is the upright RGB image that was localized.
     """
-    label = f"{result.label} {result.score:.0%}"
-    plain = with_boxes(image, truth, TRUTH)
-    left = with_boxes(plain, result.boxes, FOUND, label)
-    right = with_boxes(heatmap(image, result.map_on_image()), result.boxes, FOUND)
-    return side_by_side([left, right])
+    left = draw_boxes(draw_boxes(image, truth, TRUTH), result.boxes, PREDICTED, f"{result.label} {result.score:.0%}")
+    return stack([left, draw_map(image, result)])
 
 
-def side_by_side(images: Sequence[Image.Image], gap: int = 4) -> Image.Image:
-    """Return images in one row, tops aligned, on white."""
-    width = sum(image.width for image in images) + gap * (len(images) - 1)
-    row = Image.new("RGB", (width, max(image.height for image in images)), "white")
-    x = 0
+def draw_map(image: Image.Image, result: Localization) -> Image.Image:
+    """Return the image under the map of a localization, with its boxes."""
+    return draw_boxes(heatmap(image, result.map_on_image()), result.boxes, PREDICTED)
+
+
+def stack(images: Sequence[Image.Image], vertical: bool = False) -> Image.Image:
+    """Return images side by side, or one below the other, on white."""
+    along, across = (1, 0) if vertical else (0, 1)
+    length = sum(image.size[along] for image in images) + GAP * (len(images) - 1)
+    breadth = max(image.size[across] for image in images)
+    page = Image.new("RGB", (breadth, length) if vertical else (length, breadth), "white")
+    offset = 0
     for image in images:
-        row.paste(image, (x, 0))
-        x += image.width + gap
-    return row
-
-
-def one_above_another(images: Sequence[Image.Image], gap: int = 4) -> Image.Image:
-    """Return images in one column, left sides aligned, on white."""
-    height = sum(image.height for image in images) + gap * (len(images) - 1)
-    column = Image.new("RGB", (max(image.width for image in images), height), "white")
-    y = 0
-    for image in images:
-        column.paste(image, (0, y))
-        y += image.height + gap
-    return column
+        page.paste(image, (0, offset) if vertical else (offset, 0))
+        offset += image.size[along] + GAP
+    return page
 
 
 def sheet(images: Sequence[Image.Image], columns: int, title: str = "", cell_width: int = 480) -> Image.Image:
     """Return images in rows of ``columns``, each scaled to ``cell_width`` pixels, under a title."""
-    cells = [p.resize((cell_width, max(1, round(p.height * cell_width / p.width)))) for p in images]
-    rows = [side_by_side(cells[start : start + columns]) for start in range(0, len(cells), columns)]
-    font = ImageFont.load_default(18)
-    head = (28 * (1 + title.count("\n"))) if title else 0
-    width = max([row.width for row in rows] + [cell_width])
-    page = Image.new("RGB", (width, head + sum(row.height + 4 for row in rows)), "white")
-    ImageDraw.Draw(page).text((6, 4), title, font=font, fill=INK)
-    y = head
-    for row in rows:
-        page.paste(row, (0, y))
-        y += row.height + 4
+    cells = [_scaled(image, cell_width) for image in images]
+    rows = [stack(cells[start : start + columns]) for start in range(0, len(cells), columns)]
+    page = _with_margins(stack(rows, vertical=True), 0, 28 * (1 + title.count("\n")) if title else 0)
+    ImageDraw.Draw(page).text((6, 4), title, font=ImageFont.load_default(18), fill=INK)
     return page
 
 
-def table_of_images(
+def image_table(
     columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Image]]], side: int = 144
 ) -> Image.Image:
-    """Return images as a table, each ``side`` pixels wide; names of columns stand above, of rows before them."""
-    font = ImageFont.load_default(13)
-    margin, head = 84, 22
-    cells = [[p.resize((side, max(1, round(p.height * side / p.width)))) for p in images] for _, images in rows]
-    heights = [max(cell.height for cell in row) + 4 for row in cells]
-    page = Image.new("RGB", (margin + len(columns) * (side + 4), head + sum(heights)), "white")
+    """Return images as a table with named columns and rows, each image ``side`` pixels wide."""
+    font, left, top = ImageFont.load_default(13), 84, 22
+    cells = [stack([_scaled(image, side) for image in images]) for _, images in rows]
+    page = _with_margins(stack(cells, vertical=True), left, top)
     draw = ImageDraw.Draw(page)
-    for column, name in enumerate(columns):
-        draw.text((margin + column * (side + 4), 3), name, font=font, fill=INK)
-    y = head
-    for (name, _), row, height in zip(rows, cells, heights, strict=True):
+    for index, name in enumerate(columns):
+        draw.text((left + index * (side + GAP), 3), name, font=font, fill=INK)
+    y = top
+    for (name, _), row in zip(rows, cells, strict=True):
         draw.text((4, y + 4), name, font=font, fill=INK)
-        page.paste(side_by_side(row), (margin, y))
-        y += height
+        y += row.height + GAP
+    return page
+
+
+def _scaled(image: Image.Image, width: int) -> Image.Image:
+    return image.resize((width, max(1, round(image.height * width / image.width))))
+
+
+def _with_margins(image: Image.Image, left: int, top: int) -> Image.Image:
+    page = Image.new("RGB", (image.width + left, image.height + top), "white")
+    page.paste(image, (left, top))
     return page
 
 
 def save_image(image: Image.Image, path: str | Path) -> None:
-    """Write an image, whole or not at all; the suffix chooses the format."""
+    """Write an image atomically; the suffix chooses the format."""
     with atomic_write(path) as temporary:
         image.save(temporary)

@@ -1,29 +1,25 @@
-"""The report: one HTML file with all that it needs in it, of one evaluation or of several side by side.
-
-Its parts lie in ``templates``: the page, and small files of CSS and JavaScript. The page allows itself no
-network and no script but its own, by its Content-Security-Policy; beside that every name in it is escaped.
-"""
+"""The HTML report of one or several evaluations: a single file that contains all that it shows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from tokenloc.data import ImageDataset
 from tokenloc.metrics import ERROR_CATEGORIES
+from tokenloc.reporting.charts import evaluation_charts
+from tokenloc.reporting.galleries import UNIT, Gallery, ReportImage, Slider, make_galleries, make_images, make_slider
 from tokenloc.reporting.pages import render_page
-from tokenloc.reporting.report_charts import HEIGHT, WIDTH, charts
-from tokenloc.reporting.report_gallery import UNIT, Images, Slider, choose, imaged, slider
-from tokenloc.reporting.report_numbers import (
+from tokenloc.reporting.runs import Run
+from tokenloc.reporting.tables import (
     CLASS_COLUMNS,
-    KINDS,
-    ReportRun,
+    ERRORS,
     class_columns,
-    class_lines,
-    kind_of,
-    kind_shares,
-    metric_lines,
+    class_table,
+    error_counts,
+    error_of,
+    metric_table,
 )
 
 LETTERS = "ABCDEF"
@@ -34,7 +30,7 @@ SCRIPTS = ("core.js", "overlay.js", "filters.js", "slider.js", "gallery.js", "ta
 
 
 def render_report(
-    runs: Sequence[ReportRun],
+    runs: Sequence[Run],
     dataset: ImageDataset | None = None,
     *,
     images: int | None = 24,
@@ -53,12 +49,12 @@ def render_report(
         progress: Wraps the reading of the images, to show its progress.
 
     Raises:
-        ValueError: If there is no run or more than six.
+        ValueError: If there is no run or more than six, or a file of a run is damaged.
     """
     if not 1 <= len(runs) <= len(LETTERS):
         raise ValueError(f"a report is of 1 to {len(LETTERS)} runs, got {len(runs)}")
-    galleries, sliders = choose(runs, images), [slider(run) for run in runs]
-    drawn = imaged(runs, sliders, galleries[-1].images, dataset, progress)
+    galleries, sliders = make_galleries(runs, images), [make_slider(run) for run in runs]
+    report_images = make_images(runs, sliders, galleries[-1].images, dataset, progress)
     return render_page(
         "report.html.j2",
         STYLES,
@@ -66,57 +62,51 @@ def render_report(
         title=title or " · ".join(run.name for run in runs),
         letters=LETTERS,
         runs=runs,
-        first=runs[0].metrics,
-        metrics=metric_lines(runs),
-        kinds=[kind_shares(run) for run in runs],
+        first=runs[0].content,
+        metrics=metric_table(runs),
+        errors=[error_counts(run) for run in runs],
         class_columns=[CLASS_COLUMNS[key] for key in class_columns(runs)],
-        classes=class_lines(runs),
-        charts=charts(runs),
-        chart_size=(WIDTH, HEIGHT),
+        classes=class_table(runs),
+        charts=evaluation_charts(runs),
         sliders=sliders,
         notes=[*notes, *(f"{run.name}: {note}" for run in runs for note in run.notes)],
-        unreadable=sum(image.thumbnail is None for image in drawn.values()),
-        images=drawn,
-        data=_data(runs, sliders, galleries, drawn),
+        unreadable=sum(image.thumbnail is None for image in report_images.values()),
+        images=report_images,
+        data=_data(runs, sliders, galleries, report_images),
     )
 
 
 def _data(
-    runs: Sequence[ReportRun],
+    runs: Sequence[Run],
     sliders: Sequence[Slider | None],
-    galleries: Sequence[Any],
-    shown: dict[int, Images],
+    galleries: Sequence[Gallery],
+    images: Mapping[int, ReportImage],
 ) -> dict[str, Any]:
-    """Return what the page's script works with, as plain values; classes and kinds of error by index."""
-    classes = sorted({row[key] for run in runs for row in run.rows for key in ("label", "predicted")} - {None})
-    places: dict[str | None, int | None] = {None: None, **{name: place for place, name in enumerate(classes)}}
-    drawn = {index: {**asdict(one), "thumbnail": one.thumbnail is not None} for index, one in shown.items()}
+    """Return the data of the page's script as plain values; classes and kinds of error are indices."""
+    rows = [row for run in runs for row in run.rows]
+    classes = sorted({row[key] for row in rows for key in ("label", "predicted")} - {None})
+    indices = {name: index for index, name in enumerate(classes)}
     return {
         "unit": UNIT,
-        "runs": [
-            {"name": run.name, "slider": None if stops is None else asdict(stops)}
-            for run, stops in zip(runs, sliders, strict=True)
-        ],
+        "names": [run.name for run in runs],
+        "sliders": [slider and asdict(slider) for slider in sliders],
         "classes": classes,
         "keys": ERROR_CATEGORIES,
-        "kinds": [KINDS[key][0] for key in ERROR_CATEGORIES],
-        "confidence": any(row.get("confidence") is not None for run in runs for row in run.rows),
-        "boxes": any(row["largest"] is not None for run in runs for row in run.rows),
+        "kinds": [ERRORS[key][0] for key in ERROR_CATEGORIES],
+        "confidence": any(row["confidence"] is not None for row in rows),
+        "boxes": any(row["largest"] is not None for row in rows),
         "ids": [row["id"] for row in runs[0].rows],
-        "labels": [places[row["label"]] for row in runs[0].rows],
-        "predictions": [[_found(row, places) for row in run.rows] for run in runs],
+        "labels": [indices[row["label"]] for row in runs[0].rows],
+        "predictions": [[_prediction(row, indices) for row in run.rows] for run in runs],
         "galleries": [asdict(gallery) for gallery in galleries],
-        "images": drawn,
+        "images": {
+            index: {**asdict(image), "thumbnail": image.thumbnail is not None} for index, image in images.items()
+        },
     }
 
 
-def _found(row: Any, places: dict[str | None, int | None]) -> list[float | int | None]:
-    """Return what a run found in an image: predicted class, IoU, kind of error, confidence."""
-    kind = kind_of(row)
-    confidence = row.get("confidence")
-    return [
-        places[row["predicted"]],
-        None if row["largest"] is None else round(row["largest"], 4),
-        None if kind is None else ERROR_CATEGORIES.index(kind),
-        None if confidence is None else round(confidence, 4),
-    ]
+def _prediction(row: Mapping[str, Any], classes: Mapping[str, int]) -> list[float | int | None]:
+    """Return predicted class, IoU, kind of error and confidence of an image."""
+    error = error_of(row)
+    iou, confidence = (None if row[key] is None else round(row[key], 4) for key in ("largest", "confidence"))
+    return [classes.get(row["predicted"]), iou, None if error is None else ERROR_CATEGORIES.index(error), confidence]

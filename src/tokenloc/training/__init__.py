@@ -1,1 +1,1 @@
-"""Training: Lightning module, optimiser, checkpoints, and measuring what came of it."""
+"""Training with Lightning: data, optimiser, freezing, choice of the best epoch, resuming."""

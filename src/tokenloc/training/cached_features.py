@@ -1,14 +1,17 @@
-"""What a frozen backbone makes of the training images, kept on disk: an epoch then costs the head alone.
+"""Cached features of a frozen backbone: the backbone runs once, and an epoch then costs only the head.
 
-Every image has N views, the crops and mirrors of the first N epochs; epoch e shows view e mod N. What the method
-pools out of a view (``Frozen.pool``) is computed once, in float32 and in batches that do not depend on the run, and
-read through memory maps; see ``disk_cache``.
+Every image has N views: the random crops and flips of the first N epochs. Epoch e uses view e mod N. The pooled
+features of a view (``Frozen.pool``) are computed once, in float32 and in batches that do not depend on the training's
+batch size, and are read through memory maps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,46 +19,46 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tokenloc._files import durable_write, refuse_unwritable, write_json
 from tokenloc.backbones.weights import weights_digest
 from tokenloc.data import ImageDataset, Preprocessing
 from tokenloc.data.fingerprints import digest, digest_of_images
 from tokenloc.data.loading import LabelledDataset, batches_of_rank, labelled_loader
-from tokenloc.methods import Method, Output
+from tokenloc.methods import Method
 from tokenloc.methods.frozen import Frozen
-from tokenloc.training.disk_cache import DiskCache, Progress, Tell
-from tokenloc.training.fit import TrainingData
+from tokenloc.training.config import DataConfig
+from tokenloc.training.data import TrainingData
 
 PART = 1024
-"""TrainingData a file."""
+"""Images in a file."""
 BATCH = 32
-"""TrainingData that are pooled at a time, whatever the batch of the training: in other company the last bit differs."""
+"""Images that pass the backbone together. It is fixed because the batch size changes the last bits of the features."""
+SOURCES = "sources.json"
+
+Progress = Callable[[Iterable[int], str], Iterator[int]]
+Report = Callable[[str], None]
 
 
-def sources_of(
+def feature_sources(
     model: Frozen, dataset: ImageDataset, preprocessing: Preprocessing, seed: int, options: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Return digests of what pooled features depend on, by name: weights, network, preprocessing, seed, images.
+    """Return digests of everything that the features depend on: weights, network, preprocessing, seed, images.
 
-    Args:
-        model: its backbone makes the features.
-        dataset: the images: each is known by its file's place, size and time of change; a generated one by its id.
-        preprocessing: how they become the network's input.
-        seed: of their crops and mirrors.
-        options: of the dataset.
+    An image is identified by the path, size and modification time of its file; a generated one by its id. ``seed`` is
+    that of crops and flips; ``options`` are those of the dataset.
     """
     config = model.config
-    network = [config.method, config.backbone, config.image_size, config.backbone_options]
     return {
         "weights": weights_digest(model.backbone),
-        "network": digest(network),
+        "network": digest([config.method, config.backbone, config.image_size, config.backbone_options]),
         "preprocessing": digest(preprocessing.to_dict()),
         "seed": str(seed),
         "images": digest_of_images(dataset, options, labels=True),
     }
 
 
-class View(LabelledDataset):
-    """One view of every image: (pooled [P] float32, class index), read through memory maps."""
+class CachedView(LabelledDataset):
+    """One view of every image: (pooled features [P] float32, class index), read through memory maps."""
 
     def __init__(self, parts: list[NDArray[np.void]]) -> None:
         self.parts = parts
@@ -68,88 +71,142 @@ class View(LabelledDataset):
         return torch.from_numpy(record["pooled"].copy()), int(record["label"])
 
 
-class FeatureCache(DiskCache):
-    """Pooled views on disk: FOLDER/KEY/view-V/P.npy, ``PART`` images each, of records (pooled, label).
+class FeatureCache:
+    """Pooled features on disk: FOLDER/KEY/view-V/P.npy, ``PART`` images in a file.
 
-    Its ``sources`` are those of ``sources_of``.
+    KEY is the digest of ``sources``, so that runs may share FOLDER and never use each other's features by mistake.
+
+    Args:
+        folder: FOLDER.
+        sources: see ``feature_sources``.
+        length: number of images.
     """
 
-    what = "features"
+    def __init__(self, folder: Path, sources: Mapping[str, str], length: int) -> None:
+        self.folder, self.sources, self.length = folder, dict(sources), length
+        self.path = folder / digest(self.sources)[:16]
 
-    @property
-    def part_length(self) -> int:
-        """TrainingData a file: what a kill costs at most."""
-        return PART
+    def create(self, report: Report) -> None:
+        """Create FOLDER/KEY if it is missing; report how the other caches in FOLDER differ.
 
-    def view(self, number: int) -> View:
-        """Return a view that was filled."""
-        return View([np.load(path, mmap_mode="r") for path in self.paths(_name(number))])
+        Raises:
+            OSError: if the folder is not writable.
+        """
+        if (self.path / SOURCES).is_file():
+            return
+        refuse_unwritable(self.folder)
+        for path in sorted(self.folder.glob(f"*/{SOURCES}")):
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored.keys() == self.sources.keys():
+                names = ", ".join(name for name in self.sources if stored[name] != self.sources[name])
+                report(f"the features in {path.parent} are of different {names}; computing new ones in {self.path}")
+        write_json(self.path / SOURCES, self.sources)
 
-    def write_view(self, number: int, part: int, pooled: Tensor, labels: Tensor) -> None:
-        """Write a part: ``pooled`` [M, P] float32, ``labels`` [M]; raises as ``write``."""
+    def files(self, view: int) -> list[Path]:
+        """Return the files of a view in order."""
+        return [self.path / f"view-{view}" / f"{part:05d}.npy" for part in range(-(-self.length // PART))]
+
+    def rows(self, part: int) -> range:
+        """Return the image indices of a part."""
+        return range(part * PART, min((part + 1) * PART, self.length))
+
+    def missing(self, view: int, report: Report) -> list[int]:
+        """Return the parts of a view that are missing or damaged; report the damaged ones."""
+        missing = []
+        for part, path in enumerate(self.files(view)):
+            try:
+                complete = len(np.load(path, mmap_mode="r")) == len(self.rows(part))
+            except (OSError, ValueError, TypeError, EOFError):
+                complete = False
+            if not complete:
+                missing.append(part)
+                if path.exists():
+                    report(f"{path} is damaged and is computed again")
+        return missing
+
+    def write(self, view: int, part: int, pooled: Tensor, labels: Tensor) -> None:
+        """Write a part atomically: ``pooled`` [M, P] float32 and class indices ``labels`` [M].
+
+        Raises:
+            OSError: if the file cannot be written, for example on a full disk.
+        """
         records = np.empty(len(labels), [("pooled", "<f4", pooled.shape[1:]), ("label", "<i8")])
         records["pooled"], records["label"] = pooled.numpy(), labels.numpy()
-        self.write(_name(number), part, records)
+        content = io.BytesIO()
+        np.save(content, records)  # np.save to a file hides the reason of a failure
+        remedy = "free disk space or choose another folder with --data.cache, then continue with --resume"
+        with durable_write(self.files(view)[part], remedy) as file:
+            file.write(content.getbuffer())
 
-
-def _name(number: int) -> str:
-    return f"view-{number}"
+    def view(self, view: int) -> CachedView:
+        """Return a complete view."""
+        return CachedView([np.load(path, mmap_mode="r") for path in self.files(view)])
 
 
 class CachedFeatureData(TrainingData):
-    """Training images as a frozen backbone's pooled features, ``views`` of each; call ``fill`` first.
+    """Training batches of a frozen backbone's pooled features; call ``fill`` before training.
 
     Args:
-        feed: the same images as images.
-        cache: where the features are.
+        data: the images.
+        cache: stores the features.
         views: N, at least 1.
     """
 
-    def __init__(self, feed: TrainingData, cache: FeatureCache, views: int) -> None:
-        super().__init__(feed.train, feed.val, feed.preprocessing, feed.batch_size, feed.workers, feed.seed)
+    cached_features = True
+
+    def __init__(self, data: TrainingData, cache: FeatureCache, views: int) -> None:
+        super().__init__(data.train, data.val, data.preprocessing, data.batch_size, data.workers, data.seed)
         self.cache, self.views = cache, views
 
     @property
-    def readers(self) -> int:
-        """No process of its own has to read what is in memory maps."""
+    def training_workers(self) -> int:
+        """0: memory maps need no worker processes."""
         return 0
 
     def examples(self, epoch: int) -> LabelledDataset:
-        """Return the view that an epoch shows."""
+        """Return the view of an epoch."""
         return self.cache.view(epoch % self.views)
 
-    def training_pass(self, model: Method) -> Callable[[Tensor], Output]:
-        """Return what of ``model`` is run in a training step: the head."""
-        return frozen(model).from_pooled
-
-    def fill(self, model: Method, epochs: int, device: torch.device, tell: Tell, progress: Progress) -> None:
-        """Compute what is missing of the views that ``epochs`` epochs show.
+    def fill(self, model: Method, epochs: int, device: str, report: Report, progress: Progress | None) -> None:
+        """Compute the missing features of the views that ``epochs`` epochs use.
 
         Raises:
-            OSError: where a part cannot be written; see ``DiskCache.write``.
+            OSError: if a file cannot be written.
         """
-        self.cache.begin(tell)
-        backbone = model.backbone.to(device).eval()
-        for number in range(min(self.views, epochs)):
-            missing = self.cache.missing(_name(number), tell)
+        self.cache.create(report)
+        method = require_frozen(model)
+        backbone = method.backbone.to(device).eval()
+        for view in range(min(self.views, epochs)):
+            missing = self.cache.missing(view, report)
             batches = {part: self._batches(part) for part in missing}
-            loader = labelled_loader(super().examples(number), list(chain(*batches.values())), self.workers)
-            pooled = ((frozen(model).pool(backbone(images.to(device))).cpu(), labels) for images, labels in loader)
-            for part in progress(missing, f"features, view {number + 1}") if missing else ():
+            loader = labelled_loader(super().examples(view), list(chain(*batches.values())), self.workers)
+            pooled = ((method.pool(backbone(images.to(device))).cpu(), labels) for images, labels in loader)
+            for part in progress(missing, f"features, view {view + 1}") if missing and progress else missing:
                 with torch.no_grad():
                     features, labels = zip(*islice(pooled, len(batches[part])), strict=True)
-                self.cache.write_view(number, part, torch.cat(features), torch.cat(labels))
+                self.cache.write(view, part, torch.cat(features), torch.cat(labels))
 
     def _batches(self, part: int) -> list[list[int]]:
         rows = self.cache.rows(part)
         return [[rows[row] for row in batch] for batch in batches_of_rank(len(rows), BATCH)]
 
 
-def frozen(model: Method) -> Frozen:
-    """Return ``model``; raise ValueError where it is none whose backbone stays as it is."""
+def cache_features(data: TrainingData, model: Method, config: DataConfig, out: Path) -> CachedFeatureData:
+    """Return ``data`` with ``config.cached_views`` cached views, stored in ``config.cache`` or OUT/features.
+
+    Raises:
+        ValueError: if the method trains its backbone.
+    """
+    sources = feature_sources(require_frozen(model), data.train, data.preprocessing, data.seed, config.options)
+    cache = FeatureCache(config.cache or out / "features", sources, len(data.train))
+    return CachedFeatureData(data, cache, config.cached_views)
+
+
+def require_frozen(model: Method) -> Frozen:
+    """Return ``model`` if its backbone is frozen; raise ValueError otherwise."""
     if not isinstance(model, Frozen):
         raise ValueError(
-            f"data.cached_views keeps the features of a backbone that never changes; {model.config.method} trains its "
-            "own. Leave it at 0, or choose lcar or tokencut"
+            f"data.cached_views needs a method with a frozen backbone, such as lcar or tokencut; {model.config.method} "
+            "trains its backbone. Set data.cached_views to 0"
         )
     return model

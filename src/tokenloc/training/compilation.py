@@ -1,4 +1,4 @@
-"""``--compile``: what a training step runs of a model, compiled by torch; what cannot be is told before it trains."""
+"""``--compile``: compile the training forward pass with ``torch.compile``."""
 
 from __future__ import annotations
 
@@ -7,56 +7,41 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._dynamo.exc import TorchDynamoException
 
 from tokenloc.methods import Output
 
-Pass = Callable[[Tensor], Output]
+ForwardPass = Callable[[Tensor], Output]
 
 BACKEND: dict[str, Any] = {"backend": "inductor", "options": {"fallback_random": True}}
-"""Random numbers as without compilation: the same seed drops the same paths."""
-
-AWAY = "leave --compile away (of a run that is to go on, set compile: false in its config.yaml)"
+"""``fallback_random`` draws the same random numbers as without compiling, so that a seed drops the same paths."""
 
 
-def compiled(run: Pass, device: torch.device) -> Pass:
-    """Return ``run``, what a training step runs on its images, compiled when it is first called.
+def compiled(forward: ForwardPass) -> ForwardPass:
+    """Return ``forward``, to be compiled when it is first called. Parameters keep their names and values.
 
-    Names and values of the parameters stay as they are. The first batch of another size, an epoch's last one, is
-    compiled once more, for any size.
+    The first batch of another size, such as an epoch's last one, triggers one more compilation, which handles any size.
 
     Raises:
-        ValueError: where torch cannot compile on ``device``: at once, by a trial. What is returned raises it where
-            ``run`` cannot be compiled.
+        ValueError: on a call, if PyTorch cannot compile the model, or this machine lacks the tools (a C++ compiler and
+            the Python headers on a CPU, Triton and a C compiler on a GPU).
     """
-    torch.compiler.reset()  # of the models of earlier trainings: torch compiles a function eight times, then no more
+    torch.compiler.reset()  # PyTorch recompiles a function at most eight times, earlier trainings included
 
+    @torch.compile(**BACKEND)
     def traced(images: Tensor) -> Output:
-        return run(images)  # a frame of its own: torch does not trace a module's __call__ by itself
+        return forward(images)  # PyTorch does not trace a module's __call__ without a function around it
 
-    _try(device)
-    fast = torch.compile(traced, **BACKEND)
-
-    def told(images: Tensor) -> Output:
+    def run(images: Tensor) -> Output:
         try:
-            return fast(images)
-        except TorchDynamoException as error:
-            raise ValueError(f"torch cannot compile this model: {_beginning(error)}; {AWAY}") from error
+            output: Output = traced(images)
+        except RuntimeError as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise  # from the model itself, such as running out of memory
+            reason = " ".join(str(error).split("\n")[:2])
+            raise ValueError(
+                f"PyTorch cannot compile this model: {reason}; this needs a C++ compiler and the Python headers on a "
+                "CPU, Triton and a C compiler on a GPU. Train without --compile (or set compile: false in config.yaml)"
+            ) from error
+        return output
 
-    return told
-
-
-def _try(device: torch.device) -> None:
-    """Compile and run next to nothing."""
-    try:
-        torch.compile(lambda x: (x.sin() + 1).sum(), **BACKEND)(torch.ones(8, device=device))
-    except RuntimeError as error:
-        needed = {"cpu": "a C++ compiler (g++, or the one in CXX) and Python's headers"}
-        tools = needed.get(device.type, "Triton and a C compiler")
-        raise ValueError(
-            f"torch cannot compile on this machine's {device.type}, which takes {tools}: {_beginning(error)}; {AWAY}"
-        ) from error
-
-
-def _beginning(error: BaseException) -> str:
-    return " ".join(str(error).split("\n")[:2])
+    return run

@@ -1,8 +1,8 @@
-"""What a run is made of: plain values, as in a recipe's YAML."""
+"""The configuration of a run: plain values, as in a recipe's YAML."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,27 +14,29 @@ Freeze = Literal["none", "attention", "mlp", "blocks", "most"]
 
 @dataclass
 class DataConfig:
-    """Which images to use, and how they are brought to the network's size.
+    """The dataset, its splits and the preprocessing.
 
     Attributes:
-        name: a name of ``tokenloc list datasets``.
-        root: the dataset's own folder or the one above it; relative to the working folder.
-        classes: the classes to use, by name; None for all.
-        per_class: images of each class to train with, drawn at random; None for all.
-        draw: seed of that draw; the images of a draw with fewer are among those with more.
-        resize: pixels; the image is resized to a square of this side before the crop.
+        name: dataset name, see ``tokenloc list datasets``.
+        root: the dataset's own folder or the one above it; relative to the working directory.
+        classes: names of the classes to use; None for all.
+        per_class: number of training images of each class, drawn at random; None for all.
+        draw: seed of that draw; a draw of fewer images is a subset of a draw of more.
+        resize: pixels; images are resized to a square of this side before the crop.
         crop: pixels; side of the network's input.
-        val_split: the split that chooses the best epoch, by its labels alone; None to keep the last epoch.
-        select: by what of val_split instead: ``max_box_acc_v1``, GT-known at its best threshold, or ``max_box_acc_v2``,
-            both by its boxes.
-        calibration_split: the split whose boxes choose the map threshold after training; None for no calibration.
-        test_split: the split to measure on after training; None for no measurement.
-        cached_views: for methods on a frozen backbone: so many crops of each image, drawn once, whose features are
-            kept on disk; epochs show them in turn. 0 draws new ones in every epoch, through the backbone.
-        cached_images: decode and resize each image once and keep it on disk, resize x resize x 3 bytes, so that
-            an epoch only crops; the training is the same, bit by bit. For sets of some ten thousand images.
-        cache: the folder of these features or images, which runs may share; None for OUT/features or OUT/images.
-        options: of the dataset.
+        val_split: split whose labels choose the best epoch; None to take the last epoch.
+        select: metric on val_split that chooses the best epoch: ``top1_cls`` uses the labels alone,
+            ``max_box_acc_v1`` (GT-known at the best threshold) and ``max_box_acc_v2`` use the boxes.
+        calibration_split: split whose boxes choose the map threshold after training; None for no calibration.
+        test_split: split to evaluate after training; None for no evaluation.
+        cached_views: for methods on a frozen backbone: number of random crops of each image whose features are computed
+            once and cached on disk; epochs cycle through them. 0 runs the backbone on new crops in every epoch.
+        cache: folder for the cached features, which several runs may share; None for OUT/features.
+        options: options of the dataset.
+        cached_pictures: removed; only false is accepted, so that the config.yaml of an older run can be resumed.
+
+    Raises:
+        ValueError: if cached_views is negative, or cached_pictures is true.
     """
 
     name: str = "folder"
@@ -49,19 +51,28 @@ class DataConfig:
     calibration_split: str | None = None
     test_split: str | None = None
     cached_views: int = 0
-    cached_images: bool = False
     cache: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    cached_pictures: InitVar[bool] = False
+
+    def __post_init__(self, cached_pictures: bool) -> None:
+        """Check the values."""
+        if self.cached_views < 0:
+            raise ValueError(f"data.cached_views must be at least 0; got {self.cached_views}")
+        if cached_pictures:
+            raise ValueError(
+                "data.cached_pictures was removed; delete it from the configuration (results do not change)"
+            )
 
 
 @dataclass
 class DataSource:
-    """TrainingData to measure a finished model on; whatever is None is taken from the checkpoint.
+    """The dataset on which a trained model is evaluated; values that are None come from the checkpoint.
 
     Attributes:
-        name: a name of ``tokenloc list datasets``.
-        root: the dataset's own folder or the one above it; relative to the working folder.
-        options: of the dataset, one by one in place of those of the training.
+        name: dataset name, see ``tokenloc list datasets``.
+        root: the dataset's own folder or the one above it; relative to the working directory.
+        options: options of the dataset; each replaces the training's option of the same name.
     """
 
     name: str | None = None
@@ -71,14 +82,14 @@ class DataSource:
 
 @dataclass
 class ModelChoice:
-    """Which method on which backbone.
+    """The method and its backbone.
 
     Attributes:
-        method: a name of ``tokenloc list methods``.
-        backbone: a name of ``tokenloc list backbones``.
-        pretrained: true for timm's weights, false for random ones, or a .safetensors or .pth file.
-        options: of the method.
-        backbone_options: of the timm model.
+        method: see ``tokenloc list methods``.
+        backbone: see ``tokenloc list backbones``.
+        pretrained: true for timm's weights, false for random weights, or a .safetensors or .pth file.
+        options: options of the method.
+        backbone_options: options of the timm model.
     """
 
     method: str = "tscam"
@@ -90,25 +101,28 @@ class ModelChoice:
 
 @dataclass
 class Optimisation:
-    """AdamW and its schedule. The defaults are those of the TS-CAM paper on CUB-200-2011 (its section 4.1).
+    """AdamW and its schedule. The defaults are those of the TS-CAM paper on CUB-200-2011 (section 4.1).
 
     Attributes:
         epochs: passes over the training images.
-        batch_size: images that the network sees at once, those of all processes together.
-        lr: learning rate at the start.
-        weight_decay: on weight matrices; biases, norms, tokens and position embeddings have none.
+        batch_size: images in a batch, over all processes together.
+        lr: initial learning rate.
+        weight_decay: of weight matrices; biases, norms, tokens and position embeddings do not decay.
         betas: of AdamW.
-        schedule: ``constant``; ``cosine`` from lr to min_lr, step by step; ``step``: times 0.1 in every epoch that is
-            divisible by step_epochs.
-        min_lr: where the cosine ends.
-        warmup_epochs: the learning rate rises linearly over so many epochs; for networks that start from nothing.
+        schedule: ``constant``; ``cosine`` from lr to min_lr, updated in every step; ``step``: multiplied by 0.1 every
+            step_epochs epochs.
+        min_lr: final learning rate of the cosine.
+        warmup_epochs: the learning rate rises linearly over this many epochs; for training from scratch.
         step_epochs: of the step schedule.
-        freeze: what of the backbone stays as it is, (a) to (e) of SAT's Table 8: ``none``; ``attention`` or ``mlp`` of
-            the plain blocks; ``blocks``, the plain ones whole; ``most``: with them position embedding, projections, and
-            the MLPs of the spatial blocks.
-        gradient_clip: gradients are scaled down to this norm; None leaves them, as the papers do.
-        accumulate: so many batches make one step, of batch_size times accumulate images in the memory of one.
-            SAT's area is then the mean over each batch, not over the step.
+        freeze: the part of the backbone that is frozen, (a) to (e) of SAT's Table 8: ``none``; ``attention`` or ``mlp``
+            of the plain blocks; ``blocks``, all of the plain blocks; ``most``, also the position embedding, the
+            projections and the MLPs of the spatial blocks.
+        gradient_clip: maximum norm of the gradients; None for no clipping, as in the papers.
+        accumulate: number of batches in one optimiser step, so that a step sees batch_size * accumulate images in the
+            memory of one batch. SAT's area loss then uses the mean area of each batch, not of the step.
+
+    Raises:
+        ValueError: if a count is below 1 or lr is not positive.
     """
 
     epochs: int = 60
@@ -125,7 +139,7 @@ class Optimisation:
     accumulate: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse values with which nothing could be learned."""
+        """Check the values."""
         for name in ("epochs", "batch_size", "accumulate", "step_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"optimisation.{name} must be at least 1; got {getattr(self, name)}")

@@ -1,4 +1,4 @@
-"""Ending a training in between: the step that runs is finished, all is saved, and ``--resume`` goes on after it."""
+"""Stopping a training early: finish the current step and save everything, so that it can resume."""
 
 from __future__ import annotations
 
@@ -17,54 +17,54 @@ from lightning.pytorch.callbacks import Callback
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class StoppedError(Exception):
+    """A signal stopped the training between two steps, and all progress is saved. The message names the file."""
+
+
 class StopRequest:
-    """Whether somebody asked for an end: Ctrl-C, or SIGTERM as schedulers send it before they take a machine away.
+    """Receives the signals that ask for a stop: Ctrl-C, and SIGTERM, which job schedulers send.
 
     Attributes:
-        name: of the signal; None where there was none.
+        received: whether there was a signal.
     """
 
-    name: str | None = None
+    received = False
 
-    def receive(self, number: int, _: FrameType | None) -> None:
-        """Remember the signal; a second one ends the process as if there was no handler."""
-        self.name = signal.Signals(number).name
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        self.received = True  # a second signal has its default effect, and ends the process
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
     def listen(self) -> None:
-        """Receive the signals from now on; only in the main thread, others get none."""
-        if threading.current_thread() is threading.main_thread() and self.name is None:
+        """Install the handlers; only the main thread can."""
+        if threading.current_thread() is threading.main_thread() and not self.received:
             for number in SIGNALS:
-                signal.signal(number, self.receive)
+                signal.signal(number, self._receive)
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Yield what remembers a signal that asks for an end."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    """Listen for stop requests within the block, and restore the signal handlers afterwards."""
+    before = [signal.getsignal(number) for number in SIGNALS]
     request = StopRequest()
     request.listen()
     try:
         yield request
     finally:
         if threading.current_thread() is threading.main_thread():
-            for number, handler in before.items():
+            for number, handler in zip(SIGNALS, before, strict=True):
                 signal.signal(number, handler)
 
 
-class StoppedError(Exception):
-    """Training was ended between two steps, and all that it did is saved. The message says where."""
+class StepCheckpoint(Callback):
+    """Saves a checkpoint within an epoch every few minutes, and on a stop request, which then ends the training.
 
-
-class Saving(Callback):
-    """Saves within an epoch: when an end is asked for, which then comes, and every few minutes.
-
-    The trainer's own checkpoints, at the end of an epoch, are none of its business.
+    Lightning's ``ModelCheckpoint`` saves after every epoch. Its own time interval would also save between accumulated
+    batches, whose gradients a checkpoint does not contain.
 
     Args:
-        path: of the checkpoint that ``--resume`` goes on from.
-        request: whether an end is asked for.
-        minutes: at most so long, and a step, a killed training has to do again.
+        path: the checkpoint to write.
+        request: the stop request.
+        minutes: interval since the last save.
     """
 
     def __init__(self, path: Path, request: StopRequest, minutes: float) -> None:
@@ -72,26 +72,30 @@ class Saving(Callback):
         self._saved = time.monotonic()
 
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """Take SIGTERM back from Lightning, which would leave a validation without the checkpoint that follows it."""
+        """Replace Lightning's SIGTERM handler, which would end a validation without saving a checkpoint."""
         del trainer
         self.request.listen()
 
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Save and stop, save, or do nothing; never after an epoch's last step, whose end saves by itself."""
-        steps = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        if steps >= trainer.num_training_batches or steps % trainer.accumulate_grad_batches:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Save if it is time or a stop is requested, unless the epoch is about to end or gradients are accumulated."""
+        del pl_module, outputs, batch
+        done = batch_idx + 1
+        if done >= trainer.num_training_batches or done % trainer.accumulate_grad_batches:
             return
-        decide = trainer.strategy.reduce_boolean_decision
-        stop = decide(self.request.name is not None, all=False)
-        if stop or decide(time.monotonic() - self._saved >= 60 * self.minutes, all=False):
+        stop = _any_process(trainer, self.request.received)
+        if stop or _any_process(trainer, time.monotonic() - self._saved >= 60 * self.minutes):
             trainer.save_checkpoint(self.path)
             self._saved = time.monotonic()
         if stop:
-            of = f"step {steps} of {trainer.num_training_batches} of epoch {trainer.current_epoch + 1}"
-            raise StoppedError(f"{self.path} was saved after {of}")
+            step = f"step {done} of {trainer.num_training_batches} of epoch {trainer.current_epoch + 1}"
+            raise StoppedError(f"{self.path} was saved after {step}")
 
     def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """Stop where the end was asked for while the epoch before came to its own."""
+        """Stop if that was requested during the last step or the validation of the previous epoch."""
         self._saved = time.monotonic()
-        if trainer.strategy.reduce_boolean_decision(self.request.name is not None, all=False) and trainer.current_epoch:
+        if _any_process(trainer, self.request.received) and trainer.current_epoch:
             raise StoppedError(f"{self.path} was saved after epoch {trainer.current_epoch}")
+
+
+def _any_process(trainer: L.Trainer, value: bool) -> bool:
+    return bool(trainer.strategy.reduce_boolean_decision(value, all=False))

@@ -1,8 +1,7 @@
-"""The Lightning side of training: steps, logs, and what goes into a checkpoint."""
+"""The Lightning module: training and validation steps, logging, and the checkpoint's metadata."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -11,10 +10,13 @@ from torch import Tensor
 
 from tokenloc.data import EvaluationBatch
 from tokenloc.data.base import shorten
-from tokenloc.methods import Method, Output
+from tokenloc.methods import Method
 from tokenloc.methods.global_batch import global_sum
 from tokenloc.models.metadata import METADATA_KEY, ModelMetadata
+from tokenloc.training.cached_features import require_frozen
+from tokenloc.training.compilation import ForwardPass, compiled
 from tokenloc.training.config import Optimisation
+from tokenloc.training.data import epoch_seed
 from tokenloc.training.optimisation import make_optimiser, make_schedule
 
 Batch = tuple[Tensor, Tensor]
@@ -23,19 +25,28 @@ Batch = tuple[Tensor, Tensor]
 class LocalizationTask(L.LightningModule):
     """Trains a method on class labels alone.
 
-    Args:
-        model: what is trained.
-        optimisation: how.
-        metadata: what the checkpoints are to say of the weights.
-        steps_per_epoch: optimiser steps, by which the schedule goes.
-        seed: every step starts from a random state of its own, so that a resumed run repeats an unbroken one.
+    Every step seeds the random number generator, so that a resumed run repeats an uninterrupted one.
 
-    Attributes:
-        training_pass: what is run on a batch's images: the whole model, until it is set to a part of it.
+    Args:
+        model: the method to train.
+        optimisation: optimiser and schedule.
+        metadata: stored in the checkpoints.
+        steps_per_epoch: optimiser steps in an epoch, for the schedule.
+        seed: of dropout and drop path.
+        cached_features: whether training batches hold pooled features of a frozen backbone instead of images.
+        compile: whether to compile the training forward pass.
     """
 
     def __init__(
-        self, model: Method, optimisation: Optimisation, metadata: ModelMetadata, steps_per_epoch: int, seed: int = 0
+        self,
+        model: Method,
+        optimisation: Optimisation,
+        metadata: ModelMetadata,
+        steps_per_epoch: int,
+        seed: int = 0,
+        *,
+        cached_features: bool = False,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
@@ -43,60 +54,61 @@ class LocalizationTask(L.LightningModule):
         self.metadata = metadata
         self.steps_per_epoch = steps_per_epoch
         self.seed = seed
-        self.training_pass: Callable[[Tensor], Output] = model.__call__
-        self._validated = torch.zeros(3)  # right classes, cross-entropy and images, summed
+        forward: ForwardPass = require_frozen(model).from_pooled if cached_features else model.__call__
+        self._training_forward = compiled(forward) if compile else forward
+        self._validation_sums = torch.zeros(3)  # correct predictions, cross-entropy, images
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
-        """Seed the step's dropout and drop path."""
+        """Seed dropout and drop path of this step."""
         del batch
         torch.manual_seed(epoch_seed(self.seed, self.current_epoch) * 1_000_003 + batch_index * 1009 + self.global_rank)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Return the loss of a batch (images [B, 3, h, w], or what ``training_pass`` takes, labels [B]); log its terms.
+        """Return the loss of a batch and log its terms.
+
+        The batch has images [B, 3, h, w], or pooled features [B, P] with ``cached_features``, and labels [B].
 
         Raises:
-            DivergedError: where it is no number.
+            DivergedError: if the loss is not finite.
         """
-        images, labels = batch
-        output = self.training_pass(images)
+        inputs, labels = batch
+        output = self._training_forward(inputs)
         terms = self.model.loss(output, labels)
-        right = output.logits.argmax(dim=1) == labels
-        correct, count = global_sum(torch.stack([right.sum(), right.new_ones(len(labels)).sum()])).tolist()
+        hits = output.logits.argmax(dim=1) == labels
+        correct, count = global_sum(torch.stack([hits.sum(), hits.new_ones(len(labels)).sum()])).tolist()
         self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()}, batch_size=count)
         accuracy = 100 * correct / count
         self.log("train/top1_cls", accuracy, prog_bar=True, on_step=False, on_epoch=True, batch_size=count)
         total = terms["total"]
         if not torch.isfinite(total):
-            raise DivergedError(self._diverged(terms, batch_index))
+            values = ", ".join(f"{name} {float(term.detach()):g}" for name, term in terms.items())
+            step = f"step {batch_index + 1} of epoch {self.current_epoch + 1}"
+            raise DivergedError(f"the loss is not finite in {step}: {values}")
         self.log("loss", total.detach(), prog_bar=True, logger=False, batch_size=count)
         return total
 
-    def _diverged(self, terms: dict[str, Tensor], batch_index: int) -> str:
-        values = ", ".join(f"{name} {float(term.detach()):g}" for name, term in terms.items())
-        return f"the loss is no longer a number in step {batch_index + 1} of epoch {self.current_epoch + 1}: {values}"
-
     def on_train_epoch_end(self) -> None:
-        """Log what the method wants to be followed over training, such as SCM's lambda and beta (its Fig. 7)."""
+        """Log the method's learned scalars, such as SCM's lambda and beta (its Fig. 7)."""
         self.log_dict({f"learned/{name}": value for name, value in self.model.scalars().items()})
 
+    def on_validation_epoch_start(self) -> None:
+        """Reset the sums."""
+        self._validation_sums = torch.zeros(3, device=self.device)
+
     def validation_step(self, batch: EvaluationBatch, batch_index: int) -> None:
-        """Count a batch's right classes; boxes play no part in choosing the best epoch."""
+        """Add a batch's classification results, as at inference; boxes are not used."""
         del batch_index
         if not len(batch):
             return
         labels = batch.labels
-        logits, _ = self.model.class_maps(batch.images)  # what inference would say; SCM trains in another form
+        logits, _ = self.model.class_maps(batch.images)  # SCM's training forward pass differs from inference
         loss = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
         correct = (logits.argmax(dim=1) == labels).sum()
-        self._validated = self._validated + torch.stack([correct, loss, loss.new_tensor(len(labels))])
-
-    def on_validation_epoch_start(self) -> None:
-        """Begin to count."""
-        self._validated = torch.zeros(3, device=self.device)
+        self._validation_sums = self._validation_sums + torch.stack([correct, loss, loss.new_tensor(len(labels))])
 
     def on_validation_epoch_end(self) -> None:
         """Log accuracy and cross-entropy over the images of all processes."""
-        correct, loss, count = global_sum(self._validated).tolist()
+        correct, loss, count = global_sum(self._validation_sums).tolist()
         if count:
             self.log("val/top1_cls", 100 * correct / count, prog_bar=True)
             self.log("val/cross_entropy", loss / count)
@@ -108,23 +120,16 @@ class LocalizationTask(L.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the weights need to be used.
+        """Add the metadata.
 
         Raises:
-            DivergedError: where a weight is no number; the checkpoint is not written then.
+            DivergedError: if a weight is not finite; the checkpoint is then not written.
         """
         broken = [name for name, value in checkpoint["state_dict"].items() if not torch.isfinite(value).all()]
         if broken:
-            raise DivergedError(
-                f"weights are no longer numbers after epoch {self.current_epoch + 1}: {shorten(broken)}"
-            )
+            raise DivergedError(f"weights are not finite after epoch {self.current_epoch + 1}: {shorten(broken)}")
         checkpoint[METADATA_KEY] = self.metadata.to_dict()
 
 
 class DivergedError(ValueError):
-    """What was learned is no longer a number."""
-
-
-def epoch_seed(seed: int, epoch: int) -> int:
-    """Return the random seed of an epoch, the same whether or not the run was interrupted before it."""
-    return (seed * 1_000_003 + epoch * 101) % 2**31
+    """The loss or a weight is not finite."""

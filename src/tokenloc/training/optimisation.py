@@ -1,4 +1,4 @@
-"""AdamW as the papers use it: what decays, and how the learning rate falls."""
+"""AdamW as the papers use it: parameter groups and learning rate schedule."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ UNDECAYED = ("_token", "_embed")
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Split the trainable parameters in two: those that decay, and biases, norms, tokens and position embeddings."""
+    """Split the trainable parameters into those with weight decay and those without.
+
+    Biases, norms, tokens and position embeddings do not decay.
+    """
     decayed: list[nn.Parameter] = []
-    kept: list[nn.Parameter] = []
+    undecayed: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            undecayed = parameter.ndim <= 1 or name.endswith(UNDECAYED)
-            (kept if undecayed else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+            (undecayed if parameter.ndim <= 1 or name.endswith(UNDECAYED) else decayed).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
 
 
 def make_optimiser(model: nn.Module, settings: Optimisation) -> torch.optim.AdamW:
-    """Return AdamW over the model's trainable parameters, epsilon 1e-8."""
+    """Return AdamW over the model's trainable parameters, with epsilon 1e-8."""
     first, second = settings.betas
     groups = parameter_groups(model, settings.weight_decay)
     return torch.optim.AdamW(groups, lr=settings.lr, betas=(first, second), eps=1e-8)
 
 
 def lr_factor(settings: Optimisation, steps_per_epoch: int) -> Callable[[int], float]:
-    """Return the factor on the learning rate as a function of the step, counted from 0.
+    """Return the learning rate's factor as a function of the step, counted from 0.
 
     >>> factor = lr_factor(Optimisation(epochs=2, schedule="cosine"), steps_per_epoch=10)
     >>> factor(0), round(factor(10), 3), factor(20)
@@ -43,20 +45,16 @@ def lr_factor(settings: Optimisation, steps_per_epoch: int) -> Callable[[int], f
     warmup = settings.warmup_epochs * steps_per_epoch
     total = max(1, settings.epochs * steps_per_epoch)
 
-    def factor(step: int) -> float:
-        rising = min(1.0, (step + 1) / (warmup + 1))
-        return rising * falling(step)
-
-    def falling(step: int) -> float:
+    def decay(step: int) -> float:
         if settings.schedule == "cosine":
             return floor + (1 - floor) * (1 + math.cos(math.pi * min(1.0, step / total))) / 2
         if settings.schedule == "step":
             return float(0.1 ** (step // (steps_per_epoch * settings.step_epochs)))
         return 1.0
 
-    return factor
+    return lambda step: min(1.0, (step + 1) / (warmup + 1)) * decay(step)
 
 
 def make_schedule(optimiser: torch.optim.Optimizer, settings: Optimisation, steps_per_epoch: int) -> LambdaLR:
-    """Return the schedule, to be stepped after every optimiser step."""
+    """Return the learning rate schedule; advance it after every optimiser step."""
     return LambdaLR(optimiser, lr_factor(settings, steps_per_epoch))

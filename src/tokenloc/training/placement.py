@@ -1,4 +1,4 @@
-"""Where a training runs: on how many devices of how many machines, one process for each."""
+"""The processes of a training: how many, on which devices, and which one writes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 
 @dataclass(frozen=True)
 class Placement:
-    """The processes of a training, each with a device of its own.
+    """The processes of a training, each with its own device.
 
     Attributes:
         device: cpu, cuda or mps.
-        devices: of each machine; on a CPU processes.
+        devices: devices of each machine; on a CPU, processes.
         nodes: machines.
     """
 
@@ -34,107 +34,100 @@ class Placement:
 
     @property
     def world(self) -> int:
-        """How many processes there are in all."""
+        """Number of processes."""
         return self.devices * self.nodes
 
 
-def placed(device: str = "auto", devices: int | None = None, nodes: int = 1) -> Placement:
-    """Return where to train: as asked for, or as torchrun or SLURM's srun started this process, or on one device.
-
-    Args:
-        device: auto, cpu, cuda or mps.
-        devices: of each machine; None for as many processes as torchrun or srun started here, or one.
-        nodes: machines; torchrun's or srun's number where ``devices`` is None.
+def choose_placement(device: str = "auto", devices: int | None = None, nodes: int = 1) -> Placement:
+    """Return the requested placement; if ``devices`` is None, that of torchrun or SLURM's srun, else one device.
 
     Raises:
-        ValueError: for numbers below 1, another device, devices that this machine does not have, and tasks of srun that
-            cannot train together.
+        ValueError: if a count is below 1, the device is unknown, this machine has too few devices, or the tasks that
+            srun started cannot train together.
     """
-    started = _started()
+    started = _started_by_launcher()
     if devices is None and started is not None:
         devices, nodes = started
     devices = 1 if devices is None else devices
-    for name, number in (("devices", devices), ("nodes", nodes)):
-        if number < 1:
-            raise ValueError(f"--{name} must be at least 1; got {number}")
+    for name, count in (("devices", devices), ("nodes", nodes)):
+        if count < 1:
+            raise ValueError(f"--{name} must be at least 1; got {count}")
     cuda, mps = torch.cuda.device_count(), int(torch.backends.mps.is_available())
     if one_of("device", device, Device) == "auto":
         device = "cuda" if cuda else "mps" if mps else "cpu"
-    there = {"cuda": cuda, "mps": mps, "cpu": devices}[device]
-    if devices > there:
+    available = {"cuda": cuda, "mps": mps, "cpu": devices}[device]
+    if devices > available:
         raise ValueError(
-            f"--devices {devices} with --device {device}: this machine has {there}; "
-            "ask for no more, or for processes on the CPU with --device cpu"
+            f"--devices {devices} with --device {device}, but this machine has {available}; "
+            "ask for fewer, or for CPU processes with --device cpu"
         )
     return Placement(device, devices, nodes)
 
 
-def process_rank() -> int:
-    """Return this process's number as torchrun or SLURM gave it, before the processes are joined; 0 without them."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+def first_process() -> bool:
+    """Whether this process prints and writes files; known before the processes are connected, too."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank() == 0
+    names = ("RANK",) if "RANK" in os.environ else ("NODE_RANK", "LOCAL_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in names)
 
 
 def check_precision(precision: Precision, placement: Placement) -> None:
-    """Raise ValueError for another precision, or one that is none for the device."""
+    """Raise ValueError if the precision is unknown or the device does not support it."""
     if one_of("precision", precision, Precision) == "16-mixed" and placement.device == "cpu":
-        raise ValueError(
-            "--precision 16-mixed is for GPUs: what a CPU has for half the digits is bfloat16; ask for bf16-mixed"
-        )
-
-
-def first_process() -> bool:
-    """Whether this process is the one that prints and writes; before the others are joined, too."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank() == 0
-    if "RANK" in os.environ:
-        return os.environ["RANK"] == "0"
-    return all(os.environ.get(name, "0") == "0" for name in ("NODE_RANK", "LOCAL_RANK", "SLURM_PROCID"))
-
-
-def _started() -> tuple[int, int] | None:
-    """Return processes of each machine, and machines, as torchrun or srun started them; None where neither did.
-
-    Raises:
-        ValueError: for tasks of srun that cannot train together.
-    """
-    if dist.is_available() and dist.is_torchelastic_launched():
-        own = int(os.environ["LOCAL_WORLD_SIZE"])
-        return own, int(os.environ["WORLD_SIZE"]) // own
-    tasks, nodes = _tasks(), int(os.environ.get("SLURM_STEP_NUM_NODES", "1"))
-    if tasks == 1:
-        return None
-    if not SLURMEnvironment.detect():  # Lightning would take each task for a training by itself
-        raise ValueError(
-            f"srun started {tasks} tasks in a job named {SLURMEnvironment.job_name()}, which is taken for a shell with "
-            "one process; give the job another name, as in: salloc --job-name training"
-        )
-    own = int(os.environ.get("SLURM_NTASKS_PER_NODE", "0"))
-    if own * nodes != tasks:
-        raise ValueError(f"srun started {tasks} tasks on {nodes} nodes; give each as many, by --ntasks-per-node")
-    return own, nodes
-
-
-def _tasks() -> int:
-    """Return how many processes srun started as one step; 1 in a batch script, or in the shell of salloc."""
-    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
-
-
-def environments() -> list[ClusterEnvironment]:
-    """Return what Lightning is to take for its surroundings: under SLURM, as srun has started this process or not.
-
-    Lightning takes a whole job for started by srun, and puts it in the queue again by itself, with a checkpoint in the
-    working folder that any later training would begin from. Elsewhere it finds out, and nothing is returned.
-    """
-    if (dist.is_available() and dist.is_torchelastic_launched()) or not SLURMEnvironment.detect():
-        return []
-    return [SLURMEnvironment(auto_requeue=False) if _tasks() > 1 else LightningEnvironment()]
+        raise ValueError("--precision 16-mixed needs a GPU; on a CPU use bf16-mixed")
 
 
 def check_shares(images: int, batch_size: int, world: int) -> None:
-    """Raise ValueError where a batch of an epoch has fewer images than there are processes."""
+    """Raise ValueError if a batch of an epoch has fewer images than there are processes."""
     last = images % batch_size or batch_size
     if min(last, images) < world:
         raise ValueError(
-            f"batches of {batch_size} leave {last} of {images} images for the last one, too few for {world} "
-            "processes; choose another optimisation.batch_size, which is that of all processes together"
+            f"with batches of {batch_size}, the last batch has {last} of {images} images, too few for {world} "
+            "processes; choose another optimisation.batch_size, which counts the images of all processes together"
         )
+
+
+def environments() -> list[ClusterEnvironment]:
+    """Return the cluster environment for Lightning under SLURM; elsewhere Lightning detects it, and the list is empty.
+
+    Lightning would treat every process of a SLURM job as started by srun, and requeue the job with a checkpoint in the
+    working directory from which any later training would start.
+    """
+    if _started_by_torchrun() or not SLURMEnvironment.detect():
+        return []
+    return [SLURMEnvironment(auto_requeue=False) if _srun_tasks() > 1 else LightningEnvironment()]
+
+
+def _started_by_launcher() -> tuple[int, int] | None:
+    """Return (processes of each machine, machines) as started by torchrun or srun; None without either.
+
+    Raises:
+        ValueError: if the tasks that srun started cannot train together.
+    """
+    if _started_by_torchrun():
+        local = int(os.environ["LOCAL_WORLD_SIZE"])
+        return local, int(os.environ["WORLD_SIZE"]) // local
+    tasks, nodes = _srun_tasks(), int(os.environ.get("SLURM_STEP_NUM_NODES", "1"))
+    if tasks == 1:
+        return None
+    if not SLURMEnvironment.detect():  # Lightning would train once in each task
+        raise ValueError(
+            f"srun started {tasks} tasks in a job named {SLURMEnvironment.job_name()}, which Lightning treats as an "
+            "interactive shell with one process; rename the job, for example salloc --job-name training"
+        )
+    local = int(os.environ.get("SLURM_NTASKS_PER_NODE", "0"))
+    if local * nodes != tasks:
+        raise ValueError(
+            f"srun started {tasks} tasks on {nodes} nodes; start the same number on each with --ntasks-per-node"
+        )
+    return local, nodes
+
+
+def _started_by_torchrun() -> bool:
+    return dist.is_available() and dist.is_torchelastic_launched()
+
+
+def _srun_tasks() -> int:
+    """Return how many processes srun started together; 1 in a batch script or in salloc's shell."""
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))

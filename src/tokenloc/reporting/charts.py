@@ -1,0 +1,209 @@
+"""Charts of evaluations and trainings, drawn by matplotlib for PNG files and as SVG in the report."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tokenloc._files import atomic_write, write_text
+from tokenloc.metrics import iou_by_size, iou_distribution
+from tokenloc.reporting.runs import Run, read_run
+
+DASHES = {"0.5": "-", "0.7": "--", "0.9": ":"}
+"""The IoU levels of the accuracy chart and their dash patterns."""
+
+BINS = 20
+LEFT, RIGHT, TOP, BOTTOM = 34, 350, 8, 190
+"""The plot area of an SVG chart, which has 360 by 220 pixels."""
+
+
+class Line(NamedTuple):
+    """A curve; ``run`` chooses its color (None: the next one), ``dash`` its pattern."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    run: int | None = None
+    dash: int = 0
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart of lines.
+
+    Args:
+        title: Of the chart.
+        xlabel: Of the x axis.
+        lines: In drawing order.
+        xmax: The end of the x axis, which starts at 0; None fits it to the lines, for matplotlib only.
+        ymax: Likewise for the y axis.
+        unit: Of the y values.
+        markers: (run, x) of vertical lines: the reported thresholds.
+        note: What the chart shows, in words.
+    """
+
+    title: str
+    xlabel: str
+    lines: Sequence[Line]
+    xmax: float | None = None
+    ymax: float | None = None
+    unit: str = ""
+    markers: Sequence[tuple[int, float]] = ()
+    note: str = ""
+
+    def draw(self, axes: Axes) -> None:
+        """Draw the chart with matplotlib."""
+        dashes = list(DASHES.values())
+        for line in self.lines:
+            color = None if line.run is None else f"C{line.run}"
+            style = dashes[line.dash] if self.xmax else ".-"
+            axes.plot(line.x, line.y, style, color=color, label=line.label)
+        for run, x in self.markers:
+            axes.axvline(x, color=f"C{run}", linewidth=0.8)
+        axes.set(title=self.title, xlabel=self.xlabel, ylabel=self.unit)
+        if self.xmax and self.ymax:
+            axes.set(xlim=(0, self.xmax), ylim=(0, self.ymax))
+        if any(line.label for line in self.lines):
+            axes.legend(fontsize="small")
+
+    def svg_x(self, x: float) -> float:
+        """Return the horizontal position of a value, in pixels of the SVG."""
+        return round(LEFT + (RIGHT - LEFT) * x / (self.xmax or 1.0), 1)
+
+    def svg_y(self, y: float) -> float:
+        """Return the vertical position of a value, in pixels of the SVG."""
+        return round(BOTTOM - (BOTTOM - TOP) * y / (self.ymax or 1.0), 1)
+
+    def svg_path(self, line: Line) -> str:
+        """Return the SVG path of a line; a single point is a dot, drawn by its line cap.
+
+        >>> Chart("", "", [], 1.0, 100.0).svg_path(Line("", [0, 1], [0, 100]))
+        'M34.0 190.0L350.0 8.0'
+        """
+        points = [f"{self.svg_x(x):.1f} {self.svg_y(y):.1f}" for x, y in zip(line.x, line.y, strict=True)]
+        return "M" + "L".join(points) + ("h0" if len(points) == 1 else "")
+
+
+def evaluation_charts(runs: Sequence[Run]) -> list[Chart]:
+    """Return accuracy by threshold, distribution of IoU, and IoU by object size; without those that lack data."""
+    return [chart for chart in (_accuracy_chart(runs), _iou_chart(runs), _size_chart(runs)) if chart.lines]
+
+
+def _accuracy_chart(runs: Sequence[Run]) -> Chart:
+    lines, markers, notes = [], [], []
+    for index, run in enumerate(runs):
+        if run.curve is None:
+            continue
+        thresholds = run.curve["threshold"]
+        for dash, level in enumerate(DASHES):
+            lines.append(Line(f"{run.name} IoU {level}".strip(), thresholds, run.curve[level], index, dash))
+        best = int(np.argmax(run.curve["0.5"]))
+        notes.append(f"{run.name}: best GT-known {run.curve['0.5'][best]:.1f} % at {thresholds[best]:g}")
+        markers += [] if run.threshold is None else [(index, run.threshold)]
+    return Chart("Accuracy by threshold", "map threshold", lines, 1.0, 100.0, "%", markers, ". ".join(notes))
+
+
+def _iou_chart(runs: Sequence[Run]) -> Chart:
+    edges, lines, notes = np.linspace(0, 1, BINS + 1), [], []
+    for index, run in enumerate(runs):
+        iou, _ = run.boxed
+        if iou:
+            percent = 100 * np.histogram(iou, edges)[0] / len(iou)
+            outline = np.concatenate([[0.0], np.repeat(percent, 2), [0.0]])
+            lines.append(Line(run.name, np.repeat(edges, 2).tolist(), outline.tolist(), index))
+            notes.append(f"{run.name}: median {np.median(iou):.2f}")
+    highest = max((max(line.y) for line in lines), default=0.0)
+    top = next(step for step in (10.0, 20.0, 25.0, 50.0, 100.0) if step >= highest)
+    return Chart("Distribution of IoU", "IoU of the box", lines, 1.0, top, "%", note=". ".join(notes))
+
+
+def _size_chart(runs: Sequence[Run]) -> Chart:
+    lines, notes = [], []
+    for index, run in enumerate(runs):
+        iou, fractions = run.boxed
+        if iou:
+            edges, means = iou_by_size(iou, fractions)
+            known = ~np.isnan(means)
+            centers, means = (50 * (edges[:-1] + edges[1:])[known]).round(1), means[known]
+            lines.append(Line(run.name, centers.tolist(), means.tolist(), index))
+            values = (f"{mean:.2f} at {center:g} %" for center, mean in zip(centers, means, strict=True))
+            notes.append(f"{run.name}: {', '.join(values)}")
+    return Chart("Mean IoU by object size", "object in % of the image", lines, 100.0, 1.0, note=". ".join(notes))
+
+
+def save_curves(folder: Path, curve: Mapping[str, Sequence[float]] | None) -> None:
+    """Draw figures/curves.png of an evaluation and write its data as CSV; do nothing without true boxes.
+
+    ``threshold.csv`` has the accuracy of the largest component by map threshold, a column for each IoU level (SAT,
+    Fig. 7); ``iou.csv`` a histogram of the IoU of correct boxes (IoU ≥ 0.5; Fig. 5); ``iou_by_size.csv`` the mean IoU
+    of images by object size (Fig. 6).
+
+    Args:
+        folder: Of the evaluation, with metrics.json and images.csv.
+        curve: See ``Evaluation.curve``.
+    """
+    run, figures = read_run(folder, ""), folder / "figures"
+    iou, fractions = run.boxed
+    if curve is None or not iou:
+        return
+    spread, (edges, means) = iou_distribution(iou), iou_by_size(iou, fractions)
+    _write_columns(figures / "threshold.csv", curve)
+    _write_columns(figures / "iou.csv", {"from": spread.edges[:-1], "to": spread.edges[1:], "images": spread.counts})
+    _write_columns(figures / "iou_by_size.csv", {"from": edges[:-1], "to": edges[1:], "mean_iou": means})
+    save_charts(evaluation_charts([run]), figures / "curves.png")
+
+
+def _write_columns(path: Path, columns: Mapping[str, Iterable[float]]) -> None:
+    """Write columns of numbers as CSV; NaN is written as an empty cell."""
+    rows = [["" if np.isnan(value) else f"{value:g}" for value in row] for row in zip(*columns.values(), strict=True)]
+    write_text(path, "".join(",".join(row) + "\n" for row in [list(columns), *rows]))
+
+
+def save_charts(charts: Sequence[Chart], path: Path) -> None:
+    """Draw charts side by side into an image file."""
+    figure = Figure(figsize=(4.2 * len(charts), 3.2), layout="constrained")
+    for axes, chart in zip(figure.subplots(1, len(charts), squeeze=False)[0], charts, strict=True):
+        chart.draw(axes)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+def read_curves(logs: Path) -> dict[str, list[tuple[float, float]]]:
+    """Return what a training logged, by name: (epoch, value), averaged over the steps of an epoch.
+
+    Args:
+        logs: OUT/logs of a run. A resumed run has several versions; the latest one with an epoch counts.
+    """
+    curves: dict[str, dict[float, float]] = {}
+    for path in sorted(logs.glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1])):
+        values: dict[tuple[str, float], list[float]] = {}
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                for name, text in row.items():
+                    if text and name not in ("epoch", "step"):
+                        values.setdefault((name, float(row["epoch"])), []).append(float(text))
+        for (name, epoch), each in values.items():
+            curves.setdefault(name, {})[epoch] = sum(each) / len(each)
+    return {name: sorted(epochs.items()) for name, epochs in curves.items()}
+
+
+def save_training_curves(logs: Path, path: Path) -> None:
+    """Draw the curves of a training, one chart for each group (train, val, learned/NAME); do nothing without logs.
+
+    SCM's charts ``similarity_weight`` and ``threshold`` are its paper's Fig. 7: lambda and beta of each block.
+    """
+    groups: dict[str, list[Line]] = {}
+    for name, curve in read_curves(logs).items():
+        *group, last = name.removeprefix("learned/").split("/")
+        title = "accuracy, %" if last.endswith("_cls") else "/".join(group) or last
+        epochs, values = zip(*curve, strict=True)
+        groups.setdefault(title, []).append(Line(last, epochs, values))
+    if groups:
+        save_charts([Chart(title, "epoch", lines) for title, lines in groups.items()], path)

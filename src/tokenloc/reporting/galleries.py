@@ -1,0 +1,187 @@
+"""The images of a report: which ones it shows, their thumbnails, and their boxes at every stop of the slider."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokenloc.data import ImageDataset
+from tokenloc.metrics import ERROR_CATEGORIES
+from tokenloc.metrics.stored_boxes import SweptImage
+from tokenloc.reporting.runs import Run
+from tokenloc.reporting.tables import ERRORS, error_of
+
+SIDE = 256  # the longer side of a thumbnail, in pixels
+QUALITY = 76
+STOPS = 100
+"""The threshold slider has at most so many stops besides the reported threshold."""
+
+UNIT = 1000
+"""Box coordinates are integers in 1/UNIT of the image's width and height, IoU in 1/UNIT."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images to look at together.
+
+    Args:
+        key: differ, check, worst, best, all, or a kind of error.
+        title: For people.
+        run: The run that they are chosen by; None for all runs.
+        images: Indices of rows, in display order.
+        total: How many images are of that kind, in the gallery or not; None if every image is.
+    """
+
+    key: str
+    title: str
+    run: int | None
+    images: list[int]
+    total: int | None = None
+
+
+def make_galleries(runs: Sequence[Run], count: int | None) -> list[Gallery]:
+    """Return the galleries of runs on the same images, with at most ``count`` images each; the last unites them."""
+    galleries = [_differing(runs, count)] if len(runs) > 1 else []
+    for index, run in enumerate(runs):
+        galleries += _galleries_of(run.rows, index, count)
+    galleries = [gallery for gallery in galleries if gallery.images]
+    union = range(len(runs[0].rows)) if count is None else {image for each in galleries for image in each.images}
+    return [*galleries, Gallery("all", "All with an image", None, sorted(union))]
+
+
+def _differing(runs: Sequence[Run], count: int | None) -> Gallery:
+    iou = np.array([_column(run.rows, "largest") for run in runs])
+    gaps = np.nan_to_num(iou.max(axis=0) - iou.min(axis=0))
+    order = np.argsort(-gaps, kind="stable")[:count]
+    return Gallery("differ", "Runs differ most", None, order[gaps[order] > 0].tolist())
+
+
+def _galleries_of(rows: Sequence[Mapping[str, Any]], run: int, count: int | None) -> list[Gallery]:
+    order = np.argsort(_column(rows, "largest"), kind="stable").tolist()
+    errors = {error: [index for index in order if error_of(rows[index]) == error] for error in ERROR_CATEGORIES[1:]}
+    boxed = [index for index in order if rows[index]["largest"] is not None]
+    confidence = _column(rows, "confidence")
+    uncertain = [index for index in np.argsort(confidence, kind="stable").tolist() if not np.isnan(confidence[index])]
+    return [
+        Gallery("check", "Review first", run, uncertain[:count]),
+        Gallery("worst", "Worst boxes", run, boxed[:count]),
+        Gallery("best", "Best boxes", run, boxed[::-1][:count]),
+        *(Gallery(error, ERRORS[error][0], run, images[:count], len(images)) for error, images in errors.items()),
+    ]
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
+    """Return a column as an array, NaN for None."""
+    return np.array([row[name] for row in rows], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Slider:
+    """The thresholds that a run's slider stops at, ascending.
+
+    Args:
+        columns: Index of each stop among the thresholds of the stored boxes.
+        thresholds: Their values.
+        start: The stop of the reported threshold.
+        gt_known: GT-known in percent at each stop; None where it is unknown.
+    """
+
+    columns: list[int]
+    thresholds: list[float]
+    start: int
+    gt_known: list[float | None]
+
+
+def make_slider(run: Run) -> Slider | None:
+    """Return the slider of a run: the reported threshold and at most ``STOPS`` others; None without stored boxes."""
+    if run.boxes is None or run.threshold is None:
+        return None
+    reported = round(run.threshold, 9)  # in a grid, 0.35 may be 0.35000000000000003
+    columns = {round(value, 9): column for column, value in enumerate(run.boxes.thresholds.tolist())}
+    grid = sorted(columns)
+    stops = sorted({*grid[:: math.ceil(len(grid) / (STOPS + 1))], reported})
+    curve = run.curve or {"threshold": [], "0.5": []}
+    known = {round(value, 9): accuracy for value, accuracy in zip(curve["threshold"], curve["0.5"], strict=True)}
+    accuracies = {**known, reported: run.metrics.get("gt_known")}
+    return Slider([columns[stop] for stop in stops], stops, stops.index(reported), [accuracies.get(x) for x in stops])
+
+
+@dataclass
+class ReportImage:
+    """An image of a report, in plain values for its page.
+
+    Args:
+        size: (width, height), or the thumbnail's without stored boxes; None if unknown.
+        truth: True boxes, four numbers each in 1/``UNIT``.
+        boxes: For each run six numbers for each stop where its box changes: the stop, x0, y0, x1, y1, IoU.
+        thumbnail: JPEG, base64; None if the image could not be read.
+    """
+
+    size: tuple[int, int] | None = None
+    truth: list[list[int]] = field(default_factory=list)
+    boxes: list[list[int]] = field(default_factory=list)
+    thumbnail: str | None = None
+
+
+def make_images(
+    runs: Sequence[Run],
+    sliders: Sequence[Slider | None],
+    indices: Iterable[int],
+    dataset: ImageDataset | None,
+    progress: Callable[[Iterable[Any], str, int], Iterable[Any]] | None = None,
+) -> dict[int, ReportImage]:
+    """Return the images at ``indices`` of the rows, read from ``dataset`` by the rows' ids; see ``render_report``."""
+    images = {index: ReportImage(boxes=[[] for _ in runs]) for index in sorted(set(indices))}
+    for number, (run, slider) in enumerate(zip(runs, sliders, strict=True)):
+        if run.boxes is not None and slider is not None:
+            for index, swept in run.boxes.images(images):
+                size = run.boxes.size(index)
+                images[index].size, images[index].truth = size, _to_unit(run.boxes.truth[index], size).tolist()
+                images[index].boxes[number] = box_steps(swept, size, slider.columns)
+    if dataset is not None:
+        positions = {id_: position for position, id_ in enumerate(dataset.ids)}
+        for index in progress(images, "images", len(images)) if progress else images:
+            if (position := positions.get(runs[0].rows[index]["id"])) is not None:
+                _add_thumbnail(images[index], dataset, position)
+    return images
+
+
+def box_steps(image: SweptImage, size: tuple[int, int], columns: Sequence[int]) -> list[int]:
+    """Return an image's boxes at ``columns`` of its thresholds where they change, see :class:`ReportImage`.
+
+    >>> boxes = np.array([[0, 0, 20, 10], [0, 0, 20, 10], [5, 0, 10, 10]])
+    >>> box_steps(SweptImage(boxes, np.array([0.5, 0.5, 0.7996], np.float32)), (20, 10), [0, 1, 2])
+    [0, 0, 0, 1000, 1000, 500, 2, 250, 0, 500, 1000, 799]
+    """
+    iou = image.iou[list(columns)]
+    if np.isnan(iou).any():
+        return []
+    iou = np.floor(np.float64(UNIT) * iou + 1e-4).astype(np.int64)  # truncated: a near miss must not look like a hit
+    steps = np.column_stack([np.arange(len(columns)), _to_unit(image.boxes[list(columns)], size), iou])
+    changed = np.concatenate([[True], (np.diff(steps[:, 1:], axis=0) != 0).any(axis=1)])
+    flat: list[int] = steps[changed].ravel().tolist()
+    return flat
+
+
+def _to_unit(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.int64]:
+    """Return boxes [N, 4] in 1/``UNIT`` of an image's (width, height), clipped to it."""
+    return np.clip(np.round(UNIT * boxes / [*size, *size]), 0, UNIT).astype(np.int64).reshape(-1, 4)
+
+
+def _add_thumbnail(image: ReportImage, dataset: ImageDataset, position: int) -> None:
+    try:
+        thumbnail = dataset.image(position, min_size=(SIDE, SIDE))
+    except (ValueError, OSError):  # the report counts images without a thumbnail
+        return
+    thumbnail.thumbnail((SIDE, SIDE))
+    image.size = image.size or thumbnail.size
+    file = io.BytesIO()
+    thumbnail.save(file, "JPEG", quality=QUALITY, optimize=True)
+    image.thumbnail = base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,0 +1,152 @@
+"""An evaluation on disk, as reports and comparisons read it: metrics.json, images.csv, boxes.npz and a curve."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tokenloc.data.base import shorten
+from tokenloc.metrics.images import read_table
+from tokenloc.metrics.stored_boxes import StoredBoxes, open_boxes
+
+METRICS, IMAGES, BOXES = "metrics.json", "images.csv", "boxes.npz"
+CURVE = "figures/threshold.csv"
+AGAIN = "evaluate again with `tokenloc evaluate`"
+MISSING = {
+    "boxes": "images have no true box, although others have, and are in no box metric",
+    "masks": "images have no mask, although others have, and are in no pixel metric",
+    "images": "images are listed but absent, and were left out",
+    "classes": "classes have no evaluated image",
+}
+"""What the lists in ``EvaluationResult.missing`` mean."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """An evaluation, read from its folder; files other than metrics.json are read when they are needed.
+
+    Args:
+        folder: Of a run or an evaluation.
+        name: For people.
+        content: The content of metrics.json.
+    """
+
+    folder: Path
+    name: str
+    content: Mapping[str, Any]
+
+    @property
+    def protocol(self) -> str:
+        """The name of the protocol."""
+        return str(self.content["protocol"])
+
+    @property
+    def threshold(self) -> float | None:
+        """The map threshold of the metrics; None without boxes."""
+        threshold: float | None = self.content["threshold"]
+        return threshold
+
+    @cached_property
+    def metrics(self) -> dict[str, float | None]:
+        """Metrics in percent by name; the accuracy at IoU 0.7 is ``box_acc_0.7``. None without the truth they need."""
+        metrics = self.content["metrics"]
+        levels = {f"box_acc_{level}": value for level, value in (metrics.get("box_acc") or {}).items()}
+        return {**{name: value for name, value in metrics.items() if not isinstance(value, dict)}, **levels}
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of images.csv, see ``read_table``.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is damaged, or of another evaluation than metrics.json.
+        """
+        rows = read_table(self.folder / IMAGES)
+        if not rows or self.content["images"] != len(rows):
+            raise ValueError(
+                f"{self.folder / IMAGES} has {len(rows)} images, {METRICS} has {self.content['images']}: they are not "
+                f"from one evaluation; {AGAIN}"
+            )
+        return rows
+
+    @property
+    def boxed(self) -> tuple[list[float], list[float]]:
+        """IoU and object fraction of the images with a true box."""
+        boxed = [row for row in self.rows if row["largest"] is not None]
+        return [row["largest"] for row in boxed], [row["object_fraction"] for row in boxed]
+
+    @cached_property
+    def curve(self) -> dict[str, list[float]] | None:
+        """Accuracy in percent by threshold, see ``Evaluation.curve``; None without boxes."""
+        path = self.folder / CURVE
+        if not path.is_file():
+            return None
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                lines = [{key: float(text) for key, text in line.items()} for line in csv.DictReader(file)]
+            return {key: [line[key] for line in lines] for key in ("threshold", "0.5", "0.7", "0.9")} if lines else None
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path} is damaged ({error}); {AGAIN}") from error
+
+    @property
+    def boxes(self) -> StoredBoxes | None:
+        """The boxes of all images at all thresholds; None if they are missing, see ``notes``."""
+        return self._boxes[0]
+
+    @cached_property
+    def _boxes(self) -> tuple[StoredBoxes | None, list[str]]:
+        boxed = [index for index, row in enumerate(self.rows) if row["largest"] is not None]
+        if not boxed:
+            return None, []
+        path = self.folder / BOXES
+        if not path.is_file():
+            return None, [f"{path} is missing, so there is no threshold slider; {AGAIN} to get it"]
+        try:
+            boxes = open_boxes(path)
+            if not self._matches(boxes, boxed[0]):
+                note = f"{path} is from another evaluation than {IMAGES} beside it, so there is no threshold slider"
+                return None, [f"{note}; {AGAIN} to get it"]
+        except ValueError as error:
+            return None, [f"{error}; until then there is no threshold slider"]
+        return boxes, []
+
+    def _matches(self, boxes: StoredBoxes, index: int) -> bool:
+        """Return whether boxes are of the same protocol and images, and of the same IoU for the image at ``index``."""
+        ids, thresholds = [row["id"] for row in self.rows], boxes.thresholds.tolist()
+        if (boxes.protocol, list(boxes.ids)) != (self.protocol, ids) or self.threshold not in thresholds:
+            return False
+        ((_, image),) = boxes.images({index})
+        return bool(abs(image.iou[thresholds.index(self.threshold)] - self.rows[index]["largest"]) < 1e-4)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader should know: why boxes are missing, and what no metric covers."""
+        lists = {what: names for what, names in self.content.get("missing", {}).items() if names and what in MISSING}
+        notes = [*self._boxes[1], *(f"{len(names)} {MISSING[what]}: {shorten(names)}" for what, names in lists.items())]
+        unreadable = [item["id"] for item in self.content.get("unreadable", [])]
+        return [*notes, *([f"{len(unreadable)} images could not be read: {shorten(unreadable)}"] if unreadable else [])]
+
+
+def read_run(folder: Path, name: str | None = None) -> Run:
+    """Read a run's or an evaluation's folder, which is named by its path by default.
+
+    Raises:
+        FileNotFoundError: If it has no metrics.json.
+        ValueError: If metrics.json is not JSON, or lacks protocol, images, metrics or threshold.
+    """
+    path = folder / METRICS
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}: expected the folder of a run or of an evaluation")
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        lacking = {"protocol", "images", "metrics", "threshold"} - set(content)
+        if lacking or not isinstance(content["metrics"], dict):
+            raise ValueError(f"it lacks {', '.join(sorted(lacking)) or 'metrics by name'}")
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is not the result of an evaluation ({error}); {AGAIN}") from error
+    return Run(folder, str(folder) if name is None else name, content)

@@ -1,0 +1,144 @@
+"""The tables of a report: metrics and their differences, kinds of error, and classes, for runs on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tokenloc.metrics import ERROR_CATEGORIES
+from tokenloc.metrics.evaluation import METRIC_NAMES
+from tokenloc.metrics.intervals import HITS, Comparison, compare
+from tokenloc.reporting.runs import Run
+
+DESCRIPTIONS = {
+    **{f"box_acc_{level}": f"the box has IoU {level} or more" for level in ("0.3", "0.7", "0.8", "0.9")},
+    "gt_known": "the box of the true class has IoU 0.5 or more",
+    "top1_loc": "class and box are right",
+    "top5_loc": "one of five classes is right, and its box",
+    "max_box_acc_v1": "at the best threshold for these images",
+    "max_box_acc_v2": "mean over IoU 0.3, 0.5, 0.7, each at its best threshold",
+    "pxap": "average precision of pixels",
+    "piou": "best IoU of pixels",
+}
+SIGNIFICANT = 0.05
+ERRORS = {
+    "correct": ("Correct", "class right, IoU over 0.5"),
+    "classification": ("Wrong class", "whatever the box"),
+    "multi_instance": ("Several in one", "one box around two or more objects"),
+    "part": ("Only a part", "most of the box is on the object, but misses much of it"),
+    "more": ("Too much", "the box has the object and much around it"),
+    "other": ("Other", "none of these"),
+}
+"""Name and description of each of ``ERROR_CATEGORIES``."""
+
+CLASS_COLUMNS = {"top1_cls": "Cls", "top1_loc": "Loc", "gt_known": "GT-known", "largest": "mean IoU"}
+"""The columns of the table of classes: means over the images of a class, in percent except for the IoU."""
+
+
+class Cell(NamedTuple):
+    """A metric of a run.
+
+    ``best``: the greatest of several runs. ``significant``: the best one differs from each other run with p < 0.05.
+    """
+
+    value: float | None
+    interval: list[float] | None
+    best: bool
+    significant: bool
+
+
+class MetricRow(NamedTuple):
+    """A metric: a cell for each run, and the comparison of each run after the first with the first."""
+
+    key: str
+    name: str
+    description: str
+    cells: list[Cell]
+    compared: list[Comparison | None]
+
+
+def metric_table(runs: Sequence[Run]) -> list[MetricRow]:
+    """Return a row for each metric that a run has."""
+    return [
+        MetricRow(
+            key,
+            name,
+            DESCRIPTIONS.get(key, ""),
+            [_cell(runs, run, key) for run in runs],
+            [_compare(runs[0], run, key) for run in runs[1:]],
+        )
+        for key, name in METRIC_NAMES.items()
+        if any(run.metrics.get(key) is not None for run in runs)
+    ]
+
+
+def _cell(runs: Sequence[Run], run: Run, key: str) -> Cell:
+    value = run.metrics.get(key)
+    others = [other for other in runs if other is not run]
+    best = value is not None and bool(others) and all(value > (other.metrics.get(key) or 0.0) for other in others)
+    compared = [_compare(other, run, key) for other in others] if best else [None]
+    significant = all(comparison is not None and comparison.p_value < SIGNIFICANT for comparison in compared)
+    return Cell(value, run.content.get("confidence", {}).get(key), best, significant)
+
+
+def _compare(first: Run, second: Run, metric: str) -> Comparison | None:
+    """Compare two runs image by image; None for a metric that is not a mean of hits."""
+    if metric not in HITS and not metric.startswith("box_acc_"):
+        return None
+    one, other = ({row["id"]: _hit(row, metric) for row in run.rows} for run in (first, second))
+    return compare(one, other, metric)
+
+
+def _hit(row: Mapping[str, Any], metric: str) -> float | None:
+    hit: float | None = row[metric if metric in HITS else "largest"]
+    return hit if metric in HITS or hit is None else float(hit >= float(metric.removeprefix("box_acc_")))
+
+
+class ErrorCount(NamedTuple):
+    """A kind of error: how many images of a run have it, and in percent of the images where one is known."""
+
+    key: str
+    name: str
+    description: str
+    images: int
+    percent: float
+
+
+def error_of(row: Mapping[str, Any]) -> str | None:
+    """Return an image's kind of error; without a true box, whether the class is right."""
+    error: str | None = row["error"]
+    if error is not None or row["top1_cls"] is None:
+        return error
+    return "correct" if row["top1_cls"] else "classification"
+
+
+def error_counts(run: Run) -> list[ErrorCount]:
+    """Return the kinds of error that a run has."""
+    errors = [error for row in run.rows if (error := error_of(row)) is not None]
+    counts = {key: errors.count(key) for key in ERROR_CATEGORIES}
+    return [ErrorCount(key, *ERRORS[key], count, 100.0 * count / len(errors)) for key, count in counts.items() if count]
+
+
+def class_columns(runs: Sequence[Run]) -> list[str]:
+    """Return those of ``CLASS_COLUMNS`` that a run has."""
+    return [key for key in CLASS_COLUMNS if any(row[key] is not None for run in runs for row in run.rows)]
+
+
+def class_table(runs: Sequence[Run]) -> list[tuple[str, int, list[list[float | None]]]]:
+    """Return for each true class its name, how many images it has, and the columns of each run."""
+    classes: dict[str, list[list[Mapping[str, Any]]]] = {row["label"]: [[] for _ in runs] for row in runs[0].rows}
+    for index, run in enumerate(runs):
+        for row in run.rows:
+            classes[row["label"]][index].append(row)
+    columns = class_columns(runs)
+    return [
+        (name, len(groups[0]), [[_mean(rows, column) for column in columns] for rows in groups])
+        for name, groups in sorted(classes.items())
+    ]
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], column: str) -> float | None:
+    known = [row[column] for row in rows if row[column] is not None]
+    return float(np.mean(known)) * (1.0 if column == "largest" else 100.0) if known else None

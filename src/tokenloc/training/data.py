@@ -1,0 +1,124 @@
+"""Training and validation batches for Lightning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+from torch.utils.data import DataLoader
+
+from tokenloc.data import (
+    ImageDataset,
+    Preprocessing,
+    TrainingImages,
+    create_dataset,
+    evaluation_loader,
+    evaluation_transform,
+    train_transform,
+    training_loader,
+)
+from tokenloc.data.loading import LabelledDataset
+from tokenloc.data.stratified import few_shot
+from tokenloc.training.config import DataConfig
+
+
+class TrainingData(L.LightningDataModule):
+    """Shuffled training batches, whose order depends only on seed and epoch, and validation batches.
+
+    Args:
+        train: training images.
+        val: validation images, which choose the best epoch; None for none.
+        preprocessing: how an image becomes the network's input.
+        batch_size: images in a batch, over all processes together.
+        workers: data loading processes.
+        seed: of order and augmentation.
+    """
+
+    cached_features = False
+    """Whether training batches hold pooled backbone features instead of images."""
+
+    def __init__(
+        self,
+        train: ImageDataset,
+        val: ImageDataset | None,
+        preprocessing: Preprocessing,
+        batch_size: int,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.train, self.val = train, val
+        self.preprocessing = preprocessing
+        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Training batches in an epoch."""
+        return math.ceil(len(self.train) / self.batch_size)
+
+    @property
+    def training_workers(self) -> int:
+        """Processes that load training batches."""
+        return self.workers
+
+    def steps_per_epoch(self, accumulate: int) -> int:
+        """Optimiser steps in an epoch, of ``accumulate`` batches each; the last step may have fewer."""
+        return math.ceil(self.batches_per_epoch / accumulate)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return the batches of the current epoch that are left; the trainer calls this for every epoch."""
+        epoch, done = self._progress()
+        rank, world_size = self._rank_and_world()
+        return training_loader(
+            self.examples(epoch),
+            self.batch_size,
+            workers=self.training_workers,
+            seed=epoch_seed(self.seed, epoch),
+            drop_last=False,
+            start=done,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    def examples(self, epoch: int) -> LabelledDataset:
+        """Return the examples of an epoch: each image with its random crop and flip of that epoch."""
+        return TrainingImages(self.train, train_transform(self.preprocessing), seed=epoch_seed(self.seed, epoch))
+
+    def val_dataloader(self) -> Any:
+        """Return this process's validation batches."""
+        if self.val is None:
+            return []
+        rank, world = self._rank_and_world()
+        # With fewer images than processes, every process takes all of them, which leaves the mean unchanged.
+        own = self.val.subset(range(rank, len(self.val), world)) if len(self.val) >= world > 1 else self.val
+        transform = evaluation_transform(self.preprocessing, "crop")
+        return evaluation_loader(own, transform, math.ceil(self.batch_size / world), workers=self.workers)
+
+    def _progress(self) -> tuple[int, int]:
+        """Return the current epoch and how many of its batches are done: some if a run resumes within an epoch."""
+        if self.trainer is None:
+            return 0, 0
+        epoch, accumulate = self.trainer.current_epoch, self.trainer.accumulate_grad_batches
+        done = (self.trainer.global_step - epoch * self.steps_per_epoch(accumulate)) * accumulate
+        return epoch, done if done < self.batches_per_epoch else 0  # a run that resumes after an epoch starts the next
+
+    def _rank_and_world(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Return the random seed of an epoch, which does not depend on earlier epochs."""
+    return (seed * 1_000_003 + epoch * 101) % 2**31
+
+
+def open_training_images(config: DataConfig) -> ImageDataset:
+    """Return the training images, or ``config.per_class`` random ones of each class."""
+    images = create_dataset(config.name, config.root, "train", config.classes, **config.options)
+    return images if config.per_class is None else few_shot(images, config.per_class, config.draw)
+
+
+def open_split(config: DataConfig, split: str | None, classes: Sequence[str] | None) -> ImageDataset | None:
+    """Return a split with the given classes (None for all); None if ``split`` is None."""
+    return None if split is None else create_dataset(config.name, config.root, split, classes, **config.options)

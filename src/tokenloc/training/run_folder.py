@@ -1,0 +1,168 @@
+"""The folder of a run: its files, and the checks before a run starts or resumes."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tokenloc._files import write_json, write_text
+from tokenloc.models.metadata import versions
+from tokenloc.training.interruption import StoppedError
+
+CHECKPOINTS = "checkpoints"
+ABSENT = "absent"
+CHANGEABLE = (
+    "out",
+    "device",
+    "devices",
+    "nodes",
+    "checkpoint_activations",
+    "compile",
+    "workers",
+    "protocol",
+    "save_minutes",
+    "data.root",
+    "data.cache",
+    "data.calibration_split",
+    "data.test_split",
+    "optimisation.epochs",
+)
+"""Settings that may change when a run resumes: no completed step depends on them, except on a cosine's epochs."""
+REMOVED = ("data.cached_pictures",)
+"""Settings of older versions that no result depends on."""
+
+
+class RunFolder:
+    """The files of a run, and the settings it was started with.
+
+    Args:
+        path: the folder; it need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.metrics = path / "metrics.json"
+        self.best, self.last = (path / CHECKPOINTS / f"{name}.ckpt" for name in ("best", "last"))
+
+    def check(self, settings: Mapping[str, Any], defaults: Mapping[str, Any], resume: bool) -> list[str]:
+        """Check that a run with these settings may start here, or resume; return the settings that have changed.
+
+        Args:
+            settings: all settings, see ``plain``.
+            defaults: values of settings that the version of tokenloc that started the run did not have.
+            resume: whether to resume.
+
+        Raises:
+            ValueError: if there is a run already, or it was started with other settings.
+            FileNotFoundError: if there is no run to resume.
+        """
+        if not resume:
+            if self.last.is_file():
+                raise ValueError(
+                    f"{self.path} already contains a run; continue it with --resume, or choose another --out"
+                )
+            return []
+        if not self.config.is_file():
+            if not self.last.is_file():
+                raise FileNotFoundError(f"nothing to resume: {self.last} does not exist; start without --resume")
+            return []
+        found = differences(self._stored(defaults), settings)
+        if fixed := {name: pair for name, pair in found.items() if name not in CHANGEABLE}:
+            raise ValueError(
+                f"{self.path} cannot be resumed with another configuration; differences:\n"
+                + "\n".join(_lines(fixed))
+                + f"\ncontinue with the original settings (--config {self.config} --resume), "
+                "or start again in another --out"
+            )
+        return _lines({name: pair for name, pair in found.items() if name != "out"})
+
+    def _stored(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings in config.yaml, with defaults for missing ones, but not for options of a method."""
+        try:
+            stored = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+            filled = {**defaults, **stored}
+        except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{self.config} is not a valid configuration: {error}") from error
+        return {
+            name: {**defaults[name], **value} if isinstance(value, Mapping) and name in defaults else value
+            for name, value in filled.items()
+        }
+
+    def record(self, settings: Mapping[str, Any]) -> None:
+        """Write config.yaml, which ``--config`` accepts, and environment.json with versions and commit."""
+        write_text(self.config, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+        write_json(self.path / "environment.json", {**versions(), "commit": _commit()})
+
+    @contextmanager
+    def explained_interruption(self, silent: bool) -> Iterator[None]:
+        """Turn an interruption within the block into a KeyboardInterrupt that says what is saved and how to resume.
+
+        If ``silent``, it ends the process instead: only the first process prints.
+        """
+        try:
+            yield
+        except (StoppedError, KeyboardInterrupt) as end:
+            if silent:
+                raise SystemExit(130) from end
+            exists = self.last.is_file()
+            saved = str(end) or (f"{self.last} is unchanged" if exists else "no checkpoint was written yet")
+            command = shlex.join(["tokenloc", "train", "--config", str(self.config), "--resume"])
+            raise KeyboardInterrupt(f"interrupted; {saved}; resume with: {command}") from end
+
+
+def plain(value: Any) -> Any:
+    """Return dataclasses, tuples and paths as the plain values that YAML has."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings under dotted names.
+
+    >>> flattened({"a": 1, "b": {"c": [2], "d": {}}})
+    {'a': 1, 'b.c': [2], 'b.d': {}}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        nested = isinstance(value, Mapping) and value
+        flat |= flattened(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return flat
+
+
+def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return (stored, now) of each setting that differs, by dotted name; ``absent`` if one of them lacks it.
+
+    >>> differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3, "d": 4}})
+    {'a.c': (2, 3), 'a.d': ('absent', 4)}
+    """
+    one, other = flattened(stored), flattened(now)
+    names = [name for name in dict.fromkeys([*other, *one]) if name not in REMOVED]
+    pairs = {name: (one.get(name, ABSENT), other.get(name, ABSENT)) for name in names}
+    empty: tuple[Any, ...] = ({}, ABSENT)  # no options on one side, some on the other
+    return {name: (a, b) for name, (a, b) in pairs.items() if a != b and not (a in empty and b in empty)}
+
+
+def _lines(found: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    return [f"  {name}: stored {old}, now {new}" for name, (old, new) in found.items()]
+
+
+def _commit() -> str | None:
+    """Return the commit of the source tree; None outside of one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

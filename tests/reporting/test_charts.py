@@ -1,0 +1,110 @@
+"""Charts of evaluations and trainings: their data, PNG files and SVG paths."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.runs import tiny_run
+from tokenloc._files import write_json
+from tokenloc.metrics.images import ImageRow, write_rows
+from tokenloc.reporting.charts import evaluation_charts, read_curves, save_curves, save_training_curves
+from tokenloc.reporting.runs import Run, read_run
+from tokenloc.training.config import ModelChoice, Optimisation
+
+CURVE = {"threshold": [0.0, 0.5], "0.3": [50.0, 100.0], "0.5": [0.0, 25.0], "0.7": [0.0, 5.0], "0.9": [0.0, 0.0]}
+ROWS = [
+    ImageRow("a", 0, largest=0.55, object_fraction=0.05),
+    ImageRow("b", 0, largest=0.95, object_fraction=0.35),
+    ImageRow("c", 0, largest=0.2, object_fraction=0.31),
+    ImageRow("d", 0),
+]
+
+
+def write_run(folder: Path, rows: list[ImageRow], name: str = "run") -> Run:
+    write_rows(folder / "images.csv", rows, ["object"])
+    write_json(folder / "metrics.json", {"protocol": "sat", "images": len(rows), "metrics": {}, "threshold": 0.25})
+    return read_run(folder, name)
+
+
+def read_columns(path: Path) -> dict[str, list[float]]:
+    with path.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    return {name: [float(line[name] or "nan") for line in lines] for name in lines[0]}
+
+
+def test_curves_of_an_evaluation_are_drawn_and_written_as_csv(tmp_path: Path) -> None:
+    write_run(tmp_path, ROWS)
+    save_curves(tmp_path, CURVE)
+    figures = tmp_path / "figures"
+    assert read_columns(figures / "threshold.csv") == CURVE
+    spread = read_columns(figures / "iou.csv")
+    assert (spread["from"][0], spread["to"][-1], sum(spread["images"])) == (0.5, 1.0, 2)
+    counted = [round(low, 2) for low, images in zip(spread["from"], spread["images"], strict=True) if images]
+    assert counted == [0.54, 0.94]
+    expected = np.full(10, np.nan)
+    expected[0], expected[3] = 0.55, 0.575
+    np.testing.assert_allclose(read_columns(figures / "iou_by_size.csv")["mean_iou"], expected)
+    with Image.open(figures / "curves.png") as image:
+        assert np.asarray(image.convert("L")).std() > 5
+
+
+@pytest.mark.parametrize(("curve", "rows"), [(None, ROWS), (CURVE, ROWS[3:])])
+def test_without_boxes_there_are_no_curves(
+    tmp_path: Path, curve: dict[str, list[float]] | None, rows: list[ImageRow]
+) -> None:
+    write_run(tmp_path, rows)
+    save_curves(tmp_path, curve)
+    assert not (tmp_path / "figures").exists()
+
+
+def test_svg_coordinates_and_notes(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "1", ROWS[:2], "one"), write_run(tmp_path / "2", ROWS[2:3], "two")]
+    save_curves(tmp_path / "1", CURVE)
+    accuracy, iou, size = evaluation_charts(runs)
+    assert accuracy.svg_path(accuracy.lines[0]) == "M34.0 190.0L192.0 144.5"
+    assert [(line.run, line.dash) for line in accuracy.lines] == [(0, 0), (0, 1), (0, 2)]
+    assert [(run, accuracy.svg_x(x)) for run, x in accuracy.markers] == [(0, 113.0)]
+    assert iou.note == "one: median 0.75. two: median 0.20"
+    assert (iou.ymax, max(iou.lines[0].y), max(iou.lines[1].y)) == (100.0, 50.0, 100.0)
+    assert size.note == "one: 0.55 at 5 %, 0.95 at 35 %. two: 0.20 at 35 %"
+    assert size.svg_path(size.lines[1]).endswith("h0")
+
+
+def write_log(folder: Path, version: int, text: str) -> None:
+    path = folder / f"version_{version}" / "metrics.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+
+
+def test_logged_values_are_averaged_by_epoch_and_later_versions_win(tmp_path: Path) -> None:
+    write_log(tmp_path, 0, "epoch,step,train/total,val/top1_cls\n0,1,2.0,\n0,2,4.0,\n0,2,,50.0\n1,3,1.0,\n")
+    write_log(tmp_path, 2, "epoch,step,train/total\n1,3,0.5\n2,4,0.25\n")
+    write_log(tmp_path, 10, "epoch,step,train/total\n2,4,0.125\n")
+    assert read_curves(tmp_path) == {
+        "train/total": [(0.0, 3.0), (1.0, 0.5), (2.0, 0.125)],
+        "val/top1_cls": [(0.0, 50.0)],
+    }
+
+
+def test_learned_parameters_of_scm_are_drawn_for_every_block(tmp_path: Path) -> None:
+    vit = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    model = ModelChoice("scm", "vit_tiny_patch16_224", False, {"blocks": 2}, vit)
+    tiny_run(tmp_path, model=model, optimisation=Optimisation(epochs=3, batch_size=8, lr=1e-3))
+    curves = read_curves(tmp_path / "logs")
+    for name in ("similarity_weight", "threshold"):
+        for block in (1, 2):
+            curve = curves[f"learned/{name}/block_{block}"]
+            assert [epoch for epoch, _ in curve] == [0, 1, 2]
+            assert len({value for _, value in curve}) == 3
+    with Image.open(tmp_path / "figures/training.png") as image:
+        assert image.width > image.height * 3  # five charts side by side
+
+
+def test_training_curves_need_logs(tmp_path: Path) -> None:
+    save_training_curves(tmp_path / "logs", tmp_path / "figures/training.png")
+    assert not (tmp_path / "figures/training.png").exists()
