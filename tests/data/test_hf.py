@@ -164,6 +164,7 @@ def trained(out: Path, **source: Any) -> tuple[dict[str, torch.Tensor], dict[str
     return weights, json.loads((out / "metrics.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_run_gives_the_weights_and_metrics_of_the_files(tmp_path: Path) -> None:
     parts = {}
     for split, name in (("train", "train"), ("val", "validation"), ("test", "test")):
