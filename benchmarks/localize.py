@@ -1,10 +1,10 @@
-"""Images a second from file to written annotation: `tokenloc localize` against a plain loop over the model.
+"""Images per second from file to written annotation: `tokenloc localize` against a plain loop over the model.
 
     python benchmarks/localize.py [--images 64] [--size 1600 1200] [--methods tscam sat] [--threads 2] [--drawings]
 
-All read the same made JPEGs, load the same checkpoint of random weights, and write the box of each image. They take
-turns, the best of each counts, on the clock, since threads are what is measured; the ratio is of the same run. "Cold"
-is the command in a process of its own, with Python's start and the import of torch.
+All variants read the same generated JPEG files, load the same checkpoint of random weights, and write the box of each
+image. They take turns, and the best wall time of each counts. "Cold" is the command in a new process, including the
+start of Python and the import of PyTorch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from PIL import Image
 from tokenloc.boxes import get_protocol, largest_boxes, prepare_map
 from tokenloc.commands.localize import localize
 from tokenloc.data import Preprocessing, evaluation_transform
-from tokenloc.inference import Localizer, choose_device
+from tokenloc.inference import Localizer, PredictionOptions, choose_device
 from tokenloc.methods import list_methods
 from tokenloc.models import create_model
 from tokenloc.models.checkpoint import MODEL_PREFIX, load_checkpoint
@@ -59,30 +59,30 @@ def write_checkpoint(path: Path, method: str, backbone: str) -> Path:
 
 
 def plain_loop(checkpoint: Path, images: list[Path], out: Path, device: str) -> None:
-    """What a person would write: one image after the other."""
+    """The straightforward code: one image after the other."""
     model, metadata = load_checkpoint(checkpoint)
     model = model.to(choose_device(device))
     transform, protocol = evaluation_transform(metadata.preprocessing, "resize"), get_protocol("standard")
     mean, std = torch.tensor(metadata.preprocessing.mean), torch.tensor(metadata.preprocessing.std)
-    found = []
+    results = []
     for path in images:
         tensor, frame = transform(Image.open(path).convert("RGB"))
         with torch.inference_mode():
             logits, maps = model.localize(tensor[None].to(choose_device(device)))
-        if model.refinement:  # LCAR's; by tokenloc's code, one image at a time
-            seen = (tensor * std[:, None, None] + mean[:, None, None]).clamp(0, 1)
-            maps = refine(maps, seen[None].to(maps.device), model.refinement)
+        if model.refinement:  # of LCAR
+            rgb = (tensor * std[:, None, None] + mean[:, None, None]).clamp(0, 1)
+            maps = refine(maps, rgb[None].to(maps.device), model.refinement)
         prepared = prepare_map(maps[0, 0].float().cpu().numpy(), frame.input_size, protocol)
         boxes = frame.to_original(largest_boxes(prepared, [THRESHOLD], protocol))
-        found.append({"file": str(path), "class": int(logits.argmax()), "boxes": boxes.tolist()})
-    out.write_text(json.dumps(found))
+        results.append({"file": str(path), "class": int(logits.argmax()), "boxes": boxes.tolist()})
+    out.write_text(json.dumps(results))
 
 
 def first_result(checkpoint: Path, images: list[Path], device: str) -> None:
-    """Load the model and localize until the first result is there."""
+    """Load the model and wait for the first result."""
     localizer = Localizer.from_checkpoint(checkpoint, device, THRESHOLD)
-    with closing(localizer.predict(images)) as found:
-        next(found)
+    with closing(localizer.predict(images)) as predictions:
+        next(predictions)
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -91,33 +91,32 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def cold_seconds(checkpoint: Path, images: list[Path], out: Path, options: list[str]) -> float:
-    """Return the time of the command in a process of its own: Python's start and torch's import, too."""
-    command = [sys.executable, "-m", "tokenloc.cli", "localize", checkpoint, images[0].parent, "--out", out, *options]
+def cold_seconds(checkpoint: Path, images: list[Path], out: Path, flags: list[str]) -> float:
+    """Return the time of the command in a new process."""
+    command = [sys.executable, "-m", "tokenloc.cli", "localize", checkpoint, images[0].parent, "--out", out, *flags]
     return seconds(lambda: subprocess.run([str(word) for word in command], check=True, capture_output=True))
 
 
-def measured(method: str, given: argparse.Namespace, folder: Path) -> dict[str, float]:
-    """Return seconds by what was timed, the best of all turns."""
-    checkpoint = write_checkpoint(folder / f"{method}.ckpt", method, given.backbone)
-    images = write_images(folder / "images", given.images, tuple(given.size))
-    options: dict[str, Any] = {"images": given.drawings, "batch_size": given.batch_size, "device": given.device}
-    options["threshold"] = THRESHOLD
+def measure(method: str, arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """Return the best time of each variant in seconds."""
+    checkpoint = write_checkpoint(folder / f"{method}.ckpt", method, arguments.backbone)
+    images = write_images(folder / "images", arguments.images, tuple(arguments.size))
+    common: dict[str, Any] = {"images": arguments.drawings, "batch_size": arguments.batch_size}
+    common |= {"device": arguments.device, "threshold": THRESHOLD}
+    fast = PredictionOptions(fast=True)
     times: dict[str, float] = {}
-    for turn in range(given.repeats):
+    for turn in range(arguments.repeats):
         out = folder / f"{method}-{turn}"
-        calls: dict[str, Callable[[], float]] = {
-            "loop": lambda: seconds(lambda: plain_loop(checkpoint, images, folder / "plain.json", given.device)),
-            "localize": lambda out=out: seconds(lambda: localize(checkpoint, images, out=out, **options)),
-            "fast": lambda out=out: seconds(
-                lambda: localize(checkpoint, images, out=out / "fast", fast=True, **options)
-            ),
-            "first": lambda: seconds(lambda: first_result(checkpoint, images, given.device)),
+        calls: dict[str, Callable[[], object]] = {
+            "loop": lambda: plain_loop(checkpoint, images, folder / "plain.json", arguments.device),
+            "localize": lambda out=out: localize(checkpoint, images, out=out, **common),
+            "fast": lambda out=out: localize(checkpoint, images, out=out / "fast", options=fast, **common),
+            "first": lambda: first_result(checkpoint, images, arguments.device),
         }
-        for what, call in calls.items():
-            times[what] = min(call(), times.get(what, math.inf))
-    words = ["--images", str(given.drawings).lower(), "--device", given.device]
-    times["cold"] = cold_seconds(checkpoint, images, folder / f"{method}-cold", words)
+        for name, call in calls.items():
+            times[name] = min(seconds(call), times.get(name, math.inf))
+    flags = ["--images", str(arguments.drawings).lower(), "--device", arguments.device]
+    times["cold"] = cold_seconds(checkpoint, images, folder / f"{method}-cold", flags)
     return times
 
 
@@ -131,17 +130,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the network")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--drawings", action="store_true", help="localize draws the images, too; the loop does not")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    print(f"{given.images} JPEGs of {given.size[0]}x{given.size[1]}, {given.backbone}; {setting()}\n")
+    parser.add_argument("--drawings", action="store_true", help="localize also draws the images; the loop does not")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    width, height = arguments.size
+    print(f"{arguments.images} JPEGs of {width}x{height}, {arguments.backbone}; {setting()}\n")
     print("| | loop, images/s | localize | ratio | localize --fast | ratio | cold | first result, s |")
     print("|---|---|---|---|---|---|---|---|")
-    for method in given.methods:
+    for method in arguments.methods:
         with tempfile.TemporaryDirectory() as name:
-            times = measured(method, given, Path(name))
-        speed = {what: given.images / taken for what, taken in times.items()}
-        ratio = {what: times["loop"] / taken for what, taken in times.items()}
+            times = measure(method, arguments, Path(name))
+        speed = {name: arguments.images / time for name, time in times.items()}
+        ratio = {name: times["loop"] / time for name, time in times.items()}
         print(
             f"| {method} | {speed['loop']:.1f} | {speed['localize']:.1f} | {ratio['localize']:.2f} "
             f"| {speed['fast']:.1f} | {ratio['fast']:.2f} | {speed['cold']:.1f} | {times['first']:.2f} |",

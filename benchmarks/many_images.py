@@ -1,9 +1,9 @@
-"""Memory and time of `tokenloc localize` over many images: memory stays flat in their number.
+"""Memory and time of `tokenloc localize` on many images: memory must not grow with their number.
 
     python benchmarks/many_images.py [--images 10000] [--size 640 480] [--backbone vit_tiny_patch16_224]
 
-Writes as many JPEGs (hard links of a hundred made ones), runs the command in a process of its own, with drawings and
-COCO and CSV files, and prints that process's resident memory after each tenth, read from /proc.
+Writes JPEG files (hard links to a hundred generated ones), runs the command in a separate process, with drawings and
+COCO and CSV files, and prints the resident memory of that process after each tenth, read from /proc.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from localize import write_checkpoint, write_images
 
 from tokenloc.commands.localize import JOURNAL
 
-MADE = 100
+GENERATED = 100
 
 
 def write_links(folder: Path, count: int, size: tuple[int, int]) -> None:
-    made = write_images(folder / "made", min(MADE, count), size)
+    generated = write_images(folder / "generated", min(GENERATED, count), size)
     (folder / "images").mkdir()
     for index in range(count):
-        os.link(made[index % len(made)], folder / "images" / f"{index:06}.jpg")
+        os.link(generated[index % len(generated)], folder / "images" / f"{index:06}.jpg")
 
 
-def resident(process: int) -> float:
-    """Return what a process has in memory now, in MiB."""
+def resident_memory(process: int) -> float:
+    """Return the resident memory of a process in MiB."""
     fields = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
     return int(fields["VmRSS"].split()[0]) / 1024
 
 
 def finished(journal: Path) -> int:
-    """Return the number of images that the command has noted down."""
+    """Return the number of images in the journal."""
     return max(0, journal.read_bytes().count(b"\n") - 1) if journal.is_file() else 0
 
 
@@ -47,23 +47,24 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10000)
     parser.add_argument("--size", type=int, nargs=2, default=(640, 480))
     parser.add_argument("--backbone", default="vit_tiny_patch16_224")
-    given = parser.parse_args()
-    print(f"{given.images} JPEGs of {given.size[0]}x{given.size[1]}, TS-CAM on {given.backbone}; {setting()}\n")
+    arguments = parser.parse_args()
+    width, height = arguments.size
+    print(f"{arguments.images} JPEGs of {width}x{height}, TS-CAM on {arguments.backbone}; {setting()}\n")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        checkpoint = write_checkpoint(folder / "model.ckpt", "tscam", given.backbone)
-        write_links(folder, given.images, tuple(given.size))
+        checkpoint = write_checkpoint(folder / "model.ckpt", "tscam", arguments.backbone)
+        write_links(folder, arguments.images, (width, height))
         command = [sys.executable, "-m", "tokenloc.cli", "localize", checkpoint, folder / "images", "--out"]
         words = [str(word) for word in [*command, folder / "found", "--fast", "--format", "coco", "csv"]]
-        start, next_line = time.perf_counter(), given.images // 10
+        start, next_line = time.perf_counter(), arguments.images // 10
         print("| images | resident memory (MiB) | seconds |\n|---|---|---|")
         with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             while process.poll() is None:
                 done = finished(folder / "found" / JOURNAL)
                 if done >= next_line:
-                    memory = resident(process.pid)
+                    memory = resident_memory(process.pid)
                     print(f"| {done} | {memory:.0f} | {time.perf_counter() - start:.0f} |", flush=True)
-                    next_line += given.images // 10
+                    next_line += arguments.images // 10
                 time.sleep(0.1)
         print(f"\nexit status {process.returncode}")
 

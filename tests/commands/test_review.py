@@ -1,50 +1,43 @@
-"""What `tokenloc localize` says to check first."""
+"""The review order of `tokenloc localize`."""
 
 from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.export.examples import localization
 from tokenloc.cli import main
-from tokenloc.commands.journal import Finished, open_journal
-from tokenloc.commands.review import SHOWN, write_review
+from tokenloc.commands.journal import FinishedImage, open_journal
+from tokenloc.commands.review import SHEET_IMAGES, write_review
 from tokenloc.data import create_dataset
-from tokenloc.inference import LocalizationRecord
 
 
-def table_of(folder: Path) -> list[dict[str, str]]:
+def read_table(folder: Path) -> list[dict[str, str]]:
     with (folder / "review.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file, strict=True))
 
 
-def finished(name: str, *confidence: float, label: str = "bird", shown: dict[str, str] | None = None) -> Finished:
-    finding = LocalizationRecord(
-        source=name,
-        label=label,
-        class_index=0,
-        score=0.5,
-        boxes=np.array([[0.0, 0.0, 5.0, 5.0]] * len(confidence)).reshape(-1, 4),
-        confidence=np.array(confidence),
-        size=(10, 10),
-        threshold=0.2,
-        protocol="standard",
-    )
-    return Finished(name, Path(name).stem, [finding], [shown or {}])
+def finished(name: str, *confidence: float, label: str = "bird", **outputs: str) -> FinishedImage:
+    boxes = [[0.0, 0.0, 5.0, 5.0]] * len(confidence)
+    result = localization(name, boxes, classes=[label], score=0.5, size=(10, 10))
+    record = replace(result.record(), confidence=np.array(confidence))
+    return FinishedImage(name, Path(name).stem, [record], [outputs])
 
 
-def test_the_least_trusted_stand_at_the_top(tmp_path: Path) -> None:
+def test_the_least_confident_come_first(tmp_path: Path) -> None:
     (tmp_path / "review.jpg").touch()  # of an earlier run
     with open_journal(tmp_path / "journal", {}) as journal:
-        journal.add(finished("b.jpg", 0.5, 0.1))
-        journal.add(finished("=a.jpg", 0.25, label="\x07+"))
-        journal.add(finished("none.jpg"))
+        journal.append(finished("b.jpg", 0.5, 0.1))
+        journal.append(finished("=a.jpg", 0.25, label="\x07+"))
+        journal.append(finished("none.jpg"))
         write_review(tmp_path, [Path(name) for name in ("b.jpg", "=a.jpg", "broken.jpg", "none.jpg")], journal)
-    assert [list(row.values()) for row in table_of(tmp_path)] == [
+    assert [list(row.values()) for row in read_table(tmp_path)] == [
         ["0.0", "none.jpg", "bird", "0.5", "0", ""],
         ["0.25", "'=a.jpg", "\ufffd+", "0.5", "1", ""],
         ["0.5", "b.jpg", "bird", "0.5", "2", ""],
@@ -52,39 +45,39 @@ def test_the_least_trusted_stand_at_the_top(tmp_path: Path) -> None:
     assert not (tmp_path / "review.jpg").exists()
 
 
-def test_a_sheet_shows_the_first_of_them(tmp_path: Path) -> None:
+def test_the_sheet_shows_the_first_images(tmp_path: Path) -> None:
     with open_journal(tmp_path / "journal", {}) as journal:
-        names = [f"{place:02d}.jpg" for place in range(SHOWN + 3)]
-        for place, name in enumerate(names):
-            Image.new("RGB", (48, 24), "red" if place < 3 else "blue").save(tmp_path / name)
-            journal.add(finished(name, place / 20, shown={"image": name}))
+        names = [f"{index:02d}.jpg" for index in range(SHEET_IMAGES + 3)]
+        for index, name in enumerate(names):
+            Image.new("RGB", (48, 24), "red" if index < 3 else "blue").save(tmp_path / name)
+            journal.append(finished(name, index / 20, image=name))
         write_review(tmp_path, [Path(name) for name in reversed(names)], journal)
     with Image.open(tmp_path / "review.jpg") as sheet:
         pixels = np.asarray(sheet.convert("RGB")).astype(int)
     height = 240  # each is scaled to a width of 480
-    assert pixels.shape == (28 + 4 * (height + 4), 3 * 480 + 2 * 4, 3)
+    assert pixels.shape == (28 + 4 * height + 3 * 4, 3 * 480 + 2 * 4, 3)
     top, rest = pixels[28 : 28 + height], pixels[28 + height + 4 :]
     assert ((top[..., 0] > 200) & (top[..., 2] < 60)).mean() > 0.95
     assert ((rest[..., 2] > 200) & (rest[..., 0] < 60)).mean() > 0.9
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("images")
+@pytest.fixture
+def words(run: Path, tmp_path: Path) -> list[str]:
+    """The command on six images."""
+    (tmp_path / "photos").mkdir()
     scenes = create_dataset("scenes", None, "test", size=40, length=6)
     for index in range(6):
-        scenes.image(index).save(folder / f"{index}.png")
-    return folder
+        scenes.image(index).save(tmp_path / "photos" / f"{index}.png")
+    return ["localize", str(run / "checkpoints/best.ckpt"), str(tmp_path / "photos"), "--out", str(tmp_path)]
 
 
-def test_localize_writes_trust_and_the_table(run: Path, images: Path, tmp_path: Path) -> None:
-    words = ["localize", str(run / "checkpoints/best.ckpt"), str(images), "--out", str(tmp_path)]
+def test_localize_writes_confidence_and_review_order(words: list[str], tmp_path: Path) -> None:
     assert main([*words, "--objects", "all", "--top_k", "2", "--format", "csv", "label-studio"]) == 0
     entries = json.loads((tmp_path / "localizations.json").read_text())["localizations"]
     assert all(len(entry["confidence"]) == len(entry["boxes"]) for entry in entries)
     assert all(0 <= confidence <= entry["score"] + 1e-4 for entry in entries for confidence in entry["confidence"])
     first = {entry["file"]: entry["confidence"][0] for entry in entries[::2]}
-    rows = table_of(tmp_path)
+    rows = read_table(tmp_path)
     assert [row["file"] for row in rows] == sorted(first, key=lambda file: first[file])
     assert [float(row["confidence"]) for row in rows] == pytest.approx([first[row["file"]] for row in rows], abs=2e-6)
     for row in rows:
@@ -99,8 +92,7 @@ def test_localize_writes_trust_and_the_table(run: Path, images: Path, tmp_path: 
     assert [task["predictions"][0]["score"] for task in tasks] == pytest.approx(list(first.values()), abs=2e-6)
 
 
-def test_a_image_without_a_box_is_checked_first(run: Path, images: Path, tmp_path: Path) -> None:
-    words = ["localize", str(run / "checkpoints/best.ckpt"), str(images), "--out", str(tmp_path)]
+def test_images_without_a_box_come_first(words: list[str], tmp_path: Path) -> None:
     assert main([*words, "--min_score", "1", "--images", "false"]) == 0
-    assert [(row["confidence"], row["boxes"], row["image"]) for row in table_of(tmp_path)] == [("0.0", "0", "")] * 6
+    assert [(row["confidence"], row["boxes"], row["image"]) for row in read_table(tmp_path)] == [("0.0", "0", "")] * 6
     assert not (tmp_path / "review.jpg").exists()

@@ -1,22 +1,27 @@
-"""Localizations to write, and what each format can keep of them."""
+"""Localizations to write, and independent readers of the files."""
 
 from __future__ import annotations
 
-import math
+import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
+from pyarrow import parquet
 
 from tokenloc.boxes import Frame
-from tokenloc.data.annotations import Annotation
+from tokenloc.data import read_size
+from tokenloc.data.annotations import Annotation, read_coco, read_voc
+from tokenloc.data.label_studio import read_label_studio
 from tokenloc.inference import Localization
 
 CLASSES = ("bird", 'cat, "big" <b>&amp;</b>', "=1+1\nnaïve 🐦", "null")
 HOSTILE = (*CLASSES, "yes", "a: b #c", "'@x", "-3", "]]>", "{x}%s", "\ttab\r\n\rend", "bell\x07", "1.0", "~", "", "[")
 
 
-def found(
+def localization(
     source: str,
     boxes: Sequence[Sequence[float]] = ((10.25, 5.5, 60.0, 30.125),),
     index: int = 0,
@@ -42,25 +47,71 @@ def found(
 
 
 def golden_results(root: str | Path) -> list[Localization]:
-    """Two folders with the same file name, two boxes, none, names that need care."""
+    """The same file name in two folders; two boxes, and none; names with special characters."""
     return [
-        found(f"{root}/a/bird.jpg", [[10.25, 5.5, 60.0, 30.125], [0, 0, 3, 2.5]]),
-        found(f"{root}/b/bird.png", [], 1, score=0.5),
-        found(f"{root}/c d,e & 🐦.jpg", [[0.0, 0.0, 1234.0, 567.0]], 2, score=1 / 3, size=(1234, 567)),
+        localization(f"{root}/a/bird.jpg", [[10.25, 5.5, 60.0, 30.125], [0, 0, 3, 2.5]]),
+        localization(f"{root}/b/bird.png", [], 1, score=0.5),
+        localization(f"{root}/c d,e & 🐦.jpg", [[0.0, 0.0, 1234.0, 567.0]], 2, score=1 / 3, size=(1234, 567)),
     ]
 
 
-def kept(result: Localization, name: str, *, scored: bool = True) -> Annotation:
-    """What a format without loss gives back."""
-    objects = tuple((result.label, tuple(box)) for box in result.boxes.tolist())
-    return Annotation(name, objects, result.size, (result.score,) * len(objects) if scored else ())
+def read_annotations(name: str, folder: Path) -> list[Annotation]:
+    """Read the files of a format: those that tokenloc reads by its own readers, the others by the format's library."""
+    if name == "coco":
+        return read_coco(folder / "coco.json")
+    if name == "voc":
+        return [read_voc(path) for path in sorted((folder / "voc").rglob("*.xml"))]
+    if name == "label-studio":
+        return read_label_studio(folder / "label-studio.json", predictions=True)
+    if name == "yolo":
+        return _read_yolo(folder / "yolo")
+    return _annotations(read_csv(folder / "boxes.csv") if name == "csv" else read_parquet(folder / "boxes.parquet"))
 
 
-def assert_same(read: Sequence[Annotation], expected: Sequence[Annotation], tolerance: float) -> None:
-    """Names, classes and order are the same; numbers within the tolerance."""
-    assert [one.file_name for one in read] == [one.file_name for one in expected]
-    for one, other in zip(read, expected, strict=True):
-        assert [label for label, _ in one.objects] == [label for label, _ in other.objects]
-        for (_, box), (_, true) in zip(one.objects, other.objects, strict=True):
-            assert all(math.isclose(x, y, abs_tol=tolerance) for x, y in zip(box, true, strict=True)), (box, true)
-        assert np.allclose(one.scores, other.scores, atol=1e-6) if other.scores else one.scores == ()
+def read_csv(path: Path) -> list[dict[str, Any]]:
+    """The rows, with the apostrophe in front of formulas removed."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows: list[dict[str, Any]] = list(csv.DictReader(file, strict=True))
+    for row in rows:
+        for name in ("file", "label"):
+            row[name] = unescaped(row[name])
+    return rows
+
+
+def unescaped(text: str) -> str:
+    return text[1:] if text.startswith("'") and text.lstrip("'")[:1] in tuple("=+-@\t\r\n") else text
+
+
+def read_parquet(path: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+    return rows
+
+
+def _annotations(rows: list[dict[str, Any]]) -> list[Annotation]:
+    images: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        images.setdefault(row["file"], []).append(row)
+    return [_annotation(name, found) for name, found in images.items()]
+
+
+def _annotation(name: str, rows: list[dict[str, Any]]) -> Annotation:
+    boxes = [row for row in rows if row["x0"] not in (None, "")]
+    objects = tuple((row["label"], tuple(float(row[key]) for key in ("x0", "y0", "x1", "y1"))) for row in boxes)
+    size = int(rows[0]["width"]), int(rows[0]["height"])
+    return Annotation(name, objects, size, tuple(float(row["score"]) for row in boxes))
+
+
+def _read_yolo(folder: Path) -> list[Annotation]:
+    """As Ultralytics documents it; sizes come from the images, which have the stem of the label file."""
+    names = yaml.safe_load((folder / "data.yaml").read_text(encoding="utf-8"))["names"]
+    images = {path.stem: path for path in (folder / "images/train").iterdir()}
+    annotations = []
+    for path in sorted((folder / "labels/train").iterdir()):
+        width, height = read_size(images[path.stem])
+        objects = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            index, *numbers = line.split()
+            x, y, w, h = (float(number) * side for number, side in zip(numbers, [width, height] * 2, strict=True))
+            objects.append((names[int(index)], (x - w / 2, y - h / 2, x + w / 2, y + h / 2)))
+        annotations.append(Annotation(images[path.stem].name, tuple(objects), (width, height)))
+    return annotations

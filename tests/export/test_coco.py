@@ -10,7 +10,7 @@ import pytest
 from pycocotools import coco
 from pycocotools.cocoeval import COCOeval
 
-from tests.export.examples import CLASSES, found, golden_results
+from tests.export.examples import CLASSES, golden_results, localization
 from tokenloc.data import create_dataset
 from tokenloc.export import COCO
 
@@ -30,35 +30,34 @@ def test_pycocotools_reads_it(tmp_path: Path) -> None:
         assert all(entry["area"] == pytest.approx(entry["bbox"][2] * entry["bbox"][3]) for entry in entries)
 
 
-def test_a_file_judged_by_itself_is_perfect(tmp_path: Path) -> None:
-    """The official evaluation takes it as ground truth and, entry for entry, as detections with scores."""
+def test_evaluation_against_itself_is_perfect(tmp_path: Path) -> None:
+    """The official evaluation accepts the file as ground truth, and its annotations as detections with scores."""
     (path,) = COCO.write(golden_results("photos"), CLASSES, tmp_path)
     truth = coco.COCO(path)
-    judge = COCOeval(truth, truth.loadRes(json.loads(path.read_text())["annotations"]), "bbox")
-    judge.evaluate()
-    judge.accumulate()
-    judge.summarize()
-    assert judge.stats[0] == pytest.approx(1.0)
+    evaluation = COCOeval(truth, truth.loadRes(json.loads(path.read_text())["annotations"]), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert evaluation.stats[0] == pytest.approx(1.0)
 
 
 def test_ids_are_unique_and_count_from_1(tmp_path: Path) -> None:
-    boxes = [[0, 0, 5, 5], [1, 1, 8, 8]]
-    (path,) = COCO.write([found("a.jpg", boxes), found("b.jpg", []), found("c.jpg", boxes)], CLASSES, tmp_path)
+    boxes = {"a.jpg": [[0, 0, 5, 5], [1, 1, 8, 8]], "b.jpg": [], "c.jpg": [[0, 0, 5, 5], [1, 1, 8, 8]]}
+    (path,) = COCO.write((localization(name, corners) for name, corners in boxes.items()), CLASSES, tmp_path)
     content = json.loads(path.read_text())
     assert [image["id"] for image in content["images"]] == [1, 2, 3]
     assert [(entry["id"], entry["image_id"]) for entry in content["annotations"]] == [(1, 1), (2, 1), (3, 3), (4, 3)]
 
 
-def test_the_folder_dataset_reads_it_back(tmp_path: Path) -> None:
-    """What was localized, and corrected maybe, can be what a model is measured by."""
+def test_the_folder_dataset_reads_it(tmp_path: Path) -> None:
+    """Corrected annotations can serve as ground truth for an evaluation."""
     scenes = create_dataset("scenes", None, "test", size=40, length=2)
     for name in ("bird", "cat"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         scenes.image(0).save(tmp_path / "photos" / name / "1.png")
-    result = found(str(tmp_path / "photos/cat/1.png"), [[1, 2, 30.5, 40]], 1, classes=("bird", "cat"), size=(40, 40))
+    source = str(tmp_path / "photos/cat/1.png")
+    result = localization(source, [[1, 2, 30.5, 40]], 1, classes=("bird", "cat"), size=(40, 40))
     (path,) = COCO.write([result], ("bird", "cat"), tmp_path, root=tmp_path / "photos")
     dataset = create_dataset("folder", tmp_path / "photos", "all", annotations=path)
-    assert {sample.id: sample.boxes.tolist() for sample in dataset} == {
-        "bird/1.png": [],
-        "cat/1.png": [[1.0, 2.0, 30.5, 40.0]],
-    }
+    boxes = {sample.id: sample.boxes.tolist() for sample in dataset}
+    assert boxes == {"bird/1.png": [], "cat/1.png": [[1.0, 2.0, 30.5, 40.0]]}

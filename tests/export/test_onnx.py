@@ -1,4 +1,4 @@
-"""The ONNX file says what torch says, for every method whose maps are a graph."""
+"""The ONNX file computes what PyTorch computes, for every exportable method."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.runs import TINY_VIT
 from tests.test_docs import blocks
 from tokenloc.backbones import create_backbone
 from tokenloc.cli import main
-from tokenloc.data import Preprocessing, create_dataset, read_image, transforms
+from tokenloc.data import Preprocessing, create_dataset, evaluation_transform, read_image
 from tokenloc.export import onnx_graph
 from tokenloc.export.onnx_graph import METADATA, export_onnx
 from tokenloc.methods import METHODS, Method, ModelConfig, list_methods
@@ -29,13 +29,12 @@ from tokenloc.models import create_model
 from tokenloc.models.metadata import ModelMetadata, Threshold
 
 CLASSES = ("bird", 'cat, "big" 🐦', "dog")
-GRAPHS = [name for name in list_methods() if METHODS[name].exportable]
+EXPORTABLE = [name for name in list_methods() if METHODS[name].exportable]
 SMALL = Preprocessing(size=(48, 32), resize=(56, 40), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
 
 
 def tiny(method: str) -> tuple[Method, ModelMetadata]:
-    depth = 4 if method == "sat" else 2
-    model = create_model(method, "vit_tiny_patch16_224", 3, False, (32, 48), {**TINY_VIT, "depth": depth})
+    model = create_model(method, "vit_tiny_patch16_224", 3, False, (32, 48), {**TINY_VIT, "depth": 4})
     return model.eval(), ModelMetadata(model.config, CLASSES, SMALL, Threshold(0.35, "by hand"))
 
 
@@ -62,34 +61,31 @@ def cam(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_which_methods_are_graphs() -> None:
-    assert GRAPHS == ["cam", "lctr", "sat", "scm", "tscam"]
-
-
 def assert_as_torch(path: Path, model: Method, preprocessing: Preprocessing, images: list[Image.Image]) -> None:
-    """From images on: torch's way goes through tokenloc's own preprocessing, the file's does not."""
-    transform = transforms.evaluation_transform(preprocessing, "resize")
+    """Compare from images on: with PyTorch the preprocessing is tokenloc's, with ONNX it is Pillow and the file."""
+    transform = evaluation_transform(preprocessing, "resize")
     with torch.no_grad():
-        images = torch.stack([transform(image)[0] for image in images])
-        logits, maps = model.localize(images, torch.arange(model.num_classes).expand(len(images), -1))
-    found = run_onnx(path, pixels_of(images, preprocessing.size))
-    np.testing.assert_allclose(found[0], logits, atol=1e-4)
-    np.testing.assert_allclose(found[1], maps, atol=1e-4 * float(maps.abs().max()))
+        batch = torch.stack([transform(image)[0] for image in images])
+        logits, maps = model.localize(batch, torch.arange(model.num_classes).expand(len(images), -1))
+    onnx_logits, onnx_maps = run_onnx(path, pixels_of(images, preprocessing.size))
+    np.testing.assert_allclose(onnx_logits, logits, atol=1e-4)
+    np.testing.assert_allclose(onnx_maps, maps, atol=1e-4 * float(maps.abs().max()))
 
 
-@pytest.mark.parametrize("method", GRAPHS)
-def test_the_maps_of_all_classes_are_torchs(method: str, tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("method", EXPORTABLE)
+def test_maps_of_all_classes_match_pytorch(method: str, tmp_path: Path) -> None:
     model, metadata = tiny(method)
     assert 0 <= export_onnx(model, metadata, tmp_path / "model.onnx", "all") < 1e-4
     assert_as_torch(tmp_path / "model.onnx", model, SMALL, scenes(3))
 
 
-@pytest.mark.parametrize("method", GRAPHS)
+@pytest.mark.slow
+@pytest.mark.parametrize("method", EXPORTABLE)
 def test_real_weights_on_real_images(method: str, shared_dir: Path, tmp_path: Path) -> None:
-    """Of the twelve blocks the first four, which are enough for SAT and export in a third of the time."""
-    backbone, normalisation = create_backbone(
-        "vit_tiny_patch16_224", shared_dir / "data/vit_tiny_patch16_224.safetensors"
-    )
+    """The first four of twelve blocks are enough for SAT and export in a third of the time."""
+    weights = shared_dir / "data/vit_tiny_patch16_224.safetensors"
+    backbone, normalisation = create_backbone("vit_tiny_patch16_224", weights)
     backbone.blocks, backbone.depth = backbone.blocks[:4], 4
     model = METHODS[method](backbone, 10).eval()
     preprocessing = Preprocessing(mean=normalisation.mean, std=normalisation.std)
@@ -100,23 +96,25 @@ def test_real_weights_on_real_images(method: str, shared_dir: Path, tmp_path: Pa
     assert_as_torch(tmp_path / "model.onnx", model, preprocessing, [read_image(file) for file in files])
 
 
+@pytest.mark.slow
 def test_the_map_of_the_top_class(cam: Path) -> None:
     torch.manual_seed(1)
     model, _ = tiny("cam")
     pixels = pixels_of(scenes(2), SMALL.size)
     with torch.no_grad():
         logits, maps = onnx_graph.Graph(model, SMALL, "all")(torch.from_numpy(pixels))
-    found = run_onnx(cam, pixels)
-    assert found[1].shape == (2, 1, 4, 6)
+    _, onnx_maps = run_onnx(cam, pixels)
+    assert onnx_maps.shape == (2, 1, 4, 6)
     top = [maps[index, int(best)].numpy() for index, best in enumerate(logits.argmax(dim=1))]
-    np.testing.assert_allclose(found[1][:, 0], top, atol=1e-5)
+    np.testing.assert_allclose(onnx_maps[:, 0], top, atol=1e-5)
 
 
-def test_the_file_is_valid_and_says_what_is_needed(cam: Path) -> None:
+@pytest.mark.slow
+def test_the_file_is_valid_and_describes_itself(cam: Path) -> None:
     content = onnx.load(cam)
     onnx.checker.check_model(content, full_check=True)
-    (about,) = (json.loads(entry.value) for entry in content.metadata_props if entry.key == METADATA)
-    assert about == {
+    (metadata,) = (json.loads(entry.value) for entry in content.metadata_props if entry.key == METADATA)
+    assert metadata == {
         "version": tokenloc.__version__,
         "method": "cam",
         "backbone": "vit_tiny_patch16_224",
@@ -129,61 +127,58 @@ def test_the_file_is_valid_and_says_what_is_needed(cam: Path) -> None:
     assert [path.name for path in cam.parent.iterdir()] == ["model.onnx"]
 
 
-def test_the_comparison_sees_a_difference(cam: Path) -> None:
+@pytest.mark.slow
+def test_the_comparison_detects_other_weights(cam: Path) -> None:
     other, _ = tiny("cam")
     assert onnx_graph.largest_difference(cam, onnx_graph.Graph(other, SMALL), SMALL) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("backbone", "options"),
-    [
-        ("vit_small_patch14_reg4_dinov2", {"embed_dim": 48, "depth": 2, "num_heads": 3}),
-        ("vit_small_patch16_dinov3", {"embed_dim": 48, "depth": 2, "num_heads": 3}),
-    ],
+    ("backbone", "side"), [("vit_small_patch14_reg4_dinov2", 56), ("vit_small_patch16_dinov3", 64)]
 )
 def test_registers_and_rotary_positions(
-    backbone: str, options: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    backbone: str, side: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    side = 56 if "patch14" in backbone else 64
+    options = {"embed_dim": 48, "depth": 2, "num_heads": 3}
     model = create_model("tscam", backbone, 3, False, side, options).eval()
     metadata = ModelMetadata(model.config, CLASSES, Preprocessing(size=(side, side), resize=(side, side)))
     assert 0 <= export_onnx(model, metadata, tmp_path / "model.onnx", "all") < 1e-4
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-@pytest.mark.parametrize("method", [name for name in list_methods() if name not in GRAPHS])
-def test_methods_that_are_no_graph_say_so(method: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", [name for name in list_methods() if name not in EXPORTABLE])
+def test_other_methods_are_refused(method: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"{method} cannot be exported to ONNX: .*eigenvalue solver.*Localizer"):
         export_onnx(*tiny(method), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_would_differ_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = SimpleNamespace(model=SimpleNamespace(metadata_props={}), save=lambda path, **_: path.touch())
-    monkeypatch.setattr(onnx_graph, "_exported", lambda *_: program)
+    monkeypatch.setattr(onnx_graph, "_export", lambda *_: program)
     monkeypatch.setattr(onnx_graph, "largest_difference", lambda *_: float("nan"))
-    with pytest.raises(ValueError, match="the ONNX file of cam would differ from torch by nan"):
+    with pytest.raises(ValueError, match="the ONNX file of cam differs from PyTorch by nan"):
         export_onnx(*tiny("cam"), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bad_values(tmp_path: Path) -> None:
+def test_bad_values_and_missing_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, metadata = tiny("cam")
+    path = tmp_path / "model.onnx"
     with pytest.raises(ValueError, match="unknown maps 'best'.*Valid: all, top"):
-        export_onnx(model, metadata, tmp_path / "model.onnx", "best")
-    (tmp_path / "model.onnx").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"model\.onnx exists already; .*--overwrite"):
-        export_onnx(model, metadata, tmp_path / "model.onnx")
-    assert (tmp_path / "model.onnx").read_text() == "mine"
-
-
-def test_without_onnx_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        export_onnx(model, metadata, path, "best")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ImportError, match=r"onnxscript is not installed; .*pip install 'tokenloc\[onnx\]'"):
-        export_onnx(*tiny("cam"), tmp_path / "model.onnx")
+        export_onnx(model, metadata, path)
+    path.write_text("mine")
+    with pytest.raises(FileExistsError, match=r"model\.onnx already exists; .*--overwrite"):
+        export_onnx(model, metadata, path)
+    assert path.read_text() == "mine"
 
 
-def test_the_snippet_runs_without_tokenloc_and_finds_the_same_box(
+@pytest.mark.slow
+def test_the_documented_snippet_runs_without_tokenloc_and_finds_the_same_box(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = str(run / "checkpoints/best.ckpt")

@@ -6,19 +6,19 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.datasets import VOCDetection
 
-from tests.export.examples import CLASSES, HOSTILE, found
+from tests.export.examples import CLASSES, HOSTILE, localization
 from tokenloc.export import VOC
 from tokenloc.export.voc import voc_box
 
 
 def test_torchvision_reads_it(tmp_path: Path) -> None:
     boxes = [[0, 0, 1, 1], [10.25, 5.5, 80, 40]]
-    VOC.write([found("a.jpg", boxes, 1), found("b.jpg", [])], CLASSES, tmp_path)
+    VOC.write([localization("a.jpg", boxes, 1), localization("b.jpg", [])], CLASSES, tmp_path)
     devkit = tmp_path / "VOCdevkit/VOC2012"
     for folder in ("JPEGImages", "ImageSets/Main"):
         (devkit / folder).mkdir(parents=True)
@@ -39,21 +39,17 @@ def test_torchvision_reads_it(tmp_path: Path) -> None:
 
 
 @given(st.integers(1, 3000).flatmap(lambda side: st.tuples(st.just(side), st.floats(0, side), st.floats(0, side))))
-def test_pixels_lie_in_the_image_and_within_one_of_the_box(case: tuple[int, float, float]) -> None:
+def test_pixels_are_inside_the_image_and_within_one_pixel_of_the_box(case: tuple[int, float, float]) -> None:
     side, start, end = case[0], *sorted(case[1:])
-    if end - start < 1e-9:
-        return
+    assume(end - start >= 1e-9)
     xmin, ymin, xmax, ymax = voc_box((start, start, end, end))
     assert (xmin, xmax) == (ymin, ymax)
     assert 1 <= xmin <= xmax <= side
-    assert abs(xmin - 1 - start) < 1
-    assert abs(xmax - end) < 1
-    if end - start >= 1:
-        assert max(abs(xmin - 1 - start), abs(xmax - end)) <= 0.5
+    assert max(abs(xmin - 1 - start), abs(xmax - end)) <= (0.5 if end - start >= 1 else 1)
 
 
-def test_every_file_is_xml_with_one_object_only(tmp_path: Path) -> None:
-    results = [found(f"<{index}> & ]]>.jpg", index=index, classes=HOSTILE) for index in range(len(HOSTILE))]
+def test_every_file_is_xml_with_one_object(tmp_path: Path) -> None:
+    results = [localization(f"<{index}> & ]]>.jpg", index=index, classes=HOSTILE) for index in range(len(HOSTILE))]
     VOC.write(results, HOSTILE, tmp_path)
     files = list((tmp_path / "voc").rglob("*.xml"))
     assert len(files) == len(HOSTILE)
@@ -62,13 +58,13 @@ def test_every_file_is_xml_with_one_object_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["../../out.jpg", "/out.jpg", "a/../../../out.jpg", ".."])
-def test_no_file_lies_outside(source: str, tmp_path: Path) -> None:
-    VOC.write([found(source)], CLASSES, tmp_path / "in/here")
+def test_no_file_escapes_the_folder(source: str, tmp_path: Path) -> None:
+    VOC.write([localization(source)], CLASSES, tmp_path / "in/here")
     (path,) = (path for path in tmp_path.rglob("*") if path.is_file())
     assert path.is_relative_to(tmp_path / "in/here/voc/Annotations")
 
 
-def test_images_that_differ_in_suffix_or_case_have_files_of_their_own(tmp_path: Path) -> None:
-    VOC.write([found(name) for name in ("a/x.jpg", "a/x.png", "a/X.jpg", "b/x.jpg")], CLASSES, tmp_path)
+def test_images_that_differ_in_suffix_or_case_have_different_files(tmp_path: Path) -> None:
+    VOC.write([localization(name) for name in ("a/x.jpg", "a/x.png", "a/X.jpg", "b/x.jpg")], CLASSES, tmp_path)
     files = sorted(path.relative_to(tmp_path / "voc/Annotations").as_posix() for path in tmp_path.rglob("*.xml"))
     assert files == ["a/X-3.xml", "a/x-2.xml", "a/x.xml", "b/x.xml"]

@@ -10,21 +10,21 @@ from tokenloc.models.checkpoint import load_checkpoint
 
 
 def export(checkpoint: Path, *, out: Path = Path("model.onnx"), maps: Maps = "top", overwrite: bool = False) -> Path:
-    """Write a model as an ONNX file, with classes, preprocessing and threshold in it.
+    """Export a model to ONNX, with its classes, preprocessing and threshold.
 
-    The file takes pixels and gives logits and maps. It is compared with torch before it is kept.
+    The file turns pixels into logits and maps. It is compared with PyTorch before it is written.
 
     Args:
         checkpoint: a checkpoint of `tokenloc train`, such as RUN/checkpoints/best.ckpt; a folder that was saved for
             sharing; or hf-hub:USER/NAME.
         out: the file to write.
         maps: top for the map of the most probable class, all for the maps of every class.
-        overwrite: replace a file that exists already.
+        overwrite: replace an existing file.
 
     Returns:
-        the file.
+        the path of the file.
     """
     model, metadata = load_checkpoint(checkpoint)
     difference = export_onnx(model, metadata, out, maps, overwrite)
-    print_message(f"{out}: agrees with torch to {difference:.1e}")
+    print_message(f"{out}: differs from PyTorch by at most {difference:.1e} of the largest value")
     return out

@@ -1,63 +1,62 @@
-"""The journal of a run over many images: what is finished is on disk, and an interrupted run goes on from it.
+"""The journal of `tokenloc localize`: results of finished images are on disk, so that an interrupted run can resume.
 
-JSON lines: first the settings, then a line for each finished image. A line that was half written when the run
-ended is dropped. The open file is locked, so that two runs never write to one folder; the lock ends with its process.
+JSON lines: a header with the settings, then one line per finished image. A line that was cut off is dropped.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from tokenloc._files import remove_partial_files
+from tokenloc._locks import exclusive_lock
 from tokenloc.inference import LocalizationRecord
 
-if sys.platform != "win32":
-    import fcntl
+FORMAT = 2
+"""The version of the journal's format, in its header."""
 
 
 @dataclass(frozen=True)
-class Finished:
-    """An image that is done.
+class FinishedImage:
+    """The results of one image.
 
     Attributes:
         file: its path.
-        stem: by which the files that show it are called.
-        findings: what was found, the most probable class first.
-        shown: the files that show it, for each of ``findings``: ``{"image": "images/x.jpg"}``.
+        stem: the stem of its output files.
+        records: its localizations, the most probable class first.
+        outputs: for each record the files that show it, relative to the output folder: ``{"image": "images/x.jpg"}``.
     """
 
     file: str
     stem: str
-    findings: list[LocalizationRecord]
-    shown: list[dict[str, str]] = field(default_factory=list)
+    records: list[LocalizationRecord]
+    outputs: list[dict[str, str]]
 
-    def line(self) -> dict[str, Any]:
-        """Return plain values, exact."""
-        findings = [
-            {**vars(finding), "boxes": finding.boxes.tolist(), "confidence": finding.confidence.tolist()}
-            for finding in self.findings
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, from which ``from_dict`` restores exactly this."""
+        records = [
+            {**vars(record), "boxes": record.boxes.tolist(), "confidence": record.confidence.tolist()}
+            for record in self.records
         ]
-        return {"file": self.file, "stem": self.stem, "findings": findings, "shown": self.shown}
+        return {**vars(self), "records": records}
 
     @classmethod
-    def of(cls, line: Mapping[str, Any]) -> Finished:
-        """Read what ``line`` gave."""
-        return cls(line["file"], line["stem"], [_finding(one) for one in line["findings"]], line["shown"])
+    def from_dict(cls, values: Mapping[str, Any]) -> FinishedImage:
+        """Restore what ``to_dict`` returned."""
+        return cls(**{**values, "records": [_record(**record) for record in values["records"]]})
 
 
-def _finding(plain: Mapping[str, Any]) -> LocalizationRecord:
-    boxes, confidence = (np.array(plain[name], np.float64) for name in ("boxes", "confidence"))
+def _record(boxes: list[list[float]], confidence: list[float], size: list[int], **others: Any) -> LocalizationRecord:
+    corners = np.array(boxes, np.float64).reshape(-1, 4)
     return LocalizationRecord(
-        **{**plain, "boxes": boxes.reshape(-1, 4), "confidence": confidence, "size": tuple(plain["size"])}
+        **others, boxes=corners, confidence=np.array(confidence, np.float64), size=(size[0], size[1])
     )
 
 
@@ -65,161 +64,122 @@ class Journal:
     """An open journal; see ``open_journal``.
 
     Attributes:
+        header: format and settings; None if the file has no complete line.
         stems: of the finished images.
     """
 
-    def __init__(self, file: IO[bytes], path: Path) -> None:
-        self.path = path
-        self.settings: dict[str, Any] | None = None
+    def __init__(self, file: IO[bytes]) -> None:
+        self.header: dict[str, Any] | None = None
         self.stems: list[str] = []
         self._file = file
-        self._places: dict[str, int] = {}
-        self._read()
+        self._offsets: dict[str, int] = {}
+        self._load()
 
     def __contains__(self, file: Path) -> bool:
-        return str(file) in self._places
+        return str(file) in self._offsets
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._offsets)
 
-    def add(self, finished: Finished) -> None:
-        """Keep an image's results: from here on they survive the process."""
-        self._note(finished.line(), self.write(finished.line()))
+    def append(self, image: FinishedImage) -> None:
+        """Store the results of an image, so that they survive this process."""
+        values = image.to_dict()
+        self._index(values, self._write(values))
 
-    def finished(self, files: Iterable[Path]) -> Iterator[Finished]:
-        """Yield those of ``files`` that are finished, in their order, from the disk."""
+    def read(self, files: Iterable[Path]) -> Iterator[FinishedImage]:
+        """Yield those of ``files`` that are finished, in their order, from disk."""
         for file in files:
             if file in self:
-                self._file.seek(self._places[str(file)])
-                yield Finished.of(json.loads(self._file.readline()))
+                self._file.seek(self._offsets[str(file)])
+                yield FinishedImage.from_dict(json.loads(self._file.readline()))
 
-    def begin(self, settings: Mapping[str, Any]) -> None:
-        """Forget what is there, and begin a run with these settings."""
-        self._cut(0)
-        self.stems, self._places = [], {}
-        self._note({"settings": dict(settings)}, self.write({"settings": dict(settings)}))
+    def restart(self, header: dict[str, Any]) -> None:
+        """Drop all results and store a new header."""
+        self._file.truncate(0)
+        self.header, self.stems, self._offsets = header, [], {}
+        self._write(header)
 
-    def _read(self) -> None:
-        end = 0
-        for content, place, end_of_line in _lines(self._file):
-            if not self._note(content, place):
-                break
-            end = end_of_line
-        self._cut(end)
+    def _load(self) -> None:
+        self._file.seek(0)
+        offset = 0
+        for line in self._file:
+            values = _parse(line)
+            if values is None:
+                self._file.truncate(offset)
+                return
+            if self.header is None:
+                self.header = values
+                if values.get("format") != FORMAT:
+                    return
+            else:
+                self._index(values, offset)
+            offset += len(line)
 
-    def _note(self, content: Mapping[str, Any], place: int) -> bool:
-        """Take a line in; tell whether it is one of ours."""
-        if "findings" in content and place:
-            self._places[content["file"]] = place
-            self.stems.append(content["stem"])
-        elif "settings" in content and not place:
-            self.settings = content["settings"]
-        else:
-            return "process" in content
-        return True
+    def _index(self, values: Mapping[str, Any], offset: int) -> None:
+        self._offsets[values["file"]] = offset
+        self.stems.append(values["stem"])
 
-    def write(self, content: Mapping[str, Any]) -> int:
-        """Append a line to the file; return its place in the file."""
-        place = self._file.seek(0, os.SEEK_END)
-        self._file.write(json.dumps(content, allow_nan=False).encode("ascii") + b"\n")
+    def _write(self, values: Mapping[str, Any]) -> int:
+        offset = self._file.seek(0, os.SEEK_END)
+        self._file.write(json.dumps(values, allow_nan=False).encode("ascii") + b"\n")
         self._file.flush()
-        return place
+        return offset
 
-    def _cut(self, place: int) -> None:
-        self._file.seek(place)
-        self._file.truncate()
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        values = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return values if isinstance(values, dict) else None
 
 
 @contextmanager
 def open_journal(path: Path, settings: Mapping[str, Any], overwrite: bool = False) -> Iterator[Journal]:
-    """Open a journal, taking up what an interrupted run with the same settings finished, or begin one.
+    """Open the journal of an interrupted run with the same settings, or a new one; lock its folder.
 
-    When the block ends without an error the journal is removed; otherwise it stays, unless nothing is in it.
+    The journal is removed if the block ends without an error or before any image is finished.
 
     Args:
         path: of the journal; its folder is created.
-        settings: all that the results depend on, plain values.
-        overwrite: begin anew where the settings are others.
+        settings: plain values that determine the results.
+        overwrite: start over if the settings or the format of the journal differ.
 
     Raises:
-        ValueError: a run with other settings was interrupted here, naming them; or another process is writing.
+        ValueError: if the interrupted run had other settings or another version wrote the journal, without
+            ``overwrite``; or if another process holds the lock.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path) as file:
-        journal = Journal(file, path)
-        plain = json.loads(json.dumps(settings))
-        if journal.settings is not None and journal.settings != plain and len(journal) and not overwrite:
-            raise ValueError(_refusal(journal, plain))
-        if journal.settings is not None:
+    header = {"format": FORMAT, "settings": json.loads(json.dumps(settings))}
+    with exclusive_lock(path.parent), path.open("a+b") as file:
+        journal = Journal(file)
+        if journal.header is not None:
+            if not overwrite:
+                _check_header(journal, header, path)
             remove_partial_files(path.parent)
-        if journal.settings != plain:
-            journal.begin(plain)
-        journal.write({"process": os.getpid()})
+        if journal.header != header:
+            journal.restart(header)
+        completed = False
         try:
             yield journal
-        except BaseException:
-            if not len(journal):
-                _remove(file, path)
-            raise
-        _remove(file, path)
+            completed = True
+        finally:
+            if completed or not len(journal):
+                file.close()  # Windows cannot remove an open file
+                path.unlink(missing_ok=True)
 
 
-def _refusal(journal: Journal, settings: Mapping[str, Any]) -> str:
-    old = journal.settings or {}
-    names = [name for name in dict.fromkeys([*old, *settings]) if old.get(name) != settings.get(name)]
-    lines = "\n".join(f"  {name}: {old.get(name)} there, {settings.get(name)} now" for name in names)
-    return (
-        f"{journal.path}: an interrupted run with other settings finished {len(journal)} images:\n{lines}\n"
-        "give those settings to go on with it, another --out, or --overwrite to begin anew"
-    )
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[IO[bytes]]:
-    """Yield ``path``, open for reading and appending; no other process has it."""
-    while True:
-        with path.open("a+b") as file:
-            _lock(file, path)
-            if _is_at(file, path):
-                yield file
-                return
-            # Its run ended, and removed it, just before it was locked: there is a new one to make.
-
-
-def _lock(file: IO[bytes], path: Path) -> None:
-    if sys.platform == "win32":
-        return  # two runs are not told apart there
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        process = [content["process"] for content, _, _ in _lines(file) if "process" in content][-1:] or ["unknown"]
+def _check_header(journal: Journal, header: Mapping[str, Any], path: Path) -> None:
+    stored = journal.header or {}
+    if stored.get("format") != header["format"]:
         raise ValueError(
-            f"another run (process {process[0]}) is writing to {path.parent}; let it end, or give another --out"
-        ) from error
-    except OSError:
-        return  # a file system without locks
-
-
-def _is_at(file: IO[bytes], path: Path) -> bool:
-    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
-
-
-def _lines(file: IO[bytes]) -> Iterator[tuple[dict[str, Any], int, int]]:
-    """Yield what the lines hold, where each begins and where it ends, up to one that was not written to its end."""
-    file.seek(0)
-    place = 0
-    for line in file:
-        try:
-            content = json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:
-            content = None
-        if not isinstance(content, dict):
-            return
-        yield content, place, place + len(line)
-        place += len(line)
-
-
-def _remove(file: IO[bytes], path: Path) -> None:
-    if sys.platform == "win32":
-        file.close()  # an open file cannot be removed there
-    path.unlink(missing_ok=True)
+            f"{path}: the journal of an interrupted run, written by another version of tokenloc; finish the run with "
+            "that version, choose another --out, or give --overwrite to start over"
+        )
+    old, new = stored["settings"], header["settings"]
+    if len(journal) and old != new:
+        names = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
+        lines = "\n".join(f"  {name}: {old.get(name)} then, {new.get(name)} now" for name in names)
+        raise ValueError(
+            f"{path}: an interrupted run with other settings finished {len(journal)} images:\n{lines}\n"
+            "give the same settings to resume it, choose another --out, or give --overwrite to start over"
+        )

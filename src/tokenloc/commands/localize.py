@@ -1,9 +1,9 @@
-"""``tokenloc localize``: boxes on a person's own images."""
+"""``tokenloc localize``: boxes on a user's own images."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,12 @@ import tokenloc
 from tokenloc._files import UniqueNames, atomic_write, refuse_unwritable
 from tokenloc.backbones.weights import weights_digest
 from tokenloc.commands.console import IncompleteError, print_message, progress
-from tokenloc.commands.journal import Finished, Journal, open_journal
+from tokenloc.commands.journal import FinishedImage, Journal, open_journal
 from tokenloc.commands.review import TABLE, write_review
 from tokenloc.commands.thresholds import calibration_note
 from tokenloc.data import Unreadable, find_images
-from tokenloc.export import Destination, check_writing, common_folder, writing
-from tokenloc.export._json_list import JsonList
-from tokenloc.export.base import valid_text
+from tokenloc.export import FORMATS, Destination, check_outputs, common_folder, open_writer
+from tokenloc.export.base import JsonArray, valid_text
 from tokenloc.inference import Localization, Localizer, Prediction, PredictionOptions
 from tokenloc.inference.localization import Objects
 from tokenloc.inference.options import DEFAULT_OPTIONS
@@ -52,144 +51,138 @@ def localize(
     batch_size: int = 16,
     device: str = "auto",
 ) -> Path:
-    """Draw boxes on images: files, or folders with all that is below them.
+    """Draw boxes on images: files, or folders with everything below them.
 
-    Writes localizations.json and, for each image, its boxes and heatmap beside one another; review.csv lists
-    the images by how far their boxes can be confident, those to check first at the top. TrainingData that cannot be
-    read are named at the end, and the exit status is then 1. A run that was interrupted goes on where it was when the
-    same command is given again.
+    Writes localizations.json; for each image a drawing of its boxes and heatmap; and review.csv, which lists the
+    images with the least confident first. Files that cannot be read are listed at the end, and the exit status is 1.
+    The same command resumes an interrupted run.
 
     Args:
         checkpoint: a checkpoint of `tokenloc train`, such as RUN/checkpoints/best.ckpt; a folder that was saved for
             sharing; or hf-hub:USER/NAME.
-        inputs: images, and folders of them.
-        out: the folder to write to; it is created.
-        threshold: on the map scaled to [0, 1]; by default the calibrated one stored in the checkpoint.
-        objects: largest draws one box, around the largest component; all one for each component.
-        top_k: how many classes to localize in each image, the most probable ones; each is a result of its own.
-        min_score: probability below which a class gets no box, so that an image of none of the classes has none.
-        options: test-time augmentation, refinement and precision.
-        images: also write the images, not only localizations.json.
-        masks: also write a mask for each result, white where its map exceeds the threshold, on the image's pixels.
-        format: annotation files to write, too: coco yolo voc label-studio csv parquet.
-        image_url: for label-studio, what stands before an image's name; by default the address of its local files.
-        overwrite: replace annotation files that exist already, and begin anew where a run with other settings was
-            interrupted.
-        batch_size: images that pass the network together.
+        inputs: images and folders of images.
+        out: the output folder; it is created.
+        threshold: on the map scaled to [0, 1]; by default the calibrated one in the checkpoint.
+        objects: largest draws one box, around the largest component; all draws one per component.
+        top_k: number of classes per image, the most probable ones; each has its own result.
+        min_score: probability below which a class gets no box, for images that show none of the classes.
+        options: how the model predicts.
+        images: draw the images; false writes only localizations.json and review.csv.
+        masks: write a mask for each result in original pixels, white where its map exceeds the threshold.
+        format: annotation files to write: coco yolo voc label-studio csv parquet.
+        image_url: for label-studio, the prefix of image names; by default the address of its local files.
+        overwrite: replace existing annotation files, and start over if an interrupted run had other settings.
+        batch_size: images per forward pass.
         device: auto, cpu, cuda or mps.
 
     Returns:
         the path of localizations.json.
     """
     files = find_images(inputs)
+    formats = [FORMATS[name] for name in dict.fromkeys(format or [])]
     for folder in ("images", "masks"):
         refuse_unwritable(out / folder)
-    check_writing(format or [], out, overwrite)
+    check_outputs(formats, out, overwrite)
     localizer = Localizer.from_checkpoint(checkpoint, device, threshold, objects, options, min_score)
-    if threshold is None and (note := calibration_note(localizer.metadata, localizer.options)):
+    if threshold is None and (note := calibration_note(localizer.metadata, options)):
         print_message(f"map threshold {localizer.threshold:g}{note}")
     settings = {**_settings(localizer, top_k), "images": images, "masks": masks}
     version = f"tokenloc {localizer.metadata.model.method}"
     destination = Destination(out, localizer.metadata.classes, common_folder(inputs), image_url, version, overwrite)
     with open_journal(out / JOURNAL, settings, overwrite) as journal:
-        todo = [file for file in files if file not in journal]
-        if len(todo) < len(files):
-            print_message(f"{len(files) - len(todo)} of {len(files)} images were finished by an interrupted run")
-        seen = localizer.predict(todo, batch_size, top_k, keep_images=images)
-        unreadable = _run(todo, seen, _Display(out, images, masks), journal)
-        with writing(format or [], destination) as annotate:
-            for finished in journal.finished(files):
-                annotate(finished.findings)
-        _write_results(out / RESULTS, journal.finished(files), unreadable)
+        remaining = [file for file in files if file not in journal]
+        if len(remaining) < len(files):
+            print_message(f"{len(files) - len(remaining)} of {len(files)} images were finished by an interrupted run")
+        predictions = localizer.predict(remaining, batch_size, top_k, keep_images=images)
+        stems = free_stems(remaining, journal.stems)
+        with closing(predictions):
+            unreadable = _finish(zip(stems, predictions, strict=True), _Outputs(out, masks), journal, len(remaining))
+        with open_writer(formats, destination) as write:
+            for image in journal.read(files):
+                write(image.records)
+        _write_results(out / RESULTS, journal.read(files), unreadable)
         write_review(out, files, journal)
     return _report(out / RESULTS, len(files), unreadable)
 
 
 @dataclass(frozen=True)
-class _Display:
-    """Writes the files that show a result, below ``out``."""
+class _Outputs:
+    """Writes the drawings and masks of images."""
 
     out: Path
-    images: bool
     masks: bool
 
-    def save(self, named: tuple[str, Prediction | Unreadable]) -> Finished | Unreadable:
-        """Write what was found in an image, with names that begin with its stem; nothing where it was unreadable."""
-        stem, found = named
-        if isinstance(found, Unreadable):
-            return found
-        shown: list[dict[str, str]] = [{} for _ in found.results]
-        if found.image is not None and self.images:
-            drawn = stack([draw_localization(found.image, result) for result in found.results], vertical=True)
-            drawn.thumbnail(LARGEST_JPEG)
-            save_image(drawn, self.out / "images" / f"{stem}.jpg")
-            for one in shown:
-                one["image"] = f"images/{stem}.jpg"
+    def write(self, item: tuple[str, Prediction | Unreadable]) -> FinishedImage | Unreadable:
+        """Write the files of one image, given their stem; nothing if it is unreadable."""
+        stem, prediction = item
+        if isinstance(prediction, Unreadable):
+            return prediction
+        results = prediction.results
+        outputs: list[dict[str, str]] = [{} for _ in results]
+        if prediction.image is not None:
+            drawing = stack([draw_localization(prediction.image, result) for result in results], vertical=True)
+            drawing.thumbnail(LARGEST_JPEG)
+            save_image(drawing, self.out / "images" / f"{stem}.jpg")
+            outputs = [{"image": f"images/{stem}.jpg"} for _ in results]
         if self.masks:
-            for rank, (one, result) in enumerate(zip(shown, found.results, strict=True), start=1):
-                one["mask"] = self._save_mask(result, stem if rank == 1 else f"{stem}.top{rank}")
-        return Finished(found.results[0].source, stem, [result.record() for result in found.results], shown)
+            for rank, (output, result) in enumerate(zip(outputs, results, strict=True), start=1):
+                output["mask"] = self._write_mask(result, stem if rank == 1 else f"{stem}.top{rank}")
+        return FinishedImage(results[0].source, stem, [result.record() for result in results], outputs)
 
-    def _save_mask(self, result: Localization, stem: str) -> str:
+    def _write_mask(self, result: Localization, stem: str) -> str:
         name = f"masks/{stem}.png"
         save_image(Image.fromarray(255 * result.mask_on_image().astype(np.uint8)), self.out / name)
         return name
 
 
 def _settings(localizer: Localizer, top_k: int) -> dict[str, Any]:
-    """Return all that results depend on, so that a run goes on only with results like its own."""
+    """Return everything that determines the results; a run resumes only with the same settings."""
+    metadata = localizer.metadata
+    model = repr((metadata.model, metadata.classes, metadata.preprocessing, weights_digest(localizer.model)))
     return {
         "tokenloc": tokenloc.__version__,
-        "model": f"sha256 {_digest(localizer)[:16]}",
+        "model": f"sha256 {hashlib.sha256(model.encode()).hexdigest()[:16]}",  # also the same from another path
         "threshold": localizer.threshold,
         "objects": localizer.objects,
-        "viewing": str(localizer.options),
+        "options": str(localizer.options),
         "top_k": top_k,
         "min_score": localizer.min_score,
     }
 
 
-def _digest(localizer: Localizer) -> str:
-    """Return a digest of the model, which is the same wherever it was loaded from."""
-    metadata = localizer.metadata
-    described = repr((metadata.model, metadata.classes, metadata.preprocessing, weights_digest(localizer.model)))
-    return hashlib.sha256(described.encode()).hexdigest()
-
-
-def _run(
-    todo: Sequence[Path], seen: Generator[Prediction | Unreadable, None, None], display: _Display, journal: Journal
+def _finish(
+    predictions: Iterable[tuple[str, Prediction | Unreadable]], outputs: _Outputs, journal: Journal, total: int
 ) -> list[Unreadable]:
-    """Localize, show and note down what is to do; return what could not be read."""
+    """Write the outputs of all images, add them to the journal, and return the unreadable files."""
     unreadable: list[Unreadable] = []
-    stems = free_stems(todo, journal.stems)
-    with closing(seen), closing(map_ahead(display.save, zip(stems, seen, strict=True), THREADS)) as saved:
-        for item in progress(saved, "localizing", len(todo)):
+    with closing(map_ahead(outputs.write, predictions, THREADS)) as finished:
+        for item in progress(finished, "localizing", total):
             if isinstance(item, Unreadable):
                 unreadable.append(item)
             else:
-                journal.add(item)
+                journal.append(item)
     return unreadable
 
 
-def _write_results(path: Path, finished: Iterable[Finished], unreadable: Sequence[Unreadable]) -> None:
-    """Write localizations.json: an entry for each result, in the order of the images."""
+def _write_results(path: Path, images: Iterable[FinishedImage], unreadable: Sequence[Unreadable]) -> None:
+    """Write localizations.json: one entry per result, in the order of the images."""
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write('{"localizations": [')
-        localizations = JsonList(file)
-        for one in finished:
-            for finding, shown in zip(one.findings, one.shown, strict=True):
-                entry = {**finding.to_dict(), **shown}
-                localizations.add({**entry, "file": valid_text(entry["file"]), "label": valid_text(entry["label"])})
+        localizations = JsonArray(file)
+        for image in images:
+            for record, outputs in zip(image.records, image.outputs, strict=True):
+                texts = {"file": valid_text(record.source), "label": valid_text(record.label)}
+                localizations.append({**record.to_dict(), **outputs, **texts})
         file.write('],\n"unreadable": [')
-        broken = JsonList(file)
+        errors = JsonArray(file)
         for item in unreadable:
-            broken.add({"file": valid_text(item.id), "reason": valid_text(item.reason)})
+            errors.append({"file": valid_text(item.id), "reason": valid_text(item.reason)})
         file.write("]}\n")
 
 
 def _report(results: Path, total: int, unreadable: Sequence[Unreadable]) -> Path:
-    """Say what was done; raise IncompleteError where some images could not be read."""
-    print_message(f"{total - len(unreadable)} images localized; results in {results}, what to check first in {TABLE}")
+    """Print a summary; raise IncompleteError if files could not be read."""
+    print_message(f"{total - len(unreadable)} images localized; results in {results}, review order in {TABLE}")
     if unreadable:
         lines = "\n".join(f"  {valid_text(item.reason)}" for item in unreadable)
         raise IncompleteError(f"{len(unreadable)} of {total} files could not be read:\n{lines}")
@@ -197,7 +190,7 @@ def _report(results: Path, total: int, unreadable: Sequence[Unreadable]) -> Path
 
 
 def free_stems(files: Iterable[Path], taken: Iterable[str] = ()) -> Iterator[str]:
-    """Yield for each file a name of its own, without a suffix, for what shows it: another than those ``taken``.
+    """Yield a unique stem for the output files of each file, different from those ``taken``.
 
     >>> list(free_stems([Path("a/x.jpg"), Path("b/x.png"), Path("b/y.png")]))
     ['x', 'x-2', 'y']

@@ -1,4 +1,4 @@
-"""What a person should look at first: the images of a run, the least confident first."""
+"""The review order: the images of a run, the least confident first."""
 
 from __future__ import annotations
 
@@ -7,60 +7,52 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from tokenloc._files import atomic_write
-from tokenloc.commands.journal import Finished, Journal
+from tokenloc.commands.journal import FinishedImage, Journal
+from tokenloc.data import read_image
 from tokenloc.export.base import valid_text
-from tokenloc.export.csv_table import escaped_formula
+from tokenloc.export.csv_table import escape_formula
 from tokenloc.reporting import save_image, sheet
 
 TABLE = "review.csv"
 SHEET = "review.jpg"
 COLUMNS = ("confidence", "file", "label", "score", "boxes", "image")
-SHOWN = 12
+SHEET_IMAGES = 12
 
 
 def write_review(out: Path, files: Iterable[Path], journal: Journal) -> None:
-    """Write review.csv: a line for each image, the least confident first; and a sheet of the first of them.
+    """Write review.csv, one line per image with the least confident first, and a sheet of the first drawings.
 
-    An image's confidence is that of its most probable class's first box; one without a box stands at the top. In memory
-    there is a number for each image.
+    The confidence of an image is that of the first box of its most probable class, 0 without a box. Memory holds one
+    number per image.
 
     Args:
-        out: the folder; the drawn images, where there are some, are below it.
-        files: the images; those that are not finished are left out.
+        out: the output folder of the run.
+        files: the images; unfinished ones are left out.
         journal: of the run.
     """
-    done = [file for file in files if file in journal]
-    confidence = np.fromiter(
-        (one.findings[0].first_confidence for one in journal.finished(done)), np.float64, len(done)
-    )
-    ordered = [done[index] for index in np.argsort(confidence, kind="stable").tolist()]
-    _write_table(out / TABLE, journal.finished(ordered))
-    _write_sheet(out, journal.finished(ordered[:SHOWN]))
+    finished = [file for file in files if file in journal]
+    confidence = np.array([image.records[0].first_confidence for image in journal.read(finished)])
+    ordered = [finished[index] for index in np.argsort(confidence, kind="stable").tolist()]
+    _write_table(out / TABLE, journal.read(ordered))
+    _write_sheet(out, journal.read(ordered[:SHEET_IMAGES]))
 
 
-def _write_table(path: Path, finished: Iterable[Finished]) -> None:
+def _write_table(path: Path, images: Iterable[FinishedImage]) -> None:
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        for one in finished:
-            finding, shown = one.findings[0], one.shown[0]
-            names = (escaped_formula(valid_text(text)) for text in (finding.source, finding.label))
-            numbers = round(finding.score, 6), len(finding.boxes)
-            writer.writerow((round(finding.first_confidence, 6), *names, *numbers, shown.get("image", "")))
+        for image in images:
+            record, outputs = image.records[0], image.outputs[0]
+            file_name, label = (escape_formula(valid_text(text)) for text in (record.source, record.label))
+            confidence, score = round(record.first_confidence, 6), round(record.score, 6)
+            writer.writerow((confidence, file_name, label, score, len(record.boxes), outputs.get("image", "")))
 
 
-def _write_sheet(out: Path, finished: Iterable[Finished]) -> None:
-    """Draw the images on one sheet, where images of them were drawn."""
-    images = [_opened(out / one.shown[0]["image"]) for one in finished if "image" in one.shown[0]]
+def _write_sheet(out: Path, images: Iterable[FinishedImage]) -> None:
+    drawings = [read_image(out / image.outputs[0]["image"]) for image in images if "image" in image.outputs[0]]
     (out / SHEET).unlink(missing_ok=True)  # of an earlier run
-    if images:
-        title = f"what to check first: the first {len(images)} of {TABLE}"
-        save_image(sheet(images, columns=3, title=title), out / SHEET)
-
-
-def _opened(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert("RGB")
+    if drawings:
+        title = f"least confident images: the first {len(drawings)} of {TABLE}"
+        save_image(sheet(drawings, columns=3, title=title), out / SHEET)

@@ -1,14 +1,13 @@
-"""Boxes in the formats of annotation tools: one file each, written as images come, whole or not at all."""
+"""Annotation files in the formats of other tools, one module per format; ONNX; localization on Ray."""
 
 from tokenloc.export.base import (
     FORMATS,
     Destination,
     Format,
-    Result,
-    check_writing,
+    check_outputs,
     common_folder,
     list_formats,
-    writing,
+    open_writer,
 )
 from tokenloc.export.coco import COCO
 from tokenloc.export.csv_table import CSV
@@ -28,10 +27,9 @@ __all__ = [
     "YOLO",
     "Destination",
     "Format",
-    "Result",
-    "check_writing",
+    "check_outputs",
     "common_folder",
     "list_formats",
     "localize_dataset",
-    "writing",
+    "open_writer",
 ]

@@ -1,28 +1,26 @@
-"""What the annotation formats share: where to write, how images are called, and several formats in one pass."""
+"""What the annotation formats share: destinations, image names, and writing several formats in one pass."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import IO, Any
 
 from tokenloc._extras import library
 from tokenloc._names import Registry
-from tokenloc.data.annotations import Annotation, Box
-from tokenloc.inference.localization import Localization, LocalizationRecord
+from tokenloc.data.annotations import Box
+from tokenloc.inference.localization import LocalizationRecord
 
-Result = Localization | LocalizationRecord | Sequence[Localization | LocalizationRecord]
-"""What was found in one image: one class, or several."""
+ImageResult = LocalizationRecord | Sequence[LocalizationRecord]
+"""The localizations of one image: one class, or several."""
 
-AddImage = Callable[[str, Sequence[LocalizationRecord]], None]
-"""Takes an image's name as the file is to have it, and what was found in it."""
+WriteImage = Callable[[str, Sequence[LocalizationRecord]], None]
+"""Writes the annotations of one image, given its name in the file and its localizations."""
 
 PIXEL_DIGITS = 4
 SCORE_DIGITS = 6
@@ -32,16 +30,16 @@ _NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010fff
 
 @dataclass(frozen=True)
 class Destination:
-    """Where annotations are written, and how.
+    """Where and how to write annotations.
 
     Args:
-        folder: is created where it is absent.
-        classes: class names, in the order of ``class_index``: those of the checkpoint.
-        root: images are named relative to this folder; those that are not in it, and all where it is None, are named
-            as their ``source`` has them.
-        image_url: for Label Studio: what stands before an image's name; None for its local files.
-        model_version: for Label Studio: by which name the boxes are shown.
-        overwrite: replace annotation files of the formats that are written, rather than refuse.
+        folder: the output folder; it is created.
+        classes: the class names of the checkpoint, in the order of ``class_index``.
+        root: images are named relative to this folder. Images outside it, and all images if it is None, keep the name
+            of their ``source``.
+        image_url: Label Studio only: the prefix of image names; None for Label Studio's local files.
+        model_version: Label Studio only: the name of the model.
+        overwrite: replace existing annotation files.
     """
 
     folder: Path
@@ -53,11 +51,11 @@ class Destination:
 
     @property
     def labels(self) -> list[str]:
-        """The class names as every file can hold them; see ``valid_text``."""
+        """The class names as files store them; see ``valid_text``."""
         return [valid_text(name) for name in self.classes]
 
-    def name_of(self, source: str) -> str:
-        """Return how an image is called in the files: relative to ``root``, with forward slashes."""
+    def image_name(self, source: str) -> str:
+        """Return the name of an image in the files: relative to ``root``, with forward slashes."""
         if self.root is not None:
             path, root = absolute(source), absolute(self.root)
             if path.is_relative_to(root):
@@ -67,43 +65,42 @@ class Destination:
 
 @dataclass(frozen=True)
 class Format:
-    """One annotation format.
+    """An annotation format.
 
     Attributes:
-        outputs: what it writes into the folder: files, or folders of its own. The first is what ``read`` wants.
-        writing: given a destination, a context manager that yields ``AddImage``. It writes as images come, and the
-            outputs appear when the block ends without an error, whole.
-        read: from the path of the first output to what it holds, images without boxes included, for round trips and
-            for boxes that a person corrected. Raises FileNotFoundError, and ValueError naming what is wrong.
+        outputs: the files or folders that it writes into the destination.
+        open: returns a context manager that yields ``WriteImage``. It writes images one by one; the outputs appear
+            when the block ends without an error.
+        needs: the module that it needs and the extra that installs it.
     """
 
     outputs: tuple[str, ...]
-    writing: Callable[[Destination], AbstractContextManager[AddImage]]
-    read: Callable[[Path], list[Annotation]]
+    open: Callable[[Destination], AbstractContextManager[WriteImage]]
     needs: tuple[str, str] | None = None
 
     def write(
-        self, localizations: Iterable[Result], classes: Sequence[str], folder: str | Path, **options: Any
+        self, results: Iterable[ImageResult], classes: Sequence[str], folder: str | Path, **options: Any
     ) -> list[Path]:
-        """Write annotations of any number of images; memory stays flat where ``localizations`` are streamed.
+        """Write the annotations of any number of images in constant memory.
 
         Args:
-            localizations: for each image its localization, or a sequence of those of several classes.
-            classes: class names of the checkpoint, in its order.
-            folder: to write to; it is created.
+            results: the localization of each image, or a sequence of those of several classes.
+            classes: the class names of the checkpoint, in its order.
+            folder: the output folder; it is created.
             options: further fields of ``Destination``.
 
         Returns:
             the paths of ``outputs``.
 
         Raises:
-            FileExistsError: an output that exists already, without ``overwrite=True``.
-            ValueError: a localization whose class is not as ``classes`` has it.
+            FileExistsError: if an output exists, without ``overwrite=True``.
+            ValueError: if the class of a localization does not match ``classes``.
+            ImportError: if a library that the format needs is not installed.
         """
         destination = Destination(Path(folder), tuple(classes), **options)
-        with _writing([self], destination) as add:
-            for result in localizations:
-                add(result)
+        with open_writer([self], destination) as write:
+            for result in results:
+                write(result)
         return [destination.folder / name for name in self.outputs]
 
 
@@ -116,33 +113,33 @@ def list_formats(pattern: str | None = None) -> list[str]:
     return FORMATS.names(pattern)
 
 
-def writing(formats: Iterable[str], destination: Destination) -> AbstractContextManager[Callable[[Result], None]]:
-    """Write several formats in one pass: a context manager that yields a function which takes each image's result.
+@contextmanager
+def open_writer(formats: Sequence[Format], destination: Destination) -> Iterator[Callable[[ImageResult], None]]:
+    """Yield a function that writes the result of one image in several formats.
 
-    The files appear when the block ends without an error; otherwise nothing does.
-
-    Args:
-        formats: names of ``list_formats()``.
-        destination: where and how.
+    The files appear when the block ends without an error; after an error nothing is written.
 
     Raises:
-        ValueError: an unknown format; in the block, a localization whose class is not as ``destination`` has it.
-        FileExistsError: an annotation file that exists already, where they are not to be overwritten.
-        ImportError: a format whose library is not installed.
+        ValueError: if the class of a localization does not match ``destination.classes``.
+        FileExistsError: if an annotation file exists, without ``destination.overwrite``.
+        ImportError: if a library that a format needs is not installed.
     """
-    return _writing(_chosen(formats), destination)
+    check_outputs(formats, destination.folder, destination.overwrite)
+    with ExitStack() as stack:
+        writers = [stack.enter_context(chosen.open(destination)) for chosen in formats]
+
+        def write_result(result: ImageResult) -> None:
+            records = [result] if isinstance(result, LocalizationRecord) else result
+            for record in records:
+                _check_class(record, destination.classes)
+            for write_image in writers if records else []:
+                write_image(destination.image_name(records[0].source), records)
+
+        yield write_result
 
 
-def check_writing(formats: Iterable[str], folder: Path, overwrite: bool = False) -> None:
-    """Raise, before anything is written, what ``writing`` would raise when its block begins."""
-    _check_writing(_chosen(formats), folder, overwrite)
-
-
-def _chosen(formats: Iterable[str]) -> list[Format]:
-    return [FORMATS[name] for name in dict.fromkeys(formats)]
-
-
-def _check_writing(formats: Sequence[Format], folder: Path, overwrite: bool) -> None:
+def check_outputs(formats: Sequence[Format], folder: Path, overwrite: bool = False) -> None:
+    """Raise FileExistsError or ImportError as ``open_writer`` does when its block begins."""
     for chosen in formats:
         if chosen.needs is not None:
             library(*chosen.needs)
@@ -150,47 +147,30 @@ def _check_writing(formats: Sequence[Format], folder: Path, overwrite: bool) -> 
             refuse_existing(folder / name, overwrite)
 
 
-@contextmanager
-def _writing(formats: Sequence[Format], destination: Destination) -> Iterator[Callable[[Result], None]]:
-    _check_writing(formats, destination.folder, destination.overwrite)
-    with ExitStack() as stack:
-        writers = [stack.enter_context(chosen.writing(destination)) for chosen in formats]
-
-        def add(result: Result) -> None:
-            several = [result] if isinstance(result, (Localization, LocalizationRecord)) else result
-            found = [one.record() if isinstance(one, Localization) else one for one in several]
-            for localization in found:
-                _check_class(localization, destination.classes)
-            for write in writers if found else []:
-                write(destination.name_of(found[0].source), found)
-
-        yield add
-
-
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise FileExistsError where ``path`` exists and is not to be overwritten."""
+    """Raise FileExistsError if ``path`` exists and must not be overwritten."""
     if path.exists() and not overwrite:
-        what = "with all that is in it " if path.is_dir() else ""
-        raise FileExistsError(f"{path} exists already; choose another place, or replace it {what}with --overwrite")
+        content = " and everything in it" if path.is_dir() else ""
+        raise FileExistsError(f"{path} already exists; choose another folder, or replace it{content} with --overwrite")
 
 
-def _check_class(localization: LocalizationRecord, classes: Sequence[str]) -> None:
-    index = localization.class_index
-    named = classes[index] if 0 <= index < len(classes) else None
-    if named != localization.label:
+def _check_class(record: LocalizationRecord, classes: Sequence[str]) -> None:
+    index = record.class_index
+    expected = classes[index] if 0 <= index < len(classes) else None
+    if expected != record.label:
         raise ValueError(
-            f"{localization.source}: class {index} is {localization.label!r} there, but {named!r} among the "
-            f"{len(classes)} classes given; give the checkpoint's classes, in its order"
+            f"{record.source}: class {index} is {record.label!r} in the localization, but {expected!r} among the "
+            f"{len(classes)} given classes; pass the checkpoint's classes, in its order"
         )
 
 
 def absolute(path: str | Path) -> Path:
-    """Return an absolute path without ``..``; links are not followed, since an image is called as it was found."""
+    """Return an absolute path without ``..``; symbolic links are not resolved, since they are part of image names."""
     return Path(os.path.normpath(Path(path).absolute()))
 
 
 def common_folder(inputs: Sequence[str | Path]) -> Path:
-    """Return the folder that files and folders lie in, or the one folder itself; see ``Destination.root``.
+    """Return the folder that contains all files and folders, or the only folder itself; see ``Destination.root``.
 
     >>> common_folder(["/photos/a/1.jpg", "/photos/b"]).as_posix()
     '/photos'
@@ -199,18 +179,31 @@ def common_folder(inputs: Sequence[str | Path]) -> Path:
     return Path(os.path.commonpath([path.parent if path.is_file() else path for path in paths]))
 
 
-def boxes_of(localization: LocalizationRecord) -> list[Box]:
-    """Return the boxes as rounded python numbers: xyxy, original pixels, half-open."""
-    rounded: NDArray[np.float64] = localization.boxes.round(PIXEL_DIGITS)
-    return [(x0, y0, x1, y1) for x0, y0, x1, y1 in rounded.tolist()]
+def rounded_boxes(record: LocalizationRecord) -> list[Box]:
+    """Return the boxes as rounded Python numbers: xyxy, original pixels, half-open."""
+    return [(x0, y0, x1, y1) for x0, y0, x1, y1 in record.boxes.round(PIXEL_DIGITS).tolist()]
 
 
 def valid_text(text: str) -> str:
-    r"""Return ``text`` as XML, JSON, YAML, CSV and Parquet can hold it, the same in all of them.
+    r"""Return ``text`` in a form that XML, JSON, YAML, CSV and Parquet can all store.
 
-    Control characters, which XML cannot hold, and bytes of a file name that are no UTF-8 become U+FFFD.
+    Control characters, which XML forbids, and bytes of a file name that are not UTF-8 become U+FFFD.
 
     >>> valid_text("a\x07b, \n\U0001f426")
     'a\ufffdb, \n🐦'
     """
     return _NOT_IN_XML.sub("\ufffd", text)
+
+
+class JsonArray:
+    """Writes the items of a JSON array, one per line, in constant memory; the caller writes the brackets."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self.file = file
+        self.count = 0
+
+    def append(self, item: dict[str, Any]) -> None:
+        """Write an item. NaN raises ValueError, since standard readers refuse it."""
+        self.file.write(",\n" if self.count else "\n")
+        self.file.write(json.dumps(item, ensure_ascii=False, allow_nan=False))
+        self.count += 1

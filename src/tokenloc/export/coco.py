@@ -6,61 +6,63 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import Any
 
 from tokenloc._files import atomic_write
-from tokenloc.data.annotations import read_coco
-from tokenloc.export._json_list import JsonList
-from tokenloc.export.base import FORMATS, PIXEL_DIGITS, SCORE_DIGITS, AddImage, Destination, Format, boxes_of
+from tokenloc.export.base import (
+    FORMATS,
+    PIXEL_DIGITS,
+    SCORE_DIGITS,
+    Destination,
+    Format,
+    JsonArray,
+    WriteImage,
+    rounded_boxes,
+)
 from tokenloc.inference.localization import LocalizationRecord
 
 
 @contextmanager
-def _writing(destination: Destination) -> Iterator[AddImage]:
-    """Ids of images, annotations and categories count from 1; category id = class index + 1."""
+def _open(destination: Destination) -> Iterator[WriteImage]:
+    """Ids of images, annotations and categories count from 1; the category id is the class index + 1."""
     with (
         atomic_write(destination.folder / "coco.json") as temporary,
         temporary.open("w", encoding="utf-8", newline="\n") as file,
-        # Images and annotations come in turns, but lie in two arrays: the second waits here, not in memory.
-        TemporaryFile("w+", encoding="utf-8", newline="\n") as waiting,
+        # The annotations follow the images in the file: a temporary file collects them, not memory.
+        TemporaryFile("w+", encoding="utf-8", newline="\n") as annotations_file,
     ):
-        images, annotations = JsonList(file), JsonList(waiting)
+        categories, images, annotations = JsonArray(file), JsonArray(file), JsonArray(annotations_file)
         file.write('{"info": {"description": "boxes by tokenloc"},\n"licenses": [],\n"categories": [')
-        _add_categories(file, destination)
+        for label in destination.labels:
+            categories.append({"id": categories.count + 1, "name": label, "supercategory": ""})
         file.write('],\n"images": [')
 
-        def add(name: str, found: Sequence[LocalizationRecord]) -> None:
-            width, height = found[0].size
-            images.add({"id": images.count + 1, "file_name": name, "width": width, "height": height})
-            for localization in found:
-                for entry in _entries(localization):
-                    annotations.add({"id": annotations.count + 1, "image_id": images.count, **entry})
+        def write_image(name: str, records: Sequence[LocalizationRecord]) -> None:
+            width, height = records[0].size
+            images.append({"id": images.count + 1, "file_name": name, "width": width, "height": height})
+            for record in records:
+                for annotation in _annotations(record):
+                    annotations.append({"id": annotations.count + 1, "image_id": images.count, **annotation})
 
-        yield add
+        yield write_image
         file.write('],\n"annotations": [')
-        waiting.seek(0)
-        shutil.copyfileobj(waiting, file)
+        annotations_file.seek(0)
+        shutil.copyfileobj(annotations_file, file)
         file.write("]}\n")
 
 
-def _add_categories(file: IO[str], destination: Destination) -> None:
-    categories = JsonList(file)
-    for index, label in enumerate(destination.labels):
-        categories.add({"id": index + 1, "name": label, "supercategory": ""})
-
-
-def _entries(localization: LocalizationRecord) -> Iterator[dict[str, Any]]:
-    for x0, y0, x1, y1 in boxes_of(localization):
+def _annotations(record: LocalizationRecord) -> Iterator[dict[str, Any]]:
+    for x0, y0, x1, y1 in rounded_boxes(record):
         width, height = round(x1 - x0, PIXEL_DIGITS), round(y1 - y0, PIXEL_DIGITS)
         yield {
-            "category_id": localization.class_index + 1,
+            "category_id": record.class_index + 1,
             "bbox": [x0, y0, width, height],
             "area": round(width * height, PIXEL_DIGITS),
             "iscrowd": 0,
-            "segmentation": [],  # tools that find outlines there show them in place of the box
-            "score": round(localization.score, SCORE_DIGITS),
+            "segmentation": [],  # tools would display an outline instead of the box
+            "score": round(record.score, SCORE_DIGITS),
         }
 
 
-COCO = FORMATS.add("coco", Format(("coco.json",), _writing, read_coco))
+COCO = FORMATS.add("coco", Format(("coco.json",), _open))
 """COCO: coco.json."""

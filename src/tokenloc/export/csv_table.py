@@ -1,26 +1,28 @@
-"""CSV (RFC 4180, UTF-8): one row a box."""
+"""CSV (RFC 4180, UTF-8), and the rows that it shares with Parquet: one per box, or one for an image without boxes."""
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Any
 
 from tokenloc._files import atomic_write
-from tokenloc.data.annotations import Annotation
-from tokenloc.export._rows import COLUMNS, READ, annotations_of, rows_of
-from tokenloc.export.base import FORMATS, AddImage, Destination, Format
+from tokenloc.export.base import FORMATS, Destination, Format, WriteImage
 from tokenloc.inference.localization import LocalizationRecord
 
-TEXTS = ("file", "label")
+CORNERS = ("x0", "y0", "x1", "y1")
+
+COLUMNS = ("file", "width", "height", "label", "class_index", "score", "confidence", *CORNERS)
+"""Corners are xyxy in original pixels, half-open; the score is the class probability."""
+
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 
 
 @contextmanager
-def _writing(destination: Destination) -> Iterator[AddImage]:
-    labels = [escaped_formula(label) for label in destination.labels]
+def _open(destination: Destination) -> Iterator[WriteImage]:
+    labels = [escape_formula(label) for label in destination.labels]
     with (
         atomic_write(destination.folder / "boxes.csv") as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
@@ -28,45 +30,31 @@ def _writing(destination: Destination) -> Iterator[AddImage]:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
 
-        def add(name: str, found: Sequence[LocalizationRecord]) -> None:
-            writer.writerows(rows_of(escaped_formula(name), found, labels))
+        def write_image(name: str, records: Sequence[LocalizationRecord]) -> None:
+            writer.writerows(table_rows(escape_formula(name), records, labels))
 
-        yield add
+        yield write_image
 
 
-def escaped_formula(text: str) -> str:
-    """Return ``text`` so that no spreadsheet runs it: what begins like a formula gets an apostrophe before it.
+def table_rows(name: str, records: Sequence[LocalizationRecord], labels: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of one image, with the values of ``COLUMNS``; without a box, confidence and corners are None."""
+    for record in records:
+        image = (name, *record.size, labels[record.class_index], record.class_index, record.score)
+        boxes = zip(record.confidence.tolist(), record.boxes.tolist(), strict=True)
+        for confidence, corners in list(boxes) or [(None, [None] * 4)]:
+            yield (*image, confidence, *corners)
 
-    Text that begins with apostrophes and then like a formula gets one more, so that ``restored`` can tell them.
 
-    >>> escaped_formula("=1+1"), restored(escaped_formula("=1+1")), escaped_formula("bird"), escaped_formula("'=1")
-    ("'=1+1", '=1+1', 'bird', "''=1")
+def escape_formula(text: str) -> str:
+    """Return ``text`` with an apostrophe in front if a spreadsheet would run it as a formula.
+
+    Text that starts with apostrophes and then a formula gets another one, so that the original can be restored.
+
+    >>> escape_formula("=1+1"), escape_formula("'=1"), escape_formula("bird")
+    ("'=1+1", "''=1", 'bird')
     """
     return f"'{text}" if _FORMULA.match(text) else text
 
 
-def restored(text: str) -> str:
-    """Return what ``escaped_formula`` was given."""
-    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
-
-
-def _read(path: Path) -> list[Annotation]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets put a byte order mark there
-        reader = csv.DictReader(file, restval="")
-        missing = [column for column in READ if column not in (reader.fieldnames or [])]
-        if missing:
-            raise ValueError(f"{path}: lacks the columns {', '.join(missing)}; expected {', '.join(READ)}")
-        try:
-            return annotations_of(map(_restored_row, reader))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}, near line {reader.line_num}: {error}; correct it, or export it again") from error
-
-
-def _restored_row(row: Mapping[str, str]) -> dict[str, str]:
-    return {**row, **{name: restored(row[name]) for name in TEXTS}}
-
-
-CSV = FORMATS.add("csv", Format(("boxes.csv",), _writing, _read))
-"""CSV: boxes.csv, a row for each box."""
+CSV = FORMATS.add("csv", Format(("boxes.csv",), _open))
+"""CSV: boxes.csv, one row per box."""

@@ -1,4 +1,4 @@
-"""A trained model as an ONNX file, which runs without tokenloc and without torch. Needs the extra ``onnx``."""
+"""A trained model as an ONNX file, which runs without tokenloc and PyTorch. Needs the extra ``onnx``."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ METADATA = "tokenloc"
 """The key of the file's metadata; its value is JSON."""
 
 LARGEST_DIFFERENCE = 1e-3
-"""Between ONNX and torch, as a share of the largest value; beyond it a file is not written."""
+"""Between ONNX and PyTorch, as a fraction of the largest value; a file that differs more is not written."""
 
 
 class Graph(nn.Module):
-    """What the file computes: from pixels, which it scales and normalises by itself, to logits and maps.
+    """The computation in the file: pixels are scaled and normalised, and become logits and maps.
 
     Args:
         model: in evaluation mode.
-        preprocessing: whose mean and standard deviation are used.
-        maps: ``top`` gives the map of each image's most probable class, ``all`` those of all C classes.
+        preprocessing: its mean and standard deviation are used.
+        maps: ``top`` for the map of each image's most probable class, ``all`` for the maps of all C classes.
     """
 
     mean: Tensor
@@ -63,50 +63,50 @@ class Graph(nn.Module):
 def export_onnx(
     model: Method, metadata: ModelMetadata, path: str | Path, maps: Maps = "top", overwrite: bool = False
 ) -> float:
-    """Write a model as an ONNX file and compare it with torch.
+    """Write a model as an ONNX file and compare it with PyTorch.
 
-    Input ``pixels`` [batch, height, width, 3] uint8: upright RGB images, resized whole to the network's input, any
-    number of them. Outputs ``logits`` [batch, C] float32 and ``maps`` [batch, K, h, w] float32 on the patch grid, as
-    ``Method.localize`` gives them. The metadata, JSON under ``tokenloc``, names classes, input size, interpolation and
-    threshold, so that the file says all that is needed to use it.
+    Input ``pixels`` [batch, height, width, 3] uint8: upright RGB images, resized to the input size without cropping,
+    in batches of any size. Outputs ``logits`` [batch, C] float32 and ``maps`` [batch, K, h, w] float32 on the patch
+    grid, as from ``Method.localize``. The metadata, JSON under the key ``tokenloc``, holds what is needed to use the
+    file: classes, input size, interpolation and threshold.
 
     Args:
         model: in evaluation mode, on the CPU.
         metadata: of its checkpoint.
         path: the file to write.
         maps: ``top`` for the most probable class (K = 1), ``all`` for every class (K = C).
-        overwrite: replace a file that exists.
+        overwrite: replace an existing file.
 
     Returns:
-        by how much logits and maps of noise differ from torch's at most, as a share of the largest value.
+        the largest difference between ONNX and PyTorch on noise, as a fraction of the largest value.
 
     Raises:
-        ValueError: a method whose maps are no graph of tensors, or a file that would differ from torch.
-        FileExistsError: where the file exists, without ``overwrite``.
+        ValueError: if the method's maps are not a graph of tensor operations, or the file differs from PyTorch.
+        FileExistsError: if the file exists, without ``overwrite``.
         ImportError: without the extra ``onnx``.
     """
     if not model.exportable:
         raise ValueError(
             f"{metadata.model.method} cannot be exported to ONNX: its maps come from an eigenvalue solver, which ONNX "
-            "does not have; use tokenloc.Localizer, or train a method such as tscam or sat"
+            "lacks; use tokenloc.Localizer, or train a method such as tscam or sat"
         )
     refuse_existing(Path(path), overwrite)
     graph = Graph(model, metadata.preprocessing, maps).eval()
     with atomic_write(path) as temporary:
-        program = _exported(graph, metadata.preprocessing)
-        program.model.metadata_props[METADATA] = json.dumps(graph_metadata(model, metadata, maps))
+        program = _export(graph, metadata.preprocessing)
+        program.model.metadata_props[METADATA] = json.dumps(onnx_metadata(model, metadata, maps))
         program.save(temporary, external_data=False)
         difference = largest_difference(temporary, graph, metadata.preprocessing)
         if not difference <= LARGEST_DIFFERENCE:
             raise ValueError(
-                f"the ONNX file of {metadata.model.method} would differ from torch by {difference:.1e} of the largest "
+                f"the ONNX file of {metadata.model.method} differs from PyTorch by {difference:.1e} of the largest "
                 f"value, more than {LARGEST_DIFFERENCE:g}; try another version of onnxruntime or torch"
             )
     return difference
 
 
-def graph_metadata(model: Method, metadata: ModelMetadata, maps: Maps) -> dict[str, Any]:
-    """Return what the file says of itself; sizes are (width, height) in pixels, the threshold is on maps in [0, 1]."""
+def onnx_metadata(model: Method, metadata: ModelMetadata, maps: Maps) -> dict[str, Any]:
+    """Return the metadata of the file; the size is (width, height) in pixels, the threshold is on maps in [0, 1]."""
     return {
         "version": __version__,
         "method": metadata.model.method,
@@ -119,33 +119,32 @@ def graph_metadata(model: Method, metadata: ModelMetadata, maps: Maps) -> dict[s
     }
 
 
-def _exported(graph: Graph, preprocessing: Preprocessing) -> Any:
-    library("onnxscript", "onnx")
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it warns of every node that it leaves as it is
-    pixels = torch.from_numpy(_noise(2, preprocessing))
-    shapes = {"pixels": {0: torch.export.Dim("batch")}}
-    with torch.no_grad():
-        program = torch.export.export(graph, (pixels,), dynamic_shapes=shapes, strict=True)
-        names: dict[str, Any] = {"input_names": ["pixels"], "output_names": ["logits", "maps"]}
-        return torch.onnx.export(program, (), dynamo=True, verbose=False, **names)
-
-
 def largest_difference(path: Path, graph: Graph, preprocessing: Preprocessing) -> float:
-    """Return how much ONNX and torch differ at most on 1 and 3 images of noise, as a share of the largest value.
+    """Return the largest difference between ONNX and PyTorch on noise, as a fraction of the largest value.
 
-    Maps are compared where both find the same class the most probable: a tie says nothing of them.
+    Maps are compared if both predict the same class: they may break a tie differently.
     """
-    runtime = library("onnxruntime", "onnx")
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    worst = 0.0
+    session = library("onnxruntime", "onnx").InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    differences = [0.0]
     for batch in (1, 3):
         pixels = _noise(batch, preprocessing)
         logits, maps = session.run(None, {"pixels": pixels})
         with torch.no_grad():
             true_logits, true_maps = (values.numpy() for values in graph(torch.from_numpy(pixels)))
         same = logits.argmax(axis=1) == true_logits.argmax(axis=1)
-        worst = max(worst, _difference(logits, true_logits), _difference(maps[same], true_maps[same]))
-    return worst
+        differences += [_difference(logits, true_logits), _difference(maps[same], true_maps[same])]
+    return float(np.max(differences))  # NaN if any is
+
+
+def _export(graph: Graph, preprocessing: Preprocessing) -> Any:
+    library("onnxscript", "onnx")
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it warns of every node that it does not optimise
+    shapes = {"pixels": {0: torch.export.Dim("batch")}}
+    with torch.no_grad():
+        pixels = torch.from_numpy(_noise(2, preprocessing))
+        program = torch.export.export(graph, (pixels,), dynamic_shapes=shapes, strict=True)
+        names: dict[str, Any] = {"input_names": ["pixels"], "output_names": ["logits", "maps"]}
+        return torch.onnx.export(program, (), dynamo=True, verbose=False, **names)
 
 
 def _difference(values: NDArray[np.float32], true: NDArray[np.float32]) -> float:

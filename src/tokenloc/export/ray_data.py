@@ -1,7 +1,4 @@
-"""More images than one machine takes: Ray Data reads them and spreads them, the table of boxes comes out.
-
-Needs the extra ``ray``.
-"""
+"""Localization on Ray Data: a dataset of images becomes a dataset of boxes. Needs the extra ``ray``."""
 
 from __future__ import annotations
 
@@ -13,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from tokenloc._extras import library
 from tokenloc.data import Unreadable
-from tokenloc.export._rows import COLUMNS, rows_of
 from tokenloc.export.base import Destination, absolute, valid_text
-from tokenloc.export.parquet import box_schema
+from tokenloc.export.csv_table import COLUMNS, table_rows
+from tokenloc.export.parquet import arrow_table, box_schema
 from tokenloc.inference import Localizer, Prediction
 from tokenloc.inference.inputs import ImageInput
 from tokenloc.inference.localizer import BATCH
@@ -26,8 +23,8 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 ERROR = "error"
-BATCHES = 4
-"""Batches of the network that are handed to an actor at once, so that the next is read while it looks at one."""
+BATCHES_PER_CALL = 4
+"""Network batches in one call of an actor, so that it can read the next one while the network runs."""
 
 
 def localize_dataset(
@@ -39,32 +36,34 @@ def localize_dataset(
     top_k: int = 1,
     actors: int | None = None,
     gpus: float | None = None,
-    **options: Any,
+    **localizer: Any,
 ) -> Dataset:
-    """Localize the images of a Ray dataset; nothing is computed until its rows are asked for, or written.
+    """Localize the images of a Ray dataset lazily: nothing runs until its rows are read or written.
 
-    Each actor holds one model and sees its images a batch at a time, so that memory does not grow with their number.
+    Each actor holds one model and processes its images batch by batch, so memory does not grow with their number.
 
     Args:
-        dataset: a row for each image, with a column ``bytes`` (of the encoded file) or ``path`` (a file that every
-            machine of the cluster can read), or both: then ``path`` is its name alone.
+        dataset: one row per image, with a column ``bytes`` (the encoded file), or ``path`` (a file that every machine
+            of the cluster can read), or both: then ``path`` is only a name.
         checkpoint: a file or folder that every machine can read, or ``hf-hub:USER/NAME[@REVISION]``.
-        root: images are named relative to this folder where they lie in it.
-        batch_size: images that pass the network together.
-        top_k: how many classes of each image, the most probable ones.
-        actors: how many models work at once; None for one on each GPU, or on each CPU but one.
-        gpus: of each actor; a share, such as 0.5, where several fit on one; None for 1 where the cluster has GPUs.
-        options: ``threshold``, ``objects``, ``options``, ``min_score``, ``device``; see ``Localizer``.
+        root: images in this folder are named relative to it.
+        batch_size: images per forward pass.
+        top_k: number of classes per image, the most probable ones.
+        actors: number of models that run at once; None for one per GPU, or one per CPU except one.
+        gpus: GPUs per actor, such as 0.5 if two fit on one; None for 1 if the cluster has GPUs.
+        localizer: further arguments of ``Localizer.from_checkpoint``: ``threshold``, ``objects``, ``options``,
+            ``min_score``, ``device``.
 
     Returns:
-        the rows of ``export.PARQUET``: one a box, and one with null corners for an image without boxes; those of one
-        image follow one another. Behind them ``error``: null, or why the image could not be read, which then is
-        one row whose other columns but ``file`` are null. Images without a name are called ``sha256:`` and the
+        the rows of ``export.PARQUET``: one per box, and one with null corners for an image without boxes; the rows of
+        an image are consecutive. The additional column ``error`` is null, or says why the image cannot be read; such
+        an image has one row, in which only ``file`` is set. Images without a name are named ``sha256:`` and the
         digest of their bytes.
 
     Raises:
-        FileNotFoundError, ValueError: a checkpoint that cannot be read, neither column, or a number below 1.
-        ImportError: Ray is not installed.
+        FileNotFoundError, ValueError: if the checkpoint cannot be read, both columns are missing, or a number is
+            below 1.
+        ImportError: if Ray is not installed.
     """
     ray = library("ray", "ray")
     library("ray.data", "ray")
@@ -79,23 +78,23 @@ def localize_dataset(
             "destination": Destination(Path(), classes, root),
             "batch_size": batch_size,
             "top_k": top_k,
-            "options": options,
+            "localizer": localizer,
         },
-        batch_size=BATCHES * batch_size,
+        batch_size=BATCHES_PER_CALL * batch_size,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=actors or _actors(resources, gpus)),
+        compute=ray.data.ActorPoolStrategy(size=actors or _actor_count(resources, gpus)),
         num_cpus=1,
         num_gpus=gpus,
     )
 
 
 class LocalizingActor:
-    """One model at work: what Ray calls with tables of images; see ``localize_dataset``."""
+    """A model that Ray calls with tables of images; see ``localize_dataset``."""
 
     def __init__(
-        self, checkpoint: str, destination: Destination, batch_size: int, top_k: int, options: Mapping[str, Any]
+        self, checkpoint: str, destination: Destination, batch_size: int, top_k: int, localizer: Mapping[str, Any]
     ) -> None:
-        self.localizer = Localizer.from_checkpoint(checkpoint, **options)
+        self.localizer = Localizer.from_checkpoint(checkpoint, **localizer)
         self.destination = destination
         self.batch_size = batch_size
         self.top_k = top_k
@@ -103,25 +102,23 @@ class LocalizingActor:
     def __call__(self, images: Any) -> Any:
         """Return the table of boxes of a table of images."""
         arrow = library("pyarrow", "ray")
-        read = (image for _, image in _images(images))
-        found = self.localizer.predict(read, self.batch_size, self.top_k)
-        named = zip((name for name, _ in _images(images)), found, strict=True)
-        rows = [row for name, one in named for row in self._rows(name, one)]
-        schema = box_schema().append(arrow.field(ERROR, arrow.string()))
-        return arrow.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema=schema)
+        inputs = (image for _, image in _named_images(images))
+        predictions = self.localizer.predict(inputs, self.batch_size, self.top_k)
+        pairs = zip((name for name, _ in _named_images(images)), predictions, strict=True)
+        rows = [row for name, prediction in pairs for row in self._rows(name, prediction)]
+        return arrow_table(rows, box_schema().append(arrow.field(ERROR, arrow.string())))
 
-    def _rows(self, name: str, found: Prediction | Unreadable) -> Iterator[tuple[Any, ...]]:
-        name = self.destination.name_of(name)
-        if isinstance(found, Unreadable):
-            yield (name, *[None] * (len(COLUMNS) - 1), valid_text(found.reason))
+    def _rows(self, name: str, prediction: Prediction | Unreadable) -> Iterator[tuple[Any, ...]]:
+        name = self.destination.image_name(name)
+        if isinstance(prediction, Unreadable):
+            yield (name, *[None] * (len(COLUMNS) - 1), valid_text(prediction.reason))
             return
-        findings = [result.record() for result in found.results]
-        for row in rows_of(name, findings, self.destination.labels):
+        for row in table_rows(name, prediction.results, self.destination.labels):
             yield (*row, None)
 
 
-def _images(table: Any) -> Iterator[tuple[str, ImageInput]]:
-    """Yield the name of each row's image, and the image; a row without one gives None, which is then reported."""
+def _named_images(table: Any) -> Iterator[tuple[str, ImageInput]]:
+    """Yield the name and the image of each row; a row with neither yields None, which is reported as unreadable."""
     paths, files = (_column(table, name) for name in ("path", "bytes"))
     for path, file in zip(paths, files, strict=True):
         if path is None and isinstance(file, bytes):
@@ -136,17 +133,15 @@ def _column(table: Any, name: str) -> Iterator[Any]:
 
 
 def _check(dataset: Dataset, batch_size: int, actors: int | None) -> None:
-    names = dataset.columns() or []
-    if not {"path", "bytes"} & set(names):
-        raise ValueError(
-            f"the images must have a column path or bytes; there is {', '.join(names) or 'no column at all'}"
-        )
+    columns = dataset.columns() or []
+    if not {"path", "bytes"} & set(columns):
+        raise ValueError(f"images need a column path or bytes; the columns are {', '.join(columns) or 'missing'}")
     for name, value in (("batch_size", batch_size), ("actors", actors)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1; got {value}")
 
 
-def _actors(resources: Mapping[str, float], gpus: float) -> int:
-    """Return for how many actors there is room: one CPU is left for reading and writing."""
-    room = resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1) - 1
-    return max(1, int(room))
+def _actor_count(resources: Mapping[str, float], gpus: float) -> int:
+    """Return how many actors fit; one CPU is left for reading and writing."""
+    capacity = resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1) - 1
+    return max(1, int(capacity))
