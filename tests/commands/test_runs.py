@@ -127,7 +127,7 @@ def test_interrupted_seeds_are_resumed(
 
 
 @pytest.mark.parametrize("seeds", [[], [1, 2, 1]])
-def test_seeds_must_be_different_numbers(seeds: list[int], tmp_path: Path) -> None:
+def test_seeds_must_be_distinct(seeds: list[int], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--seeds needs at least one seed and no seed twice; got"):
         tiny_run(tmp_path / "runs", seeds=seeds)
     assert not (tmp_path / "runs").exists()
