@@ -54,7 +54,7 @@ def write_evaluation(
         measured = tally.measured(dataset, [])
     write_json(folder / "metrics.json", {**measured.to_dict(), **described})
     measured.save_images(folder / "images.csv")
-    save_curves(measured.evaluation.curve, measured.images, folder / "figures")
+    save_curves(folder, measured.evaluation.curve)
     return folder
 
 

@@ -12,8 +12,7 @@ from rich.table import Table
 
 from tokenloc._files import write_json
 from tokenloc.boxes import get_protocol
-from tokenloc.commands.console import console, print_message, progress
-from tokenloc.commands.results import percents
+from tokenloc.commands.console import console, percents, print_message, progress
 from tokenloc.commands.train import train
 from tokenloc.data import ImageDataset, create_dataset
 from tokenloc.inference import Localizer, PredictionOptions
