@@ -14,7 +14,7 @@ from tokenloc.commands.console import percents, print_message, print_table
 from tokenloc.data import ImageDataset
 from tokenloc.data.base import named
 from tokenloc.inference import Localizer
-from tokenloc.inference.tally import EvaluationResult
+from tokenloc.inference.evaluation import EvaluationResult
 from tokenloc.metrics import ERROR_CATEGORIES
 from tokenloc.metrics.risk_coverage import confidence_metrics
 from tokenloc.reporting import draw_localization, draw_map, heatmap, image_table, save_image, sheet
@@ -51,7 +51,7 @@ def print_results(result: EvaluationResult, threshold_source: str | None = None)
     if oracle is not None and evaluation.threshold != oracle.threshold:
         values = (oracle.top1_loc, oracle.top5_loc, oracle.gt_known, oracle.box_acc[0.7], oracle.box_acc[0.9])
         rows.append(["best threshold (oracle)", *percents(*classes, *values)])
-    for name, box in result.constant_boxes.items():
+    for name, box in evaluation.constant_boxes.items():
         rows.append([name, "", "", "", "", *percents(*(box[level] for level in (0.5, 0.7, 0.9)))])
     columns = ("", "Cls@1", "Cls@5", "Loc@1", "Loc@5", "GT-kn.", "IoU.7", "IoU.9")
     print_table(columns, rows, f"protocol {evaluation.protocol}, {evaluation.images} images, percent")
