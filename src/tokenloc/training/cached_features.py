@@ -157,11 +157,7 @@ class CachedFeatureData(TrainingData):
     def __init__(self, data: TrainingData, cache: FeatureCache, views: int) -> None:
         super().__init__(data.train, data.val, data.preprocessing, data.batch_size, data.workers, data.seed)
         self.cache, self.views = cache, views
-
-    @property
-    def training_workers(self) -> int:
-        """0: memory maps need no worker processes."""
-        return 0
+        self.training_workers = 0  # memory maps need no worker processes
 
     def examples(self, epoch: int) -> LabelledDataset:
         """Return the view of an epoch."""

@@ -52,16 +52,12 @@ class TrainingData(L.LightningDataModule):
         self.train, self.val = train, val
         self.preprocessing = preprocessing
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.training_workers = workers
 
     @property
     def batches_per_epoch(self) -> int:
         """Training batches in an epoch."""
         return math.ceil(len(self.train) / self.batch_size)
-
-    @property
-    def training_workers(self) -> int:
-        """Processes that load training batches."""
-        return self.workers
 
     def steps_per_epoch(self, accumulate: int) -> int:
         """Optimiser steps in an epoch, of ``accumulate`` batches each; the last step may have fewer."""
