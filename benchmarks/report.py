@@ -12,8 +12,8 @@ import argparse
 import shutil
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from _timing import setting
@@ -21,15 +21,14 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from tokenloc._files import write_json
-from tokenloc.boxes import Frame, Protocol, get_protocol
+from tokenloc.boxes import Frame, get_protocol
 from tokenloc.commands.report import report
 from tokenloc.commands.results import save_tables
 from tokenloc.data import ImageDataset, Sample
 from tokenloc.data.base import as_boxes
 from tokenloc.data.images import IMAGE_SUFFIXES, files_under
-from tokenloc.inference.tally import Evaluator
-from tokenloc.metrics import ImageScores, score_image
-from tokenloc.metrics.stored_boxes import writing_boxes
+from tokenloc.inference.evaluation import Evaluator
+from tokenloc.metrics import ImageScores, Scorer
 
 CLASSES = 200
 SIZE = (500, 375)
@@ -54,7 +53,7 @@ def linked(images: list[Path], folder: Path, count: int) -> list[str]:
     return ids
 
 
-def scored(protocol: Protocol, count: int, seed: int) -> list[tuple[Sample, ImageScores]]:
+def scored(scorer: Scorer, count: int, seed: int) -> list[ImageScores]:
     """Scores of 300 images; the evaluation takes them in turn."""
     generator, frame = np.random.default_rng(seed), Frame.resized(SIZE, (224, 224))
     found = []
@@ -63,26 +62,18 @@ def scored(protocol: Protocol, count: int, seed: int) -> list[tuple[Sample, Imag
         map_[3:11, 4:11] += generator.random() * generator.random((8, 7))
         label = index % CLASSES
         top = [label if generator.random() < 0.8 else (label + 1) % CLASSES, 3, 4, 5, 6]
-        known: dict[str, Any] = {"frame": frame, "boxes": [BOX], "protocol": protocol, "threshold": 0.2}
-        found.append((frame, score_image(map_[None], [label], top, label, **known)))
+        found.append(scorer.score(map_, label, top, frame=frame, boxes=[BOX]))
     return found
 
 
-def evaluation(folder: Path, dataset: ImageDataset, protocol: Protocol, root: Path, seed: int) -> dict[str, float]:
-    """Write an evaluation's files; return the processor time of scoring, and of keeping the boxes, for an image."""
+def evaluation(folder: Path, dataset: ImageDataset, scorer: Scorer, root: Path, seed: int) -> dict[str, float]:
+    """Write an evaluation's files; return the processor time per image of scoring, and of evaluating with all boxes."""
     began = time.process_time()
-    some = scored(protocol, 300, seed)
+    some = scored(scorer, 300, seed)
     scoring = (time.process_time() - began) / len(some)
-    with tempfile.TemporaryFile() as scratch:
-        tally = Evaluator(protocol, 0.2, scratch)
-        for index, sample in enumerate(dataset):
-            tally.add(sample, *some[index % len(some)])
-        measured = tally.measured(dataset, [])
+    images = (replace(some[i % len(some)], id=sample.id, label=sample.label) for i, sample in enumerate(dataset))
     began = time.process_time()
-    with writing_boxes(folder / "boxes.npz", protocol, 0.2) as keep:
-        for index, sample in enumerate(dataset):
-            frame, scores = some[index % len(some)]
-            keep.add(sample.id, frame, sample.boxes, scores)
+    measured = Evaluator(dataset, scorer, folder / "boxes.npz").evaluate(images)
     keeping = (time.process_time() - began) / len(dataset)
     data = {"name": "folder", "root": str(root), "split": "all", "options": {}}
     write_json(folder / "metrics.json", {**measured.to_dict(), "data": data})
@@ -137,9 +128,9 @@ def main() -> None:
         samples = [Sample(id_, None, index % CLASSES, as_boxes([BOX])) for index, id_ in enumerate(ids)]
         dataset = ImageDataset("test", [f"class_{index:03d}" for index in range(CLASSES)], samples)
         for seed, run in enumerate("ab"):
-            cost = evaluation(folder / run, dataset, protocol, folder / "images", seed)
+            cost = evaluation(folder / run, dataset, Scorer(protocol, 0.2), folder / "images", seed)
         print(f"{given.images} images, protocol {protocol.name}; {setting()}\n")
-        print("for an image: scoring {scoring:.2f} ms, keeping its boxes {keeping:.2f} ms".format(**cost))
+        print("for an image: scoring {scoring:.2f} ms, evaluating {keeping:.2f} ms".format(**cost))
         print("boxes.npz: {size:.1f} MB\n".format(**cost))
         print("| runs | images | written in (s) | size (MB) | first paint (ms) | loaded (ms) | slider (ms) |")
         print("|---|---|---|---|---|---|---|")

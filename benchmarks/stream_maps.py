@@ -1,9 +1,9 @@
-"""Memory and time of measuring many maps on disk: memory stays flat in their number.
+"""Memory and time of evaluating many stored maps: memory does not grow with their number.
 
     python benchmarks/stream_maps.py [--maps 50000] [--workers 2] [--protocol wsol-eval]
 
-Writes as many made maps of 14x14 cells as `tokenloc evaluate --save-maps` would, then measures them as
-`tokenloc evaluate --maps` does, and prints the peak memory of this process after each tenth.
+Writes generated maps of 14x14 cells as `tokenloc evaluate --save-maps` does, evaluates them as `tokenloc evaluate
+--maps` does, and prints the peak memory of this process after each tenth and at the end.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from _timing import setting
 
 from tokenloc.boxes import Frame, get_protocol
 from tokenloc.data.base import ImageDataset, Sample
-from tokenloc.inference.stored_maps import measure_maps
+from tokenloc.inference.stored_maps import BATCH, evaluate_maps
+from tokenloc.metrics import Scorer
 from tokenloc.metrics.stored_maps import open_maps, writing_maps
 
 FRAME = Frame.resized((500, 375), (224, 224))
 
 
-def made_dataset(count: int) -> ImageDataset:
+def make_dataset(count: int) -> ImageDataset:
     corners = np.random.default_rng(0).uniform([0, 0, 250, 190], [200, 150, 500, 375], (count, 4))
     samples = [Sample(f"{index:06d}.jpg", None, index % 1000, corners[[index]]) for index in range(count)]
     return ImageDataset("test", [str(label) for label in range(1000)], samples)
@@ -44,18 +45,18 @@ def write_maps(folder: Path, dataset: ImageDataset) -> None:
             writer.add(sample.id, cells, generator.permutation(1000)[:5], FRAME)
 
 
-def memory() -> float:
-    """Return the peak memory of this process until now, in MiB."""
+def peak_memory() -> float:
+    """Return the peak memory of this process in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def told(batches: Iterable[Any], label: str, total: int) -> Iterator[Any]:
+def report_progress(batches: Iterable[Any], label: str, total: int) -> Iterator[Any]:
     print(f"| maps, {label} | peak memory (MiB) | seconds |\n|---|---|---|")
     start = time.perf_counter()
-    for number, batch in enumerate(batches, start=1):
+    for count, batch in enumerate(batches, start=1):
         yield batch
-        if number % max(1, total // 10) == 0:
-            print(f"| {64 * number} | {memory():.0f} | {time.perf_counter() - start:.0f} |", flush=True)
+        if count % max(1, total // 10) == 0:
+            print(f"| {BATCH * count} | {peak_memory():.0f} | {time.perf_counter() - start:.0f} |", flush=True)
 
 
 def main() -> None:
@@ -65,16 +66,18 @@ def main() -> None:
     parser.add_argument("--protocol", default="wsol-eval")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    dataset = made_dataset(arguments.maps)
-    with tempfile.TemporaryDirectory() as folder:
-        write_maps(Path(folder) / "maps", dataset)
-        size = sum(path.stat().st_size for path in (Path(folder) / "maps").iterdir()) / 2**20
+    dataset, scorer = make_dataset(arguments.maps), Scorer(get_protocol(arguments.protocol))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_maps(folder / "maps", dataset)
+        size = sum(path.stat().st_size for path in (folder / "maps").iterdir()) / 2**20
         how = f"{arguments.protocol}, {arguments.workers} processes; {setting()}"
         print(f"{arguments.maps} maps, {size:.0f} MiB on disk; {how}\n")
-        maps = open_maps(Path(folder) / "maps")
-        options: dict[str, Any] = {"workers": arguments.workers, "progress": told}
-        measured, _ = measure_maps(maps, dataset, get_protocol(arguments.protocol), **options)
-    print(f"\nGT-known {measured.evaluation.gt_known:.2f} of {measured.evaluation.images} images")
+        start = time.perf_counter()
+        options: dict[str, Any] = {"workers": arguments.workers, "progress": report_progress}
+        result, _ = evaluate_maps(open_maps(folder / "maps"), dataset, scorer, boxes=folder / "boxes.npz", **options)
+        print(f"\nin all {time.perf_counter() - start:.0f} s, peak memory {peak_memory():.0f} MiB")
+    print(f"GT-known {result.evaluation.gt_known:.2f} of {result.evaluation.images} images")
 
 
 if __name__ == "__main__":

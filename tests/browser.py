@@ -1,9 +1,9 @@
-"""A real browser for the pages that we make: Debian's Chromium, driven by Playwright, without any network."""
+"""A real browser for the pages that tokenloc writes: Chromium, driven by Playwright, without network access."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -17,10 +17,10 @@ LOCAL = {"127.0.0.1", "localhost"}
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Start the browser; the test is skipped, with the reason, where there is none."""
+    """Start Chromium; skip the test if it is not installed."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
-        pytest.skip("no Chromium here; on Debian: apt-get install chromium")
+        pytest.skip("Chromium is not installed; on Debian: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         try:
@@ -30,28 +30,29 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def watched_page(browser: Browser, viewport: dict[str, int], known: Collection[str] = ()) -> Iterator[Page]:
-    """Open a page; at the end fail for all that it wrote to the console as an error, or sought on the network.
+def watched_page(browser: Browser, viewport: dict[str, int], allowed: str | None = None) -> Iterator[Page]:
+    """Open a page; fail at the end if it logged an error or requested anything from another machine.
 
-    ``known`` are exact messages of somebody else's code that nothing mends.
+    Errors that begin with ``allowed`` are ignored.
     """
-    faults: list[str] = []
+    errors: list[str] = []
 
-    def only_here(route: Route) -> None:
+    def refuse_remote(route: Route) -> None:
         address = urlsplit(route.request.url)
         if address.scheme in ("http", "https", "ws", "wss") and address.hostname not in LOCAL:
-            faults.append(f"sought {route.request.url}")
+            errors.append(f"requested {route.request.url}")
             route.abort()
         else:
             route.continue_()
 
-    def is_fault(message: ConsoleMessage) -> bool:
-        return message.type == "error" and message.text not in known
+    def log(message: ConsoleMessage) -> None:
+        if message.type == "error" and not (allowed and message.text.startswith(allowed)):
+            errors.append(message.text)
 
     page = browser.new_page(viewport=viewport)
-    page.route("**/*", only_here)
-    page.on("console", lambda message: faults.append(message.text) if is_fault(message) else None)
-    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.route("**/*", refuse_remote)
+    page.on("console", log)
+    page.on("pageerror", lambda error: errors.append(str(error)))
     yield page
     page.close()
-    assert not faults, faults
+    assert not errors, errors

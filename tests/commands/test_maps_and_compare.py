@@ -96,7 +96,7 @@ def test_failures_and_curves_are_drawn(saved: Path) -> None:
 def test_existing_maps_are_not_overwritten(saved: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["evaluate", str(run / "checkpoints/best.ckpt"), "--out", str(saved / "other")]
     assert main([*words, "--save-maps", str(saved / "maps")]) == 2
-    assert "maps exists already; remove it" in capsys.readouterr().err
+    assert "maps already exists; remove it" in capsys.readouterr().err
     assert not (saved / "other").exists()
 
 
@@ -163,7 +163,7 @@ def test_incomparable_runs_are_refused(saved: Path, tmp_path: Path, capsys: pyte
     assert "under 'sat': their metrics cannot be compared" in capsys.readouterr().err
     renamed = changed_run(whole, tmp_path / "renamed", id=lambda n: f"new/{n}")
     assert main(["compare", str(whole), str(renamed)]) == 2
-    assert "different images; 48 are in one alone" in capsys.readouterr().err
+    assert "different images; 48 occur in only one of them" in capsys.readouterr().err
     for content in ("{", "[]", "{}"):
         (other / "metrics.json").write_text(content)
         assert main(["compare", str(whole), str(other)]) == 2

@@ -13,7 +13,8 @@ import tokenloc
 from tokenloc.boxes import best_iou, box_confidence, get_protocol, largest_boxes, prepare_map, truth_boxes
 from tokenloc.data import Unreadable, create_dataset, transforms
 from tokenloc.inference import Localization, Localizer, choose_device
-from tokenloc.inference.evaluation import measure
+from tokenloc.inference.evaluation import evaluate_model
+from tokenloc.metrics import Scorer
 from tokenloc.models.checkpoint import load_checkpoint
 
 
@@ -162,7 +163,7 @@ def test_the_localizer_draws_the_evaluated_box(run: Path, name: str) -> None:
     """Under every protocol the box has the IoU of its row in the evaluation."""
     model, metadata = load_checkpoint(run / "checkpoints/best.ckpt")
     test, judged = create_dataset("scenes", None, "test", metadata.classes, size=40, length=24), get_protocol(name)
-    rows = measure(model, test, metadata.preprocessing, judged, 0.6).images
+    rows = evaluate_model(model, test, metadata.preprocessing, Scorer(judged, 0.6)).images
     localizer = Localizer(model, metadata, 0.6, protocol=judged)
     right = [index for index, row in enumerate(rows) if row.top1_cls]
     assert right

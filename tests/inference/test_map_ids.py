@@ -5,7 +5,7 @@ import pytest
 from tokenloc.inference.map_ids import match_ids
 
 
-def test_the_same_ids_are_matched_as_they_are() -> None:
+def test_equal_ids_are_matched() -> None:
     found = match_ids(["a/1.jpg", "a/1.png", "b"], ["b", "a/1.png", "a/1.jpg"])
     assert found.stored == {"a/1.jpg": "a/1.jpg", "a/1.png": "a/1.png", "b": "b"}
     assert (found.missing, found.surplus, found.differing) == ([], [], [])
@@ -32,12 +32,12 @@ def test_missing_and_surplus_are_named() -> None:
 @pytest.mark.parametrize(
     ("images", "maps", "message"),
     [
-        (["a.jpg"], ["a", "a.png"], r"1 maps are there twice, or differ by extension or slashes alone: a and a\.png"),
-        (["a.jpg"], ["a.jpg", "a"], r"maps .*alone: a and a\.jpg|a\.jpg and a"),
-        (["a.jpg", "a.png"], ["a"], r"1 images are there twice, .*: a\.jpg and a\.png"),
-        (["a"], ["a", "a"], "1 maps are there twice, .*: a and a"),
+        (["a.jpg"], ["a", "a.png"], r"1 map ids occur twice, or differ only by extension or slashes: a and a\.png"),
+        (["a.jpg"], ["a.jpg", "a"], r"map ids .*slashes: (a and a\.jpg|a\.jpg and a)"),
+        (["a.jpg", "a.png"], ["a"], r"1 image ids occur twice, .*: a\.jpg and a\.png"),
+        (["a"], ["a", "a"], "1 map ids occur twice, .*: a and a"),
     ],
 )
-def test_ids_that_would_be_one_are_refused(images: list[str], maps: list[str], message: str) -> None:
+def test_ambiguous_ids_are_refused(images: list[str], maps: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         match_ids(images, maps)

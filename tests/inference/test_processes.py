@@ -1,4 +1,4 @@
-"""One evaluation by several processes: the same result, to the last bit."""
+"""Evaluation by several processes gives a bit-identical result."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from tokenloc.inference.processes import in_order, joined, share
+from tokenloc.inference.processes import gather_in_order, process_group, rank_and_world
 
 
-def test_one_process_alone_takes_everything() -> None:
-    with joined() as first:
+def test_a_single_process_takes_all_batches() -> None:
+    with process_group() as first:
         assert first
-        assert share() == (0, 1)
-        assert list(in_order(iter("abc"), 3)) == ["a", "b", "c"]
+        assert rank_and_world() == (0, 1)
+        assert list(gather_in_order(iter("abc"), 3)) == ["a", "b", "c"]
 
 
 def evaluate(words: list[str], out: Path, processes: int, port: int) -> dict[str, bytes]:
-    """Start the command as torchrun does, and return the files that it wrote; one process alone tells of them."""
+    """Start the command as torchrun does and return the files that it wrote; only the first process prints."""
     command = [sys.executable, "-m", "tokenloc.cli", "evaluate", *words, "--out", str(out)]
     common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     own = [{**common, "RANK": str(rank), "WORLD_SIZE": str(processes)} for rank in range(processes)]
@@ -35,8 +35,8 @@ def evaluate(words: list[str], out: Path, processes: int, port: int) -> dict[str
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_two_and_three_processes_write_what_one_writes(run: Path, tmp_path: Path, processes: int) -> None:
-    """24 images in batches of 5 divide evenly among neither."""
+def test_several_processes_write_the_files_of_one(run: Path, tmp_path: Path, processes: int) -> None:
+    """24 images in batches of 5 do not divide evenly."""
     port = 20000 + os.getpid() % 20000 + processes
     words = [str(run / "checkpoints/best.ckpt"), "--batch_size", "5", "--device", "cpu", "--save_maps"]
     alone = evaluate([*words, str(tmp_path / "maps")], tmp_path / "alone", 1, port)
@@ -47,8 +47,8 @@ def test_two_and_three_processes_write_what_one_writes(run: Path, tmp_path: Path
     assert maps == same
 
 
-def test_two_processes_measure_maps_as_one_does(run: Path, tmp_path: Path) -> None:
-    """70 images are two batches of maps, of 64 and 6."""
+def test_two_processes_evaluate_maps_as_one_does(run: Path, tmp_path: Path) -> None:
+    """70 images are two batches of maps, 64 and 6."""
     data = ["--data.name", "scenes", "--data.options", "{size: 40, length: 70}"]
     port = 20000 + os.getpid() % 20000 + 9
     words = [str(run / "checkpoints/best.ckpt"), *data, "--device", "cpu", "--save_maps", str(tmp_path / "maps")]

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenloc.metrics import ERROR_CATEGORIES, error_categories, error_category
+from tokenloc.metrics import ERROR_CATEGORIES, error_categories
 
 ONE = [[0, 0, 99, 99]]
 TWO = [[0, 0, 39, 39], [60, 0, 99, 39]]
+
+
+def category(box: list[int], truth: list[list[int]], predicted: int = 0, **options: Any) -> str:
+    return ERROR_CATEGORIES[error_categories([box], truth, predicted, 0, **options)[0]]
 
 
 @pytest.mark.parametrize(
@@ -22,32 +28,29 @@ TWO = [[0, 0, 39, 39], [60, 0, 99, 39]]
         ([0, 0, 99, 39], TWO, "multi_instance"),
         ([0, 0, 39, 39], TWO, "correct"),
         ([10, 10, 19, 19], TWO, "part"),
+        ([0, 0, 299, 39], TWO[:1], "more"),
+        ([0, 0, 299, 39], TWO, "multi_instance"),
     ],
 )
 def test_each_category(box: list[int], truth: list[list[int]], expected: str) -> None:
-    assert error_category(box, truth, predicted=3, label=3) == expected
-    assert error_category(box, truth, predicted=2, label=3) == "classification"
+    assert category(box, truth) == expected
+    assert category(box, truth, predicted=1) == "classification"
 
 
-def test_several_instances_need_several_ground_truth_boxes() -> None:
-    assert error_category([0, 0, 299, 39], TWO[:1], 0, 0) == "more"
-    assert error_category([0, 0, 299, 39], TWO, 0, 0) == "multi_instance"
-
-
-def test_at_iou_one_half_strictness_decides() -> None:
+def test_strict_decides_at_iou_one_half() -> None:
     half = [0, 0, 99, 49]
-    assert error_category(half, ONE, 0, 0) == "part"
-    assert error_category(half, ONE, 0, 0, strict=False) == "correct"
+    assert category(half, ONE) == "part"
+    assert category(half, ONE, strict=False) == "correct"
 
 
-def test_part_and_more_look_at_the_box_met_best_as_the_release_does() -> None:
-    """The paper would look at the greatest IoP of all boxes, here 0.67 of the first, and say `part`."""
+def test_part_and_more_use_the_best_matching_box_as_the_release_does() -> None:
+    """The paper would take the highest IoP of all boxes, here 0.67 of the first, and report `part`."""
     truth = [[53, 31, 155, 213], [146, 101, 223, 133]]
-    assert error_category([121, 91, 172, 138], truth, 0, 0) == "other"
+    assert category([121, 91, 172, 138], truth) == "other"
 
 
 def slow_category(box: tuple[int, ...], truth: list[tuple[int, ...]]) -> str:
-    """The released algorithm by painted pixels (inclusive boxes)."""
+    """The released algorithm on painted pixels (inclusive boxes)."""
 
     def paint(b: tuple[int, ...]) -> np.ndarray:
         canvas = np.zeros((24, 24), dtype=bool)
@@ -74,16 +77,16 @@ boxes = st.tuples(corner, corner, corner, corner).map(lambda b: (b[0], b[1], b[0
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(boxes, min_size=1, max_size=4), st.lists(boxes, min_size=1, max_size=3))
-def test_categories_are_those_of_painted_pixels(predicted: list[tuple[int, ...]], truth: list[tuple[int, ...]]) -> None:
+def test_categories_match_painted_pixels(predicted: list[tuple[int, ...]], truth: list[tuple[int, ...]]) -> None:
     codes = error_categories(predicted, truth, 0, 0)
     assert codes.dtype == np.int64
     assert [ERROR_CATEGORIES[code] for code in codes] == [slow_category(box, truth) for box in predicted]
 
 
 def test_a_degenerate_box_is_an_other_error() -> None:
-    assert error_category([5, 5, 5, 5], ONE, 0, 0, inclusive=False) == "other"
+    assert category([5, 5, 5, 5], ONE, inclusive=False) == "other"
 
 
-def test_without_ground_truth_there_is_no_category() -> None:
+def test_missing_ground_truth_is_an_error() -> None:
     with pytest.raises(ValueError, match="need at least one ground-truth box, got none"):
-        error_category([0, 0, 1, 1], [], 0, 0)
+        category([0, 0, 1, 1], [])

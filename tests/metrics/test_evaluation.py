@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tokenloc._files import write_json
-from tokenloc.boxes import Protocol, get_protocol
-from tokenloc.metrics import IOU_LEVELS, BoxScores, Evaluation, ImageScores, Totals, evaluate, score_image
+from tokenloc.boxes import Frame, Protocol, get_protocol
+from tokenloc.metrics import IOU_LEVELS, Evaluation, ImageScores, Scorer, evaluate
 
 GRID = Protocol(name="three thresholds", thresholds=(0.2, 0.4, 0.6), pixel_thresholds=(0.0, 0.5))
 STRICT = replace(GRID, name="strict", strict_top_k=True)
@@ -25,19 +26,32 @@ def image(
     error: int = CORRECT,
     **others: Any,
 ) -> ImageScores:
-    """An image whose own map is the true class's, with the given IoU at each threshold."""
-    boxes = None
-    if largest is not None:
-        iou = np.array(largest)
-        right = iou if label in predicted else np.zeros(len(iou))
-        boxes = BoxScores(
-            iou, np.array(any_ or largest), right, np.full(len(iou), error), 0.3, np.zeros((len(iou), 4), np.int64)
-        )
-    return ImageScores(label, np.array(predicted), boxes, **others)
+    """An image with the given IoU at each threshold; None for one without ground truth."""
+    iou = np.array(largest or ())
+    return ImageScores(
+        **{
+            "id": "a.jpg",
+            "label": label,
+            "frame": Frame.identity((10, 10)),
+            "predicted": np.array(predicted),
+            "probability": None,
+            "confidence": None,
+            "truth": np.zeros((int(largest is not None), 4)),
+            "dropped_boxes": 0,
+            "object_fraction": 0.3,
+            "boxes": np.zeros((len(iou), 4), np.int16),
+            "largest": iou,
+            "any": np.array(any_ or iou),
+            "errors": np.full(len(iou), error, np.int8),
+            "constant": np.array([0.4, 0.75]) if largest else np.zeros(0),
+            "pixels": np.zeros((2, 0), np.int64),
+            **others,
+        }
+    )
 
 
 def evaluated(*images: ImageScores, protocol: Protocol = GRID, threshold: float | None = None) -> Evaluation:
-    return evaluate(Totals.of(images, protocol, threshold), protocol, threshold)
+    return evaluate(images, Scorer(protocol, threshold))
 
 
 FOUR = (
@@ -51,27 +65,28 @@ FOUR = (
 def test_classification_counts_all_images_localization_those_with_boxes() -> None:
     result = evaluated(*FOUR)
     assert (result.images, result.images_with_boxes, result.images_with_masks) == (4, 3, 0)
-    assert (result.top1_cls, result.top5_cls) == (25, 50)  # the sixth class is beyond the top five
+    assert (result.top1_cls, result.top5_cls) == (25, 50)  # the sixth class is not among the top five
     assert result.gt_known == 100
     assert (result.top1_loc, result.top5_loc) == pytest.approx((100 / 3, 200 / 3))
+    assert result == evaluated(*FOUR[::-1])
 
 
-def test_the_sixth_class_is_beyond_the_top_five() -> None:
+def test_the_sixth_class_is_not_among_the_top_five() -> None:
     result = evaluated(image(predicted=(1, 2, 3, 4, 5, 0)), image(predicted=(1, 2, 3, 4, 0, 5)))
     assert (result.gt_known, result.top5_cls, result.top5_loc) == (100, 50, 50)
 
 
-def test_without_a_fixed_threshold_the_best_on_the_set_is_taken_and_called_so() -> None:
+def test_without_a_fixed_threshold_the_best_on_the_set_is_used_and_named() -> None:
     result = evaluated(*FOUR)
     assert result.threshold == 0.4
     assert result.threshold_source == "best on the evaluated set (oracle)"
     assert result.box_acc == pytest.approx({0.3: 100, 0.5: 100, 0.7: 200 / 3, 0.8: 100 / 3, 0.9: 0})
     assert result.oracle.threshold == 0.4
-    # Each level's own best: at 0.9 the lowest threshold hits once.
+    # Each level has its own best threshold: at 0.9 the lowest one hits once.
     assert result.oracle.box_acc == pytest.approx({0.3: 100, 0.5: 100, 0.7: 200 / 3, 0.8: 100 / 3, 0.9: 100 / 3})
 
 
-def test_a_fixed_threshold_is_used_and_the_oracle_stands_beside_it() -> None:
+def test_a_fixed_threshold_is_used_and_the_oracle_is_reported() -> None:
     fixed = [
         image(largest=(0.9, 0.6, 0.1, 0.55)),
         image(predicted=(1, 0), largest=(0.1, 0.6, 0.1, 0.2), error=CLASSIFICATION),
@@ -82,14 +97,14 @@ def test_a_fixed_threshold_is_used_and_the_oracle_stands_beside_it() -> None:
     assert result.box_acc == {0.3: 50, 0.5: 50, 0.7: 0, 0.8: 0, 0.9: 0}
     assert (result.oracle.threshold, result.oracle.gt_known) == (0.4, 100)
     assert (result.oracle.top1_loc, result.oracle.top5_loc) == (50, 100)
-    # The fixed threshold takes no part in what is best on the set.
+    # The fixed threshold is not a candidate for the best one.
     assert result.max_box_acc_v1 == 100
     assert evaluated(*fixed, protocol=FIXED).threshold_source == "protocol"
     assert evaluated(*fixed, protocol=FIXED, threshold=0.35).threshold_source == "given"
     assert len(result.curve["threshold"]) == 3
 
 
-def test_max_box_acc_variants_are_apart() -> None:
+def test_max_box_acc_variants_differ() -> None:
     result = evaluated(*FOUR)
     assert result.max_box_acc_v1 == 100
     assert result.max_box_acc_v2 == pytest.approx((100 + 100 + 200 / 3) / 3)
@@ -108,20 +123,29 @@ def test_any_component_counts_in_v2_only() -> None:
     assert (result.max_box_acc_v1, result.max_box_acc_v2, result.max_box_acc_v2_largest) == (0, 100, 0)
 
 
-def test_at_iou_one_half_the_protocol_decides_of_top_k_only() -> None:
+def test_the_protocol_decides_on_top_k_at_iou_one_half() -> None:
     images = [image(largest=(0.5, 0.4, 0.3))]
     lenient, strict = evaluated(*images), evaluated(*images, protocol=STRICT)
     assert (lenient.gt_known, lenient.top1_loc, lenient.max_box_acc_v1) == (100, 100, 100)
     assert (strict.gt_known, strict.top1_loc, strict.max_box_acc_v1) == (100, 0, 100)
 
 
-def test_errors_are_shares_of_the_images_with_boxes() -> None:
+def test_errors_are_fractions_of_the_images_with_boxes() -> None:
     result = evaluated(*FOUR, image(error=PART))
     expected = {"correct": 25, "classification": 50, "multi_instance": 0, "part": 25, "more": 0, "other": 0}
     assert result.errors == expected
 
 
-def test_the_curve_is_accuracy_against_threshold() -> None:
+def test_constant_boxes_are_measured_on_the_images_with_boxes() -> None:
+    result = evaluated(*FOUR, image(constant=np.array([0.95, 0.2])))
+    assert result.constant_boxes == {
+        "centre 70 % box": {0.3: 100, 0.5: 25, 0.7: 25, 0.8: 25, 0.9: 25},
+        "whole-image box": {0.3: 75, 0.5: 75, 0.7: 75, 0.8: 0, 0.9: 0},
+    }
+    assert evaluated(image(largest=None)).constant_boxes == {}
+
+
+def test_the_curve_is_accuracy_by_threshold() -> None:
     curve = evaluated(*FOUR).curve
     assert curve["threshold"] == [0.2, 0.4, 0.6]
     assert curve["0.5"] == pytest.approx([200 / 3, 100, 0])
@@ -140,19 +164,20 @@ def test_pixel_metrics_need_masks_and_box_metrics_boxes() -> None:
     assert (boxes_only.pxap, boxes_only.piou) == (None, None)
 
 
-def test_a_set_without_anything_has_no_numbers() -> None:
+def test_an_empty_set_has_no_metrics() -> None:
     result = evaluated()
     assert result.images == 0
     assert set(result.to_dict()["metrics"].values()) == {None}
     assert evaluated(protocol=FIXED).threshold == 0.3
 
 
-def test_the_dictionary_is_that_of_metrics_json(tmp_path: Any) -> None:
+def test_the_dictionary_has_the_layout_of_metrics_json(tmp_path: Path) -> None:
     result = evaluated(*FOUR, image(largest=None, dropped_boxes=2, pixels=np.array([[2, 0, 0, 0], [1, 3, 0, 0]])))
     write_json(tmp_path / "metrics.json", result.to_dict())
     read = json.loads((tmp_path / "metrics.json").read_text())
     assert read == result.to_dict()
-    assert list(read)[:2] == ["protocol", "images"]
+    counts = ["images_with_boxes", "images_with_masks", "dropped_boxes"]
+    assert list(read) == ["protocol", "images", *counts, "metrics", "threshold", "threshold_source", "oracle"]
     assert (read["protocol"], read["images"], read["dropped_boxes"]) == ("three thresholds", 5, 2)
     asked = {"top1_cls", "top5_cls", "top1_loc", "top5_loc", "gt_known", "max_box_acc_v1", "max_box_acc_v2"}
     assert asked | {"box_acc", "pxap", "piou"} <= set(read["metrics"])
@@ -161,46 +186,25 @@ def test_the_dictionary_is_that_of_metrics_json(tmp_path: Any) -> None:
     assert list(read["oracle"]["box_acc"]) == ["0.3", "0.5", "0.7", "0.8", "0.9"]
 
 
-def test_totals_do_not_depend_on_order_or_batches() -> None:
-    parts = Totals.of(FOUR[2:], GRID) + Totals.of(FOUR[:1], GRID) + Totals.zero(GRID) + Totals.of(FOUR[1:2], GRID)
-    whole = Totals.of(FOUR, GRID)
-    for field in fields(Totals):
-        assert getattr(parts, field.name).dtype == np.int64
-        np.testing.assert_array_equal(getattr(parts, field.name), getattr(whole, field.name))
-
-
-def test_scores_of_other_thresholds_are_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"largest_hits of an image has shape \(5, 3\), expected \(5, 4\) for protocol"
-    ):
-        Totals.of(FOUR, FIXED)
-    with pytest.raises(ValueError, match=r"pixels of an image has shape \(2, 3\), expected \(2, 4\)"):
-        Totals.of([image(largest=None, pixels=np.zeros((2, 3), dtype=int))], GRID)
-
-
-def test_totals_of_another_protocol_are_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"not made under protocol 'fixed' with threshold None: their errors have shape"
-    ):
-        evaluate(Totals.of(FOUR, GRID), FIXED)
-    with pytest.raises(ValueError, match="their pixels have shape"):
-        evaluate(Totals.of(FOUR, GRID), replace(GRID, name="fine", pixel_thresholds=(0.1, 0.2)))
+def test_scores_of_another_scorer_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"a\.jpg was scored with 3 thresholds, expected 4; use one scorer"):
+        evaluated(*FOUR, protocol=FIXED)
+    with pytest.raises(ValueError, match="scored with 3 pixel bins, expected 4"):
+        evaluated(image(largest=None, pixels=np.zeros((2, 3), dtype=int)))
 
 
 @pytest.mark.parametrize("name", ["standard", "ts-cam", "sat"])
-def test_a_hit_of_the_predicted_class_is_a_correct_image(name: str) -> None:
-    """Top-1 Loc and the category `correct` are one number, whatever the protocol; so the two ways agree."""
+def test_top1_loc_equals_the_category_correct(name: str) -> None:
     protocol, rng = get_protocol(name), np.random.default_rng(1)
-    scores = []
+    scorer, scores = Scorer(protocol), []
     for _ in range(12):
         corners = np.sort(rng.uniform(0, 100, (2, 2)), axis=0).reshape(4)
         frame = protocol.frame((100, 100), (56, 56))
         mapped = np.zeros((56, 56))
         x0, y0, x1, y1 = frame.to_input([corners + rng.normal(0, 4, 4)])[0].round().astype(int).clip(0, 56)
         mapped[y0:y1, x0:x1] = 1
-        predicted = [int(rng.integers(2)), 2]
-        scores.append(score_image(mapped[None], [0], predicted, 0, frame=frame, protocol=protocol, boxes=[corners]))
-    result = evaluate(Totals.of(scores, protocol), protocol)
+        scores.append(scorer.score(mapped, 0, [int(rng.integers(2)), 2], frame=frame, boxes=[corners]))
+    result = evaluate(scores, scorer)
     assert 0 < result.top1_loc < result.gt_known
     assert result.errors["correct"] == pytest.approx(result.top1_loc)
     assert sum(result.errors.values()) == pytest.approx(100)

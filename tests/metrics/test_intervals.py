@@ -10,18 +10,18 @@ from tokenloc.metrics.images import ImageRow
 from tokenloc.metrics.intervals import by_class, by_size, compare, confidence_intervals
 
 
-def rows(count: int, share: float, seed: int = 0) -> list[ImageRow]:
-    """Images of which about ``share`` are hits; every fifth has no box."""
+def rows(count: int, fraction: float, seed: int = 0) -> list[ImageRow]:
+    """Images, about ``fraction`` of which are hits; every fifth has no box."""
     rng = np.random.default_rng(seed)
     found = []
-    for index, (hit, iou) in enumerate(zip(rng.random(count) < share, rng.random(count), strict=True)):
+    for index, (hit, iou) in enumerate(zip(rng.random(count) < fraction, rng.random(count), strict=True)):
         row = ImageRow(str(index), index % 3, 0, bool(hit), True)
         boxed = {"largest": float(iou), "gt_known": bool(iou >= 0.5), "top1_loc": bool(hit and iou >= 0.5)}
         found.append(row if index % 5 == 0 else replace(row, **boxed, object_fraction=float(iou)))
     return found
 
 
-def test_intervals_are_those_of_drawing_images() -> None:
+def test_intervals_match_drawing_images() -> None:
     images = rows(200, 0.7)
     found = confidence_intervals(images, resamples=4000)
     rng = np.random.default_rng(5)
@@ -50,12 +50,12 @@ def test_intervals_are_repeatable_and_narrow_with_images_and_level() -> None:
 
 
 @pytest.mark.parametrize(("level", "resamples"), [(0, 10), (1, 10), (0.9, 0)])
-def test_bad_settings_are_told(level: float, resamples: int) -> None:
+def test_bad_settings_are_refused(level: float, resamples: int) -> None:
     with pytest.raises(ValueError, match=rf"a level in \(0, 1\) and at least 1 resample, got {level} and {resamples}"):
         confidence_intervals(rows(5, 0.5), level, resamples)
 
 
-def test_accuracies_of_each_class() -> None:
+def test_accuracies_by_class() -> None:
     images = [
         ImageRow("a", 0, 0, True, True, gt_known=True),
         ImageRow("b", 0, 1, False, True, gt_known=False),
@@ -74,9 +74,11 @@ def test_accuracies_of_each_class() -> None:
     assert (found["cat"]["images"], found["cat"]["gt_known"]) == (1, None)
 
 
-def test_accuracies_by_the_size_of_the_object() -> None:
-    shares = [0.0, 0.05, 0.1, 0.3, 0.99, 1.0, 1.2, None]
-    images = [ImageRow(str(n), 0, gt_known=n % 2 == 0, object_fraction=share) for n, share in enumerate(shares)]
+def test_accuracies_by_object_size() -> None:
+    fractions = [0.0, 0.05, 0.1, 0.3, 0.99, 1.0, 1.2, None]
+    images = [
+        ImageRow(str(n), 0, gt_known=n % 2 == 0, object_fraction=fraction) for n, fraction in enumerate(fractions)
+    ]
     found = by_size(images)
     assert [(group["from"], group["to"], group["images"]) for group in found] == [
         (0.0, 0.1, 2),
@@ -87,7 +89,7 @@ def test_accuracies_by_the_size_of_the_object() -> None:
     assert [group["gt_known"] for group in found] == [50, 100, 0, pytest.approx(200 / 3)]
 
 
-def test_a_comparison_is_the_sign_test_of_the_images_that_differ() -> None:
+def test_the_p_value_is_that_of_the_sign_test() -> None:
     first = {"a": 1.0, "b": 1.0, "c": 1.0, "d": 0.0, "e": 1.0, "f": None, "g": 1.0}
     second = {"a": 0.0, "b": 0.0, "c": 0.0, "d": 1.0, "e": 1.0, "f": 1.0, "g": 0.0}
     found = compare(first, second, metric="gt_known")
@@ -98,7 +100,7 @@ def test_a_comparison_is_the_sign_test_of_the_images_that_differ() -> None:
     assert found.p_value == pytest.approx(sum(min(n, 5 - n) <= 1 for n in splits) / len(splits))
 
 
-def test_runs_that_never_differ() -> None:
+def test_equal_runs_and_runs_without_the_metric() -> None:
     found = compare({"a": 1.0, "b": 0.0}, {"a": 1.0, "b": 0.0})
     assert found is not None
     assert (found.only_first, found.only_second, found.p_value) == (0, 0, 1.0)
@@ -106,13 +108,13 @@ def test_runs_that_never_differ() -> None:
 
 
 def test_runs_on_different_images_are_refused() -> None:
-    with pytest.raises(ValueError, match="different images; 2 are in one alone: b, c$"):
+    with pytest.raises(ValueError, match="different images; 2 occur in only one of them: b, c$"):
         compare({"a": 1.0, "b": 1.0}, {"a": 1.0, "c": 1.0})
-    with pytest.raises(ValueError, match="7 are in one alone: 0, 1, 2, 3, 4 and 2 more"):
+    with pytest.raises(ValueError, match="7 occur in only one of them: 0, 1, 2, 3, 4 and 2 more"):
         compare({str(n): 1.0 for n in range(7)}, {})
 
 
-def test_the_interval_of_a_difference_is_that_of_drawing_pairs() -> None:
+def test_the_interval_of_a_difference_matches_drawing_pairs() -> None:
     rng = np.random.default_rng(2)
     first, second = rng.random(300) < 0.6, rng.random(300) < 0.7
     runs = ({str(index): float(hit) for index, hit in enumerate(run)} for run in (first, second))

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenloc.metrics import IOU_LEVELS
 from tokenloc.metrics.scores import pixel_histogram
 from tokenloc.metrics.statistics import (
     best_threshold,
@@ -25,10 +24,6 @@ EDGES = np.array([0.0, 0.25, 0.5, 0.75, 1.0, 2.0, 3.0])
 HITS = np.array([[9, 8, 2], [3, 6, 6], [1, 2, 4], [0, 1, 1], [0, 0, 1]])
 
 
-def test_the_levels_are_those_of_the_rows() -> None:
-    assert IOU_LEVELS == (0.3, 0.5, 0.7, 0.8, 0.9)
-
-
 def test_max_box_acc() -> None:
     assert best_threshold(HITS) == 1  # the lowest of equals
     assert max_box_acc_v1(HITS, 10) == 60
@@ -36,7 +31,7 @@ def test_max_box_acc() -> None:
     assert max_box_acc_v2_one_threshold(HITS, 10) == pytest.approx((80 + 60 + 20) / 3)
 
 
-def test_nothing_to_divide_by_gives_none() -> None:
+def test_metrics_without_images_are_none() -> None:
     nothing = np.zeros((5, 3), dtype=np.int64)
     assert percent(0, 0) is None
     assert max_box_acc_v1(nothing, 0) is None
@@ -51,7 +46,7 @@ pixels = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.3, 0.6, 0.75, 1.0
 
 @settings(max_examples=200, deadline=None)
 @given(pixels.filter(lambda found: any(kind == 1 for _, kind in found)))
-def test_pixel_metrics_are_those_of_every_pixel_at_every_threshold(found: list[tuple[float, int]]) -> None:
+def test_pixel_metrics_match_their_definition(found: list[tuple[float, int]]) -> None:
     scores, kinds = (np.array(column) for column in zip(*found, strict=True))
     counts = pixel_histogram(scores[None], kinds[None], EDGES)
     ious, curve = [], [(0.0, 1.0)]
@@ -67,7 +62,7 @@ def test_pixel_metrics_are_those_of_every_pixel_at_every_threshold(found: list[t
     np.testing.assert_allclose(pixel_iou(counts), ious[::-1])
 
 
-def test_a_perfect_map_has_all_of_both() -> None:
+def test_a_perfect_map_has_full_pxap_and_piou() -> None:
     mask = np.array([[0, 1, 1, 255]])
     counts = pixel_histogram(np.array([[0.0, 1.0, 1.0, 1.0]]), mask, EDGES)
     assert counts.dtype == np.int64
@@ -75,7 +70,7 @@ def test_a_perfect_map_has_all_of_both() -> None:
     assert pxap(counts) == piou(counts) == 100
 
 
-def test_mask_errors_are_told() -> None:
+def test_bad_masks_are_refused() -> None:
     with pytest.raises(ValueError, match=r"one shape, got \(2, 2\) and \(2, 3\)"):
         pixel_histogram(np.zeros((2, 3)), np.zeros((2, 2)), EDGES)
     with pytest.raises(ValueError, match=r"must be 0 \(background\), 1 \(object\) or 255 \(ignored\), got \[7, 128\]"):

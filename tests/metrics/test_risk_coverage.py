@@ -1,4 +1,4 @@
-"""Risk and coverage against their definition by brute force."""
+"""Risk and coverage against a brute-force version of their definition."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAIRS = st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.7, 0.9]), st.booleans())
 
 
 def slow_risks(confidence: list[float], errors: list[bool]) -> list[float]:
-    """The mean over every order that puts the surer first, of the error rate among the first k."""
+    """The error rate among the first k, averaged over all orders by descending confidence."""
     orders = [
         order
         for order in permutations(range(len(errors)))
@@ -29,7 +29,7 @@ def slow_risks(confidence: list[float], errors: list[bool]) -> list[float]:
 
 
 @given(PAIRS)
-def test_risks_are_those_of_the_definition(pairs: list[tuple[float, bool]]) -> None:
+def test_risks_match_the_definition(pairs: list[tuple[float, bool]]) -> None:
     confidence, errors = map(list, zip(*pairs, strict=True))
     expected = slow_risks(confidence, errors)
     np.testing.assert_allclose(selective_risks(confidence, errors), expected, atol=1e-12)
@@ -39,7 +39,7 @@ def test_risks_are_those_of_the_definition(pairs: list[tuple[float, bool]]) -> N
 
 
 @given(PAIRS)
-def test_no_order_is_better_than_the_optimal_one(pairs: list[tuple[float, bool]]) -> None:
+def test_the_optimal_aurc_is_the_lowest_of_all_orders(pairs: list[tuple[float, bool]]) -> None:
     confidence, errors = map(list, zip(*pairs, strict=True))
     assert optimal_aurc(errors) <= aurc(confidence, errors) + 1e-12
     orders = set(permutations(errors))
@@ -47,7 +47,7 @@ def test_no_order_is_better_than_the_optimal_one(pairs: list[tuple[float, bool]]
     assert optimal_aurc(errors) == pytest.approx(min(every))
 
 
-def test_a_confidence_that_says_nothing_has_the_error_rate() -> None:
+def test_the_aurc_of_an_uninformative_confidence_is_the_error_rate() -> None:
     errors = np.arange(200) % 5 == 0
     assert aurc(np.ones(200), errors) == pytest.approx(0.2)
     random = [aurc(np.random.default_rng(seed).random(200), errors) for seed in range(200)]
@@ -63,17 +63,17 @@ def test_a_confidence_that_says_nothing_has_the_error_rate() -> None:
         ([float("nan")], [0], "must be finite; got NaN"),
     ],
 )
-def test_what_is_no_confidence_is_told(confidence: list[float], errors: list[float], message: str) -> None:
+def test_bad_input_is_refused(confidence: list[float], errors: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         selective_risks(confidence, errors)
 
 
-def test_trust_metrics_of_rows() -> None:
+def test_confidence_metrics_of_rows() -> None:
     rows = [
         ImageRow("a", 0, 0, largest=0.9, top1_loc=True, score=0.5, confidence=0.9),
         ImageRow("b", 0, 0, largest=0.6, top1_loc=False, score=0.9, confidence=0.7),
         ImageRow("c", 0, 0, largest=0.2, top1_loc=False, score=0.8, confidence=0.1),
-        ImageRow("d", 0, 0, score=0.8, confidence=0.1),  # no true box
+        ImageRow("d", 0, 0, score=0.8, confidence=0.1),  # no ground truth
     ]
     found = confidence_metrics(rows)
     assert set(found) == {"gt_known", "box_acc_0.7", "top1_loc"}
@@ -96,5 +96,5 @@ def test_trust_metrics_of_rows() -> None:
 @pytest.mark.parametrize(
     "row", [ImageRow("a", 0), ImageRow("a", 0, largest=0.5), ImageRow("a", 0, score=1, confidence=1)]
 )
-def test_without_trust_or_truth_nothing_is_said(row: ImageRow) -> None:
+def test_without_confidence_or_truth_there_are_no_metrics(row: ImageRow) -> None:
     assert confidence_metrics([row]) == {}

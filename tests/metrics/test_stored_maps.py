@@ -21,8 +21,8 @@ def write(folder: Path, count: int = 7, side: int = 5) -> list[np.ndarray]:
     return maps
 
 
-def test_what_is_stored_comes_back_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_maps, "SHARD", 3)
+def test_stored_maps_are_bit_identical(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_maps, "MAPS_PER_FILE", 3)
     expected = write(tmp_path / "maps")
     maps = open_maps(tmp_path / "maps")
     assert maps.ids == [f"a/{index}.jpg" for index in range(7)]
@@ -41,7 +41,7 @@ def test_what_is_stored_comes_back_bit_by_bit(tmp_path: Path, monkeypatch: pytes
         assert stored.probability == (index / 7 if index else None)
 
 
-def test_maps_of_before_there_was_a_trust_are_read(tmp_path: Path) -> None:
+def test_files_without_probabilities_are_read(tmp_path: Path) -> None:
     expected = write(tmp_path / "maps")
     (path,) = (tmp_path / "maps").glob("*.npz")
     with np.load(path) as arrays:
@@ -51,7 +51,7 @@ def test_maps_of_before_there_was_a_trust_are_read(tmp_path: Path) -> None:
     assert stored.probability is None
 
 
-def test_maps_of_other_sizes_go_to_another_file(tmp_path: Path) -> None:
+def test_maps_of_another_size_start_a_new_file(tmp_path: Path) -> None:
     with writing_maps(tmp_path / "maps", {}) as writer:
         for index, side in enumerate((4, 4, 6, 4)):
             writer.add(str(index), np.zeros((side, side + 1)), [0], FRAMES[0])
@@ -60,26 +60,26 @@ def test_maps_of_other_sizes_go_to_another_file(tmp_path: Path) -> None:
     assert open_maps(tmp_path / "maps").load("2").map_.shape == (6, 7)
 
 
-def test_maps_are_there_whole_or_not_at_all(tmp_path: Path) -> None:
-    def broken(writer: MapWriter) -> None:
+def test_an_error_leaves_no_maps(tmp_path: Path) -> None:
+    def fail(writer: MapWriter) -> None:
         writer.add("a", np.zeros((2, 2)), [0], FRAMES[0])
         writer.flush()
-        raise RuntimeError("the network is gone")
+        raise RuntimeError("out of memory")
 
-    with pytest.raises(RuntimeError, match="gone"), writing_maps(tmp_path / "maps", {}) as writer:
-        broken(writer)
+    with pytest.raises(RuntimeError, match="memory"), writing_maps(tmp_path / "maps", {}) as writer:
+        fail(writer)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_maps_are_not_written_over(tmp_path: Path) -> None:
+def test_existing_maps_are_not_overwritten(tmp_path: Path) -> None:
     write(tmp_path / "maps")
     before = sorted((path, path.read_bytes()) for path in (tmp_path / "maps").iterdir())
-    with pytest.raises(FileExistsError, match="maps exists already; remove it, or give another folder"):
+    with pytest.raises(FileExistsError, match="maps already exists; remove it, or choose another folder"):
         write(tmp_path / "maps")
     assert sorted((path, path.read_bytes()) for path in (tmp_path / "maps").iterdir()) == before
 
 
-def test_a_tree_of_npy_files_is_read_by_id(tmp_path: Path) -> None:
+def test_npy_files_are_read_by_id(tmp_path: Path) -> None:
     map_ = np.random.default_rng(0).random((224, 224))
     for name in ("val/b.JPEG.npy", "val/a.npy"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -93,7 +93,7 @@ def test_a_tree_of_npy_files_is_read_by_id(tmp_path: Path) -> None:
     assert (stored.predicted, stored.frame) == (None, None)
 
 
-def test_broken_maps_are_told_by_file(tmp_path: Path) -> None:
+def test_broken_npy_files_are_named(tmp_path: Path) -> None:
     np.save(tmp_path / "bytes.npy", np.zeros((4, 4), np.uint8))
     np.save(tmp_path / "three.npy", np.zeros((1, 4, 4)))
     np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object))
@@ -107,8 +107,8 @@ def test_broken_maps_are_told_by_file(tmp_path: Path) -> None:
     for name, message in [
         ("bytes", r"bytes\.npy has shape \(4, 4\), uint8; expected one map \[height, width\] of floats"),
         ("three", r"three\.npy has shape \(1, 4, 4\), float64"),
-        ("pickled", r"pickled\.npy is no \.npy file of numbers .*allow_pickle"),
-        *((name, rf"{name}\.npy is no \.npy file of numbers") for name in ("empty", "header", "cut", "zip")),
+        ("pickled", r"pickled\.npy is not a \.npy file of numbers .*allow_pickle"),
+        *((name, rf"{name}\.npy is not a \.npy file of numbers") for name in ("empty", "header", "cut", "zip")),
     ]:
         with pytest.raises(ValueError, match=message):
             maps.load(name)
@@ -123,20 +123,20 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / "maps"
 
 
-def test_saved_maps_that_broke_are_told_by_file(saved: Path) -> None:
+def test_broken_saved_maps_are_named(saved: Path) -> None:
     shard = saved / "maps-00000.npz"
     whole = shard.read_bytes()
     with np.load(shard) as arrays:
         first = {name: arrays[name][:1] for name in arrays}
     shard.write_bytes(whole[:300])
-    with pytest.raises(ValueError, match=r"maps-00000\.npz is no \.npz file of maps; save the maps again"):
+    with pytest.raises(ValueError, match=r"maps-00000\.npz is not a \.npz file of maps; save the maps again"):
         open_maps(saved).load("a")
     np.savez(shard, other=np.zeros(2))
-    with pytest.raises(ValueError, match=r"maps-00000\.npz is no \.npz file of maps"):
+    with pytest.raises(ValueError, match=r"maps-00000\.npz is not a \.npz file of maps"):
         open_maps(saved).load("a")
     np.savez(shard, **first)
     assert open_maps(saved).load("a").map_.shape == (2, 2)
-    with pytest.raises(ValueError, match=r"maps-00000\.npz has 1 maps, fewer than manifest\.json says"):
+    with pytest.raises(ValueError, match=r"maps-00000\.npz has 1 maps, fewer than manifest\.json lists"):
         open_maps(saved).load("b")
     shard.unlink()
     with pytest.raises(FileNotFoundError, match=r"maps-00000\.npz"):
@@ -144,17 +144,17 @@ def test_saved_maps_that_broke_are_told_by_file(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ['{"format":', "[]", '{"format": "tokenloc maps 1"}'])
-def test_a_broken_manifest_is_told(saved: Path, content: str) -> None:
+def test_a_broken_manifest_is_refused(saved: Path, content: str) -> None:
     (saved / "manifest.json").write_text(content)
-    with pytest.raises(ValueError, match=r"manifest\.json is not of the form 'tokenloc maps 1'; save the maps again"):
+    with pytest.raises(ValueError, match=r"manifest\.json is not of the format 'tokenloc maps 1'; save the maps again"):
         open_maps(saved)
 
 
-def test_folders_without_maps_are_told(tmp_path: Path) -> None:
+def test_folders_without_maps_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder; expected maps of"):
         open_maps(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=r"holds no map: expected manifest\.json"):
+    with pytest.raises(FileNotFoundError, match=r"no map in .*: expected manifest\.json"):
         open_maps(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps({"format": "tokenloc maps 9"}))
-    with pytest.raises(ValueError, match=r"save the maps again \(ValueError: it is of the form 'tokenloc maps 9'\)"):
+    with pytest.raises(ValueError, match=r"save the maps again \(ValueError: its format is 'tokenloc maps 9'\)"):
         open_maps(tmp_path)

@@ -16,8 +16,9 @@ from markdown_it.token import Token
 from tests.export.examples import HOSTILE
 from tokenloc.data import Preprocessing
 from tokenloc.methods import ModelConfig, list_methods
+from tokenloc.models.hub import read_metrics
 from tokenloc.models.metadata import ModelMetadata, Threshold
-from tokenloc.models.model_card import escaped, model_card, read_metrics
+from tokenloc.models.model_card import escaped, model_card
 
 CLASSES = (
     *HOSTILE,

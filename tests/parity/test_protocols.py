@@ -1,4 +1,4 @@
-"""The released evaluators' outputs, reproduced to the pixel and to the count."""
+"""The outputs of the released evaluators, reproduced exactly."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tokenloc.boxes import (
     scan_boxes,
     threshold_grid,
 )
-from tokenloc.metrics import Totals, error_category, evaluate, score_image
-from tokenloc.metrics.scores import pixel_edges, pixel_histogram
+from tokenloc.metrics import ERROR_CATEGORIES, Scorer, error_categories, evaluate
+from tokenloc.metrics.scores import pixel_histogram
 from tokenloc.metrics.statistics import pxap
 
 Fixture = dict[str, NDArray[np.generic]]
@@ -52,11 +52,11 @@ def sat(parity_dir: Path) -> Fixture:
 
 
 def given_boxes(rows: NDArray[np.generic]) -> NDArray[np.float64]:
-    """The rows of a fixture's ground truth that are boxes; -1 marks the absent."""
+    """The boxes of a fixture's ground truth; missing ones are -1."""
     return rows[(rows >= 0).all(axis=1)].astype(np.float64)
 
 
-def referee_protocol(step: str) -> Protocol:
+def wsol_eval_protocol(step: str) -> Protocol:
     return get_protocol("wsol-eval").with_thresholds(threshold_grid({"001": 0.01, "0001": 0.001}[step]))
 
 
@@ -84,23 +84,23 @@ def test_sat_boxes(sat: Fixture) -> None:
 
 def test_ts_cam_error_categories(tscam: Fixture) -> None:
     truths = [given_boxes(rows) for rows in tscam["gt_boxes"]]
-    ours = [
-        error_category(row[3:], truths[int(row[0])], predicted=int(row[1]), label=int(row[2]))
+    codes = [
+        error_categories([row[3:]], truths[int(row[0])], predicted=int(row[1]), label=int(row[2]))[0]
         for row in tscam["error_inputs"]
     ]
-    assert ours == tscam["error_category"].tolist()
+    assert [ERROR_CATEGORIES[code] for code in codes] == tscam["error_category"].tolist()
 
 
-def test_referee_boxes_at_100_thresholds(wsol_eval: Fixture) -> None:
-    protocol = referee_protocol("001")
+def test_wsol_eval_boxes_at_100_thresholds(wsol_eval: Fixture) -> None:
+    protocol = wsol_eval_protocol("001")
     for index, map_ in enumerate(wsol_eval["maps"].astype(np.float32)):
         ours = largest_boxes(quantised_map(map_), protocol.thresholds, protocol)
         np.testing.assert_array_equal(ours, wsol_eval[f"boxes_{index}"], err_msg=f"image {index}")
 
 
 @pytest.mark.parametrize("step", ["001", "0001"])
-def test_referee_hits(wsol_eval: Fixture, step: str) -> None:
-    protocol = referee_protocol(step)
+def test_wsol_eval_hits(wsol_eval: Fixture, step: str) -> None:
+    protocol = wsol_eval_protocol(step)
     largest, best = [], []
     for map_, rows in zip(wsol_eval["maps"].astype(np.float32), wsol_eval["gt_boxes"], strict=True):
         scan = scan_boxes(quantised_map(map_), protocol.thresholds, protocol)
@@ -114,8 +114,8 @@ def test_referee_hits(wsol_eval: Fixture, step: str) -> None:
 
 
 @pytest.mark.parametrize("step", ["001", "0001"])
-def test_referee_pixel_average_precision(wsol_eval: Fixture, step: str) -> None:
-    edges = pixel_edges(referee_protocol(step))
+def test_wsol_eval_pixel_average_precision(wsol_eval: Fixture, step: str) -> None:
+    edges = Scorer(wsol_eval_protocol(step)).pixel_edges
     pixels = [
         pixel_histogram(map_, mask, edges)
         for map_, mask in zip(wsol_eval["maps"].astype(np.float32), wsol_eval["masks"], strict=True)
@@ -123,15 +123,14 @@ def test_referee_pixel_average_precision(wsol_eval: Fixture, step: str) -> None:
     assert pxap(np.sum(pixels, axis=0)) == pytest.approx(float(wsol_eval[f"pxap_step{step}"]), abs=1e-6)
 
 
-def test_referee_metrics_from_scored_images(wsol_eval: Fixture) -> None:
-    """The whole way from maps to metrics gives the `wsol-eval` evaluator's, too."""
-    protocol, frame = referee_protocol("001"), Frame.identity(SIZE)
+def test_wsol_eval_metrics_from_scored_images(wsol_eval: Fixture) -> None:
+    scorer, frame = Scorer(wsol_eval_protocol("001")), Frame.identity(SIZE)
     maps = wsol_eval["maps"].astype(np.float32)
     scores = [
-        score_image(map_[None], [0], [0], 0, frame=frame, protocol=protocol, boxes=given_boxes(rows), mask=mask)
+        scorer.score(map_, 0, [0], frame=frame, boxes=given_boxes(rows), mask=mask)
         for map_, rows, mask in zip(maps, wsol_eval["gt_boxes"], wsol_eval["masks"], strict=True)
     ]
-    result = evaluate(Totals.of(scores, protocol), protocol)
+    result = evaluate(scores, scorer)
     single = [wsol_eval[f"correct_step001_single_iou{level}"].max() for level in (30, 50, 70)]
     multi = [wsol_eval[f"correct_step001_multi_iou{level}"].max() for level in (30, 50, 70)]
     assert result.max_box_acc_v1 == pytest.approx(100 * single[1] / len(maps))
@@ -140,9 +139,8 @@ def test_referee_metrics_from_scored_images(wsol_eval: Fixture) -> None:
     assert result.pxap == pytest.approx(float(wsol_eval["pxap_step001"]), abs=1e-6)
 
 
-def test_the_box_convention_is_what_makes_it_equal(wsol_eval: Fixture) -> None:
-    """The boxes above depend on the protocol: with its ends exclusive they are others."""
-    protocol = replace(referee_protocol("001"), name="wsol-eval with exclusive ends", box_end="exclusive")
+def test_boxes_with_exclusive_ends_differ(wsol_eval: Fixture) -> None:
+    protocol = replace(wsol_eval_protocol("001"), name="wsol-eval with exclusive ends", box_end="exclusive")
     maps = wsol_eval["maps"].astype(np.float32)
     ours = [largest_boxes(quantised_map(map_), protocol.thresholds, protocol) for map_ in maps]
     assert any((boxes != wsol_eval[f"boxes_{index}"]).any() for index, boxes in enumerate(ours))

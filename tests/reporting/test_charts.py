@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from tests.runs import tiny_run
-from tokenloc.metrics.images import ImageRow
-from tokenloc.reporting.charts import ChartData, evaluation_charts, read_curves, save_curves, save_training_curves
+from tokenloc._files import write_json
+from tokenloc.metrics.images import ImageRow, write_rows
+from tokenloc.reporting.charts import evaluation_charts, read_curves, save_curves, save_training_curves
+from tokenloc.reporting.runs import Run, read_run
 from tokenloc.training.config import ModelChoice, Optimisation
 
 CURVE = {"threshold": [0.0, 0.5], "0.3": [50.0, 100.0], "0.5": [0.0, 25.0], "0.7": [0.0, 5.0], "0.9": [0.0, 0.0]}
@@ -23,6 +25,12 @@ ROWS = [
 ]
 
 
+def write_run(folder: Path, rows: list[ImageRow], name: str = "run") -> Run:
+    write_rows(folder / "images.csv", rows, ["object"])
+    write_json(folder / "metrics.json", {"protocol": "sat", "images": len(rows), "metrics": {}, "threshold": 0.25})
+    return read_run(folder, name)
+
+
 def read_columns(path: Path) -> dict[str, list[float]]:
     with path.open(newline="") as file:
         lines = list(csv.DictReader(file))
@@ -30,16 +38,18 @@ def read_columns(path: Path) -> dict[str, list[float]]:
 
 
 def test_curves_of_an_evaluation_are_drawn_and_written_as_csv(tmp_path: Path) -> None:
-    save_curves(CURVE, ROWS, tmp_path)
-    assert read_columns(tmp_path / "threshold.csv") == CURVE
-    spread = read_columns(tmp_path / "iou.csv")
+    write_run(tmp_path, ROWS)
+    save_curves(tmp_path, CURVE)
+    figures = tmp_path / "figures"
+    assert read_columns(figures / "threshold.csv") == CURVE
+    spread = read_columns(figures / "iou.csv")
     assert (spread["from"][0], spread["to"][-1], sum(spread["images"])) == (0.5, 1.0, 2)
     counted = [round(low, 2) for low, images in zip(spread["from"], spread["images"], strict=True) if images]
     assert counted == [0.54, 0.94]
     expected = np.full(10, np.nan)
     expected[0], expected[3] = 0.55, 0.575
-    np.testing.assert_allclose(read_columns(tmp_path / "iou_by_size.csv")["mean_iou"], expected)
-    with Image.open(tmp_path / "curves.png") as image:
+    np.testing.assert_allclose(read_columns(figures / "iou_by_size.csv")["mean_iou"], expected)
+    with Image.open(figures / "curves.png") as image:
         assert np.asarray(image.convert("L")).std() > 5
 
 
@@ -47,19 +57,21 @@ def test_curves_of_an_evaluation_are_drawn_and_written_as_csv(tmp_path: Path) ->
 def test_without_boxes_there_are_no_curves(
     tmp_path: Path, curve: dict[str, list[float]] | None, rows: list[ImageRow]
 ) -> None:
-    save_curves(curve, rows, tmp_path)
-    assert not list(tmp_path.iterdir())
+    write_run(tmp_path, rows)
+    save_curves(tmp_path, curve)
+    assert not (tmp_path / "figures").exists()
 
 
-def test_svg_coordinates_and_descriptions() -> None:
-    runs = [ChartData("one", CURVE, 0.25, [0.55, 0.95], [0.05, 0.35]), ChartData("two", None, None, [0.2], [0.31])]
+def test_svg_coordinates_and_notes(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "1", ROWS[:2], "one"), write_run(tmp_path / "2", ROWS[2:3], "two")]
+    save_curves(tmp_path / "1", CURVE)
     accuracy, iou, size = evaluation_charts(runs)
     assert accuracy.svg_path(accuracy.lines[0]) == "M34.0 190.0L192.0 144.5"
     assert [(line.run, line.dash) for line in accuracy.lines] == [(0, 0), (0, 1), (0, 2)]
-    assert [(marker.run, accuracy.svg_x(marker.x)) for marker in accuracy.markers] == [(0, 113.0)]
+    assert [(run, accuracy.svg_x(x)) for run, x in accuracy.markers] == [(0, 113.0)]
     assert iou.note == "one: median 0.75. two: median 0.20"
     assert (iou.ymax, max(iou.lines[0].y), max(iou.lines[1].y)) == (100.0, 50.0, 100.0)
-    assert size.description == "one: 0.55 at 5 %, 0.95 at 35 %. two: 0.20 at 35 %"
+    assert size.note == "one: 0.55 at 5 %, 0.95 at 35 %. two: 0.20 at 35 %"
     assert size.svg_path(size.lines[1]).endswith("h0")
 
 

@@ -1,4 +1,4 @@
-"""A server with tiny models, once for all tests of the page."""
+"""Applications and running servers with tiny models."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from PIL import Image
 
 from tokenloc.inference import Localizer
-from tokenloc.server import Limits, Models, private_folder, serving
+from tokenloc.server.app import create_app
+from tokenloc.server.limits import Limits
+from tokenloc.server.run import listen, serving
 
 MARKUP = "<img src=x onerror=alert(1)> ${1+1} {{value}} & <script>alert(2)</script>"
-GRADIO_WARNS = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing")
-"""Gradio's queue does what pandas is about to drop."""
-
 LIMITS = Limits(max_bytes=300_000, max_pixels=1_000_000, max_queue=16)
+LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1"}
 
 
 @dataclass(frozen=True)
 class Served:
-    address: str
-    folder: Path
-    localizer: Localizer
-    models: Models
+    url: str
+    app: FastAPI
 
     @property
     def port(self) -> int:
-        return int(self.address.rstrip("/").rpartition(":")[2])
+        return int(self.url.rpartition(":")[2])
 
 
 @pytest.fixture(scope="session")
@@ -38,14 +38,27 @@ def localizer(run: Path) -> Localizer:
 
 
 @pytest.fixture(scope="session")
-def served(localizer: Localizer) -> Iterator[Served]:
-    """Two models: "tiny", and "marked", whose classes are called as an attacker would call them."""
-    pytest.importorskip("gradio")
+def models(localizer: Localizer) -> dict[str, Localizer]:
+    """Two models: "tiny", and "marked", whose class names contain markup."""
     classes = tuple(f"{MARKUP} {index}" for index in range(len(localizer.metadata.classes)))
     marked = Localizer(localizer.model, replace(localizer.metadata, classes=classes), 0.7)
-    models = Models({"tiny": localizer, "marked": marked}, LIMITS.max_pixels)
-    with private_folder() as folder, serving(models, folder, "127.0.0.1", 0, LIMITS) as address:
-        yield Served(address, folder, localizer, models)
+    return {"tiny": localizer, "marked": marked}
+
+
+@pytest.fixture
+def client(models: dict[str, Localizer]) -> Iterator[TestClient]:
+    """A client of an application of its own."""
+    app = create_app(models, LIMITS, LOCAL_HOSTS)
+    with TestClient(app, "http://localhost", raise_server_exceptions=False) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def served(models: dict[str, Localizer]) -> Iterator[Served]:
+    """A running server."""
+    app = create_app(models, LIMITS, LOCAL_HOSTS)
+    with serving(app, listen("127.0.0.1", 0)) as url:
+        yield Served(url, app)
 
 
 @pytest.fixture

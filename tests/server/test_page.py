@@ -1,4 +1,4 @@
-"""The page in a real browser: an image is dropped, looked at, and its annotation downloaded."""
+"""The page in a real browser: an image is dropped, its boxes are redrawn, and its annotation is downloaded."""
 
 from __future__ import annotations
 
@@ -9,30 +9,33 @@ from zipfile import ZipFile
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect
+from fastapi.testclient import TestClient
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
 
+from tests.browser import DESKTOP, watched_page
 from tests.export.examples import read_annotations
-from tests.server.conftest import GRADIO_WARNS, MARKUP, Served
+from tests.server.conftest import LIMITS, MARKUP, Served
+from tests.server.hostile import BROKEN, encoded
 from tokenloc.data.annotations import Annotation
-from tokenloc.export import FORMATS
-from tokenloc.inference import Localizer
-from tokenloc.inference.localizer import Objects
+from tokenloc.inference import Localizer, PredictionOptions
+from tokenloc.inference.localization import Objects
+from tokenloc.server.app import create_app
 
-pytestmark = GRADIO_WARNS
-
-SLOW = 60_000  # milliseconds
+REFUSED = "Failed to load resource: the server responded with a status of "
+WIDTH = "image => image.decode().then(() => image.naturalWidth)"
 
 
 @pytest.fixture
 def opened(page: Page, served: Served) -> Page:
-    page.goto(served.address)
-    expect(page.locator("#found .hint")).to_be_visible(timeout=SLOW)
+    page.set_default_timeout(60_000)
+    expect.set_options(timeout=60_000)
+    page.goto(served.url)
+    expect(page.locator(".hint")).to_be_visible()
     return page
 
 
 def drop(page: Page, path: Path) -> None:
-    """Drop a file as a person does; Gradio's area takes the event."""
-    content = base64.b64encode(path.read_bytes()).decode()
     files = page.evaluate_handle(
         """async ([content, name]) => {
             const transfer = new DataTransfer();
@@ -40,122 +43,161 @@ def drop(page: Page, path: Path) -> None:
             transfer.items.add(new File([bytes], name));
             return transfer;
         }""",
-        [content, path.name],
+        [base64.b64encode(path.read_bytes()).decode(), path.name],
     )
-    page.locator("#drop button").first.dispatch_event("drop", {"dataTransfer": files})
+    page.locator("#drop").dispatch_event("drop", {"dataTransfer": files})
 
 
-def choose(page: Page, label: str, option: str) -> None:
-    page.get_by_label(label, exact=True).click()
-    page.get_by_role("option", name=option, exact=True).click()
+def boxes(page: Page) -> np.ndarray:
+    """The boxes on the image of 90 x 60 pixels: x0, y0, x1, y1."""
+    drawn = (
+        page.locator("#results figure")
+        .first.locator("rect.predicted")
+        .evaluate_all(
+            "rects => rects.map(rect => ['x', 'y', 'width', 'height'].map(name => Number(rect.getAttribute(name))))"
+        )
+    )
+    corners = np.array(drawn).reshape(-1, 4)
+    corners[:, 2:] += corners[:, :2]
+    return corners * [90, 60, 90, 60]
 
 
-def boxes(page: Page) -> list[list[float]]:
-    """The boxes that are drawn on the image: x0, y0, x1, y1."""
-    rects = page.locator("#found figure").first.locator("rect").all()
-    drawn = [[float(str(rect.get_attribute(key))) for key in ("x", "y", "width", "height")] for rect in rects]
-    return [[x, y, x + width, y + height] for x, y, width, height in drawn]
+def expected(localizer: Localizer, photo: Path, threshold: float, objects: Objects = "largest") -> np.ndarray:
+    return Localizer(localizer.model, localizer.metadata, threshold, objects)(photo).boxes
 
 
-def expected(served: Served, photo: Path, threshold: float, objects: Objects = "largest") -> np.ndarray:
-    own = served.localizer
-    return Localizer(own.model, own.metadata, threshold, objects)(photo).boxes
+def expect_threshold(page: Page, threshold: float) -> None:
+    expect(page.locator("figcaption").nth(1)).to_have_text(f"map, threshold {threshold:.2f}")
+    assert page.locator(".slider output").inner_text() == f"{threshold:.2f}"
 
 
 def downloaded(page: Page, form: str, folder: Path) -> Annotation:
-    expected = {f"{form}.zip", FORMATS[form].outputs[0]}
-    for _ in range(60):  # nothing in the page tells when the button has its new file
-        with page.expect_download() as download:
-            page.get_by_role("button", name="Download annotation").click()
-        if download.value.suggested_filename in expected:
-            break
-        page.wait_for_timeout(500)
+    page.get_by_label("Annotation format").select_option(form)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download annotation").click()
     path = folder / download.value.suggested_filename
     download.value.save_as(path)
     if path.suffix == ".zip":
         ZipFile(path).extractall(folder)
-        path = folder / FORMATS[form].outputs[0]
-    (annotation,) = read_annotations(form, path.parent)
+    (annotation,) = read_annotations(form, folder)
     return annotation
 
 
-def test_a_image_is_dropped_looked_at_and_its_annotation_downloaded(
-    opened: Page, served: Served, photo: Path, tmp_path: Path
+def test_a_dropped_image_is_localized_and_its_annotation_downloaded(
+    opened: Page, localizer: Localizer, photo: Path, tmp_path: Path
 ) -> None:
+    expect(opened.get_by_role("button", name="Download annotation")).to_be_disabled()
     drop(opened, photo)
-    expect(opened.locator(".found h3")).to_have_text(re.compile(r"^\S+ \d+%$"), timeout=SLOW)
-    result = served.localizer(photo)
-    assert opened.locator(".found h3").inner_text().startswith(result.label)
-    np.testing.assert_allclose(boxes(opened), expected(served, photo, 0.4), atol=0.011)
+    result = localizer(photo)
+    expect(opened.locator("#results h3")).to_have_text(f"{result.label} {result.score:.0%}")
+    np.testing.assert_allclose(boxes(opened), result.boxes, atol=0.011)
+    sizes = [image.evaluate(WIDTH) for image in opened.locator("#results img").all()]
+    assert sizes == [90, 90, result.map.shape[1]]  # the image twice, and the map
     annotation = downloaded(opened, "coco", tmp_path)
     assert annotation.file_name == photo.name
     assert [label for label, _ in annotation.objects] == [result.label]
     np.testing.assert_allclose([box for _, box in annotation.objects], result.boxes, atol=1e-4)
 
 
-def test_the_threshold_draws_anew_without_asking_the_network(
-    opened: Page, served: Served, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_threshold_redraws_boxes_without_the_network(
+    opened: Page, localizer: Localizer, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened.set_input_files("#drop input[type=file]", photo)
-    expect(opened.locator(".found")).to_be_visible(timeout=SLOW)
-
-    def asked(*_: object) -> None:
-        raise AssertionError("the network was asked")
-
-    monkeypatch.setattr(Localizer, "top", asked)
-    slider = opened.locator("#threshold input[type=range]")
+    opened.set_input_files("#file", photo)
+    expect_threshold(opened, 0.4)
+    monkeypatch.setattr(Localizer, "top", None)
+    slider = opened.get_by_label("Threshold")
     for threshold in (0.8, 0.05):
         slider.fill(str(threshold))
-        expect(opened.locator("figcaption").nth(1)).to_have_text(f"map, cut at {threshold:.2f}", timeout=SLOW)
-        np.testing.assert_allclose(boxes(opened), expected(served, photo, threshold), atol=0.011)
-    slider.focus()
+        expect_threshold(opened, threshold)
+        np.testing.assert_allclose(boxes(opened), expected(localizer, photo, threshold), atol=0.011)
     slider.press("ArrowRight")
-    expect(opened.locator("figcaption").nth(1)).to_have_text("map, cut at 0.06", timeout=SLOW)
-    high = next(step / 100 for step in range(99, 0, -1) if len(expected(served, photo, step / 100, "all")) > 1)
+    expect_threshold(opened, 0.06)
+    high = next(step / 100 for step in range(99, 0, -1) if len(expected(localizer, photo, step / 100, "all")) > 1)
     slider.fill(str(high))
-    expect(opened.locator("figcaption").nth(1)).to_have_text(f"map, cut at {high:.2f}", timeout=SLOW)
-    opened.get_by_label("all", exact=True).check()
-    every = expected(served, photo, high, "all")
-    expect(opened.locator("figcaption").first).to_have_text(f"{len(every)} boxes", timeout=SLOW)
+    expect_threshold(opened, high)
+    opened.get_by_label("Boxes").select_option("all")
+    every = expected(localizer, photo, high, "all")
+    expect(opened.locator("figcaption").first).to_have_text(f"{len(every)} boxes")
     np.testing.assert_allclose(boxes(opened), every, atol=0.011)
-    choose(opened, "Annotation format", "yolo")
     annotation = downloaded(opened, "yolo", tmp_path)
     np.testing.assert_allclose([box for _, box in annotation.objects], every, atol=1e-4)
+    opened.get_by_role("button", name="Reset").click()
+    expect_threshold(opened, 0.4)
 
 
-def test_another_model_brings_its_own_threshold_and_its_markup_stays_text(
-    opened: Page, served: Served, photo: Path
+def test_another_model_has_its_own_threshold_and_its_markup_is_escaped(
+    opened: Page, localizer: Localizer, photo: Path
 ) -> None:
-    opened.set_input_files("#drop input[type=file]", photo)
-    expect(opened.locator(".found")).to_be_visible(timeout=SLOW)
-    choose(opened, "Model", "marked")
-    expect(opened.locator(".found h3")).to_contain_text("<img src=x onerror=alert(1)>", timeout=SLOW)
-    assert MARKUP in opened.locator(".found h3").inner_text()
-    assert opened.locator(".found h3 img, .found script").count() == 0
-    expect(opened.locator("figcaption").nth(1)).to_have_text("map, cut at 0.70")
-    assert opened.locator("#threshold input[type=number]").input_value() == "0.7"
-    np.testing.assert_allclose(boxes(opened), expected(served, photo, 0.7), atol=0.011)
+    opened.set_input_files("#file", photo)
+    expect_threshold(opened, 0.4)
+    opened.get_by_label("Model").select_option("marked")
+    expect(opened.locator("#results h3")).to_contain_text(MARKUP)
+    assert opened.locator("#results h3 img, #results script").count() == 0
+    expect_threshold(opened, 0.7)
+    np.testing.assert_allclose(boxes(opened), expected(localizer, photo, 0.7), atol=0.011)
 
 
-def test_several_classes_refinement_and_a_cleared_image(opened: Page, photo: Path) -> None:
-    opened.set_input_files("#drop input[type=file]", photo)
-    expect(opened.locator(".found")).to_have_count(1, timeout=SLOW)
-    opened.locator("#classes input[type=range]").fill("3")
-    expect(opened.locator(".found")).to_have_count(3, timeout=SLOW)
-    before = opened.locator(".found img").nth(1).get_attribute("src")
-    choose(opened, "Refinement", "affinity")
-    expect(opened.locator(".found img").nth(1)).not_to_have_attribute("src", str(before), timeout=SLOW)
-    opened.get_by_label("Clear").click()
-    expect(opened.locator("#found .hint")).to_be_visible(timeout=SLOW)
+def test_several_classes_refinement_and_clearing(opened: Page, localizer: Localizer, photo: Path) -> None:
+    opened.set_input_files("#file", photo)
+    expect(opened.locator("#results section")).to_have_count(1)
+    opened.get_by_label("Classes").select_option("3")
+    expect(opened.locator("#results section")).to_have_count(3)
+    map_ = opened.locator("#results .heatmap").first
+    before = map_.get_attribute("src")
+    opened.get_by_label("Refinement").select_option("affinity")
+    expect(map_).not_to_have_attribute("src", str(before))
+    refined = Localizer(localizer.model, localizer.metadata, 0.4, options=PredictionOptions(refine=("affinity",)))
+    np.testing.assert_allclose(boxes(opened), refined(photo).boxes, atol=0.011)
+    opened.get_by_role("button", name="Clear").click()
+    expect(opened.locator(".hint")).to_be_visible()
+    expect(opened.locator("#results section")).to_have_count(0)
 
 
-def test_on_a_phone_nothing_is_cut_off(phone_page: Page, served: Served, photo: Path) -> None:
-    phone_page.goto(served.address)
-    expect(phone_page.locator("#found .hint")).to_be_visible(timeout=SLOW)
-    phone_page.set_input_files("#drop input[type=file]", photo)
-    expect(phone_page.locator(".found")).to_be_visible(timeout=SLOW)
+def test_an_expired_result_is_predicted_again(browser: Browser, served: Served, photo: Path, tmp_path: Path) -> None:
+    with watched_page(browser, DESKTOP, REFUSED + "404") as page:
+        page.goto(served.url)
+        page.set_input_files("#file", photo)
+        expect_threshold(page, 0.4)
+        served.app.state.service._kept.clear()
+        page.get_by_label("Threshold").fill("0.8")
+        expect_threshold(page, 0.8)
+        assert downloaded(page, "csv", tmp_path).size == (90, 60)
+
+
+def test_broken_images_are_reported(browser: Browser, served: Served) -> None:
+    with watched_page(browser, DESKTOP, REFUSED + "422") as page:
+        page.goto(served.url)
+        for name, (content, message) in BROKEN.items():
+            page.set_input_files("#file", {"name": name, "mimeType": "image/jpeg", "buffer": content})
+            expect(page.get_by_role("alert")).to_contain_text(message, timeout=60_000)
+            assert page.get_by_role("alert").locator("b").count() == 0
+            assert page.locator("#results section").count() == 0
+        assert page.title() == "tokenloc"
+        large = bytes(LIMITS.max_bytes + 1)
+        page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": large})
+        expect(page.get_by_role("alert")).to_have_text("a.png has 0.3 MB; the limit is 0.3 MB")
+        good = encoded(Image.new("RGB", (40, 30), "red"), "TIFF")  # which browsers cannot show
+        page.set_input_files("#file", {"name": "good.tiff", "mimeType": "image/tiff", "buffer": good})
+        expect(page.locator("#results section")).to_be_visible()
+        assert (
+            page.locator("#results img").first.evaluate("image => image.decode().then(() => image.naturalWidth)") == 40
+        )
+
+
+def test_nothing_is_cut_off_on_a_phone(phone_page: Page, served: Served, photo: Path) -> None:
+    phone_page.goto(served.url)
+    phone_page.set_input_files("#file", photo)
+    expect(phone_page.locator("#results section")).to_be_visible(timeout=60_000)
     assert phone_page.evaluate("document.documentElement.scrollWidth") <= 390
-    places = [phone_page.locator(name).bounding_box() for name in ("#drop", "#found", "#controls")]
-    tops = [place["y"] for place in places if place]
-    assert tops == sorted(tops)
+    parts = [phone_page.locator(name).bounding_box() for name in ("#upload", "#results", "#controls")]
+    tops = [part["y"] for part in parts if part]
     assert len(tops) == 3
+    assert tops == sorted(tops)
+
+
+def test_the_page_loads_nothing_and_escapes_names(localizer: Localizer, client: TestClient) -> None:
+    assert not re.search(r"(src|href)=.?https?:", client.get("/").text)
+    assert client.get("/favicon.ico").status_code == 204
+    hostile = TestClient(create_app({MARKUP: localizer}, LIMITS)).get("/").text
+    assert "<img src=x" not in hostile
+    assert "<script>alert" not in hostile

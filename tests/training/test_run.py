@@ -16,7 +16,8 @@ from tokenloc.boxes import get_protocol
 from tokenloc.commands.results import print_results
 from tokenloc.data import create_dataset
 from tokenloc.data.base import Subset
-from tokenloc.inference.evaluation import measure
+from tokenloc.inference.evaluation import evaluate_model
+from tokenloc.metrics import Scorer
 from tokenloc.models.checkpoint import load_checkpoint, read_checkpoint
 from tokenloc.training.config import DataConfig, Optimisation
 
@@ -58,8 +59,8 @@ def test_the_metrics_are_those_of_the_checkpoint(run: Path) -> None:
     model, metadata = load_checkpoint(run / "checkpoints/best.ckpt")
     test = create_dataset("scenes", None, "test", metadata.classes, size=40, length=24)
     assert metadata.threshold is not None
-    threshold = metadata.threshold.value
-    measured = measure(model, test, metadata.preprocessing, get_protocol("standard"), threshold, batch_size=5)
+    scorer = Scorer(get_protocol("standard"), metadata.threshold.value)
+    measured = evaluate_model(model, test, metadata.preprocessing, scorer, batch_size=5)
     assert measured.to_dict()["metrics"] == json.loads((run / "metrics.json").read_text())["metrics"]
 
 
@@ -130,7 +131,7 @@ def test_impossible_boxes_are_counted(run: Path, capsys: pytest.CaptureFixture[s
     broken = Subset(test, range(6))
     samples = list(test)
     broken.samples = [replace(sample, boxes=sample.boxes[:, [2, 1, 0, 3]]) for sample in samples[:2]] + samples[2:]
-    measured = measure(model, broken, metadata.preprocessing, get_protocol("standard"))
+    measured = evaluate_model(model, broken, metadata.preprocessing, Scorer(get_protocol("standard")))
     assert (measured.evaluation.dropped_boxes, measured.evaluation.images_with_boxes) == (2, 4)
     print_results(measured)
     assert "2 true boxes are invalid and left out" in capsys.readouterr().err

@@ -13,7 +13,8 @@ import pytest
 from tests.runs import tiny_run, tiny_settings
 from tokenloc.boxes import get_protocol
 from tokenloc.data import create_dataset
-from tokenloc.inference.evaluation import measure
+from tokenloc.inference.evaluation import evaluate_model
+from tokenloc.metrics import Scorer
 from tokenloc.models.checkpoint import load_checkpoint, read_checkpoint
 from tokenloc.reporting.charts import read_curves
 from tokenloc.training import selection
@@ -33,8 +34,8 @@ def test_the_epoch_with_the_best_boxes_is_saved(tmp_path: Path) -> None:
     assert epoch == max(curve, key=lambda epoch: (curve[epoch], -epoch))
     model, metadata = load_checkpoint(best)
     val = create_dataset("scenes", None, "val", metadata.classes, size=40, length=24)
-    found = measure(model, val, metadata.preprocessing, get_protocol("standard")).evaluation.max_box_acc_v1
-    assert curve[epoch] == pytest.approx(found)
+    result = evaluate_model(model, val, metadata.preprocessing, Scorer(get_protocol("standard")))
+    assert curve[epoch] == pytest.approx(result.evaluation.max_box_acc_v1)
     content = json.loads((tmp_path / "run/metrics.json").read_text())
     assert (content["epoch"], content["epoch_source"]) == (epoch + 1, "the best max_box_acc_v1 on val of scenes")
 
@@ -45,7 +46,7 @@ def test_the_best_epoch_need_not_be_the_last(tmp_path: Path, monkeypatch: pytest
     def given(*_: Any, **__: Any) -> Any:
         return SimpleNamespace(evaluation=SimpleNamespace(max_box_acc_v2=next(values)))
 
-    monkeypatch.setattr(selection, "measure", given)
+    monkeypatch.setattr(selection, "evaluate_model", given)
     data = by_boxes(select="max_box_acc_v2", calibration_split=None, test_split=None)
     best = tiny_run(tmp_path / "run", data=data, optimisation=Optimisation(epochs=3, batch_size=8))
     assert read_checkpoint(best)["epoch"] == 1

@@ -82,6 +82,16 @@ class Frame:
         left, top = (round((side - part) / 2.0) for side, part in zip(resized, crop, strict=True))
         return cls(whole.original_size, crop, whole.scale, (float(left), float(top)))
 
+    def to_array(self) -> NDArray[np.float64]:
+        """Return [8] float64: original and input (width, height), scale and offset (x, y)."""
+        return np.array([*self.original_size, *self.input_size, *self.scale, *self.offset], dtype=np.float64)
+
+    @classmethod
+    def from_array(cls, values: NDArray[np.float64]) -> Frame:
+        """Return the frame that ``to_array`` described."""
+        numbers = values.tolist()
+        return cls(*(tuple(numbers[start : start + 2]) for start in range(0, 8, 2)))
+
     def of_original(self, size: Size) -> Frame:
         """Return the same look at the image of original ``size`` (width, height), of which this frame's is a copy.
 

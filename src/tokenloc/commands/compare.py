@@ -6,15 +6,14 @@ import csv
 import io
 from pathlib import Path
 
-from rich.table import Table
-
 from tokenloc._files import write_json, write_text
-from tokenloc.commands.console import console, print_message
+from tokenloc.commands.console import percents, print_message, print_table
 from tokenloc.commands.runs import groups_to_json, print_runs, read_runs, require_one_protocol
 from tokenloc.metrics.intervals import Comparison, compare
 from tokenloc.reporting.runs import Run
 
 COMPARED = ("gt_known", "top1_loc")
+COLUMNS = ("", "images", "first", "second", "only first", "only second", "p", "difference, 95 %")
 Hits = dict[str, float | None]
 
 
@@ -49,13 +48,19 @@ def _compare_two(first: Run, second: Run, out: Path | None) -> list[Comparison]:
     if not comparisons:
         raise ValueError(f"{first.name} and {second.name} have no image with {' or '.join(COMPARED)} in both")
     print_message(f"first: {first.name}\nsecond: {second.name}")
-    _print_comparisons(comparisons)
+    print_table(COLUMNS, [_row(comparison) for comparison in comparisons])
     if out is not None:
         sides = {"first": str(first.folder), "second": str(second.folder), "protocol": first.protocol}
         metrics = {comparison.metric: comparison.to_dict() for comparison in comparisons}
         write_json(out / "comparison.json", {**sides, "metrics": metrics})
         _write_wins(out / "comparison.csv", hits)
     return comparisons
+
+
+def _row(item: Comparison) -> list[str]:
+    counts = [str(count) for count in (item.images, item.only_first, item.only_second)]
+    interval = "{:+.1f} to {:+.1f}".format(*item.difference)
+    return [item.metric, counts[0], *percents(item.first, item.second), *counts[1:], f"{item.p_value:.3g}", interval]
 
 
 def _hits(run: Run, metric: str) -> Hits:
@@ -72,15 +77,3 @@ def _write_wins(path: Path, hits: dict[str, tuple[Hits, Hits]]) -> None:
             if None not in (hit, second[id_]) and hit != second[id_]:
                 writer.writerow([metric, id_, "first" if hit else "second"])
     write_text(path, text.getvalue())
-
-
-def _print_comparisons(comparisons: list[Comparison]) -> None:
-    table = Table()
-    for column in ("", "images", "first", "second", "only first", "only second", "p", "difference, 95 %"):
-        table.add_column(column, justify="right" if column else "left")
-    for item in comparisons:
-        percents = (f"{item.first:.1f}", f"{item.second:.1f}")
-        counts = (str(item.only_first), str(item.only_second))
-        interval = "{:+.1f} to {:+.1f}".format(*item.difference)
-        table.add_row(item.metric, str(item.images), *percents, *counts, f"{item.p_value:.3g}", interval)
-    console.print(table)

@@ -12,14 +12,13 @@ from rich.table import Table
 
 from tokenloc._files import write_json
 from tokenloc.boxes import get_protocol
-from tokenloc.commands.console import console, print_message, progress
-from tokenloc.commands.results import percents
+from tokenloc.commands.console import console, percents, print_message, progress
 from tokenloc.commands.train import train
 from tokenloc.data import ImageDataset, create_dataset
 from tokenloc.inference import Localizer, PredictionOptions
-from tokenloc.inference.evaluation import calibrate_threshold, measure
-from tokenloc.inference.tally import EvaluationResult
+from tokenloc.inference.evaluation import EvaluationResult, calibrate_threshold, evaluate_model
 from tokenloc.methods.base import METHODS, list_methods
+from tokenloc.metrics import Scorer
 from tokenloc.models.checkpoint import load_checkpoint, store_threshold
 from tokenloc.reporting import draw_boxes, draw_map, image_table, save_image
 from tokenloc.reporting.drawing import TRUTH
@@ -120,7 +119,8 @@ def compare(method: str, start: Path, out: Path, seed: int, epochs: int) -> Comp
 
     def measured(chosen: PredictionOptions) -> EvaluationResult:
         test = scenes("test", seed)
-        return measure(model, test, metadata.preprocessing, standard, threshold.value, options=chosen, **settings)
+        scorer = Scorer(standard, threshold.value)
+        return evaluate_model(model, test, metadata.preprocessing, scorer, options=chosen, **settings)
 
     own = measured(plain)
     write_json(out / METRICS, {**own.to_dict(), "threshold_source": threshold.source})
@@ -142,7 +142,7 @@ def print_comparison(compared: dict[str, Compared]) -> None:
         table.add_row(
             method, *percents(*numbers, *(refined.get(level) for level in (0.5, 0.7, 0.9))), f"{one.seconds:.0f}"
         )
-    for name, accuracy in next(iter(compared.values())).plain.constant_boxes.items():
+    for name, accuracy in next(iter(compared.values())).plain.evaluation.constant_boxes.items():
         table.add_row(name, "", "", *percents(*(accuracy[level] for level in (0.5, 0.7, 0.9))))
     console.print(table)
 

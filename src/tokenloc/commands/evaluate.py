@@ -14,12 +14,11 @@ from tokenloc.commands.results import save_failures, save_figures, write_results
 from tokenloc.commands.thresholds import ThresholdChoice, calibrated_threshold, choose_threshold
 from tokenloc.data.base import named
 from tokenloc.inference import Localizer, PredictionOptions, choose_device
-from tokenloc.inference.evaluation import calibrate_threshold, measure
+from tokenloc.inference.evaluation import EvaluationResult, calibrate_threshold, evaluate_model
 from tokenloc.inference.options import DEFAULT_OPTIONS
-from tokenloc.inference.processes import joined
-from tokenloc.inference.stored_maps import measure_maps
-from tokenloc.inference.tally import EvaluationResult
-from tokenloc.metrics.stored_boxes import writing_boxes
+from tokenloc.inference.processes import process_group
+from tokenloc.inference.stored_maps import evaluate_maps
+from tokenloc.metrics import Scorer
 from tokenloc.metrics.stored_maps import open_maps, writing_maps
 from tokenloc.models.checkpoint import load_checkpoint, store_threshold
 from tokenloc.models.hub import run_folder, writable_path
@@ -94,13 +93,12 @@ def evaluate(
     }
     settings: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "options": options}
     with (
-        joined() as first,
+        process_group() as first,
         writing_maps(save_maps, about) if save_maps and first else nullcontext() as save,
-        writing_boxes(folder / BOXES, judged, value) if first else nullcontext() as keep,
     ):
         model.to(choose_device(device))
-        settings["progress"] = progress if first else None
-        result = measure(model, dataset, metadata.preprocessing, judged, value, save=save, keep=keep, **settings)
+        settings |= {"progress": progress, "boxes": folder / BOXES} if first else {}
+        result = evaluate_model(model, dataset, metadata.preprocessing, Scorer(judged, value), maps=save, **settings)
     if first:
         content = {"model": asdict(metadata.model), "data": described, "viewing": str(options)}
         write_results(folder, result, source, content)
@@ -119,9 +117,9 @@ def _evaluate_maps(
     dataset = open_data(described, maps.about.get("classes"))
     calibrated = ThresholdChoice(maps.about.get("threshold"), maps.about.get("threshold_source"))
     value, source = choose_threshold(protocol, given, calibrated)
-    with joined() as first, writing_boxes(folder / BOXES, protocol, value) if first else nullcontext() as keep:
-        settings: dict[str, Any] = {"workers": workers, "progress": progress if first else None, "keep": keep}
-        result, matched = measure_maps(maps, dataset, protocol, value, **settings)
+    with process_group() as first:
+        settings: dict[str, Any] = {"progress": progress, "boxes": folder / BOXES} if first else {}
+        result, matched = evaluate_maps(maps, dataset, Scorer(protocol, value), workers=workers, **settings)
     if first:
         about = {"folder": str(maps.folder), "differing": matched.differing, "surplus": matched.surplus}
         write_results(folder, result, source, {"model": maps.about.get("model"), "data": described, "maps": about})

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.table import Table
 
 from tokenloc._files import UniqueNames, write_json
-from tokenloc.commands.console import console, print_message
+from tokenloc.commands.console import percents, print_message, print_table
 from tokenloc.data import ImageDataset
 from tokenloc.data.base import named
 from tokenloc.inference import Localizer
-from tokenloc.inference.tally import EvaluationResult
+from tokenloc.inference.evaluation import EvaluationResult
 from tokenloc.metrics import ERROR_CATEGORIES
 from tokenloc.metrics.risk_coverage import confidence_metrics
 from tokenloc.reporting import draw_localization, draw_map, heatmap, image_table, save_image, sheet
@@ -40,26 +39,22 @@ def write_results(folder: Path, result: EvaluationResult, source: str | None, de
     sources = {"threshold_source": source} if source else {}
     write_json(folder / METRICS, {**result.to_dict(), **described, **sources})
     result.save_images(folder / IMAGES)
-    evaluation = result.evaluation
-    save_curves(evaluation.curve, result.images, folder / "figures", evaluation.threshold)
+    save_curves(folder, result.evaluation.curve)
 
 
 def print_results(result: EvaluationResult, threshold_source: str | None = None) -> None:
     """Print the metrics beside those of boxes that ignore the image, and what they do not cover."""
     evaluation, oracle = result.evaluation, result.evaluation.oracle
-    table = Table(title=f"protocol {evaluation.protocol}, {evaluation.images} images, percent", title_justify="left")
-    table.add_column("")
-    for column in ("Cls@1", "Cls@5", "Loc@1", "Loc@5", "GT-kn.", "IoU.7", "IoU.9"):
-        table.add_column(column, justify="right", no_wrap=True)
     classes, levels = (evaluation.top1_cls, evaluation.top5_cls), evaluation.box_acc or {}
-    row = (evaluation.top1_loc, evaluation.top5_loc, evaluation.gt_known, levels.get(0.7), levels.get(0.9))
-    table.add_row("model", *percents(*classes, *row))
+    values = (evaluation.top1_loc, evaluation.top5_loc, evaluation.gt_known, levels.get(0.7), levels.get(0.9))
+    rows = [["model", *percents(*classes, *values)]]
     if oracle is not None and evaluation.threshold != oracle.threshold:
-        row = (oracle.top1_loc, oracle.top5_loc, oracle.gt_known, oracle.box_acc[0.7], oracle.box_acc[0.9])
-        table.add_row("best threshold (oracle)", *percents(*classes, *row))
-    for name, box in result.constant_boxes.items():
-        table.add_row(name, "", "", "", "", *percents(*(box[level] for level in (0.5, 0.7, 0.9))))
-    console.print(table)
+        values = (oracle.top1_loc, oracle.top5_loc, oracle.gt_known, oracle.box_acc[0.7], oracle.box_acc[0.9])
+        rows.append(["best threshold (oracle)", *percents(*classes, *values)])
+    for name, box in evaluation.constant_boxes.items():
+        rows.append([name, "", "", "", "", *percents(*(box[level] for level in (0.5, 0.7, 0.9)))])
+    columns = ("", "Cls@1", "Cls@5", "Loc@1", "Loc@5", "GT-kn.", "IoU.7", "IoU.9")
+    print_table(columns, rows, f"protocol {evaluation.protocol}, {evaluation.images} images, percent")
     for message in _messages(result, threshold_source):
         print_message(message)
 
@@ -85,11 +80,6 @@ def _messages(result: EvaluationResult, threshold_source: str | None) -> Iterato
             yield f"{len(names)} {MISSING[what]}: {named(names)}"
     for image in result.unreadable:
         yield f"not evaluated: {image.reason}"
-
-
-def percents(*values: float | None) -> list[str]:
-    """Return numbers for a table: one decimal, ``-`` for None."""
-    return ["-" if value is None else f"{value:.1f}" for value in values]
 
 
 def save_figures(localizer: Localizer, dataset: ImageDataset, folder: Path) -> None:

@@ -7,10 +7,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from rich.table import Table
-
-from tokenloc.commands.console import console
-from tokenloc.commands.results import percents
+from tokenloc.commands.console import percents, print_table
 from tokenloc.reporting.runs import METRICS, Run, read_run
 
 SEED = "seed-"
@@ -63,18 +60,14 @@ def print_runs(groups: Mapping[str, Sequence[Run]]) -> None:
     runs = [run for group in groups.values() for run in group]
     counts = {run.content["images"] for run in runs}
     images = f", {counts.pop()} images" if len(counts) == 1 else ""
-    table = Table(title=f"protocol {runs[0].protocol}{images}, percent", title_justify="left")
-    table.add_column("", overflow="fold")
-    for column in COLUMNS:
-        table.add_column(column, justify="right", no_wrap=True)
+    rows = []
     for group in groups.values():
-        for run in group:
-            table.add_row(run.name, *percents(*(run.metrics.get(metric) for metric in COLUMNS.values())))
+        rows += [[run.name, *percents(*(run.metrics.get(metric) for metric in COLUMNS.values()))] for run in group]
         if len(group) > 1:
             spreads = [mean_and_spread(group).get(metric, (None, None)) for metric in COLUMNS.values()]
-            table.add_row(f"mean of {len(group)}", *percents(*(center for center, _ in spreads)), style="bold")
-            table.add_row("standard deviation", *percents(*(spread for _, spread in spreads)), style="bold")
-    console.print(table)
+            rows.append([f"mean of {len(group)}", *percents(*(center for center, _ in spreads))])
+            rows.append(["standard deviation", *percents(*(spread for _, spread in spreads))])
+    print_table(["", *COLUMNS], rows, f"protocol {runs[0].protocol}{images}, percent")
 
 
 def groups_to_json(groups: Mapping[str, Sequence[Run]]) -> dict[str, Any]:

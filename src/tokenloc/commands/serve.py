@@ -1,4 +1,4 @@
-"""``tokenloc serve``: a page to drop images on."""
+"""``tokenloc serve``: a web page and a REST API."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from tokenloc.commands.console import print_message
-from tokenloc.server import Limits, free_port, load_models, private_folder, serving
 
 
 def serve(
@@ -21,49 +20,45 @@ def serve(
     max_megapixels: float = 50.0,
     max_queue: int = 32,
 ) -> None:
-    """Serve a page in the browser: drop an image, see boxes and heatmap, download the annotation.
+    """Serve a web page and a REST API: upload an image, see its boxes and heatmap, download the annotation.
 
-    Ends with Ctrl-C. Nothing is sent to any other machine; uploaded images lie in a temporary folder, for an hour at
-    most, which goes when the server ends.
+    Ctrl-C stops the server. Nothing is sent to another machine, and no image is stored: results stay in memory for ten
+    minutes.
 
     Args:
-        checkpoints: checkpoints of `tokenloc train`; each is one entry of the page's list of models.
-        host: the address to listen at. By default only this machine can reach the page; 0.0.0.0 lets everyone who
-            reaches this machine use it, without a password.
-        port: at that address; 0 takes any free one.
+        checkpoints: checkpoints of `tokenloc train`; the first one is the default model.
+        host: address to listen at. By default, only this machine can reach the server; 0.0.0.0 admits everyone who can
+            reach this machine, without a password.
+        port: port to listen at; 0 for any free one.
         device: auto, cpu, cuda or mps.
-        max_megabytes: largest file that is taken, in millions of bytes.
+        max_megabytes: largest size of an uploaded file, in millions of bytes.
         max_megapixels: largest width times height of an image, in millions.
-        max_queue: requests that may wait; more are told that the server is busy.
+        max_queue: number of requests that may wait; further ones get status 503.
     """
-    limits = _limits(max_megabytes, max_megapixels, max_queue)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the images go then, too
+    from tokenloc.server.app import create_app
+    from tokenloc.server.limits import Limits
+    from tokenloc.server.run import listen, load_models, serving
+
+    limits = Limits(round(max_megabytes * 1e6), round(max_megapixels * 1e6), max_queue)
+    hosts = {"localhost", "127.0.0.1", "::1", host} if is_loopback(host) else None
+    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with private_folder() as folder:
-            free_port(host, port)  # what is wrong with it is told before models are loaded
-            models = load_models(checkpoints, device, limits.max_pixels)
-            with serving(models, folder, host, port, limits) as address:
-                if not is_loopback(host):
-                    print_message(f"warning: everyone who reaches {host} can use this page; there is no password")
-                print_message(f"{', '.join(models.localizers)}: open {address} in a browser; Ctrl-C ends")
+        with listen(host, port) as listener:  # before models are loaded, to report a port in use at once
+            models = load_models(checkpoints, device)
+            with serving(create_app(models, limits, hosts), listener) as url:
+                if hosts is None:
+                    print_message(f"warning: everyone who can reach {host} can use this server; there is no password")
+                print_message(f"serving {', '.join(models)}: open {url} in a browser; press Ctrl-C to stop")
                 while True:
                     time.sleep(3600)
     except KeyboardInterrupt:
-        print_message("ended; the uploaded images are removed")
+        print_message("server stopped")
     finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _limits(max_megabytes: float, max_megapixels: float, max_queue: int) -> Limits:
-    limits = Limits(round(max_megabytes * 1e6), round(max_megapixels * 1e6), max_queue)
-    for name, value in vars(limits).items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1; got {value}")
-    return limits
+        signal.signal(signal.SIGTERM, handler)
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach an address.
+    """Return whether only this machine can reach an address.
 
     >>> is_loopback("localhost"), is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("0.0.0.0")
     (True, True, True, False)

@@ -22,9 +22,9 @@ from tokenloc.commands.runs import groups_to_json, print_runs
 from tokenloc.commands.thresholds import calibrated_threshold, choose_threshold
 from tokenloc.data import ImageDataset, Preprocessing
 from tokenloc.inference import Localizer, PredictionOptions
-from tokenloc.inference.evaluation import measure
+from tokenloc.inference.evaluation import evaluate_model
 from tokenloc.methods import Method
-from tokenloc.metrics.stored_boxes import writing_boxes
+from tokenloc.metrics import Scorer
 from tokenloc.models import create_model
 from tokenloc.models.checkpoint import read_checkpoint
 from tokenloc.models.metadata import ModelMetadata
@@ -173,8 +173,8 @@ def _calibrate_and_test(folder: RunFolder, data: DataConfig, protocol: Protocol,
     if test is None:
         return
     fixed, source = choose_threshold(protocol, None, calibrated_threshold(metadata, PredictionOptions(), test))
-    with writing_boxes(folder.path / BOXES, protocol, fixed) if first else nullcontext() as keep:
-        measured = measure(model, test, metadata.preprocessing, protocol, fixed, keep=keep, **options)
+    options["boxes"] = folder.path / BOXES if first else None
+    measured = evaluate_model(model, test, metadata.preprocessing, Scorer(protocol, fixed), **options)
     if not first:
         return
     described = {

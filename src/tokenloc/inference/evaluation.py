@@ -1,143 +1,224 @@
-"""Measuring a model on a dataset, and choosing its map threshold on another split."""
+"""Evaluation of a model on a dataset, and calibration of its map threshold on another split."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass, field
+from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokenloc.boxes import Frame, Protocol
-from tokenloc.data import (
-    ImageDataset,
-    Located,
-    Preprocessing,
-    Sample,
-    Unreadable,
-    evaluation_loader,
-)
+from tokenloc.boxes import Protocol
+from tokenloc.data import ImageDataset, Located, Preprocessing, Unreadable, evaluation_loader
 from tokenloc.inference.options import PredictionOptions
 from tokenloc.inference.predictor import Predictor
-from tokenloc.inference.processes import in_order, share
-from tokenloc.inference.tally import EvaluationResult, Evaluator
-from tokenloc.methods import Method
-from tokenloc.metrics import ImageScores, score_image, top_classes
-from tokenloc.metrics.stored_boxes import BoxWriter
+from tokenloc.inference.processes import gather_in_order, rank_and_world
+from tokenloc.methods import Method, top_classes
+from tokenloc.metrics import (
+    Evaluation,
+    ImageRow,
+    ImageScores,
+    Scorer,
+    ScoreTable,
+    bootstrap_intervals,
+    evaluate,
+    image_row,
+)
+from tokenloc.metrics.images import write_rows
+from tokenloc.metrics.intervals import by_class, by_size, confidence_intervals
+from tokenloc.metrics.risk_coverage import confidence_metrics
+from tokenloc.metrics.stored_boxes import save_boxes
 from tokenloc.metrics.stored_maps import MapWriter
 from tokenloc.models.metadata import Threshold
 
 Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
+"""Wraps an iterable with a label and a total, to display progress."""
 
 
-def measure(
+@dataclass(frozen=True)
+class EvaluationResult:
+    """The result of an evaluation.
+
+    Attributes:
+        evaluation: all metrics.
+        images: a row for each readable image, in the order of the dataset, at the threshold of the metrics.
+        classes: names of the classes.
+        intervals: bootstrap intervals of the metrics that choose their own threshold, see ``bootstrap_intervals``.
+        unreadable: images that could not be read, which are in no metric.
+        missing: ids of images without "boxes" or "masks" although others have them; "images" that the dataset's lists
+            name but that do not exist; "classes" without an evaluated image.
+    """
+
+    evaluation: Evaluation
+    images: list[ImageRow]
+    classes: Sequence[str] = ()
+    intervals: dict[str, list[float]] = field(default_factory=dict)
+    unreadable: list[Unreadable] = field(default_factory=list)
+    missing: dict[str, list[str]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of ``metrics.json``."""
+        constant = self.evaluation.constant_boxes.items()
+        return {
+            **self.evaluation.to_dict(),
+            "confidence": {**confidence_intervals(self.images), **self.intervals},
+            "per_class": by_class(self.images, self.classes),
+            "by_size": by_size(self.images),
+            "constant_boxes": {name: {f"{level:g}": value for level, value in box.items()} for name, box in constant},
+            "trust": confidence_metrics(self.images),
+            "unreadable": [{"id": image.id, "reason": image.reason} for image in self.unreadable],
+            "missing": self.missing,
+        }
+
+    def save_images(self, path: Path) -> None:
+        """Write the rows as ``images.csv``."""
+        write_rows(path, self.images, self.classes)
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Turns the scored images of a dataset into a result.
+
+    Args:
+        dataset: of the images.
+        scorer: of the images.
+        boxes: where to write the boxes of all thresholds, see ``save_boxes``; None for nowhere.
+    """
+
+    dataset: ImageDataset
+    scorer: Scorer
+    boxes: Path | None = None
+
+    def evaluate(self, images: Iterable[ImageScores | Unreadable]) -> EvaluationResult:
+        """Evaluate the images of the dataset, one by one in its order; memory grows by a small row for each.
+
+        Raises:
+            ValueError: if no image is readable.
+        """
+        unreadable = []
+        with TemporaryFile() as file:
+            table = ScoreTable(file)
+            for image in images:
+                if isinstance(image, Unreadable):
+                    unreadable.append(image)
+                else:
+                    table.append(image)
+            if not len(table):
+                reason = unreadable[0].reason if unreadable else "the dataset is empty"
+                raise ValueError(f"none of the {len(unreadable)} images could be evaluated; the first: {reason}")
+            if self.boxes is not None:
+                save_boxes(self.boxes, table, self.scorer)
+            evaluation = evaluate(table, self.scorer)
+            rows, missing = self._rows(table, evaluation.threshold)
+            intervals = bootstrap_intervals(table, self.scorer)
+        return EvaluationResult(evaluation, rows, self.dataset.classes, intervals, unreadable, missing)
+
+    def _rows(self, table: ScoreTable, threshold: float | None) -> tuple[list[ImageRow], dict[str, list[str]]]:
+        """Return the rows at the reported threshold, and what is missing."""
+        fixed = self.scorer.fixed_threshold is not None or threshold is None
+        column = -1 if fixed else self.scorer.protocol.thresholds.index(threshold)
+        rows: list[ImageRow] = []
+        without: dict[str, list[str]] = {"boxes": [], "masks": []}
+        for image in table:
+            rows.append(image_row(image, column, self.scorer.protocol))
+            without["boxes"] += [] if len(image.truth) else [image.id]
+            without["masks"] += [] if image.pixels.size else [image.id]
+        labels = {row.label for row in rows}
+        return rows, {
+            **{name: [] if len(ids) == len(rows) else ids for name, ids in without.items()},
+            "images": list(self.dataset.skipped),
+            "classes": [name for label, name in enumerate(self.dataset.classes) if label not in labels],
+        }
+
+
+def evaluate_model(
     model: Method,
     dataset: ImageDataset,
     preprocessing: Preprocessing,
-    protocol: Protocol,
-    threshold: float | None = None,
+    scorer: Scorer,
     *,
     options: PredictionOptions | None = None,
     batch_size: int = 32,
     workers: int = 0,
     progress: Progress | None = None,
-    save: MapWriter | None = None,
-    keep: BoxWriter | None = None,
+    maps: MapWriter | None = None,
+    boxes: Path | None = None,
 ) -> EvaluationResult:
-    """Measure a model on a dataset under a protocol; by all processes together where torch.distributed has several.
+    """Evaluate a model on a dataset, in all processes of ``torch.distributed`` together.
 
-    Each process then gets the whole result, the same to the last bit as of one process alone.
+    Each process gets the full result, bit-identical to that of a single process.
 
     Args:
-        model: is put in evaluation mode and left in the mode it was in.
-        dataset: with boxes or masks, or without: then only classification is measured.
+        model: on its device; its training mode is restored.
+        dataset: with or without boxes and masks; without either only classification is evaluated.
         preprocessing: of the model.
-        protocol: how images are shown, maps become boxes, and boxes are judged.
-        threshold: a fixed map threshold in [0, 1]; None for the protocol's own rule.
-        options: how the model looks at images; None for plainly.
-        batch_size: images that pass the network together.
+        scorer: protocol and map threshold.
+        options: of prediction.
+        batch_size: images per forward pass.
         workers: processes that read images.
-        progress: wraps the batches, to show how far it is.
-        save: keeps the maps and predictions that are measured.
-        keep: keeps the boxes at all thresholds.
+        progress: wraps the batches.
+        maps: receives the maps and predicted classes.
+        boxes: where to write the boxes of all thresholds.
 
     Raises:
-        ValueError: where no image at all could be read, or a map has values that are not finite.
+        ValueError: if no image is readable, or a map is not finite.
     """
-    predictor = Predictor(model, preprocessing, options, protocol)
-    loader = evaluation_loader(dataset, predictor.transform, batch_size, workers=workers, share=share())
+    predictor = Predictor(model, preprocessing, options, scorer.protocol)
+    loader = evaluation_loader(dataset, predictor.transform, batch_size, workers=workers, share=rank_and_world())
     total = math.ceil(len(dataset) / batch_size)
-    unreadable: list[Unreadable] = []
-    with evaluating(model), TemporaryFile() as scratch, ThreadPoolExecutor() as threads:
-        score = partial(_score, protocol, threshold)
-        batches: Iterable[_Found] = in_order(
-            (_found(predictor, dataset, batch, score, threads) for batch in loader), total
-        )
-        tally = Evaluator(protocol, threshold, scratch)
-        for broken, located in progress(batches, "measuring", total) if progress else batches:
-            unreadable += broken
-            for image, scores in located:
-                tally.add(image.sample, image.frame, scores)
-                if keep is not None:
-                    keep.add(image.sample.id, image.frame, image.sample.boxes, scores)
-                if save is not None:
-                    made = image.map_, image.predicted, image.frame, image.probability
-                    save.add(image.sample.id, *made)
-        return tally.measured(dataset, unreadable)
+
+    def scored_images() -> Iterator[ImageScores | Unreadable]:
+        scored = (_score_batch(predictor, dataset, batch, scorer, threads) for batch in loader)
+        batches = gather_in_order(scored, total)
+        for unreadable, images, batch_maps in progress(batches, "evaluating", total) if progress else batches:
+            yield from unreadable
+            for image, map_ in zip(images, batch_maps, strict=True):
+                if maps is not None:
+                    maps.add(image.id, map_, image.predicted, image.frame, image.probability)
+                yield image
+
+    with evaluating(model), ThreadPoolExecutor() as threads:
+        return Evaluator(dataset, scorer, boxes).evaluate(scored_images())
 
 
-class _LocatedSample(NamedTuple):
-    """An image's map [h, w] of the true class, which is the one that metrics need, and its first predicted classes.
-
-    ``probability`` is that of the first.
-    """
-
-    sample: Sample
-    frame: Frame
-    mask: NDArray[np.uint8] | None
-    map_: NDArray[np.float32]
-    predicted: NDArray[np.int64]
-    probability: float
-
-
-_Found = tuple[list[Unreadable], list[tuple[_LocatedSample, ImageScores]]]
-"""A batch's broken images, and the others with their scores."""
-
-
-def _found(
+def _score_batch(
     predictor: Predictor,
     dataset: ImageDataset,
     batch: Located,
-    score: Callable[[_LocatedSample], ImageScores],
+    scorer: Scorer,
     threads: ThreadPoolExecutor,
-) -> _Found:
-    located = list(_located(predictor, dataset, batch))
-    scores = threads.map(score, located)
-    return batch.unreadable, [(image._replace(mask=None), one) for image, one in zip(located, scores, strict=True)]
-
-
-def _located(predictor: Predictor, dataset: ImageDataset, batch: Located) -> Iterator[_LocatedSample]:
+) -> tuple[list[Unreadable], list[ImageScores], NDArray[np.float32]]:
+    """Return the unreadable images of a batch, the scores of the others, and their true classes' maps [B, h, w]."""
     if not batch.indices:
-        return
-    predicted = predictor.class_maps(batch.images, batch.labels[:, None].to(predictor.device))
-    probabilities = predicted.logits.softmax(dim=1).amax(dim=1).clamp(max=1).tolist()
-    predictions = predicted.logits.cpu().numpy(), predicted.maps.cpu().numpy(), probabilities
-    rows = zip(batch.indices, batch.frames, batch.masks, *predictions, strict=True)
-    for index, frame, mask, scores, class_maps, probability in rows:
-        yield _LocatedSample(dataset[index], frame, mask, class_maps[0], top_classes(scores), probability)
+        return batch.unreadable, [], np.zeros((0, 1, 1), np.float32)
+    prediction = predictor.class_maps(batch.images, batch.labels[:, None].to(predictor.device))
+    logits, maps = prediction.logits.cpu(), prediction.maps[:, 0].cpu().numpy()
+    if logits.isnan().any():
+        raise ValueError("the model's logits contain NaN; check its weights, or evaluate in full precision")
+    predicted = top_classes(logits, 5).numpy()
+    probabilities = logits.softmax(dim=1).amax(dim=1).clamp(max=1).tolist()
 
+    def score(row: int) -> ImageScores:
+        sample = dataset[batch.indices[row]]
+        return scorer.score(
+            maps[row],
+            sample.label,
+            predicted[row],
+            frame=batch.frames[row],
+            id_=sample.id,
+            boxes=sample.boxes,
+            mask=batch.masks[row],
+            probability=probabilities[row],
+        )
 
-def _score(protocol: Protocol, threshold: float | None, image: _LocatedSample) -> ImageScores:
-    sample = image.sample
-    known: dict[str, Any] = {"frame": image.frame, "boxes": sample.boxes, "mask": image.mask}
-    judged: dict[str, Any] = {"protocol": protocol, "threshold": threshold, "probability": image.probability}
-    return score_image(image.map_[None], [sample.label], image.predicted, sample.label, **known, **judged)
+    return batch.unreadable, list(threads.map(score, range(len(maps)))), maps
 
 
 def calibrate_threshold(
@@ -147,36 +228,37 @@ def calibrate_threshold(
     protocol: Protocol,
     *,
     options: PredictionOptions | None = None,
-    **settings: Any,
+    **loading: Any,
 ) -> Threshold:
-    """Choose the map threshold with the best GT-known on a dataset with boxes, which should not be the one measured.
+    """Choose the map threshold with the best GT-known on a dataset with boxes, which should not be the test set.
 
     Args:
-        model: the model.
+        model: on its device.
         dataset: with boxes.
         preprocessing: of the model.
-        protocol: of the boxes; its own threshold, where it has one, plays no part.
-        options: how the model looks at images, for which the threshold is then meant; None for plainly.
-        options: of ``measure``.
+        protocol: defines boxes and hits; its own fixed threshold is ignored.
+        options: of prediction, for which the threshold is then meant.
+        loading: further arguments of ``evaluate_model``.
 
     Raises:
-        ValueError: where the dataset has no boxes.
+        ValueError: if the dataset has no boxes.
     """
     if not dataset.has_boxes:
-        raise ValueError(f"{dataset.name} ({dataset.split}) has no boxes, by which a threshold could be chosen")
+        raise ValueError(f"{dataset.name} ({dataset.split}) has no boxes, which calibration needs")
     options = options or PredictionOptions()
-    oracle = measure(model, dataset, preprocessing, protocol, options=options, **settings).evaluation.oracle
+    result = evaluate_model(model, dataset, preprocessing, Scorer(protocol), options=options, **loading)
+    oracle = result.evaluation.oracle
     if oracle is None:
-        raise ValueError(f"no box of {dataset.name} ({dataset.split}) lies inside its image")
-    seen = "" if options == PredictionOptions() else f", {options}"
+        raise ValueError(f"no box of {dataset.name} ({dataset.split}) is inside its image")
+    suffix = "" if options == PredictionOptions() else f", {options}"
     images = f"{dataset.split} of {dataset.name}"
-    source = f"calibrated on {images} ({len(dataset)} images), protocol {protocol.name}{seen}"
+    source = f"calibrated on {images} ({len(dataset)} images), protocol {protocol.name}{suffix}"
     return Threshold(oracle.threshold, source, str(options), images)
 
 
 @contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode without gradients; its modes are restored, also after errors."""
+    """Put a model in evaluation mode without gradients, and restore the modes of its modules, also after errors."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar, overload
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
@@ -24,12 +25,11 @@ from tokenloc.inference.inputs import ImageInput, as_image, name_of
 from tokenloc.inference.localization import Localization, Objects, Prediction
 from tokenloc.inference.options import PredictionOptions
 from tokenloc.inference.predictor import Predictor
-from tokenloc.inference.sharing import SharingMixin
 from tokenloc.inference.threads import map_ahead
 from tokenloc.methods import Method
 from tokenloc.models.checkpoint import default_threshold, load_checkpoint
-from tokenloc.models.hub import local_copy
-from tokenloc.models.metadata import ModelMetadata
+from tokenloc.models.hub import local_copy, pretrained_path, save_folder, upload
+from tokenloc.models.metadata import ModelMetadata, Threshold
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class _Input:
     image: Image.Image | None
 
 
-class Localizer(SharingMixin):
+class Localizer:
     """Localizes objects in images: from a file to boxes in its own pixels. Several threads may share one.
 
     Args:
@@ -61,6 +61,9 @@ class Localizer(SharingMixin):
             image to the input size. Boxes are half-open in original pixels under any protocol.
         min_score: probability in [0, 1] below which a class gets no box, for images that show none of the classes.
     """
+
+    origin: Path | None = None
+    """The file or folder from which it was loaded."""
 
     def __init__(
         self,
@@ -113,6 +116,72 @@ class Localizer(SharingMixin):
         localizer = cls(model.to(choose_device(device)), metadata, threshold, objects, options, min_score=min_score)
         localizer.origin = origin
         return localizer
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, *, revision: str | None = None, token: str | None = None, **options: Any
+    ) -> Localizer:
+        """Load a model from the Hugging Face Hub, or from a folder written by ``save_pretrained``.
+
+        Its maps, scores and boxes are bit-identical to those of the saved localizer. Downloads are cached; the cache is
+        used if the hub is unreachable or ``HF_HUB_OFFLINE=1`` is set.
+
+        Args:
+            name: an existing folder, or ``USER/NAME``, optionally with the prefix ``hf-hub:``.
+            revision: a branch, a tag or a commit of the repository; None for its main branch.
+            token: for a private repository; None uses the one stored by ``hf auth login``, or ``HF_TOKEN``.
+            options: further arguments of ``from_checkpoint``.
+
+        Raises:
+            FileNotFoundError: if the folder, repository or revision does not exist, or the hub is unreachable.
+            ValueError: if the name is invalid, or the files are damaged or not from tokenloc; code in them never runs.
+        """
+        return cls.from_checkpoint(local_copy(pretrained_path(name), revision, token), **options)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write the model to a folder, for ``from_pretrained``; return the folder.
+
+        The current threshold is saved, but neither ``objects``, ``options`` and ``min_score`` nor local paths.
+        A model in the folder is replaced; an existing ``README.md`` is kept: its owner may have edited it.
+
+        Raises:
+            ValueError: if the model has options that JSON cannot represent.
+            OSError: if the folder is not writable.
+        """
+        return self._save(Path(folder), Path(folder).absolute().name)
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        private: bool | None = None,
+        message: str = "Add a tokenloc model",
+        revision: str | None = None,
+        token: str | None = None,
+    ) -> str:
+        """Upload the model to a repository of the Hugging Face Hub, which is created if needed; return its URL.
+
+        Args:
+            name: ``USER/NAME``; ``NAME`` for a repository of the current user.
+            private: whether a new repository is private; None for the owner's default.
+            message: the commit message.
+            revision: the branch; None for the main branch.
+            token: a token with write access; None uses the one stored by ``hf auth login``, or ``HF_TOKEN``.
+
+        Raises:
+            ValueError: if the repository name is invalid.
+            OSError: if the hub is unreachable or denies write access.
+        """
+        with TemporaryDirectory() as folder:
+            saved = self._save(Path(folder), name)
+            return upload(saved, name, private=private, message=message, revision=revision, token=token)
+
+    def _save(self, folder: Path, name: str) -> Path:
+        metadata = self.metadata
+        if self.threshold != default_threshold(self.model, metadata):
+            chosen = Threshold(self.threshold, "in use when the model was saved", str(self.options))
+            metadata = replace(metadata, threshold=chosen)
+        return save_folder(folder, name, self.model, metadata, self.origin)
 
     @overload
     def __call__(self, images: ImageInput) -> Localization: ...

@@ -1,4 +1,4 @@
-"""Which stored map is whose: the ids of maps against those of the images of a set."""
+"""Matching of stored maps to images by their ids."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tokenloc.data.images import IMAGE_SUFFIXES
 class MatchedIds:
     """Which map belongs to which image.
 
-    Args:
-        stored: For each image's id the map's, where there is one.
-        missing: Images without a map.
-        surplus: Maps without an image.
-        differing: Images whose map's id differs by an image's extension or by slashes; they are matched.
+    Attributes:
+        stored: id of the map by id of the image.
+        missing: images without a map.
+        surplus: maps without an image.
+        differing: images matched although the id of the map differs by an image extension or slashes.
     """
 
     stored: dict[str, str]
@@ -28,35 +28,35 @@ class MatchedIds:
 
 
 def match_ids(images: Sequence[str], maps: Sequence[str]) -> MatchedIds:
-    """Match maps to images: by the very same id, else by what is left without extension and with plain slashes.
+    """Match maps to images: by equal ids, else by ids without image extension and with forward slashes.
 
     >>> match_ids(["a/1.jpg", "a/2.jpg"], ["a\\\\1.jpg", "b/3"])
     MatchedIds(stored={'a/1.jpg': 'a\\\\1.jpg'}, missing=['a/2.jpg'], surplus=['b/3'], differing=['a/1.jpg'])
 
     Raises:
-        ValueError: where an id is there twice, or two ids that differ by extension or slashes alone would be one.
+        ValueError: if an id occurs twice, or ids cannot be told apart without extension and slashes.
     """
-    _refuse_twice("map", maps, maps)
+    _check_unique("map", maps, maps)
     exact = set(maps) & set(images)
     other_images, other_maps = ([id_ for id_ in ids if id_ not in exact] for ids in (images, maps))
-    # A map that is near to an image with a map of its own is one too many for it.
+    # A map that resembles the id of an image with an exact match is ambiguous.
     contested = {plain_id(id_) for id_ in other_maps}
-    _refuse_twice("map", [*other_maps, *(id_ for id_ in exact if plain_id(id_) in contested)])
-    _refuse_twice("image", [id_ for id_ in other_images if plain_id(id_) in contested])
-    near = {plain_id(id_): id_ for id_ in other_maps}
-    matched = {id_: id_ if id_ in exact else near.get(plain_id(id_)) for id_ in images}
-    stored = {id_: found for id_, found in matched.items() if found is not None}
-    used = set(stored.values())
+    _check_unique("map", [*other_maps, *(id_ for id_ in exact if plain_id(id_) in contested)])
+    _check_unique("image", [id_ for id_ in other_images if plain_id(id_) in contested])
+    similar = {plain_id(id_): id_ for id_ in other_maps}
+    stored = {id_: id_ if id_ in exact else similar.get(plain_id(id_)) for id_ in images}
+    matched = {id_: map_ for id_, map_ in stored.items() if map_ is not None}
+    used = set(matched.values())
     return MatchedIds(
-        stored,
-        [id_ for id_ in images if id_ not in stored],
+        matched,
+        [id_ for id_ in images if id_ not in matched],
         [id_ for id_ in maps if id_ not in used],
-        [id_ for id_, found in stored.items() if id_ != found],
+        [id_ for id_, map_ in matched.items() if id_ != map_],
     )
 
 
 def plain_id(id_: str) -> str:
-    """Return an id with forward slashes, none before it, and without an image's extension.
+    """Return an id with forward slashes, no leading slash and no image extension.
 
     >>> plain_id(".\\\\birds\\\\1.JPEG")
     'birds/1'
@@ -65,9 +65,9 @@ def plain_id(id_: str) -> str:
     return str(path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path)
 
 
-def _refuse_twice(what: str, ids: Sequence[str], keys: Iterable[str] | None = None) -> None:
+def _check_unique(kind: str, ids: Sequence[str], keys: Iterable[str] | None = None) -> None:
     counts = Counter(map(plain_id, ids) if keys is None else keys)
     twice = [[id_ for id_ in ids if key in (id_, plain_id(id_))] for key, count in counts.items() if count > 1]
     if twice:
         some = "; ".join(" and ".join(group) for group in twice[:5])
-        raise ValueError(f"{len(twice)} {what}s are there twice, or differ by extension or slashes alone: {some}")
+        raise ValueError(f"{len(twice)} {kind} ids occur twice, or differ only by extension or slashes: {some}")

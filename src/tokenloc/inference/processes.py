@@ -1,4 +1,4 @@
-"""One evaluation by several processes: who takes which batch, and how what they find comes together in order."""
+"""Evaluation by several processes: which batches each takes, and how their results come together in order."""
 
 from __future__ import annotations
 
@@ -14,46 +14,45 @@ T = TypeVar("T")
 
 
 @contextmanager
-def joined() -> Iterator[bool]:
-    """Join the processes that ``torchrun`` started, where it did, and part at the end.
+def process_group() -> Iterator[bool]:
+    """Join the processes started by ``torchrun``, if any, and leave them at the end.
 
     Yields:
-        Whether this is the first process, the one that prints and writes; True where there is no other.
+        Whether this is the first process, which prints and writes; True for a single process.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
-        yield share()[0] == 0
+        yield rank_and_world()[0] == 0
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group("gloo")
     try:
-        yield share()[0] == 0
+        yield rank_and_world()[0] == 0
     finally:
         dist.destroy_process_group()
 
 
-def share() -> tuple[int, int]:
-    """Return this process's number and how many there are; (0, 1) for one alone."""
+def rank_and_world() -> tuple[int, int]:
+    """Return the rank of this process and the number of processes; (0, 1) for a single one."""
     if not (dist.is_available() and dist.is_initialized()):
         return 0, 1
     return dist.get_rank(), dist.get_world_size()
 
 
-def in_order(found: Iterable[T], total: int) -> Iterator[T]:
-    """Yield to every process what all of them found, in the order of the batches.
+def gather_in_order(results: Iterable[T], total: int) -> Iterator[T]:
+    """Yield the results of all processes to each of them, in the order of the batches.
 
     Args:
-        found: what this process found in each of its batches: of ``total`` batches, process r of w takes the batches
-            r, r + w, r + 2 w …; plain values that can be sent. Batches are the same however many processes there are,
-            and no image is taken twice, so that a result is the same to the last bit.
-        total: how many batches there are in all.
+        results: of this process, one per batch: rank r of w processes takes the batches r, r + w, r + 2 w … of
+            ``total``. They must be picklable.
+        total: number of batches of all processes.
     """
-    rank, world = share()
+    rank, world = rank_and_world()
     if world == 1:
-        yield from found
+        yield from results
         return
-    own = iter(found)
+    own = iter(results)
     for first in range(0, total, world):
         everyone: list[T | None] = [None] * world
         dist.all_gather_object(everyone, next(own) if first + rank < total else None)
-        yield from (one for one in everyone[: total - first] if one is not None)
+        yield from (result for result in everyone[: total - first] if result is not None)

@@ -1,133 +1,121 @@
-"""Measuring maps that lie on disk, whichever code made them: no network, and as many processes as are wanted."""
+"""Evaluation of maps on disk, of any code, without a model."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from tempfile import TemporaryFile
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from tokenloc.boxes import Frame, Protocol
 from tokenloc.boxes.frame import Size
 from tokenloc.data import ImageDataset, Unreadable
 from tokenloc.data.base import mask_fault
 from tokenloc.data.images import read_size
 from tokenloc.data.loading import shared_batches
+from tokenloc.inference.evaluation import EvaluationResult, Evaluator, Progress
 from tokenloc.inference.map_ids import MatchedIds, match_ids
-from tokenloc.inference.processes import in_order, share
-from tokenloc.inference.tally import EvaluationResult, Evaluator
-from tokenloc.metrics import ImageScores, score_image
-from tokenloc.metrics.stored_boxes import BoxWriter
-from tokenloc.metrics.stored_maps import StoredMap, StoredMaps
+from tokenloc.inference.processes import gather_in_order, rank_and_world
+from tokenloc.metrics import ImageScores, Scorer
+from tokenloc.metrics.stored_maps import StoredMaps
 
-NETWORK_SIZE = (224, 224)
-"""The network's input under which the evaluators of the field store maps, (width, height)."""
+INPUT_SIZE = (224, 224)
+"""(width, height) of the network input that evaluators of the field assume for stored maps."""
 
 BATCH = 64
-"""Maps that are scored at a time."""
-
-_Scored = tuple[int, Frame, ImageScores]
 
 
-def measure_maps(
+def evaluate_maps(
     maps: StoredMaps,
     dataset: ImageDataset,
-    protocol: Protocol,
-    threshold: float | None = None,
+    scorer: Scorer,
     *,
     workers: int = 0,
-    progress: Callable[[Iterable[Any], str, int], Iterable[Any]] | None = None,
-    keep: BoxWriter | None = None,
+    progress: Progress | None = None,
+    boxes: Path | None = None,
 ) -> tuple[EvaluationResult, MatchedIds]:
-    """Measure stored maps on a dataset under a protocol; by all processes together, see ``measure``.
+    """Evaluate stored maps on a dataset, in all processes together; see ``evaluate_model``.
 
-    Images without a map, and those whose map or mask is broken, are in ``unreadable`` and in no number.
+    Images without a map, or with a broken map or mask, are ``unreadable`` and in no metric.
 
     Args:
-        maps: of the dataset's true classes.
-        dataset: its images are opened for their size alone, and not where the maps have their frames.
-        protocol: how maps become boxes and boxes are judged.
-        threshold: a fixed map threshold in [0, 1]; None for the protocol's own rule.
+        maps: of the true classes of the dataset.
+        dataset: its images are opened only for their size, and not if the maps have frames.
+        scorer: protocol and map threshold.
         workers: processes that read and score maps; 0 for this one.
-        progress: wraps the maps, to show how far it is.
-        keep: keeps the boxes at all thresholds.
+        progress: wraps the batches.
+        boxes: where to write the boxes of all thresholds.
 
     Returns:
-        What was measured, and which map was whose.
+        The result, and how maps and images were matched.
 
     Raises:
-        ValueError: where the maps were made under another input frame than the protocol's, ids are there twice, or no
-            map at all could be scored.
+        ValueError: if the maps were made under another input frame than the protocol's, ids are ambiguous, or no map
+            could be scored.
     """
-    seen = maps.about.get("input_frame", protocol.input_frame)
-    if seen != protocol.input_frame:
+    expected = scorer.protocol.input_frame
+    made = maps.about.get("input_frame", expected)
+    if made != expected:
         raise ValueError(
-            f"the maps in {maps.folder} are of images shown by {seen!r}; protocol {protocol.name!r} wants "
-            f"{protocol.input_frame!r}: choose a protocol of that input frame, or make the maps again"
+            f"the maps in {maps.folder} have the input frame {made!r}, but protocol {scorer.protocol.name!r} needs "
+            f"{expected!r}; choose a protocol with the same input frame, or save the maps again"
         )
     matched = match_ids([sample.id for sample in dataset], maps.ids)
-    scored: Dataset[Any] = _ScoredMaps(maps, matched, dataset, protocol, threshold)
-    shared, total = shared_batches(len(dataset), BATCH, share()), math.ceil(len(dataset) / BATCH)
-    loader: Iterable[Any] = DataLoader(scored, batch_sampler=shared, num_workers=workers, collate_fn=list)
-    batches: Iterable[list[_Scored | Unreadable]] = in_order(loader, total)
-    unreadable = []
-    with TemporaryFile() as scratch:
-        tally = Evaluator(protocol, threshold, scratch)
+    scored: Dataset[Any] = _ScoredMaps(maps, matched, dataset, scorer)
+    own, total = shared_batches(len(dataset), BATCH, rank_and_world()), math.ceil(len(dataset) / BATCH)
+    loader: Iterable[Any] = DataLoader(scored, batch_sampler=own, num_workers=workers, collate_fn=list)
+
+    def scored_images() -> Iterator[ImageScores | Unreadable]:
+        batches = gather_in_order(loader, total)
         for batch in progress(batches, "scoring", total) if progress else batches:
-            for item in batch:
-                if isinstance(item, Unreadable):
-                    unreadable.append(item)
-                else:
-                    index, frame, scores = item
-                    sample = dataset[index]
-                    tally.add(sample, frame, scores)
-                    if keep is not None:
-                        keep.add(sample.id, frame, sample.boxes, scores)
-        return tally.measured(dataset, unreadable), matched
+            yield from batch
+
+    return Evaluator(dataset, scorer, boxes).evaluate(scored_images()), matched
 
 
 @dataclass(frozen=True, eq=False)
 class _ScoredMaps(Dataset[Any]):
-    """The scores of an image each, or an ``Unreadable`` where its map or image is."""
-
     maps: StoredMaps
     matched: MatchedIds
     images: ImageDataset
-    protocol: Protocol
-    threshold: float | None
+    scorer: Scorer
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> _Scored | Unreadable:
+    def __getitem__(self, index: int) -> ImageScores | Unreadable:
         id_ = self.images[index].id
-        if id_ not in self.matched.stored:
+        name = self.matched.stored.get(id_)
+        if name is None:
             return Unreadable(index, id_, f"{id_} has no map in {self.maps.folder}")
-        name = self.matched.stored[id_]
         try:
-            return self._scored(index, self.maps.load(name))
+            return self._score(index, name)
         except (ValueError, OSError) as error:
             return Unreadable(index, id_, f"{id_}, map {name!r}: {error}")
 
-    def _scored(self, index: int, stored: StoredMap) -> _Scored:
-        sample = self.images[index]
-        frame = stored.frame or self.protocol.frame(_original_size(self.images, index), NETWORK_SIZE)
+    def _score(self, index: int, name: str) -> ImageScores:
+        sample, stored = self.images[index], self.maps.load(name)
+        frame = stored.frame or self.scorer.protocol.frame(_original_size(self.images, index), INPUT_SIZE)
         mask = self.images.mask(index)
         if fault := mask_fault(frame.original_size, mask):
             raise ValueError(f"{sample.path or sample.id} {fault}")
-        known = {"frame": frame, "boxes": sample.boxes, "mask": mask, "probability": stored.probability}
-        judged = {"protocol": self.protocol, "threshold": self.threshold, "ready": self.maps.ready}
-        given: dict[str, Any] = {**known, **judged}
-        maps = np.asarray(stored.map_)[None]
-        return index, frame, score_image(maps, [sample.label], stored.predicted, sample.label, **given)
+        return self.scorer.score(
+            stored.map_,
+            sample.label,
+            stored.predicted,
+            frame=frame,
+            id_=sample.id,
+            boxes=sample.boxes,
+            mask=mask,
+            probability=stored.probability,
+            ready=self.maps.ready,
+        )
 
 
 def _original_size(dataset: ImageDataset, index: int) -> Size:
-    """Return (width, height) of an image: its file's, or what the dataset's lists state where there is no file."""
+    """Return (width, height) of the image file, or the size stated in the dataset's lists if there is no file."""
     path, declared = dataset[index].path, dataset.declared_size(index)
     if path is not None and (path.is_file() or declared is None):
         return read_size(path)

@@ -1,31 +1,31 @@
-"""Metrics: pure statistics of counts, which the torchmetrics class in ``tokenloc.metrics.localization`` adds up.
+"""Metrics: scores of single images, a table of them, and pure functions of that table. Nothing here imports torch."""
 
-That class is not imported here, so that scores and statistics need no torch.
-"""
-
+from tokenloc.metrics.bootstrap import bootstrap_intervals
 from tokenloc.metrics.curves import IouDistribution, iou_by_size, iou_distribution
-from tokenloc.metrics.errors import ERROR_CATEGORIES, error_categories, error_category
+from tokenloc.metrics.errors import ERROR_CATEGORIES, error_categories
 from tokenloc.metrics.evaluation import Evaluation, Oracle, evaluate
-from tokenloc.metrics.reference import constant_box_accuracy
-from tokenloc.metrics.scores import BoxScores, ImageScores, score_image, scored_thresholds, top_classes
-from tokenloc.metrics.totals import IOU_LEVELS, Totals
+from tokenloc.metrics.images import ImageRow, image_row
+from tokenloc.metrics.reference import CONSTANT_BOXES, constant_box_iou
+from tokenloc.metrics.scores import ImageScores, Scorer
+from tokenloc.metrics.statistics import IOU_LEVELS
+from tokenloc.metrics.table import ScoreTable
 
 __all__ = [
+    "CONSTANT_BOXES",
     "ERROR_CATEGORIES",
     "IOU_LEVELS",
-    "BoxScores",
     "Evaluation",
+    "ImageRow",
     "ImageScores",
     "IouDistribution",
     "Oracle",
-    "Totals",
-    "constant_box_accuracy",
+    "ScoreTable",
+    "Scorer",
+    "bootstrap_intervals",
+    "constant_box_iou",
     "error_categories",
-    "error_category",
     "evaluate",
+    "image_row",
     "iou_by_size",
     "iou_distribution",
-    "score_image",
-    "scored_thresholds",
-    "top_classes",
 ]

@@ -1,17 +1,20 @@
-"""The result of an evaluation, and how it follows from the totals of a set."""
+"""Metrics of a set of images."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
-from tokenloc.boxes import Protocol
 from tokenloc.metrics.errors import ERROR_CATEGORIES
-from tokenloc.metrics.scores import fixed_threshold
+from tokenloc.metrics.reference import CONSTANT_BOXES
+from tokenloc.metrics.scores import ImageScores, Scorer
 from tokenloc.metrics.statistics import (
+    IOU_LEVELS,
     V1_LEVEL,
+    Counts,
     best_threshold,
     max_box_acc_v1,
     max_box_acc_v2,
@@ -20,7 +23,6 @@ from tokenloc.metrics.statistics import (
     piou,
     pxap,
 )
-from tokenloc.metrics.totals import IOU_LEVELS, Counts, Totals
 
 METRIC_NAMES = {
     "gt_known": "GT-known",
@@ -37,21 +39,89 @@ METRIC_NAMES = {
     "pxap": "PxAP",
     "piou": "pIoU",
 }
-"""What people call the metrics, in the order of a report; those at IoU levels under the names of their confidence."""
-
-# The two results are not frozen: torchmetrics copies what a metric computes field by field.
+"""Names of the metrics for tables and reports, in order."""
 
 
-@dataclass
+class Totals:
+    """Integer sums over images, so that the order of the images does not matter; T and bins as in ``Scorer``.
+
+    Attributes:
+        images: number of images.
+        classified: images with predicted classes.
+        top1_cls: images whose first predicted class is correct.
+        top5_cls: images with the correct class among the first five.
+        boxed: images with a possible ground-truth box.
+        dropped_boxes: impossible ground-truth boxes.
+        largest_hits: [5, T] images where the largest component has IoU ≥ δ, for each δ of ``IOU_LEVELS``.
+        any_hits: [5, T] likewise for any component.
+        top1_hits: [T] images whose first predicted class is correct and whose box hits at IoU 0.5 (> or ≥ as defined
+            by the protocol).
+        top5_hits: [T] likewise for the first five.
+        errors: [6, T] images in each of ``ERROR_CATEGORIES``.
+        constant_hits: [2, 5] images where each of ``CONSTANT_BOXES`` has IoU ≥ δ.
+        masked: images with a mask.
+        pixels: [2, bins] background and object pixels by map value.
+    """
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+        thresholds, levels = len(scorer.thresholds), len(IOU_LEVELS)
+        self.images = self.classified = self.top1_cls = self.top5_cls = 0
+        self.boxed = self.dropped_boxes = self.masked = 0
+        self.largest_hits, self.any_hits = np.zeros((2, levels, thresholds), np.int64)
+        self.top1_hits, self.top5_hits = np.zeros((2, thresholds), np.int64)
+        self.errors = np.zeros((len(ERROR_CATEGORIES), thresholds), np.int64)
+        self.constant_hits = np.zeros((len(CONSTANT_BOXES), levels), np.int64)
+        self.pixels = np.zeros((2, len(scorer.pixel_edges) - 1), np.int64)
+
+    def add(self, image: ImageScores) -> None:
+        """Add an image.
+
+        Raises:
+            ValueError: if the image was scored at other thresholds.
+        """
+        for name, array, expected in (
+            ("thresholds", image.largest, self.top1_hits),
+            ("pixel bins", image.pixels, self.pixels),
+        ):
+            if array.size and array.shape != expected.shape:
+                raise ValueError(
+                    f"{image.id or 'an image'} was scored with {array.shape[-1]} {name}, expected "
+                    f"{expected.shape[-1]}; use one scorer for scoring and evaluation"
+                )
+        self.images += 1
+        self.classified += len(image.predicted) > 0
+        self.top1_cls += image.in_top(1)
+        self.top5_cls += image.in_top(5)
+        self.dropped_boxes += image.dropped_boxes
+        if image.pixels.size:
+            self.masked += 1
+            self.pixels += image.pixels
+        if len(image.truth):
+            self._add_boxes(image)
+
+    def _add_boxes(self, image: ImageScores) -> None:
+        levels = np.array(IOU_LEVELS)
+        hits = image.largest > 0.5 if self.scorer.protocol.strict_top_k else image.largest >= 0.5
+        self.boxed += 1
+        self.largest_hits += image.largest >= levels[:, None]
+        self.any_hits += image.any >= levels[:, None]
+        self.top1_hits += hits & image.in_top(1)
+        self.top5_hits += hits & image.in_top(5)
+        self.errors += image.errors == np.arange(len(ERROR_CATEGORIES))[:, None]
+        self.constant_hits += image.constant[:, None] >= levels
+
+
+@dataclass(frozen=True)
 class Oracle:
-    """What the threshold that is best on the evaluated set itself would give, in percent; not a fair result.
+    """Metrics in percent at the threshold that is best on the evaluated set itself; not a fair result.
 
-    Args:
-        threshold: The lowest of the thresholds with the best GT-known.
-        gt_known: See ``Evaluation``; so the Top-k Loc, all at ``threshold``.
+    Attributes:
+        threshold: the lowest threshold with the best GT-known.
+        gt_known: at ``threshold``, as ``top1_loc`` and ``top5_loc``; see ``Evaluation``.
         top1_loc: Top-1 Loc.
         top5_loc: Top-5 Loc.
-        box_acc: GT(δ) at each δ's *own* best threshold.
+        box_acc: GT(δ), each at the best threshold of its δ.
     """
 
     threshold: float
@@ -61,34 +131,35 @@ class Oracle:
     box_acc: dict[float, float]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Evaluation:
-    """All metrics of a set of images, in percent; None where the set has no boxes, no masks, or no predicted classes.
+    """All metrics of a set of images, in percent; None if the set has no boxes, no masks or no predicted classes.
 
-    Args:
-        protocol: Name of the protocol.
-        images: How many images.
-        images_with_boxes: Those that the box metrics are shares of.
-        images_with_masks: Those that the pixel metrics come from.
-        dropped_boxes: Ground-truth boxes left out because they cannot be.
-        top1_cls: Images whose first predicted class is right.
-        top5_cls: Images with the right class among the first five.
-        top1_loc: Images whose first predicted class is right and whose own map's box hits, at ``threshold``.
-        top5_loc: Likewise for the first five.
-        gt_known: Images where the box of the true class's map has IoU ≥ 0.5, at ``threshold``.
-        box_acc: GT(δ): the same for each IoU level δ.
+    Attributes:
+        protocol: name of the protocol.
+        images: number of images.
+        images_with_boxes: images that count in the box metrics.
+        images_with_masks: images that count in the pixel metrics.
+        dropped_boxes: impossible ground-truth boxes, which are ignored.
+        top1_cls: images whose first predicted class is correct.
+        top5_cls: images with the correct class among the first five.
+        top1_loc: images whose first predicted class is correct and whose box hits, at ``threshold``.
+        top5_loc: likewise for the first five.
+        gt_known: images where the box of the true class's map has IoU ≥ 0.5, at ``threshold``.
+        box_acc: GT(δ), the same for each IoU level δ.
         max_box_acc_v1: IoU 0.5, largest component, best threshold.
-        max_box_acc_v2: Any component, mean over δ 0.3, 0.5, 0.7 of each δ's own best threshold.
-        max_box_acc_v2_largest: The same of the largest component (SAT).
-        max_box_acc_v2_one_threshold: The same of the largest component, one threshold for all δ (SAT, Table 3).
-        pxap: Pixel average precision.
-        piou: Pixel IoU at its best threshold.
-        errors: Images in each of ``ERROR_CATEGORIES``, at ``threshold``; without predicted classes as if right.
-        threshold: The map threshold of all metrics that say so.
+        max_box_acc_v2: any component, mean over δ = 0.3, 0.5, 0.7, each at its best threshold.
+        max_box_acc_v2_largest: the same for the largest component (SAT).
+        max_box_acc_v2_one_threshold: the same for the largest component, one threshold for all δ (SAT, Table 3).
+        pxap: pixel average precision.
+        piou: pixel IoU at its best threshold.
+        errors: images in each of ``ERROR_CATEGORIES``, at ``threshold``; assumes correct classes if none are predicted.
+        threshold: the map threshold of these metrics.
         threshold_source: "given", "protocol", or "best on the evaluated set (oracle)".
-        oracle: The same with the best threshold.
-        curve: Accuracy against threshold, of the largest component: "threshold" and one column for each δ, in
-            percent (SAT, Fig. 7). Not in ``to_dict``.
+        oracle: metrics at the best threshold.
+        curve: accuracy by threshold, of the largest component: "threshold" and one column per δ, in percent (SAT,
+            Fig. 7). Not in ``to_dict``.
+        constant_boxes: GT(δ) of ``CONSTANT_BOXES``, by name; empty without boxes. Not in ``to_dict``.
     """
 
     protocol: str
@@ -101,11 +172,11 @@ class Evaluation:
     top1_loc: float | None = None
     top5_loc: float | None = None
     gt_known: float | None = None
-    box_acc: dict[float, float] | None = None
     max_box_acc_v1: float | None = None
     max_box_acc_v2: float | None = None
     max_box_acc_v2_largest: float | None = None
     max_box_acc_v2_one_threshold: float | None = None
+    box_acc: dict[float, float] | None = None
     pxap: float | None = None
     piou: float | None = None
     errors: dict[str, float] | None = None
@@ -113,120 +184,96 @@ class Evaluation:
     threshold_source: str | None = None
     oracle: Oracle | None = None
     curve: dict[str, list[float]] | None = None
+    constant_boxes: dict[str, dict[float, float]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the form of a run's ``metrics.json``: plain JSON values, IoU levels as strings."""
-        names = (
-            *("top1_cls", "top5_cls", "top1_loc", "top5_loc", "gt_known"),
-            *("max_box_acc_v1", "max_box_acc_v2", "max_box_acc_v2_largest", "max_box_acc_v2_one_threshold"),
-            *("box_acc", "pxap", "piou", "errors"),
+        """Return plain JSON values in the layout of ``metrics.json``, IoU levels as strings."""
+        values = _with_string_keys(asdict(self))
+        del values["curve"], values["constant_boxes"]
+        first, last = (
+            {name: values.pop(name) for name in names}
+            for names in (
+                ("protocol", "images", "images_with_boxes", "images_with_masks", "dropped_boxes"),
+                ("threshold", "threshold_source", "oracle"),
+            )
         )
-        counts = ("images_with_boxes", "images_with_masks", "dropped_boxes")
-        oracle = None if self.oracle is None else vars(self.oracle)
-        return {
-            "protocol": self.protocol,
-            "images": self.images,
-            **{name: getattr(self, name) for name in counts},
-            "metrics": _json({name: getattr(self, name) for name in names}),
-            "threshold": self.threshold,
-            "threshold_source": self.threshold_source,
-            "oracle": _json(oracle),
-        }
+        return {**first, "metrics": values, **last}
 
 
-def evaluate(totals: Totals, protocol: Protocol, threshold: float | None = None) -> Evaluation:
-    """Return the metrics of the set that ``totals`` were made from, under the same protocol and threshold.
+def evaluate(images: Iterable[ImageScores], scorer: Scorer) -> Evaluation:
+    """Return the metrics of a set of images.
 
-    Where neither ``threshold`` nor the protocol fixes a threshold, the best on the set is taken, and
-    ``threshold_source`` says so.
+    If the scorer has no fixed threshold, the best one on the set is used, and ``threshold_source`` says so.
 
     Raises:
-        ValueError: where the totals have another number of thresholds than protocol and threshold ask for.
+        ValueError: if an image was scored at other thresholds.
     """
-    _check_made_for(totals, protocol, threshold)
-    fixed = fixed_threshold(protocol, threshold)
+    totals = Totals(scorer)
+    for image in images:
+        totals.add(image)
+    fixed = scorer.fixed_threshold
     evaluation = Evaluation(
-        protocol=protocol.name,
-        images=int(totals.images),
-        images_with_boxes=int(totals.boxed),
-        images_with_masks=int(totals.masked),
-        dropped_boxes=int(totals.dropped_boxes),
+        scorer.protocol.name,
+        totals.images,
+        totals.boxed,
+        totals.masked,
+        totals.dropped_boxes,
         top1_cls=percent(totals.top1_cls, totals.images) if totals.classified else None,
         top5_cls=percent(totals.top5_cls, totals.images) if totals.classified else None,
         pxap=pxap(totals.pixels),
         piou=piou(totals.pixels),
         threshold=fixed,
-        threshold_source=None if fixed is None else "protocol" if threshold is None else "given",
+        threshold_source=None if fixed is None else "protocol" if scorer.threshold is None else "given",
     )
-    return _with_box_metrics(evaluation, totals, protocol) if totals.boxed else evaluation
+    return replace(evaluation, **_box_metrics(totals)) if totals.boxed else evaluation
 
 
-def _with_box_metrics(evaluation: Evaluation, totals: Totals, protocol: Protocol) -> Evaluation:
-    """Return ``evaluation`` with what needs at least one image with a box."""
-    boxed, grid = totals.boxed, len(protocol.thresholds)
-    largest, any_ = totals.largest_hits[:, :grid], totals.any_hits[:, :grid]
+def _box_metrics(totals: Totals) -> dict[str, Any]:
+    """Return the fields of ``Evaluation`` that need at least one image with a box."""
+    boxed, grid = totals.boxed, totals.scorer.protocol.thresholds
+    largest, any_ = totals.largest_hits[:, : len(grid)], totals.any_hits[:, : len(grid)]
     best = best_threshold(largest)
-    fixed = evaluation.threshold is not None
-    column = grid if fixed else best
-    here, there = _accuracies(totals, column), _accuracies(totals, best)
-    own_best = _per_level(_percents(largest.max(axis=1), boxed))
-    return replace(
-        evaluation,
-        gt_known=here.gt_known,
-        top1_loc=here.top1_loc,
-        top5_loc=here.top5_loc,
-        max_box_acc_v1=max_box_acc_v1(largest, boxed),
-        max_box_acc_v2=max_box_acc_v2(any_, boxed),
-        max_box_acc_v2_largest=max_box_acc_v2(largest, boxed),
-        max_box_acc_v2_one_threshold=max_box_acc_v2_one_threshold(largest, boxed),
-        box_acc=_per_level(_percents(totals.largest_hits[:, column], boxed)),
-        errors=dict(zip(ERROR_CATEGORIES, _percents(totals.errors[:, column], boxed), strict=True)),
-        threshold=evaluation.threshold if fixed else protocol.thresholds[best],
-        threshold_source=evaluation.threshold_source if fixed else "best on the evaluated set (oracle)",
-        oracle=Oracle(protocol.thresholds[best], *there, own_best),
-        curve={"threshold": list(protocol.thresholds), **_curves(largest, boxed)},
-    )
+    column = best if totals.scorer.fixed_threshold is None else len(grid)
+    chosen = {"threshold": grid[best], "threshold_source": "best on the evaluated set (oracle)"}
+    constant = (100.0 * (totals.constant_hits / boxed)).tolist()
+    return {
+        **(chosen if column == best else {}),
+        **_accuracies(totals, column),
+        "box_acc": _by_level(_percents(totals.largest_hits[:, column], boxed)),
+        "max_box_acc_v1": max_box_acc_v1(largest, boxed),
+        "max_box_acc_v2": max_box_acc_v2(any_, boxed),
+        "max_box_acc_v2_largest": max_box_acc_v2(largest, boxed),
+        "max_box_acc_v2_one_threshold": max_box_acc_v2_one_threshold(largest, boxed),
+        "errors": dict(zip(ERROR_CATEGORIES, _percents(totals.errors[:, column], boxed), strict=True)),
+        "oracle": Oracle(
+            grid[best], **_accuracies(totals, best), box_acc=_by_level(_percents(largest.max(axis=1), boxed))
+        ),
+        "curve": {
+            "threshold": list(grid),
+            **{f"{level:g}": _percents(hits, boxed) for level, hits in zip(IOU_LEVELS, largest, strict=True)},
+        },
+        "constant_boxes": dict(zip(CONSTANT_BOXES, map(_by_level, constant), strict=True)),
+    }
 
 
-class _Accuracies(NamedTuple):
-    gt_known: float
-    top1_loc: float | None
-    top5_loc: float | None
-
-
-def _accuracies(totals: Totals, column: int) -> _Accuracies:
-    """Return the accuracies at one threshold, in percent."""
+def _accuracies(totals: Totals, column: int) -> dict[str, Any]:
+    """Return GT-known and Top-k Loc at one threshold, in percent."""
     hits = np.array([totals.largest_hits[V1_LEVEL], totals.top1_hits, totals.top5_hits])[:, column]
-    gt_known, top1_loc, top5_loc = _percents(hits, totals.boxed)
-    return _Accuracies(gt_known, top1_loc, top5_loc) if totals.classified else _Accuracies(gt_known, None, None)
+    gt_known, *top_k = _percents(hits, totals.boxed)
+    top1_loc, top5_loc = top_k if totals.classified else (None, None)
+    return {"gt_known": gt_known, "top1_loc": top1_loc, "top5_loc": top5_loc}
 
 
-def _percents(counts: Counts, images: Counts) -> list[float]:
+def _percents(counts: Counts, images: int) -> list[float]:
     percents: list[float] = (100.0 * counts / images).tolist()
     return percents
 
 
-def _per_level(values: list[float]) -> dict[float, float]:
+def _by_level(values: list[float]) -> dict[float, float]:
     return dict(zip(IOU_LEVELS, values, strict=True))
 
 
-def _curves(largest_hits: Counts, images: Counts) -> dict[str, list[float]]:
-    return {f"{level:g}": _percents(hits, images) for level, hits in zip(IOU_LEVELS, largest_hits, strict=True)}
-
-
-def _check_made_for(totals: Totals, protocol: Protocol, threshold: float | None) -> None:
-    expected = Totals.zero(protocol, threshold)
-    for name in ("errors", "pixels"):
-        shapes = getattr(totals, name).shape, getattr(expected, name).shape
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                f"these totals were not made under protocol {protocol.name!r} with threshold {threshold}: their "
-                f"{name} have shape {shapes[0]}, expected {shapes[1]}; pass what the images were scored under"
-            )
-
-
-def _json(value: Any) -> Any:
-    """Return ``value`` with IoU levels as strings, at every depth."""
+def _with_string_keys(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key if isinstance(key, str) else f"{key:g}": _json(part) for key, part in value.items()}
+        return {key if isinstance(key, str) else f"{key:g}": _with_string_keys(part) for key, part in value.items()}
     return value

@@ -1,46 +1,45 @@
-"""What is kept of each image of a set: a small row, at the threshold that the set's metrics are reported at."""
+"""The table of images, ``images.csv``: one row per image, at the map threshold of the reported metrics."""
 
 from __future__ import annotations
 
 import csv
 import io
-import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from tokenloc._files import write_text
 from tokenloc.boxes import Protocol
 from tokenloc.metrics.errors import ERROR_CATEGORIES
-from tokenloc.metrics.scores import BoxScores, ImageScores
+from tokenloc.metrics.scores import ImageScores
 
-ADDED = ("score", "confidence")
-"""The last columns of images.csv, which were added later."""
+TEXT_COLUMNS = ("id", "label", "predicted", "error")
+OPTIONAL_COLUMNS = ("score", "confidence")
+"""Columns that tables of older versions lack."""
+OLD_NAMES = {"object_share": "object_fraction", "trust": "confidence"}
+"""Columns that older versions name differently."""
 
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One image at one map threshold; None where there is no box to judge by, or no prediction.
+    """One image at one map threshold; None if a value needs ground truth or a prediction that is missing.
 
-    Args:
-        id: Of the image, unique in its set.
-        label: The true class.
-        predicted: The first predicted class.
-        top1_cls: The first predicted class is right.
-        top5_cls: One of the first five is.
-        largest: IoU of the largest component of the true class's map with the ground-truth box that it meets best.
-        any: The best such IoU of all components.
+    Attributes:
+        id: unique in the set.
+        label: index of the true class.
+        predicted: index of the first predicted class.
+        top1_cls: the first predicted class is correct.
+        top5_cls: one of the first five is.
+        largest: IoU of the largest component's box with the best-matching ground-truth box.
+        any: the best IoU of all components.
         gt_known: ``largest`` is at least 0.5.
-        top1_loc: The first predicted class is right, and its own map hits.
-        top5_loc: Likewise for one of the first five.
-        error: One of ``ERROR_CATEGORIES``.
-        object_fraction: Area of the largest ground-truth box over the image's.
-        score: Probability of ``predicted``.
-        confidence: How far the box can be confident, in [0, 1], see ``ImageScores``.
+        top1_loc: the first predicted class is correct and the box hits.
+        top5_loc: likewise for the first five.
+        error: one of ``ERROR_CATEGORIES``.
+        object_fraction: area of the largest ground-truth box divided by that of the image.
+        score: probability of ``predicted``.
+        confidence: of the box, in [0, 1], see ``ImageScores``.
     """
 
     id: str
@@ -59,65 +58,24 @@ class ImageRow:
     confidence: float | None = None
 
 
-class ImageLog:
-    """The images of a set as they come, until it is known which threshold they are reported at.
-
-    Their scores at all thresholds wait in a file; in memory there is only a row for each.
-
-    Args:
-        protocol: Of the scores.
-        file: An empty temporary file, open for writing and reading.
-    """
-
-    def __init__(self, protocol: Protocol, file: IO[bytes]) -> None:
-        self._strict = protocol.strict_top_k
-        self._file = file
-        self._rows: list[ImageRow] = []
-        self._lengths: list[int] = []
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def add(self, id_: str, scores: ImageScores) -> None:
-        """Add an image that was scored by ``score_image``."""
-        row = ImageRow(id_, scores.label, score=scores.probability, confidence=scores.confidence)
-        if len(scores.predicted):
-            first = int(scores.predicted[0])
-            row = replace(row, predicted=first, top1_cls=scores.in_top(1), top5_cls=scores.in_top(5))
-        packed = b"" if scores.boxes is None else _packed(scores.boxes)
-        self._file.write(packed)
-        self._lengths.append(len(packed))
-        share = None if scores.boxes is None else scores.boxes.object_fraction
-        self._rows.append(replace(row, object_fraction=share))
-
-    def rows(self, column: int) -> list[ImageRow]:
-        """Return all images at one of the scores' thresholds (an index into ``scored_thresholds``)."""
-        self._file.seek(0)
-        packed = (self._file.read(length) for length in self._lengths)
-        return [self._at(row, scores, column) for row, scores in zip(self._rows, packed, strict=True)]
-
-    def _at(self, row: ImageRow, packed: bytes, column: int) -> ImageRow:
-        if not packed:
-            return row
-        largest, any_, own, error = np.frombuffer(zlib.decompress(packed)).reshape(4, -1)[:, column].tolist()
-        hit = own > 0.5 if self._strict else own >= 0.5
-        found: dict[str, Any] = {"largest": largest, "any": any_, "gt_known": largest >= 0.5}
-        found["error"] = ERROR_CATEGORIES[int(error)]
-        if row.predicted is not None:
-            found |= {"top1_loc": hit and bool(row.top1_cls), "top5_loc": hit and bool(row.top5_cls)}
-        return replace(row, **found)
-
-
-def _packed(boxes: BoxScores) -> bytes:
-    arrays: NDArray[np.float64] = np.stack([boxes.largest, boxes.any, boxes.own, boxes.errors.astype(np.float64)])
-    return zlib.compress(arrays.tobytes(), level=1)
+def image_row(scores: ImageScores, column: int, protocol: Protocol) -> ImageRow:
+    """Return the row of an image at one of the scored thresholds, given by its index."""
+    values: dict[str, Any] = {"score": scores.probability, "confidence": scores.confidence}
+    if predicted := len(scores.predicted) > 0:
+        values["predicted"] = int(scores.predicted[0])
+        values |= {"top1_cls": scores.in_top(1), "top5_cls": scores.in_top(5)}
+    if len(scores.truth):
+        largest, best = float(scores.largest[column]), float(scores.any[column])
+        values |= {"largest": largest, "any": best, "gt_known": largest >= 0.5}
+        values |= {"error": ERROR_CATEGORIES[scores.errors[column]], "object_fraction": scores.object_fraction}
+        if predicted:
+            hit = largest > 0.5 if protocol.strict_top_k else largest >= 0.5
+            values |= {"top1_loc": hit and scores.in_top(1), "top5_loc": hit and scores.in_top(5)}
+    return ImageRow(scores.id, scores.label, **values)
 
 
 def write_rows(path: str | Path, rows: Sequence[ImageRow], classes: Sequence[str]) -> None:
-    """Write ``images.csv``: a line each, classes by name, truth as 1 and 0, nothing where a value is None.
-
-    Written whole or not at all.
-    """
+    """Write ``images.csv`` atomically: classes by name, booleans as 1 and 0, None as an empty field."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(ImageRow)], lineterminator="\n")
     writer.writeheader()
@@ -129,35 +87,35 @@ def write_rows(path: str | Path, rows: Sequence[ImageRow], classes: Sequence[str
 
 
 def read_table(path: str | Path) -> list[dict[str, Any]]:
-    """Return the lines of an ``images.csv``: classes by name, numbers as float, None where there is nothing.
+    """Read an ``images.csv``: classes by name, numbers as float, None for empty fields.
 
-    Those of before there was a confidence lack its columns, which are then None; columns of other programs are left out.
+    Tables of older versions may lack ``score`` and ``confidence``, which are then None. Unknown columns are ignored.
 
     Raises:
-        FileNotFoundError: where there is none.
-        ValueError: where the file lacks a column, or has two lines of one id.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if a column is missing, a number is invalid, or an id occurs twice.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no {path}: measure the run with `tokenloc evaluate`, which writes it")
+        raise FileNotFoundError(f"no {path}: `tokenloc evaluate` writes it")
     names = [field.name for field in fields(ImageRow)]
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
-        there = reader.fieldnames or []
-        if not set(names) - set(ADDED) <= set(there):
+        reader.fieldnames = [OLD_NAMES.get(name, name) for name in reader.fieldnames or []]
+        if not set(names) - set(OPTIONAL_COLUMNS) <= set(reader.fieldnames):
             raise ValueError(f"{path} has the columns {reader.fieldnames}, expected {names}")
-        lines = [{name: _value(path, name, line.get(name)) for name in names} for line in reader]
-    if len({line["id"] for line in lines}) < len(lines):
-        raise ValueError(f"{path} has two lines of one id")
-    return lines
+        rows = [{name: _value(path, name, line.get(name)) for name in names} for line in reader]
+    if len({row["id"] for row in rows}) < len(rows):
+        raise ValueError(f"{path} contains an id twice")
+    return rows
 
 
 def _value(path: Path, name: str, text: str | None) -> str | float | None:
     if not text:
         return None
-    if name in ("id", "label", "predicted", "error"):
+    if name in TEXT_COLUMNS:
         return text
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"{path} has {text!r} for {name}, expected a number; measure the run again") from None
+        raise ValueError(f"{path} has {text!r} as {name}, expected a number; evaluate again") from None

@@ -1,8 +1,8 @@
-"""How sure the numbers of a set are, how they differ by class and size, and if two runs really differ."""
+"""Confidence intervals of a set's accuracies, accuracies by class and object size, and the comparison of two runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -11,92 +11,86 @@ import numpy as np
 from scipy.stats import binomtest
 
 from tokenloc.metrics.images import ImageRow
-from tokenloc.metrics.totals import IOU_LEVELS
+from tokenloc.metrics.statistics import IOU_LEVELS
 
 HITS = ("top1_cls", "top5_cls", "top1_loc", "top5_loc", "gt_known")
-"""The columns of a row that are hits, and their mean an accuracy."""
+"""The columns of a row that are hits; the mean of each is an accuracy."""
 
 SIZES = (0.0, 0.1, 0.25, 0.5, 1.0)
-"""The edges of the classes of object size, in shares of the image; the last holds all that is larger, too."""
+"""Edges of the object size groups, as fractions of the image; the last group includes larger objects."""
 
 
 def confidence_intervals(
     rows: Sequence[ImageRow], level: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> dict[str, list[float]]:
-    """Return the percentile bootstrap intervals of the accuracies over images, at the threshold of the rows.
+    """Return percentile bootstrap intervals of the accuracies over images, at the threshold of the rows.
 
-    A resample draws as many images as there are, with replacement. Images with the same hits are alike, so that a
-    resample is how often each of the few patterns of hits is drawn: one multinomial.
+    A resample draws as many images as there are, with replacement. Images with the same hits are interchangeable, so
+    a resample is one multinomial draw of how often each pattern of hits occurs.
 
     Args:
-        rows: Images; those where a metric is None take no part in it.
-        level: The share of resamples inside of the interval, in (0, 1).
-        resamples: How many.
-        seed: Of the draws.
+        rows: images; an image without a metric is left out of it.
+        level: of the intervals, in (0, 1).
+        resamples: number of resamples.
+        seed: of the draws.
 
     Returns:
-        For each metric that the images have, ``HITS`` and ``box_acc_δ``, [low, high] in percent.
+        [low, high] in percent for each metric that the images have, of ``HITS`` and ``box_acc_δ``.
 
     Raises:
-        ValueError: where ``level`` is not in (0, 1) or ``resamples`` is not positive.
+        ValueError: if ``level`` is not in (0, 1) or ``resamples`` is not positive.
     """
     if not 0 < level < 1 or resamples < 1:
         raise ValueError(f"expected a level in (0, 1) and at least 1 resample, got {level!r} and {resamples!r}")
     names = [*HITS, *(f"box_acc_{delta:g}" for delta in IOU_LEVELS)]
-    hits = np.array([_hits(row) for row in rows], dtype=np.float64).reshape(-1, len(names))  # NaN where None
+    hits = np.array([_hits(row) for row in rows], dtype=np.float64).reshape(-1, len(names))  # NaN for None
     patterns, counts = np.unique(hits, axis=0, return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(len(rows), counts / len(rows), size=resamples)
-    measured = drawn @ ~np.isnan(patterns)
+    draws = np.random.default_rng(seed).multinomial(len(rows), counts / len(rows), size=resamples)
     with np.errstate(invalid="ignore"):
-        percents = 100.0 * (drawn @ np.nan_to_num(patterns)) / measured
-    known = np.asarray(~np.isnan(hits).all(axis=0))
+        percents = 100.0 * (draws @ np.nan_to_num(patterns)) / (draws @ ~np.isnan(patterns))
+    known = np.flatnonzero(~np.isnan(hits).all(axis=0))
     ends = [(1 - level) / 2, (1 + level) / 2]
-    return {
-        name: np.nanquantile(percents[:, column], ends).tolist() for column, name in enumerate(names) if known[column]
-    }
+    return {names[column]: np.nanquantile(percents[:, column], ends).tolist() for column in known}
 
 
 def by_class(rows: Sequence[ImageRow], classes: Sequence[str]) -> dict[str, dict[str, float | int | None]]:
-    """Return images and accuracies in percent of each of ``classes`` that has an image; see ``HITS``."""
-    return {
-        classes[label]: accuracies(group)
-        for label, group in sorted(_grouped(rows, lambda row: row.label).items(), key=lambda item: item[0])
-    }
+    """Return the ``accuracies`` of each of ``classes`` that has images."""
+    groups: dict[int, list[ImageRow]] = {}
+    for row in rows:
+        groups.setdefault(row.label, []).append(row)
+    return {classes[label]: accuracies(groups[label]) for label in sorted(groups)}
 
 
 def by_size(rows: Sequence[ImageRow]) -> list[dict[str, Any]]:
-    """Return images and accuracies in percent by the size of the object: "from" and "to" are shares of the image."""
-    boxed = [row for row in rows if row.object_fraction is not None]
-    groups = _grouped(boxed, lambda row: int(np.searchsorted(SIZES[1:-1], row.object_fraction or 0.0, "right")))
-    return [
-        {"from": low, "to": high, **accuracies(groups.get(index, []))}
-        for index, (low, high) in enumerate(pairwise(SIZES))
-    ]
+    """Return the ``accuracies`` by object size: "from" and "to" are fractions of the image."""
+    groups: list[list[ImageRow]] = [[] for _ in pairwise(SIZES)]
+    for row in rows:
+        if row.object_fraction is not None:
+            groups[int(np.searchsorted(SIZES[1:-1], row.object_fraction, "right"))].append(row)
+    edges = pairwise(SIZES)
+    return [{"from": low, "to": high, **accuracies(group)} for (low, high), group in zip(edges, groups, strict=True)]
 
 
 def accuracies(rows: Sequence[ImageRow]) -> dict[str, float | int | None]:
-    """Return how many ``rows`` there are, and their accuracies in percent; None where no row has a metric."""
-    columns = {name: [getattr(row, name) for row in rows] for name in HITS}
-    known = {name: [value for value in column if value is not None] for name, column in columns.items()}
+    """Return the number of ``rows`` and their accuracies in percent; None for a metric that no row has."""
+    known = {name: [hit for row in rows if (hit := getattr(row, name)) is not None] for name in HITS}
     means = {name: 100.0 * float(np.mean(values)) if values else None for name, values in known.items()}
     return {"images": len(rows), **means}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs on the same images, by one metric.
+    """One metric of two runs on the same images.
 
-    Args:
-        metric: A name of ``HITS``.
-        images: Images where both runs have it.
-        first: Accuracy of the first run, in percent.
-        second: Of the second.
-        only_first: Images that the first run alone gets right.
-        only_second: Images that the second alone does.
-        p_value: How likely runs that are equally good would differ as much or more: McNemar's exact test, which is the
-            sign test of the images that one run alone gets right.
-        difference: The 95 % percentile bootstrap interval, over images, of the second's accuracy less the first's, in
-            percent.
+    Attributes:
+        metric: one of ``HITS``.
+        images: images where both runs have it.
+        first: accuracy of the first run, in percent.
+        second: accuracy of the second run.
+        only_first: images that only the first run gets right.
+        only_second: images that only the second run gets right.
+        p_value: of McNemar's exact test: the sign test on the images that only one run gets right.
+        difference: 95 % percentile bootstrap interval, over images, of the second accuracy minus the first, in percent.
     """
 
     metric: str
@@ -116,25 +110,25 @@ class Comparison:
 def compare(
     first: Mapping[str, float | None], second: Mapping[str, float | None], metric: str = "gt_known"
 ) -> Comparison | None:
-    """Compare two runs by their hits (1 and 0, None where there is nothing to judge) on the images of one set, by id.
+    """Compare the hits of two runs (1, 0, or None if unknown), by image id.
 
     Returns:
-        None where no image has the metric in both.
+        None if no image has the metric in both runs.
 
     Raises:
-        ValueError: where the runs have different images.
+        ValueError: if the runs have different images.
     """
-    odd = sorted(first.keys() ^ second.keys())
-    if odd:
-        some = ", ".join(odd[:5]) + ("" if len(odd) <= 5 else f" and {len(odd) - 5} more")
-        raise ValueError(f"the runs have different images; {len(odd)} are in one alone: {some}")
+    differing = sorted(first.keys() ^ second.keys())
+    if differing:
+        some = ", ".join(differing[:5]) + ("" if len(differing) <= 5 else f" and {len(differing) - 5} more")
+        raise ValueError(f"the runs have different images; {len(differing)} occur in only one of them: {some}")
     pairs = [(first[id_], second[id_]) for id_ in first]
     both = np.array([pair for pair in pairs if None not in pair], dtype=bool).reshape(-1, 2)
     if not len(both):
         return None
     only_first, only_second = int((both[:, 0] & ~both[:, 1]).sum()), int((both[:, 1] & ~both[:, 0]).sum())
-    apart = only_first + only_second
-    p_value = float(binomtest(only_first, apart, 0.5).pvalue) if apart else 1.0
+    discordant = only_first + only_second
+    p_value = float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
     a, b = (100.0 * both.mean(axis=0)).tolist()
     difference = _difference(only_first, only_second, len(both))
     return Comparison(metric, len(both), a, b, only_first, only_second, p_value, difference)
@@ -143,20 +137,13 @@ def compare(
 def _difference(
     only_first: int, only_second: int, images: int, resamples: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the interval of a paired difference; images are of three kinds, so that a resample is one multinomial."""
-    shares = np.array([only_first, only_second, images - only_first - only_second]) / images
-    drawn = np.random.default_rng(seed).multinomial(images, shares, size=resamples)
-    low, high = np.quantile(100.0 * (drawn[:, 1] - drawn[:, 0]) / images, [0.025, 0.975]).tolist()
+    """Return the interval of the paired difference; with three kinds of images a resample is one multinomial draw."""
+    fractions = np.array([only_first, only_second, images - only_first - only_second]) / images
+    draws = np.random.default_rng(seed).multinomial(images, fractions, size=resamples)
+    low, high = np.quantile(100.0 * (draws[:, 1] - draws[:, 0]) / images, [0.025, 0.975]).tolist()
     return low, high
 
 
 def _hits(row: ImageRow) -> list[float | bool | None]:
     levels = [None if row.largest is None else row.largest >= delta for delta in IOU_LEVELS]
     return [*(getattr(row, name) for name in HITS), *levels]
-
-
-def _grouped(rows: Sequence[ImageRow], key: Callable[[ImageRow], Hashable]) -> dict[Any, list[ImageRow]]:
-    groups: dict[Any, list[ImageRow]] = {}
-    for row in rows:
-        groups.setdefault(key(row), []).append(row)
-    return groups

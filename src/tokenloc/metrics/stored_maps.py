@@ -1,7 +1,7 @@
-"""Maps on disk: tokenloc's own compact form, and the tree of ``.npy`` files that the `wsol-eval` evaluator (Choe et al.) reads.
+"""Maps on disk: tokenloc's compact format, and the ``.npy`` files that the `wsol-eval` evaluator (Choe et al.) reads.
 
-tokenloc's form is a folder of ``manifest.json`` and ``maps-NNNNN.npz``. The maps are as the method made them, float32
-on the patch grid; with each are its frame and the predicted classes, so that scoring them gives the very same numbers.
+tokenloc's format is a folder of ``manifest.json`` and ``maps-NNNNN.npz``: float32 maps as the method computed them,
+with their frames and predicted classes, so that scoring them gives identical metrics.
 """
 
 from __future__ import annotations
@@ -23,19 +23,18 @@ from tokenloc.boxes import Frame
 
 MANIFEST = "manifest.json"
 FORMAT = "tokenloc maps 1"
-SHARD = 1000
-"""Maps in one file."""
+MAPS_PER_FILE = 1000
 
 
 @dataclass(frozen=True, eq=False)
 class StoredMap:
-    """The map of one image's true class.
+    """The map of one image's true class; what the format does not store is None.
 
-    Args:
+    Attributes:
         map_: [h, w] float.
-        predicted: [P] int64 the predicted classes, best first; None where none are stored.
-        frame: Of the network that made the map; None where it is not stored.
-        probability: Of the first predicted class; None where it is not stored.
+        predicted: [P] int64 predicted classes, best first.
+        frame: between the image and the network input.
+        probability: of the first predicted class.
     """
 
     map_: NDArray[np.floating]
@@ -45,12 +44,12 @@ class StoredMap:
 
 
 class StoredMaps(ABC):
-    """A folder of maps, by the id that each is stored under.
+    """A folder of maps.
 
     Args:
-        folder: Where they are.
-        ids: All of them.
-        about: What is known of all; empty for maps of other code.
+        folder: of the maps.
+        ids: of all maps.
+        about: how they were made; empty for maps of other code.
     """
 
     def __init__(self, folder: Path, ids: Sequence[str], about: Mapping[str, Any] = MappingProxyType({})) -> None:
@@ -58,16 +57,16 @@ class StoredMaps(ABC):
 
     @property
     def ready(self) -> bool:
-        """Whether maps are in [0, 1] and of the network's size, to be taken as they are."""
+        """Whether maps are already in [0, 1] and of the network's input size."""
         return not self.about
 
     @abstractmethod
     def load(self, id_: str) -> StoredMap:
-        """Return the map stored under ``id_``; raises ValueError or OSError, naming the file, where it is broken."""
+        """Return a map; raises ValueError or OSError naming the file if it is broken."""
 
 
 class NpyMaps(StoredMaps):
-    """Maps of any code: a ``.npy`` file each, named by the image's id and in folders as the id has slashes."""
+    """Maps of any code: one ``.npy`` file per image, named by its id; slashes in ids are folders."""
 
     def __init__(self, folder: Path) -> None:
         ids = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.npy"))
@@ -76,7 +75,7 @@ class NpyMaps(StoredMaps):
     def load(self, id_: str) -> StoredMap:
         """See ``StoredMaps.load``."""
         path = self.folder / f"{id_}.npy"
-        with path.open("rb") as file, told(f"{path} is no .npy file of numbers"):
+        with path.open("rb") as file, as_value_error(f"{path} is not a .npy file of numbers"):
             array = np.lib.format.read_array(file, allow_pickle=False)
         if array.ndim != 2 or array.dtype.kind != "f":
             raise ValueError(
@@ -86,47 +85,47 @@ class NpyMaps(StoredMaps):
 
 
 class TokenlocMaps(StoredMaps):
-    """Maps that ``writing_maps`` wrote."""
+    """Maps written by ``writing_maps``."""
 
     def __init__(self, folder: Path) -> None:
-        with told(f"{folder / MANIFEST} is not of the form {FORMAT!r}; save the maps again"):
+        with as_value_error(f"{folder / MANIFEST} is not of the format {FORMAT!r}; save the maps again"):
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             if manifest["format"] != FORMAT:
-                raise ValueError(f"it is of the form {manifest['format']!r}")
+                raise ValueError(f"its format is {manifest['format']!r}")
             files, about = manifest["files"], manifest["about"]
-        self._places = {id_: (name, row) for name, ids in files.items() for row, id_ in enumerate(ids)}
-        ids = [id_ for ids in files.values() for id_ in ids]
-        super().__init__(folder, ids, about)
-        self._open: tuple[str, list[StoredMap]] = ("", [])
+        self._positions = {id_: (name, row) for name, ids in files.items() for row, id_ in enumerate(ids)}
+        self._cached: tuple[str, list[StoredMap]] = ("", [])
+        super().__init__(folder, list(self._positions), about)
 
     def load(self, id_: str) -> StoredMap:
-        """See ``StoredMaps.load``; ids in the order of ``ids`` read each file once."""
-        name, row = self._places[id_]
-        if self._open[0] != name:
-            self._open = name, self._read(self.folder / name)
-        if row >= len(self._open[1]):
-            raise ValueError(f"{self.folder / name} has {len(self._open[1])} maps, fewer than {MANIFEST} says")
-        return self._open[1][row]
+        """See ``StoredMaps.load``; loading in the order of ``ids`` reads each file once."""
+        name, row = self._positions[id_]
+        if self._cached[0] != name:
+            self._cached = name, self._read(self.folder / name)
+        maps = self._cached[1]
+        if row >= len(maps):
+            raise ValueError(f"{self.folder / name} has {len(maps)} maps, fewer than {MANIFEST} lists")
+        return maps[row]
 
     def _read(self, path: Path) -> list[StoredMap]:
-        report = f"{path} is no .npz file of maps; save the maps again"
-        with path.open("rb") as file, told(report), np.load(file, allow_pickle=False) as arrays:
+        message = f"{path} is not a .npz file of maps; save the maps again"
+        with path.open("rb") as file, as_value_error(message), np.load(file, allow_pickle=False) as arrays:
             maps = arrays["maps"]
-            # Files of before there was a confidence have no probabilities.
-            likely = arrays["probabilities"] if "probabilities" in arrays else np.full(len(maps), np.nan)
-            rows = zip(maps, arrays["predicted"], arrays["frames"], likely.tolist(), strict=True)
+            # Older files have no probabilities.
+            probabilities = arrays["probabilities"] if "probabilities" in arrays else np.full(len(maps), np.nan)
+            rows = zip(maps, arrays["predicted"], arrays["frames"], probabilities.tolist(), strict=True)
             return [
-                StoredMap(map_, predicted, frame_of(numbers), None if np.isnan(probability) else probability)
-                for map_, predicted, numbers, probability in rows
+                StoredMap(map_, predicted, Frame.from_array(frame), None if np.isnan(probability) else probability)
+                for map_, predicted, frame, probability in rows
             ]
 
 
 class MapWriter:
-    """Collects maps and writes them by the thousand; made by ``writing_maps``."""
+    """Writes maps in files of a thousand; created by ``writing_maps``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._waiting: list[tuple[str, NDArray[np.float32], NDArray[np.int64], NDArray[np.float64], float]] = []
+        self._pending: list[tuple[str, NDArray[np.float32], NDArray[np.int64], NDArray[np.float64], float]] = []
         self._shapes: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
         self.files: dict[str, list[str]] = {}
 
@@ -138,22 +137,22 @@ class MapWriter:
         frame: Frame,
         probability: float | None = None,
     ) -> None:
-        """Add an image's map; see ``StoredMap`` for the arguments, ``predicted`` must be known."""
+        """Add the map of an image; see ``StoredMap`` for the arguments."""
         map_, classes = np.asarray(map_, dtype=np.float32), np.asarray(predicted, dtype=np.int64)
         shapes = map_.shape, classes.shape
-        if self._waiting and shapes != self._shapes:
+        if self._pending and shapes != self._shapes:
             self.flush()
         self._shapes = shapes
-        self._waiting.append((id_, map_, classes, frame_numbers(frame), np.nan if probability is None else probability))
-        if len(self._waiting) == SHARD:
+        self._pending.append((id_, map_, classes, frame.to_array(), np.nan if probability is None else probability))
+        if len(self._pending) == MAPS_PER_FILE:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits."""
-        if not self._waiting:
+        """Write the pending maps."""
+        if not self._pending:
             return
         name = f"maps-{len(self.files):05d}.npz"
-        ids, maps, predicted, frames, probabilities = zip(*self._waiting, strict=True)
+        ids, maps, predicted, frames, probabilities = zip(*self._pending, strict=True)
         np.savez_compressed(
             self._folder / name,
             maps=np.stack(maps),
@@ -162,22 +161,20 @@ class MapWriter:
             probabilities=np.array(probabilities),
         )
         self.files[name] = list(ids)
-        self._waiting.clear()
+        self._pending.clear()
 
 
 @contextmanager
 def writing_maps(folder: str | Path, about: Mapping[str, Any]) -> Iterator[MapWriter]:
-    """Yield a writer; when the block ends without an error ``folder`` is there, whole, otherwise nothing is.
+    """Yield a writer for a new folder, which appears only if the block ends without an error.
 
     Args:
-        folder: To be made; must not exist.
-        about: Plain values on what made the maps: ``input_frame``, and what else a reader may want to know.
+        folder: must not exist.
+        about: plain values describing how the maps were made, ``input_frame`` among them.
 
     Raises:
-        FileExistsError: where the folder exists.
+        FileExistsError: if the folder exists.
     """
-    if Path(folder).exists():
-        raise FileExistsError(f"{folder} exists already; remove it, or give another folder")
     with atomic_folder(folder) as temporary:
         writer = MapWriter(temporary)
         yield writer
@@ -186,11 +183,11 @@ def writing_maps(folder: str | Path, about: Mapping[str, Any]) -> Iterator[MapWr
 
 
 def open_maps(folder: str | Path) -> StoredMaps:
-    """Open a folder of maps of either form.
+    """Open a folder of maps of either format.
 
     Raises:
-        FileNotFoundError: where there is no such folder, or no map in it.
-        ValueError: where its manifest is of another form.
+        FileNotFoundError: if the folder does not exist or contains no map.
+        ValueError: if its manifest is of another format.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -199,28 +196,14 @@ def open_maps(folder: str | Path) -> StoredMaps:
         )
     maps: StoredMaps = TokenlocMaps(folder) if (folder / MANIFEST).is_file() else NpyMaps(folder)
     if not maps.ids:
-        raise FileNotFoundError(
-            f"{folder} holds no map: expected {MANIFEST} beside its .npz files, or ID.npy for each image"
-        )
+        raise FileNotFoundError(f"no map in {folder}: expected {MANIFEST} and .npz files, or ID.npy for each image")
     return maps
 
 
 @contextmanager
-def told(report: str) -> Iterator[None]:
-    """Turn whatever the readers of files raise, a dozen types where one is damaged, into a ValueError."""
+def as_value_error(message: str) -> Iterator[None]:
+    """Turn any error into a ValueError: NumPy and zipfile raise a dozen types for damaged files."""
     try:
         yield
     except Exception as error:
-        raise ValueError(f"{report} ({type(error).__name__}: {error})") from error
-
-
-def frame_numbers(frame: Frame) -> NDArray[np.float64]:
-    """Return a frame as [8] float64: original and network (width, height), scale and offset (x, y)."""
-    return np.array([*frame.original_size, *frame.input_size, *frame.scale, *frame.offset], dtype=np.float64)
-
-
-def frame_of(numbers: NDArray[np.float64]) -> Frame:
-    """Return the frame that :func:`frame_numbers` wrote down."""
-    width, height, columns, rows, *rest = numbers.tolist()
-    scale_x, scale_y, offset_x, offset_y = rest
-    return Frame((int(width), int(height)), (int(columns), int(rows)), (scale_x, scale_y), (offset_x, offset_y))
+        raise ValueError(f"{message} ({type(error).__name__}: {error})") from error

@@ -1,13 +1,11 @@
 """Shared models: a folder of safetensors and JSON, local or in a repository of the Hugging Face Hub.
 
-The folder holds ``config.json`` (the metadata), ``model.safetensors``, ``README.md`` and, for an evaluated model,
-``metrics.json``. Nothing in it is pickled. Only the files in ``FILES`` are read or downloaded.
+Nothing in it is pickled. Only the files in ``FILES`` are read or downloaded.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -17,8 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import tokenloc
-from tokenloc._files import atomic_write, write_json
+from tokenloc._files import atomic_write, write_json, write_text
 from tokenloc.backbones.weights import read_weights
+from tokenloc.methods import Method
+from tokenloc.metrics.evaluation import METRIC_NAMES
+from tokenloc.models.metadata import METADATA_KEY, ModelMetadata
+from tokenloc.models.model_card import model_card
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -29,24 +31,40 @@ FILES = (CONFIG, WEIGHTS, METRICS)
 PREFIX = "hf-hub:"
 
 
-def write_folder(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
-    """Write the configuration (plain values) and the named tensors of a model into a folder, each file atomically.
+def save_folder(folder: Path, name: str, model: Method, metadata: ModelMetadata, origin: Path | None = None) -> Path:
+    """Write a model to a folder, each file atomically; return the folder. An existing README.md is not replaced.
+
+    Args:
+        folder: created if needed; a model in it is replaced.
+        name: the argument of ``Localizer.from_pretrained`` in the model card.
+        model: on any device.
+        metadata: of the model; paths in its ``data`` are left out.
+        origin: the checkpoint that the model was loaded from, for its metrics.
 
     Raises:
-        ValueError: the configuration cannot be represented as JSON.
+        ValueError: the metadata cannot be represented as JSON.
     """
+    metadata, metrics = metadata.without_paths(), read_metrics(origin) if origin else None
+    config = {METADATA_KEY: metadata.to_dict()}
     try:
         json.dumps(config, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / CONFIG} cannot represent this configuration: {error}") from error
     with atomic_write(folder / WEIGHTS) as temporary:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
         save_file(tensors, temporary, {"format": "pt"})
     write_json(folder / CONFIG, config)
+    if metrics:
+        write_json(folder / METRICS, metrics)
+    else:
+        (folder / METRICS).unlink(missing_ok=True)  # it belongs to a model that was saved here before
+    if not (folder / CARD).exists():
+        write_text(folder / CARD, model_card(metadata, name, metrics))
+    return folder
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read the output of ``write_folder``.
+    """Read the configuration and weights in the output of ``save_folder``.
 
     Raises:
         FileNotFoundError: one of the two files is missing.
@@ -76,9 +94,37 @@ def _refuse_constant(constant: str) -> Any:
     raise ValueError(f"{constant} is not a JSON number")
 
 
+def read_metrics(checkpoint: Path) -> dict[str, Any] | None:
+    """Return the metrics of a shared folder, or of the run of a ``best.ckpt``; None if there are none.
+
+    The file is untrusted: values of an unexpected type are left out.
+
+    Returns:
+        protocol, images, threshold, threshold_source, and metrics by name, in percent.
+    """
+    if not checkpoint.is_dir() and checkpoint.name != "best.ckpt":
+        return None  # a run evaluates best.ckpt only
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent.parent
+    try:
+        content = read_json(folder / METRICS)
+    except (OSError, ValueError):
+        return None
+    stored = content.get("metrics")
+    stored = stored if isinstance(stored, dict) else {}
+    metrics = {name: stored[name] for name in METRIC_NAMES if type(stored.get(name)) in (int, float)}
+    names = ("protocol", "images", "threshold", "threshold_source")
+    about = {name: content[name] for name in names if isinstance(content.get(name), (str, int, float))}
+    return {**about, "metrics": metrics} if metrics else None
+
+
 def is_on_hub(checkpoint: str | Path) -> bool:
     """Return whether this names a model on the hub (``hf-hub:USER/NAME``) rather than a path."""
     return str(checkpoint).startswith(PREFIX)
+
+
+def pretrained_path(name: str | Path) -> str | Path:
+    """Return an existing path, or a name with the prefix ``hf-hub:``, unchanged; add the prefix to any other name."""
+    return name if is_on_hub(name) or Path(name).exists() else f"{PREFIX}{name}"
 
 
 def local_copy(checkpoint: str | Path, revision: str | None = None, token: str | None = None) -> Path:

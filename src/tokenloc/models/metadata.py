@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import platform
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -73,6 +73,13 @@ class ModelMetadata:
         """Return plain values for a checkpoint, with the format and the versions of the software."""
         return {"format": FORMAT, "versions": versions(), **asdict(self)}
 
+    def without_paths(self) -> ModelMetadata:
+        """Return a copy that names the dataset, but not its folder or other paths on this machine."""
+        if self.data is None:
+            return self
+        options = {name: value for name, value in (self.data["options"] or {}).items() if not _is_path(value)}
+        return replace(self, data={**self.data, "root": None, "options": options})
+
     @classmethod
     def from_dict(cls, values: Any, path: str | Path) -> ModelMetadata:
         """Validate and read the output of ``to_dict``, which may come from an untrusted file.
@@ -116,6 +123,10 @@ def versions() -> dict[str, str]:
         "timm": str(timm.__version__),
         "lightning": version("lightning"),
     }
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, PurePath) or (isinstance(value, str) and ("/" in value or "\\" in value))
 
 
 def _read(kind: Any, values: Any, where: str) -> Any:

@@ -14,32 +14,24 @@ from matplotlib.figure import Figure
 
 from tokenloc._files import atomic_write, write_text
 from tokenloc.metrics import iou_by_size, iou_distribution
-from tokenloc.metrics.images import ImageRow
+from tokenloc.reporting.runs import Run, read_run
 
-LEVELS = ("0.5", "0.7", "0.9")
-"""The IoU levels of the accuracy chart; each has a dash pattern of ``DASHES``."""
+DASHES = {"0.5": "-", "0.7": "--", "0.9": ":"}
+"""The IoU levels of the accuracy chart and their dash patterns."""
 
-DASHES = ("-", "--", ":")
 BINS = 20
 LEFT, RIGHT, TOP, BOTTOM = 34, 350, 8, 190
-"""The plot area of an SVG chart, which is 360 by 220 pixels."""
+"""The plot area of an SVG chart, which has 360 by 220 pixels."""
 
 
 class Line(NamedTuple):
-    """A curve. ``run`` chooses its color (None: the next one), ``dash`` its pattern."""
+    """A curve; ``run`` chooses its color (None: the next one), ``dash`` its pattern."""
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
     run: int | None = None
     dash: int = 0
-
-
-class Marker(NamedTuple):
-    """A vertical line at ``x``: the reported threshold of a run."""
-
-    run: int
-    x: float
 
 
 @dataclass(frozen=True)
@@ -50,12 +42,11 @@ class Chart:
         title: Of the chart.
         xlabel: Of the x axis.
         lines: In drawing order.
-        xmax: The x axis ends there and starts at 0; None fits it to the lines, which SVG does not support.
-        ymax: The same of the y axis.
+        xmax: The end of the x axis, which starts at 0; None fits it to the lines, for matplotlib only.
+        ymax: Likewise for the y axis.
         unit: Of the y values.
-        markers: Vertical lines.
-        note: A sentence to show below the chart.
-        description: What the chart shows, in words, for screen readers.
+        markers: (run, x) of vertical lines: the reported thresholds.
+        note: What the chart shows, in words.
     """
 
     title: str
@@ -64,22 +55,21 @@ class Chart:
     xmax: float | None = None
     ymax: float | None = None
     unit: str = ""
-    markers: Sequence[Marker] = ()
+    markers: Sequence[tuple[int, float]] = ()
     note: str = ""
-    description: str = ""
 
     def draw(self, axes: Axes) -> None:
         """Draw the chart with matplotlib."""
+        dashes = list(DASHES.values())
         for line in self.lines:
             color = None if line.run is None else f"C{line.run}"
-            style = DASHES[line.dash] if self.xmax else ".-"
+            style = dashes[line.dash] if self.xmax else ".-"
             axes.plot(line.x, line.y, style, color=color, label=line.label)
-        for marker in self.markers:
-            axes.axvline(marker.x, color=f"C{marker.run}", linewidth=0.8)
+        for run, x in self.markers:
+            axes.axvline(x, color=f"C{run}", linewidth=0.8)
         axes.set(title=self.title, xlabel=self.xlabel, ylabel=self.unit)
-        for limit, set_limits in ((self.xmax, axes.set_xlim), (self.ymax, axes.set_ylim)):
-            if limit is not None:
-                set_limits(0, limit)
+        if self.xmax and self.ymax:
+            axes.set(xlim=(0, self.xmax), ylim=(0, self.ymax))
         if any(line.label for line in self.lines):
             axes.legend(fontsize="small")
 
@@ -101,101 +91,73 @@ class Chart:
         return "M" + "L".join(points) + ("h0" if len(points) == 1 else "")
 
 
-class ChartData(NamedTuple):
-    """What the charts show of one evaluation.
-
-    Args:
-        name: Of the run.
-        curve: See ``Evaluation.curve``; None without boxes.
-        threshold: The reported map threshold.
-        iou: Of each image with a true box.
-        object_fraction: Of the same images.
-    """
-
-    name: str
-    curve: Mapping[str, Sequence[float]] | None
-    threshold: float | None
-    iou: Sequence[float]
-    object_fraction: Sequence[float]
-
-
-def evaluation_charts(evaluations: Sequence[ChartData]) -> list[Chart]:
+def evaluation_charts(runs: Sequence[Run]) -> list[Chart]:
     """Return accuracy by threshold, distribution of IoU, and IoU by object size; without those that lack data."""
-    charts = (_accuracy_chart(evaluations), _iou_chart(evaluations), _size_chart(evaluations))
-    return [chart for chart in charts if chart.lines]
+    return [chart for chart in (_accuracy_chart(runs), _iou_chart(runs), _size_chart(runs)) if chart.lines]
 
 
-def _accuracy_chart(evaluations: Sequence[ChartData]) -> Chart:
-    lines, markers, description = [], [], []
-    for run, (name, curve, threshold, *_) in enumerate(evaluations):
-        if curve is None:
+def _accuracy_chart(runs: Sequence[Run]) -> Chart:
+    lines, markers, notes = [], [], []
+    for index, run in enumerate(runs):
+        if run.curve is None:
             continue
-        lines += [
-            Line(f"{name} IoU {level}".strip(), curve["threshold"], curve[level], run, dash)
-            for dash, level in enumerate(LEVELS)
-        ]
-        best = int(np.argmax(curve["0.5"]))
-        description.append(f"{name}: best GT-known {curve['0.5'][best]:.1f} % at {curve['threshold'][best]:g}")
-        markers += [] if threshold is None else [Marker(run, threshold)]
-    text = ". ".join(description)
-    return Chart("Accuracy by threshold", "map threshold", lines, 1.0, 100.0, "%", markers, description=text)
+        thresholds = run.curve["threshold"]
+        for dash, level in enumerate(DASHES):
+            lines.append(Line(f"{run.name} IoU {level}".strip(), thresholds, run.curve[level], index, dash))
+        best = int(np.argmax(run.curve["0.5"]))
+        notes.append(f"{run.name}: best GT-known {run.curve['0.5'][best]:.1f} % at {thresholds[best]:g}")
+        markers += [] if run.threshold is None else [(index, run.threshold)]
+    return Chart("Accuracy by threshold", "map threshold", lines, 1.0, 100.0, "%", markers, ". ".join(notes))
 
 
-def _iou_chart(evaluations: Sequence[ChartData]) -> Chart:
-    edges, lines, medians = np.linspace(0, 1, BINS + 1), [], []
-    for run, data in enumerate(evaluations):
-        if data.iou:
-            percent = 100 * np.histogram(data.iou, edges)[0] / len(data.iou)
+def _iou_chart(runs: Sequence[Run]) -> Chart:
+    edges, lines, notes = np.linspace(0, 1, BINS + 1), [], []
+    for index, run in enumerate(runs):
+        iou, _ = run.boxed
+        if iou:
+            percent = 100 * np.histogram(iou, edges)[0] / len(iou)
             outline = np.concatenate([[0.0], np.repeat(percent, 2), [0.0]])
-            lines.append(Line(data.name, np.repeat(edges, 2).tolist(), outline.tolist(), run))
-            medians.append(f"{data.name}: median {np.median(data.iou):.2f}")
+            lines.append(Line(run.name, np.repeat(edges, 2).tolist(), outline.tolist(), index))
+            notes.append(f"{run.name}: median {np.median(iou):.2f}")
     highest = max((max(line.y) for line in lines), default=0.0)
     top = next(step for step in (10.0, 20.0, 25.0, 50.0, 100.0) if step >= highest)
-    note = ". ".join(medians)
-    return Chart("Distribution of IoU", "IoU of the box", lines, 1.0, top, "%", note=note, description=note)
+    return Chart("Distribution of IoU", "IoU of the box", lines, 1.0, top, "%", note=". ".join(notes))
 
 
-def _size_chart(evaluations: Sequence[ChartData]) -> Chart:
-    lines, description = [], []
-    for run, data in enumerate(evaluations):
-        if data.iou:
-            edges, means = iou_by_size(data.iou, data.object_fraction)
+def _size_chart(runs: Sequence[Run]) -> Chart:
+    lines, notes = [], []
+    for index, run in enumerate(runs):
+        iou, fractions = run.boxed
+        if iou:
+            edges, means = iou_by_size(iou, fractions)
             known = ~np.isnan(means)
-            centers, means = 100 * ((edges[:-1] + edges[1:]) / 2)[known], means[known]
-            lines.append(Line(data.name, centers.tolist(), means.tolist(), run))
-            pairs = zip(centers, means, strict=True)
-            description.append(f"{data.name}: " + ", ".join(f"{mean:.2f} at {center:.0f} %" for center, mean in pairs))
-    text = ". ".join(description)
-    return Chart("Mean IoU by object size", "object size in % of the image", lines, 100.0, 1.0, description=text)
+            centers, means = (50 * (edges[:-1] + edges[1:])[known]).round(1), means[known]
+            lines.append(Line(run.name, centers.tolist(), means.tolist(), index))
+            values = (f"{mean:.2f} at {center:g} %" for center, mean in zip(centers, means, strict=True))
+            notes.append(f"{run.name}: {', '.join(values)}")
+    return Chart("Mean IoU by object size", "object in % of the image", lines, 100.0, 1.0, note=". ".join(notes))
 
 
-def save_curves(
-    curve: Mapping[str, Sequence[float]] | None,
-    rows: Iterable[ImageRow],
-    folder: Path,
-    threshold: float | None = None,
-) -> None:
-    """Draw ``curves.png`` and write its data as CSV; do nothing if no image has a box.
+def save_curves(folder: Path, curve: Mapping[str, Sequence[float]] | None) -> None:
+    """Draw figures/curves.png of an evaluation and write its data as CSV; do nothing without true boxes.
 
     ``threshold.csv`` has the accuracy of the largest component by map threshold, a column for each IoU level (SAT,
     Fig. 7); ``iou.csv`` a histogram of the IoU of correct boxes (IoU ≥ 0.5; Fig. 5); ``iou_by_size.csv`` the mean IoU
     of images by object size (Fig. 6).
 
     Args:
-        curve: Of an ``Evaluation``.
-        rows: Its images, at the threshold that it reports.
-        folder: Where to write.
-        threshold: The reported one, marked in the chart.
+        folder: Of the evaluation, with metrics.json and images.csv.
+        curve: See ``Evaluation.curve``.
     """
-    boxed = [(row.largest, row.object_fraction) for row in rows if row.largest is not None]
-    if curve is None or not boxed:
+    run, figures = read_run(folder, ""), folder / "figures"
+    iou, fractions = run.boxed
+    if curve is None or not iou:
         return
-    ious, fractions = zip(*boxed, strict=True)
-    spread, (edges, means) = iou_distribution(ious), iou_by_size(ious, fractions)
-    _write_columns(folder / "threshold.csv", curve)
-    _write_columns(folder / "iou.csv", {"from": spread.edges[:-1], "to": spread.edges[1:], "images": spread.counts})
-    _write_columns(folder / "iou_by_size.csv", {"from": edges[:-1], "to": edges[1:], "mean_iou": means})
-    save_charts(evaluation_charts([ChartData("", curve, threshold, ious, fractions)]), folder / "curves.png")
+    spread, (edges, means) = iou_distribution(iou), iou_by_size(iou, fractions)
+    _write_columns(figures / "threshold.csv", curve)
+    _write_columns(figures / "iou.csv", {"from": spread.edges[:-1], "to": spread.edges[1:], "images": spread.counts})
+    _write_columns(figures / "iou_by_size.csv", {"from": edges[:-1], "to": edges[1:], "mean_iou": means})
+    save_charts(evaluation_charts([run]), figures / "curves.png")
 
 
 def _write_columns(path: Path, columns: Mapping[str, Iterable[float]]) -> None:
@@ -213,26 +175,22 @@ def save_charts(charts: Sequence[Chart], path: Path) -> None:
         figure.savefig(temporary, dpi=120)
 
 
-Curve = list[tuple[float, float]]
-
-
-def read_curves(logs: Path) -> dict[str, Curve]:
-    """Return what training logged, by name: (epoch, value), averaged over the steps of an epoch.
+def read_curves(logs: Path) -> dict[str, list[tuple[float, float]]]:
+    """Return what a training logged, by name: (epoch, value), averaged over the steps of an epoch.
 
     Args:
-        logs: OUT/logs of a run. A resumed run has several versions in it; for an epoch in several of them the latest
-            version counts.
+        logs: OUT/logs of a run. A resumed run has several versions; the latest one with an epoch counts.
     """
     curves: dict[str, dict[float, float]] = {}
     for path in sorted(logs.glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1])):
-        values: dict[str, dict[float, list[float]]] = {}
+        values: dict[tuple[str, float], list[float]] = {}
         with path.open(newline="") as file:
             for row in csv.DictReader(file):
                 for name, text in row.items():
                     if text and name not in ("epoch", "step"):
-                        values.setdefault(name, {}).setdefault(float(row["epoch"]), []).append(float(text))
-        for name, epochs in values.items():
-            curves.setdefault(name, {}).update({epoch: sum(each) / len(each) for epoch, each in epochs.items()})
+                        values.setdefault((name, float(row["epoch"])), []).append(float(text))
+        for (name, epoch), each in values.items():
+            curves.setdefault(name, {})[epoch] = sum(each) / len(each)
     return {name: sorted(epochs.items()) for name, epochs in curves.items()}
 
 
@@ -244,8 +202,8 @@ def save_training_curves(logs: Path, path: Path) -> None:
     groups: dict[str, list[Line]] = {}
     for name, curve in read_curves(logs).items():
         *group, last = name.removeprefix("learned/").split("/")
-        group = ["accuracy, %"] if last.endswith("_cls") else group
+        title = "accuracy, %" if last.endswith("_cls") else "/".join(group) or last
         epochs, values = zip(*curve, strict=True)
-        groups.setdefault("/".join(group) or last, []).append(Line(last, epochs, values))
+        groups.setdefault(title, []).append(Line(last, epochs, values))
     if groups:
         save_charts([Chart(title, "epoch", lines) for title, lines in groups.items()], path)

@@ -47,12 +47,7 @@ class Gallery:
 
 
 def make_galleries(runs: Sequence[Run], count: int | None) -> list[Gallery]:
-    """Return the galleries: where runs differ, images to check, worst and best boxes, errors, and last all of these.
-
-    Args:
-        runs: Evaluations of the same images.
-        count: Images in each gallery; None for all images.
-    """
+    """Return the galleries of runs on the same images, with at most ``count`` images each; the last unites them."""
     galleries = [_differing(runs, count)] if len(runs) > 1 else []
     for index, run in enumerate(runs):
         galleries += _galleries_of(run.rows, index, count)
@@ -108,19 +103,14 @@ def make_slider(run: Run) -> Slider | None:
     """Return the slider of a run: the reported threshold and at most ``STOPS`` others; None without stored boxes."""
     if run.boxes is None or run.threshold is None:
         return None
-    reported = _rounded(run.threshold)
-    columns = {_rounded(value): column for column, value in enumerate(run.boxes.thresholds.tolist())}
+    reported = round(run.threshold, 9)  # in a grid, 0.35 may be 0.35000000000000003
+    columns = {round(value, 9): column for column, value in enumerate(run.boxes.thresholds.tolist())}
     grid = sorted(columns)
     stops = sorted({*grid[:: math.ceil(len(grid) / (STOPS + 1))], reported})
     curve = run.curve or {"threshold": [], "0.5": []}
-    known = {_rounded(value): accuracy for value, accuracy in zip(curve["threshold"], curve["0.5"], strict=True)}
+    known = {round(value, 9): accuracy for value, accuracy in zip(curve["threshold"], curve["0.5"], strict=True)}
     accuracies = {**known, reported: run.metrics.get("gt_known")}
     return Slider([columns[stop] for stop in stops], stops, stops.index(reported), [accuracies.get(x) for x in stops])
-
-
-def _rounded(threshold: float) -> float:
-    """Return a threshold as a key: 0.35 may be 0.35000000000000003 in a grid."""
-    return round(threshold, 9)
 
 
 @dataclass
@@ -147,15 +137,7 @@ def make_images(
     dataset: ImageDataset | None,
     progress: Callable[[Iterable[Any], str, int], Iterable[Any]] | None = None,
 ) -> dict[int, ReportImage]:
-    """Return the images of a report.
-
-    Args:
-        runs: Evaluations of the same images.
-        sliders: Of the runs.
-        indices: Of rows.
-        dataset: Has the images, under the rows' ids; None for no thumbnails.
-        progress: Wraps the reading of the images, to show its progress.
-    """
+    """Return the images at ``indices`` of the rows, read from ``dataset`` by the rows' ids; see ``render_report``."""
     images = {index: ReportImage(boxes=[[] for _ in runs]) for index in sorted(set(indices))}
     for number, (run, slider) in enumerate(zip(runs, sliders, strict=True)):
         if run.boxes is not None and slider is not None:
@@ -195,11 +177,11 @@ def _to_unit(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.in
 
 def _add_thumbnail(image: ReportImage, dataset: ImageDataset, position: int) -> None:
     try:
-        picture = dataset.image(position, min_size=(SIDE, SIDE))
+        thumbnail = dataset.image(position, min_size=(SIDE, SIDE))
     except (ValueError, OSError):  # the report counts images without a thumbnail
         return
-    picture.thumbnail((SIDE, SIDE))
-    image.size = image.size or picture.size
+    thumbnail.thumbnail((SIDE, SIDE))
+    image.size = image.size or thumbnail.size
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=QUALITY, optimize=True)
+    thumbnail.save(file, "JPEG", quality=QUALITY, optimize=True)
     image.thumbnail = base64.b64encode(file.getvalue()).decode("ascii")

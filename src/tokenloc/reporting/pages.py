@@ -29,6 +29,9 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 SHARED = "tokenloc.reporting"
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{}'; base-uri 'none'; form-action 'none'; {}"
+)
 
 
 def render_page(
@@ -42,46 +45,28 @@ def render_page(
 ) -> str:
     """Return an HTML page with its style and script inlined.
 
-    Its Content-Security-Policy allows its own script, by hash, and inline style; everything else, network access
-    included, only where ``policy`` allows it.
+    Its Content-Security-Policy allows its own script, by hash, and inline style. Everything else, network access
+    included, is blocked unless ``policy`` allows it.
 
     Args:
         template: Name of the page's template.
         styles: Names of CSS files.
-        scripts: Names of JavaScript files; together they form one script with a scope of its own.
+        scripts: Names of JavaScript files, which share one function scope.
         package: Searched for the files, in its folder ``templates``, before the shared ones.
         policy: Further directives of the Content-Security-Policy.
         values: Of the template.
     """
-    environment = page_environment(package)
-    style, script = _joined(environment, styles), _joined(environment, scripts)
-    script = f"(() => {{\n'use strict';\n{script}}})();\n"
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    directives = [
-        "default-src 'none'",
-        "style-src 'unsafe-inline'",
-        f"script-src 'sha256-{digest}'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        policy,
-    ]
-    return environment.get_template(template).render(
-        **values, style=Markup(style), script=Markup(script), policy="; ".join(directives), version=version("tokenloc")
-    )
-
-
-def page_environment(package: str = SHARED) -> Environment:
-    """Return an environment that escapes values, with the filter ``number``; undefined values are errors."""
+    loader = ChoiceLoader([PackageLoader(package), PackageLoader(SHARED)])
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader(package), PackageLoader(SHARED)]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     environment.filters["number"] = format_number
-    return environment
+    style, body = ("\n".join(loader.get_source(environment, name)[0] for name in names) for names in (styles, scripts))
+    script = f"(() => {{\n'use strict';\n{body}}})();\n"
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    page = {"style": Markup(style), "script": Markup(script), "policy": POLICY.format(digest, policy)}
+    return environment.get_template(template).render(**values, **page, version=version("tokenloc"))
 
 
 def format_number(value: float | None, digits: int = 1) -> str:
@@ -91,8 +76,3 @@ def format_number(value: float | None, digits: int = 1) -> str:
     ('82.5', '-', '0.50')
     """
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _joined(environment: Environment, names: Sequence[str]) -> str:
-    loader = environment.loader
-    return "\n".join(loader.get_source(environment, name)[0] for name in names) if loader else ""

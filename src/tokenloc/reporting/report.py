@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenloc.data import ImageDataset
 from tokenloc.metrics import ERROR_CATEGORIES
-from tokenloc.reporting.charts import ChartData, evaluation_charts
+from tokenloc.reporting.charts import evaluation_charts
 from tokenloc.reporting.galleries import UNIT, Gallery, ReportImage, Slider, make_galleries, make_images, make_slider
 from tokenloc.reporting.pages import render_page
 from tokenloc.reporting.runs import Run
@@ -63,29 +63,17 @@ def render_report(
         letters=LETTERS,
         runs=runs,
         first=runs[0].content,
-        models=[_model(run) for run in runs],
         metrics=metric_table(runs),
         errors=[error_counts(run) for run in runs],
         class_columns=[CLASS_COLUMNS[key] for key in class_columns(runs)],
         classes=class_table(runs),
-        charts=evaluation_charts([_chart_data(run) for run in runs]),
+        charts=evaluation_charts(runs),
         sliders=sliders,
         notes=[*notes, *(f"{run.name}: {note}" for run in runs for note in run.notes)],
         unreadable=sum(image.thumbnail is None for image in report_images.values()),
         images=report_images,
         data=_data(runs, sliders, galleries, report_images),
     )
-
-
-def _model(run: Run) -> str:
-    model = run.content.get("model") or {}
-    return f"{model['method']} on {model['backbone']}" if {"method", "backbone"} <= set(model) else ""
-
-
-def _chart_data(run: Run) -> ChartData:
-    boxed = [row for row in run.rows if row["largest"] is not None]
-    iou, fractions = ([row[column] for row in boxed] for column in ("largest", "object_fraction"))
-    return ChartData(run.name, run.curve, run.threshold, iou, fractions)
 
 
 def _data(
@@ -100,10 +88,8 @@ def _data(
     indices = {name: index for index, name in enumerate(classes)}
     return {
         "unit": UNIT,
-        "runs": [
-            {"name": run.name, "slider": None if slider is None else asdict(slider)}
-            for run, slider in zip(runs, sliders, strict=True)
-        ],
+        "names": [run.name for run in runs],
+        "sliders": [slider and asdict(slider) for slider in sliders],
         "classes": classes,
         "keys": ERROR_CATEGORIES,
         "kinds": [ERRORS[key][0] for key in ERROR_CATEGORIES],

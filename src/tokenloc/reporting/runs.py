@@ -74,6 +74,12 @@ class Run:
             )
         return rows
 
+    @property
+    def boxed(self) -> tuple[list[float], list[float]]:
+        """IoU and object fraction of the images with a true box."""
+        boxed = [row for row in self.rows if row["largest"] is not None]
+        return [row["largest"] for row in boxed], [row["object_fraction"] for row in boxed]
+
     @cached_property
     def curve(self) -> dict[str, list[float]] | None:
         """Accuracy in percent by threshold, see ``Evaluation.curve``; None without boxes."""
@@ -143,4 +149,4 @@ def read_run(folder: Path, name: str | None = None) -> Run:
             raise ValueError(f"it lacks {', '.join(sorted(lacking)) or 'metrics by name'}")
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is not the result of an evaluation ({error}); {AGAIN}") from error
-    return Run(folder, name or str(folder), content)
+    return Run(folder, str(folder) if name is None else name, content)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,14 +37,6 @@ CLASS_COLUMNS = {"top1_cls": "Cls", "top1_loc": "Loc", "gt_known": "GT-known", "
 """The columns of the table of classes: means over the images of a class, in percent except for the IoU."""
 
 
-def error_of(row: Mapping[str, Any]) -> str | None:
-    """Return an image's kind of error; without a true box, whether the class is right."""
-    error: str | None = row["error"]
-    if error is not None or row["top1_cls"] is None:
-        return error
-    return "correct" if row["top1_cls"] else "classification"
-
-
 class Cell(NamedTuple):
     """A metric of a run.
 
@@ -69,41 +61,43 @@ class MetricRow(NamedTuple):
 
 def metric_table(runs: Sequence[Run]) -> list[MetricRow]:
     """Return a row for each metric that a run has."""
-    rows = []
-    for key, name in METRIC_NAMES.items():
-        if any(run.metrics.get(key) is not None for run in runs):
-            compared = [_compared(runs[0], run, key) for run in runs[1:]]
-            rows.append(
-                MetricRow(key, name, DESCRIPTIONS.get(key, ""), [_cell(runs, run, key) for run in runs], compared)
-            )
-    return rows
+    return [
+        MetricRow(
+            key,
+            name,
+            DESCRIPTIONS.get(key, ""),
+            [_cell(runs, run, key) for run in runs],
+            [_compare(runs[0], run, key) for run in runs[1:]],
+        )
+        for key, name in METRIC_NAMES.items()
+        if any(run.metrics.get(key) is not None for run in runs)
+    ]
 
 
 def _cell(runs: Sequence[Run], run: Run, key: str) -> Cell:
     value = run.metrics.get(key)
     others = [other for other in runs if other is not run]
     best = value is not None and bool(others) and all(value > (other.metrics.get(key) or 0.0) for other in others)
-    compared = [_compared(other, run, key) for other in others] if best else [None]
+    compared = [_compare(other, run, key) for other in others] if best else [None]
     significant = all(comparison is not None and comparison.p_value < SIGNIFICANT for comparison in compared)
     return Cell(value, run.content.get("confidence", {}).get(key), best, significant)
 
 
-def _compared(first: Run, second: Run, metric: str) -> Comparison | None:
+def _compare(first: Run, second: Run, metric: str) -> Comparison | None:
     """Compare two runs image by image; None for a metric that is not a mean of hits."""
-    level = metric.removeprefix("box_acc_")
-    if metric not in HITS and level == metric:
+    if metric not in HITS and not metric.startswith("box_acc_"):
         return None
-    one, other = ({row["id"]: _hit(row, metric, level) for row in run.rows} for run in (first, second))
+    one, other = ({row["id"]: _hit(row, metric) for row in run.rows} for run in (first, second))
     return compare(one, other, metric)
 
 
-def _hit(row: Mapping[str, Any], metric: str, level: str) -> float | None:
-    hit: float | None = row[metric] if metric in HITS else row["largest"]
-    return hit if metric in HITS or hit is None else float(hit >= float(level))
+def _hit(row: Mapping[str, Any], metric: str) -> float | None:
+    hit: float | None = row[metric if metric in HITS else "largest"]
+    return hit if metric in HITS or hit is None else float(hit >= float(metric.removeprefix("box_acc_")))
 
 
 class ErrorCount(NamedTuple):
-    """How many images of a run have a kind of error."""
+    """A kind of error: how many images of a run have it, and in percent of the images where one is known."""
 
     key: str
     name: str
@@ -112,19 +106,19 @@ class ErrorCount(NamedTuple):
     percent: float
 
 
+def error_of(row: Mapping[str, Any]) -> str | None:
+    """Return an image's kind of error; without a true box, whether the class is right."""
+    error: str | None = row["error"]
+    if error is not None or row["top1_cls"] is None:
+        return error
+    return "correct" if row["top1_cls"] else "classification"
+
+
 def error_counts(run: Run) -> list[ErrorCount]:
-    """Return the kinds of error that a run has, as counts and in percent of the images where one is known."""
+    """Return the kinds of error that a run has."""
     errors = [error for row in run.rows if (error := error_of(row)) is not None]
     counts = {key: errors.count(key) for key in ERROR_CATEGORIES}
     return [ErrorCount(key, *ERRORS[key], count, 100.0 * count / len(errors)) for key, count in counts.items() if count]
-
-
-class ClassRow(NamedTuple):
-    """A class: its name, its images, and the columns of each run."""
-
-    name: str
-    images: int
-    runs: list[list[float | None]]
 
 
 def class_columns(runs: Sequence[Run]) -> list[str]:
@@ -132,19 +126,19 @@ def class_columns(runs: Sequence[Run]) -> list[str]:
     return [key for key in CLASS_COLUMNS if any(row[key] is not None for run in runs for row in run.rows)]
 
 
-def class_table(runs: Sequence[Run]) -> list[ClassRow]:
-    """Return a row for each true class, ordered by name."""
-    columns = class_columns(runs)
-    groups: list[dict[str, list[dict[str, Any]]]] = [{} for _ in runs]
-    for group, run in zip(groups, runs, strict=True):
+def class_table(runs: Sequence[Run]) -> list[tuple[str, int, list[list[float | None]]]]:
+    """Return for each true class its name, how many images it has, and the columns of each run."""
+    classes: dict[str, list[list[Mapping[str, Any]]]] = {row["label"]: [[] for _ in runs] for row in runs[0].rows}
+    for index, run in enumerate(runs):
         for row in run.rows:
-            group.setdefault(row["label"], []).append(row)
+            classes[row["label"]][index].append(row)
+    columns = class_columns(runs)
     return [
-        ClassRow(name, len(groups[0][name]), [[_mean(group[name], column) for column in columns] for group in groups])
-        for name in sorted(groups[0])
+        (name, len(groups[0]), [[_mean(rows, column) for column in columns] for rows in groups])
+        for name, groups in sorted(classes.items())
     ]
 
 
-def _mean(rows: Iterable[Mapping[str, Any]], column: str) -> float | None:
+def _mean(rows: Sequence[Mapping[str, Any]], column: str) -> float | None:
     known = [row[column] for row in rows if row[column] is not None]
     return float(np.mean(known)) * (1.0 if column == "largest" else 100.0) if known else None

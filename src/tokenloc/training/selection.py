@@ -9,8 +9,9 @@ from lightning.pytorch.callbacks import Callback
 
 from tokenloc.boxes import Protocol
 from tokenloc.data import ImageDataset, Preprocessing
-from tokenloc.inference.evaluation import measure
+from tokenloc.inference.evaluation import evaluate_model
 from tokenloc.methods import Method
+from tokenloc.metrics import Scorer
 from tokenloc.training.config import DataConfig
 from tokenloc.training.module import LocalizationTask
 
@@ -50,8 +51,8 @@ def selection_of(
     images: ImageDataset = val
 
     def evaluate(model: Method) -> float:
-        evaluation = measure(model, images, preprocessing, protocol, workers=workers).evaluation
-        return float(getattr(evaluation, config.select))
+        result = evaluate_model(model, images, preprocessing, Scorer(protocol), workers=workers)
+        return float(getattr(result.evaluation, config.select))
 
     return Selection(config.select, evaluate)
 

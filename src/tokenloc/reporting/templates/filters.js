@@ -1,6 +1,6 @@
 // The report's data, and the filters that apply to the galleries and to the table of images.
 const data = JSON.parse(byId("data").textContent);
-const several = data.runs.length > 1;
+const several = data.sliders.length > 1;
 const LETTERS = "ABCDEF";
 const PREDICTED = 0, IOU = 1, KIND = 2, CONFIDENCE = 3; // indices into data.predictions[run][image]
 const ORDERS = [["", "default"], ["low", "lowest IoU"], ["high", "highest IoU"], ["confidence", "lowest confidence"], ["name", "file name"]];
@@ -46,7 +46,7 @@ function startFilters() {
   for (const [run, images] of data.predictions.entries()) {
     const present = new Set(images.map((values) => values[KIND]));
     const kinds = data.kinds.map((name, kind) => present.has(kind) && option(`${run}:${kind}`, name)).filter(Boolean);
-    byId("kind").append(...(several ? [make("optgroup", { label: `${LETTERS[run]} ${data.runs[run].name}` }, ...kinds)] : kinds));
+    byId("kind").append(...(several ? [make("optgroup", { label: `${LETTERS[run]} ${data.names[run]}` }, ...kinds)] : kinds));
   }
   const orders = ORDERS.filter(([key]) => (key !== "confidence" || data.confidence) && (!["low", "high"].includes(key) || data.boxes));
   byId("order").append(...orders.map(([key, name]) => option(key, name)));

@@ -28,7 +28,7 @@ function makeResult(image, run) {
 
 function makeCard(image) {
   const { frame, ...drawn } = makeImage(image);
-  const results = data.runs.map((_, run) => makeResult(image, run));
+  const results = data.names.map((_, run) => makeResult(image, run));
   const caption = make("figcaption", {}, make("strong", {}, ...breakable(data.classes[data.labels[image]])));
   caption.append(make("span", { class: "file", title: data.ids[image] }, fileName(data.ids[image])), ...results.map((result) => result.line));
   cards.set(image, { ...drawn, values: results.map((result) => result.value) });
@@ -49,7 +49,7 @@ function updateCard({ rectangles, tags, values }, image) {
     values[run].textContent = x1 > x0 ? `IoU ${hundredths(iou / data.unit)}` : "no box";
     values[run].className = iou >= data.unit / 2 ? "iou hit" : "iou miss";
     // The kind of error is that of the reported threshold; at another one it fades.
-    values[run].parentNode.classList.toggle("moved", stops[run] !== data.runs[run].slider.start);
+    values[run].parentNode.classList.toggle("moved", stops[run] !== data.sliders[run].start);
   });
 }
 
@@ -92,9 +92,9 @@ function makeChip(gallery, index) {
 
 // One row of buttons for the galleries of all runs and one for each run; a single run has one row.
 function chipRows() {
-  const rows = [null, ...data.runs.keys()].map((run) => {
+  const rows = [null, ...data.names.keys()].map((run) => {
     const chips = data.galleries.map((gallery, index) => (gallery.run === run ? makeChip(gallery, index) : null)).filter(Boolean);
-    const name = several && run !== null ? make("span", {}, badge(run), data.runs[run].name) : null;
+    const name = several && run !== null ? make("span", {}, badge(run), data.names[run]) : null;
     return chips.length ? make("div", { class: "chips" }, name, ...chips) : null;
   });
   if (several) return rows.filter(Boolean);

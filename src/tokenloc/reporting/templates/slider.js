@@ -1,5 +1,5 @@
 // The threshold of each run: its stop, the box of an image at it, and what moves with it.
-const stops = data.runs.map((run) => (run.slider === null ? 0 : run.slider.start));
+const stops = data.sliders.map((slider) => (slider === null ? 0 : slider.start));
 
 // Boxes are stored where they change: six numbers, the first is the stop from which the others hold.
 function boxAt(steps, stop) {
@@ -13,7 +13,7 @@ function boxAt(steps, stop) {
 }
 
 function showThreshold(run) {
-  const { thresholds, start, gt_known: known } = data.runs[run].slider;
+  const { thresholds, start, gt_known: known } = data.sliders[run];
   const slider = document.querySelector(`.slider[data-run="${run}"]`);
   const value = String(Number(thresholds[stops[run]].toPrecision(3)));
   const accuracy = known[stops[run]] === null ? "" : `GT-known ${known[stops[run]].toFixed(1)} %`;
@@ -34,7 +34,7 @@ function startSliders(update) {
     pending = true;
     requestAnimationFrame(() => {
       pending = false;
-      data.runs.forEach((other, index) => other.slider && showThreshold(index));
+      data.sliders.forEach((slider, index) => slider && showThreshold(index));
       update();
     });
   };
@@ -42,9 +42,9 @@ function startSliders(update) {
     const run = Number(slider.dataset.run), input = slider.querySelector("input");
     input.addEventListener("input", () => move(run, Number(input.value)));
     slider.querySelector(".reset").addEventListener("click", () => {
-      input.value = data.runs[run].slider.start;
+      input.value = data.sliders[run].start;
       input.focus();
-      move(run, data.runs[run].slider.start);
+      move(run, data.sliders[run].start);
     });
     showThreshold(run);
   }

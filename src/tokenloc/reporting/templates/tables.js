@@ -37,7 +37,7 @@ function startClassTable() {
 const columns = [
   { name: "Image", value: (image) => data.ids[image], text: true },
   { name: "Class", value: (image) => data.classes[data.labels[image]], text: true },
-  ...data.runs.flatMap((_, run) => {
+  ...data.names.flatMap((_, run) => {
     const value = (index) => (image) => data.predictions[run][image][index];
     const named = (index, names) => (image) => names[value(index)(image)] ?? null;
     return [

@@ -1,0 +1,136 @@
+"""Middleware that limits hosts, origins, sizes and the length of the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from fastapi import HTTPException
+from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+FORM_BYTES = 64 * 1024
+"""Bytes that a request may have besides its image."""
+
+UPLOAD_SECONDS = 120.0
+"""Time within which a request must arrive, so that slow clients cannot fill the queue."""
+
+RETRY_SECONDS = 5
+CLOSE = {"Connection": "close"}  # otherwise the server would read the rest of a refused body
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""Headers of every response that does not set them itself."""
+
+_HOST = re.compile(r"(\[[^]]*\]|[^:]*)(:\d*)?")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of a server.
+
+    Attributes:
+        max_bytes: largest size of an uploaded file.
+        max_pixels: largest width times height of an image.
+        max_queue: number of requests that may wait while another one is processed.
+    """
+
+    max_bytes: int = 20_000_000
+    max_pixels: int = 50_000_000
+    max_queue: int = 32
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1; got {value}")
+
+
+class Guard:
+    """ASGI middleware that refuses requests beyond the limits and adds security headers to every response.
+
+    Pages of other sites cannot send requests with a body (``Origin`` differs from ``Host``), nor reach a local server
+    by DNS rebinding (``Host`` is not in ``hosts``).
+
+    Args:
+        app: the application.
+        limits: sizes and length of the queue.
+        hosts: valid host names; None for any.
+    """
+
+    def __init__(self, app: ASGIApp, limits: Limits, hosts: Collection[str] | None = None) -> None:
+        self.app = app
+        self.limits = limits
+        self.hosts = hosts
+        self._active = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        has_body = scope["method"] not in ("GET", "HEAD")
+        refused = self._refusal(Headers(scope=scope), has_body)
+        self._active += has_body
+        try:
+            await (refused or self.app)(scope, self._limited(receive), send_with_headers)
+        finally:
+            self._active -= has_body
+
+    def _refusal(self, headers: Headers, has_body: bool) -> JSONResponse | None:
+        host, origin, length = (headers.get(name, "").lower() for name in ("host", "origin", "content-length"))
+        name = _HOST.fullmatch(host)
+        if self.hosts is not None and (name is None or name[1].strip("[]") not in self.hosts):
+            return error_response(421, f"unknown host {host!r}; expected one of {', '.join(sorted(self.hosts))}", CLOSE)
+        if not has_body:
+            return None
+        if "origin" in headers and origin.rpartition("://")[2] != host:
+            return error_response(403, f"requests from another origin are refused; got {origin!r}", CLOSE)
+        if length.isdecimal() and (len(length) > 15 or int(length) > self.limits.max_bytes + FORM_BYTES):
+            return error_response(413, self._too_large(), CLOSE)
+        if self._active > self.limits.max_queue:
+            message = f"the server is busy: {self.limits.max_queue} requests are waiting; try again later"
+            return error_response(503, message, {"Retry-After": str(RETRY_SECONDS), **CLOSE})
+        return None
+
+    def _limited(self, receive: Receive) -> Receive:
+        """Return a ``receive`` that raises HTTPException if the body is too large or takes too long."""
+        received, complete, deadline = 0, False, time.monotonic() + UPLOAD_SECONDS
+
+        async def limited() -> Message:
+            nonlocal received, complete
+            try:
+                message = await asyncio.wait_for(receive(), None if complete else deadline - time.monotonic())
+            except asyncio.TimeoutError:
+                raise HTTPException(408, f"the upload took more than {UPLOAD_SECONDS:g} s", CLOSE) from None
+            received += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
+            if received > self.limits.max_bytes + FORM_BYTES:
+                raise HTTPException(413, self._too_large(), CLOSE)
+            return message
+
+        return limited
+
+    def _too_large(self) -> str:
+        return f"the request is too large; the limit for an image is {self.limits.max_bytes / 1e6:g} MB"
+
+
+def error_response(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """Return the JSON of an error, ``{"error": message}``."""
+    return JSONResponse({"error": message}, status, headers)

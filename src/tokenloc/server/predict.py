@@ -1,0 +1,113 @@
+"""Predictions on uploaded images, and results that stay in memory for a short time."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import secrets
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from fastapi import HTTPException
+
+from tokenloc._names import unknown_name
+from tokenloc.data import read_image
+from tokenloc.inference import Localization, Localizer
+from tokenloc.inference.localization import Objects
+from tokenloc.server.limits import Limits
+
+MAX_CLASSES = 10
+PREVIEW_SIDE = 960
+KEEP_SECONDS = 600.0
+MAX_KEPT_BYTES = 256_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a model predicts for an image.
+
+    Attributes:
+        model: name of the model.
+        localizer: the model.
+        predictions: one localization per class, the most probable first; the source is the name of the file.
+        upload: bytes of the image file.
+        preview: JPEG of the upright image, at most ``PREVIEW_SIDE`` pixels on its longer side.
+    """
+
+    model: str
+    localizer: Localizer
+    predictions: list[Localization]
+    upload: bytes
+    preview: bytes
+
+    @property
+    def nbytes(self) -> int:
+        """Approximate size in memory, in bytes."""
+        return len(self.upload) + len(self.preview) + sum(5 * one.map.size for one in self.predictions)
+
+    def at(self, threshold: float | None, objects: Objects) -> list[Localization]:
+        """Return the predictions at a threshold on the map, in [0, 1]; None for the model's own."""
+        threshold = self.localizer.threshold if threshold is None else threshold
+        return [one.at_threshold(threshold, objects) for one in self.predictions]
+
+
+class PredictionService:
+    """Runs models on uploaded images, one image at a time since a network uses all cores; see ``create_app``."""
+
+    def __init__(self, models: Mapping[str, Localizer], limits: Limits) -> None:
+        self.models = dict(models)
+        self.limits = limits
+        self._kept: dict[str, Result] = {}
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="tokenloc-predict")
+
+    async def predict(self, upload: bytes, name: str, model: str = "", top_k: int = 1, refine: str = "") -> Result:
+        """Predict an image file called ``name`` without blocking the event loop; see the route for the arguments.
+
+        Raises:
+            HTTPException: 422 if a name is unknown, or if the image is too large or cannot be read.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._worker, self._predict, upload, name, model, top_k, refine)
+
+    def _predict(self, upload: bytes, name: str, model: str, top_k: int, refine: str) -> Result:
+        model = model or next(iter(self.models))
+        try:
+            localizer = self._localizer(model, refine)
+            image = read_image(upload, self.limits.max_pixels, name=name)
+        except ValueError as error:
+            raise HTTPException(422, str(error)) from error
+        predictions = localizer.top(image, min(top_k, localizer.model.num_classes))
+        image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+        preview = io.BytesIO()
+        image.save(preview, "JPEG", quality=85)
+        return Result(model, localizer, [replace(one, source=name) for one in predictions], upload, preview.getvalue())
+
+    def _localizer(self, model: str, refine: str) -> Localizer:
+        if model not in self.models:
+            raise unknown_name("model", model, self.models)
+        base = self.models[model]
+        options = replace(base.options, refine=(refine,) if refine else base.options.refine)
+        return Localizer(base.model, base.metadata, base.threshold, options=options, protocol=base.protocol)
+
+    def keep(self, result: Result) -> str:
+        """Keep a result for ``KEEP_SECONDS`` under a token that nobody can guess; call this in the event loop.
+
+        The oldest results are removed earlier if all of them together exceed ``MAX_KEPT_BYTES``.
+        """
+        token = secrets.token_urlsafe(24)
+        self._kept[token] = result
+        asyncio.get_running_loop().call_later(KEEP_SECONDS, self._kept.pop, token, None)
+        while len(self._kept) > 1 and sum(one.nbytes for one in self._kept.values()) > MAX_KEPT_BYTES:
+            self._kept.pop(next(iter(self._kept)))
+        return token
+
+    def kept(self, token: str) -> Result:
+        """Return a kept result; raise HTTPException 404 if it has expired."""
+        if (result := self._kept.get(token)) is None:
+            raise HTTPException(404, f"no such result; results expire after {KEEP_SECONDS:g} s: send the image again")
+        return result
+
+    def close(self) -> None:
+        """Stop the worker; requests that wait for it fail."""
+        self._worker.shutdown(cancel_futures=True)

@@ -1,0 +1,61 @@
+"""Downloaded annotation files are read back by each format's own reader."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from zipfile import ZipFile
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.export.examples import read_annotations
+from tokenloc.export import list_formats
+from tokenloc.inference import Localizer
+from tokenloc.server import annotations
+from tokenloc.server.annotations import annotation_file, image_name, usable_formats
+
+NAME = "my photo (1) é & #2.png"
+TOLERANCE = {"voc": 0.5, "yolo": 1e-4, "coco": 1e-4, "label-studio": 1e-4}
+
+
+@pytest.mark.parametrize("form", list_formats())
+def test_annotations_are_read_back(localizer: Localizer, photo: Path, tmp_path: Path, form: str) -> None:
+    results = [replace(result, source=NAME) for result in localizer.top(photo, 2)]
+    name, content = annotation_file(results, localizer.metadata.classes, photo.read_bytes(), form, "tokenloc")
+    path = tmp_path / "out" / name
+    path.parent.mkdir()
+    path.write_bytes(content)
+    if path.suffix == ".zip":
+        ZipFile(path).extractall(path.parent)
+    (annotation,) = read_annotations(form, path.parent)
+    objects = [(result.label, tuple(box)) for result in results for box in result.boxes.tolist()]
+    assert annotation.file_name.rpartition("/")[2] == NAME
+    assert annotation.size == (90, 60)
+    assert [label for label, _ in annotation.objects] == [label for label, _ in objects]
+    boxes = [box for _, box in annotation.objects]
+    np.testing.assert_allclose(boxes, [box for _, box in objects], atol=TOLERANCE.get(form, 0))
+    if form == "yolo":
+        assert (path.parent / "yolo/images/train" / NAME).read_bytes() == photo.read_bytes()
+
+
+def test_formats_without_their_library_are_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert usable_formats() == list_formats()
+    monkeypatch.setattr(annotations, "find_spec", lambda _: None)
+    assert usable_formats() == [name for name in list_formats() if name != "parquet"]
+
+
+@given(st.none() | st.text(max_size=400))
+def test_a_name_is_a_valid_file_name(given: str | None) -> None:
+    name = image_name(given)
+    assert name not in ("", ".", "..")
+    assert Path(name).name == name
+    assert "\0" not in name
+    assert len(name.encode()) <= 255
+
+
+def test_ordinary_names_are_unchanged() -> None:
+    assert image_name("üß 🐦 #1 & (2).JPG") == "üß 🐦 #1 & (2).JPG"
+    assert image_name("a." + "b" * 300) == "image"

@@ -1,0 +1,215 @@
+"""Hostile requests are refused, and cost the server little."""
+
+from __future__ import annotations
+
+import json
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.server.conftest import LIMITS, LOCAL_HOSTS, Served
+from tests.server.hostile import SCRIPT
+from tokenloc.inference import Localizer
+from tokenloc.server import limits
+from tokenloc.server.app import create_app
+from tokenloc.server.limits import FORM_BYTES, Limits
+from tokenloc.server.run import listen, serving
+
+FORM = {"Content-Type": "multipart/form-data; boundary=x-x-x"}
+
+
+def ask(port: int, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, bytes, dict[str, str]]:
+    connection = HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        return response.status, response.read(), {key.lower(): value for key, value in response.getheaders()}
+    finally:
+        connection.close()
+
+
+def form(content: bytes, name: str = "a.png") -> bytes:
+    head = f'--x-x-x\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n\r\n'
+    return head.encode() + content + b"\r\n--x-x-x--\r\n"
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/openapi.json", "/nothing", "/results/x"])
+def test_every_response_has_security_headers(client: TestClient, path: str) -> None:
+    headers = client.get(path).headers
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "http" not in policy
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+    assert headers["cache-control"] == "no-store"
+    assert not {"access-control-allow-origin", "server"} & set(headers)
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:7860", "localhost.evil.example", "", "[", "0.0.0.0"])
+def test_other_hosts_are_refused(client: TestClient, models: dict[str, Localizer], host: str) -> None:
+    for method, path in (("GET", "/"), ("POST", "/predict")):
+        response = client.request(method, path, headers={"Host": host})
+        assert response.status_code == 421
+        assert response.json()["error"].startswith(f"unknown host {host!r}; expected one of 127.0.0.1, ::1, localhost")
+    anywhere = TestClient(create_app(models, LIMITS), "http://localhost")
+    assert anywhere.get("/health", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:7860", "127.0.0.1:1", "[::1]:7860"])
+def test_local_hosts_are_served(client: TestClient, host: str) -> None:
+    same_origin = client.post("/predict", headers={"Host": host, "Origin": f"http://{host}"})
+    assert same_origin.status_code == 422
+    assert same_origin.json() == {"error": "image: Field required; got None"}
+
+
+@pytest.mark.parametrize(
+    "origin", ["null", "http://evil.example", "http://localhost:8000", "https://localhost.evil.example", "file://", ""]
+)
+def test_other_origins_cannot_post(client: TestClient, photo: Path, origin: str) -> None:
+    headers = {"Host": "localhost:7860", "Origin": origin}
+    assert client.post("/predict", files={"image": photo.read_bytes()}, headers=headers).status_code == 403
+    preflight = client.options("/predict", headers={**headers, "Access-Control-Request-Method": "POST"})
+    assert preflight.status_code == 403
+
+
+def test_no_path_leads_to_a_file(served: Served, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"a secret")
+    up = "/".join([".."] * 12)
+    paths = [
+        "/etc/passwd",
+        f"{up}/etc/passwd",
+        f"{up}{secret}",
+        str(secret),
+        "file:///etc/passwd",
+        "x" * 5000,
+        "app.py",
+    ]
+    for path in paths:
+        for written in (path, quote(path), quote(quote(path)), quote(path, safe=""), path.replace("..", "%2e%2e")):
+            for route in ("/", "/results/", "/results/x/annotations/", "/static/", "/assets/", "/file="):
+                status, content, _ = ask(served.port, "GET", route + written)
+                assert status == 404, (route, path, status)
+                assert not any(word in content for word in (b"secret\n", b"root:", b"import"))
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
+def test_other_methods_are_refused(served: Served, method: str) -> None:
+    for path in ("/", "/predict", "/models"):
+        assert ask(served.port, method, path)[0] == 405
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("../../etc/passwd", "passwd"), ("/etc/cron.d/x.png", "x.png"), ("..", "image"), (".", "image"),
+        ("a/b\\..\\c.png", "c.png"), ("x" * 300, "x" * 200), ("%2e%2e%2fx", "%2e%2e%2fx"),
+    ],
+)  # fmt: skip
+def test_folders_in_the_name_of_an_upload_are_ignored(
+    client: TestClient, photo: Path, name: str, expected: str
+) -> None:
+    answer = client.post("/predict", content=form(photo.read_bytes(), name), headers=FORM).json()
+    assert answer["predictions"][0]["file"] == expected
+
+
+def test_the_size_of_an_upload_is_limited(served: Served) -> None:
+    expected = {
+        LIMITS.max_bytes: (422, "a.png: not an image"),
+        LIMITS.max_bytes + 1: (413, "the image is too large; the limit is 0.3 MB"),
+        LIMITS.max_bytes + FORM_BYTES: (413, "the request is too large; the limit for an image is 0.3 MB"),
+    }
+    for size, (status, message) in expected.items():
+        answer = ask(served.port, "POST", "/predict", form(bytes(size)), **FORM)
+        assert answer[0] == status
+        assert json.loads(answer[1])["error"].startswith(message)
+
+
+@pytest.mark.parametrize("length", ["999999999", "9" * 5000])
+def test_a_large_upload_is_refused_before_it_is_read(served: Served, length: str) -> None:
+    with socket.create_connection(("127.0.0.1", served.port), 60) as connection:
+        connection.sendall(f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n".encode())
+        assert connection.recv(100).startswith((b"HTTP/1.1 413", b"HTTP/1.1 400"))
+
+
+def test_an_upload_of_unknown_size_is_refused_while_it_arrives(served: Served) -> None:
+    sent = 0
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal sent
+        yield form(b"").removesuffix(b"\r\n--x-x-x--\r\n")
+        for _ in range(20_000):
+            sent += 10_000
+            yield bytes(10_000)
+
+    with suppress(OSError):  # the server closes the connection
+        assert ask(served.port, "POST", "/predict", chunks(), **FORM)[0] == 413
+    assert sent < 50_000_000
+
+
+def test_a_slow_upload_is_refused(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "UPLOAD_SECONDS", 0.5)
+    with socket.create_connection(("127.0.0.1", served.port), 60) as connection:
+        head = (
+            f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\nContent-Type: {FORM['Content-Type']}"
+        )
+        connection.sendall(head.encode() + b"\r\n\r\n--x-x-x")
+        assert connection.recv(100).startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Starlette leaves a file to the GC
+@pytest.mark.parametrize("body", [b"", b"--x-x-x", b"\xff" * 100, b"[" * FORM_BYTES, form(b"")[:-10], form(b"") * 2000])
+def test_a_malformed_form_is_reported(client: TestClient, body: bytes) -> None:
+    response = client.post("/predict", content=body, headers=FORM)
+    assert response.status_code in (400, 422)
+    assert response.json()["error"]
+
+
+def test_a_busy_server_says_so(models: dict[str, Localizer], photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release, top = threading.Event(), Localizer.top
+
+    def wait(self: Localizer, image: Any, count: int) -> Any:
+        release.wait(60)
+        return top(self, image, count)
+
+    monkeypatch.setattr(Localizer, "top", wait)
+    app = create_app(models, Limits(max_queue=2), LOCAL_HOSTS)
+    with serving(app, listen("127.0.0.1", 0)) as url, ThreadPoolExecutor(6) as pool:
+        port, body = int(url.rpartition(":")[2]), form(photo.read_bytes())
+        answers = as_completed([pool.submit(ask, port, "POST", "/predict", body, **FORM) for _ in range(6)])
+        for status, content, headers in (next(answers).result() for _ in range(3)):
+            assert status == 503
+            assert json.loads(content) == {"error": "the server is busy: 2 requests are waiting; try again later"}
+            assert headers["retry-after"] == "5"
+        assert ask(port, "GET", "/health")[0] == 200
+        release.set()
+        assert [answer.result()[0] for answer in answers] == [200] * 3
+        assert ask(port, "POST", "/predict", body, **FORM)[0] == 200
+
+
+def test_nothing_is_left_on_disk(
+    client: TestClient, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    token = client.post("/predict", files={"image": photo.read_bytes()}, data={"keep": True}).json()["result"]
+    for name in ("coco", "yolo", "voc"):
+        assert client.get(f"/results/{token}/annotations/{name}").status_code == 200
+    for content in (bytes(LIMITS.max_bytes), bytes(LIMITS.max_bytes + 1), SCRIPT):
+        assert client.post("/predict", files={"image": content}).status_code in (413, 422)
+    assert sorted(tmp_path.rglob("*")) == before
