@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from tokenloc.commands.journal import FinishedImage, Journal, open_journal
 from tokenloc.commands.review import TABLE, write_review
 from tokenloc.commands.thresholds import calibration_note
 from tokenloc.data import Unreadable, find_images
-from tokenloc.export import FORMATS, Destination, check_outputs, common_folder, open_writer
+from tokenloc.export import FORMATS, Destination, check_outputs, common_folder, write_annotations
 from tokenloc.export.base import JsonArray, valid_text
 from tokenloc.inference import Localizer, Prediction, PredictionOptions
 from tokenloc.inference.localization import Objects
@@ -58,8 +58,7 @@ def localize(
     The same command resumes an interrupted run.
 
     Args:
-        checkpoint: a checkpoint of `tokenloc train`, such as RUN/checkpoints/best.ckpt; a folder that was saved for
-            sharing; or hf-hub:USER/NAME.
+        checkpoint: a file such as RUN/checkpoints/best.ckpt, a folder that was saved for sharing, or hf-hub:USER/NAME.
         inputs: images and folders of images.
         out: the output folder; it is created.
         threshold: on the map scaled to [0, 1]; by default the calibrated one in the checkpoint.
@@ -67,7 +66,7 @@ def localize(
         top_k: number of classes per image, the most probable ones; each has its own result.
         min_score: probability below which a class gets no box, for images that show none of the classes.
         options: how the model predicts.
-        images: draw the images; false writes only localizations.json and review.csv.
+        images: write a drawing of each image.
         masks: write a mask for each result in original pixels, white where its map exceeds the threshold.
         format: annotation files to write: coco yolo voc label-studio csv parquet.
         image_url: for label-studio, the prefix of image names; by default the address of its local files.
@@ -90,14 +89,9 @@ def localize(
     version = f"tokenloc {localizer.metadata.model.method}"
     destination = Destination(out, localizer.metadata.classes, common_folder(inputs), image_url, version, overwrite)
     with open_journal(out / JOURNAL, settings, overwrite) as journal:
-        remaining = [file for file in files if file not in journal]
-        if len(remaining) < len(files):
-            print_message(f"{len(files) - len(remaining)} of {len(files)} images were finished by an interrupted run")
-        with closing(localizer.predict(remaining, batch_size, top_k, keep_images=images)) as predictions:
-            unreadable = _finish(remaining, predictions, partial(_write_outputs, out, masks), journal)
-        with open_writer(formats, destination) as write:
-            for image in journal.read(files):
-                write(image.records)
+        predict = partial(localizer.predict, batch_size=batch_size, top_k=top_k, keep_images=images)
+        unreadable = _localize_remaining(files, journal, predict, partial(_write_outputs, out, masks))
+        write_annotations(formats, (image.records for image in journal.read(files)), destination)
         _write_results(out / RESULTS, journal.read(files), unreadable)
         write_review(out, files, journal)
     return _report(out / RESULTS, len(files), unreadable)
@@ -118,20 +112,26 @@ def _settings(localizer: Localizer, top_k: int) -> dict[str, Any]:
     }
 
 
-def _finish(
+def _localize_remaining(
     files: Sequence[Path],
-    predictions: Iterable[Prediction | Unreadable],
-    write: Callable[[tuple[str, Prediction | Unreadable]], FinishedImage | Unreadable],
     journal: Journal,
+    predict: Callable[[Sequence[Path]], Generator[Prediction | Unreadable, None, None]],
+    write: Callable[[tuple[str, Prediction | Unreadable]], FinishedImage | Unreadable],
 ) -> list[Unreadable]:
-    """Write the outputs of all files, add them to the journal, and return the unreadable ones."""
+    """Add the files that the journal lacks to it, and return the unreadable ones."""
+    remaining = [file for file in files if file not in journal]
+    if len(remaining) < len(files):
+        print_message(f"{len(files) - len(remaining)} of {len(files)} images were finished by an interrupted run")
     names = UniqueNames("", longest=240)  # leaves room for suffixes
     for stem in journal.stems:
         names.take(stem)
-    stems = (names.take(valid_text(file.stem)) for file in files)
+    stems = (names.take(valid_text(file.stem)) for file in remaining)
     unreadable: list[Unreadable] = []
-    with closing(map_ahead(write, zip(stems, predictions, strict=True), THREADS)) as finished:
-        for item in progress(finished, "localizing", len(files)):
+    with (
+        closing(predict(remaining)) as predictions,
+        closing(map_ahead(write, zip(stems, predictions, strict=True), THREADS)) as finished,
+    ):
+        for item in progress(finished, "localizing", len(remaining)):
             if isinstance(item, Unreadable):
                 unreadable.append(item)
             else:
