@@ -16,8 +16,8 @@ from tokenloc.commands import recipes
 from tokenloc.commands.recipes import list_recipes, recipe_file
 from tokenloc.data import (
     DATASETS,
-    LabelledImages,
     Preprocessing,
+    TrainingImages,
     create_dataset,
     list_datasets,
     train_transform,
@@ -53,7 +53,7 @@ def test_a_recipe_trains_one_step(name: str, parser: Any) -> None:
     options = {"backbone_options": {**model.backbone_options, **small}, **model.options}
     network = create_model(model.method, model.backbone, 6, False, 48, **options).train()
     scenes = create_dataset("scenes", None, "train", size=56, length=6)
-    images = LabelledImages(scenes, train_transform(Preprocessing((48, 48), (56, 56))), seed=0)
+    images = TrainingImages(scenes, train_transform(Preprocessing((48, 48), (56, 56))), seed=0)
     ((images, labels),) = training_loader(images, optimisation.batch_size)  # one batch of all images
     optimiser = make_optimiser(network, optimisation)
     before = {name: value.clone() for name, value in network.named_parameters() if value.requires_grad}
