@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from tokenloc.data import ImageDataset, LabelledImages, Preprocessing, create_dataset, train_transform
+from tokenloc.data import ImageDataset, Preprocessing, TrainingImages, create_dataset, train_transform
 from tokenloc.data.hf import HfDataset
 from tokenloc.data.transforms import resize_whole
 from tokenloc.models import create_model
@@ -127,7 +127,7 @@ def some_of(images: Path, folder: Path, count: int) -> Path:
 
 
 def loader(dataset: ImageDataset) -> DataLoader[tuple[torch.Tensor, int]]:
-    return DataLoader(LabelledImages(dataset, train_transform(PREPROCESSING), seed=0), BATCH)
+    return DataLoader(TrainingImages(dataset, train_transform(PREPROCESSING), seed=0), BATCH)
 
 
 def sources(root: Path, folder: Path) -> dict[str, ImageDataset]:

@@ -1,11 +1,11 @@
-"""Accuracy with k images a class: trainings of CUB-10 on seeded draws, a table and a plot.
+"""Accuracy with k images of each class: CUB-10 on seeded draws, a table and a plot.
 
     python experiments/few_shot.py [METHOD …] [--shots 1 3 5 10] [--draws 5] [--out runs/few_shot]
 
-Trains `recipes/cub10/METHOD.yaml` for each k and draw (a draw of fewer images is among that of more) and measures
-the last epoch as `reference_runs.md` does: the `sat` protocol with 18 thresholds, the best of them for each IoU. All
-draws take about the same number of steps: 120, of at most 32 images. Runs that are finished are not done again.
-Writes table.csv and few_shot.png into OUT.
+Trains `recipes/cub10/METHOD.yaml` for each k and draw (a draw of fewer images is a subset of a draw of more) and
+evaluates the last epoch as docs/results/cub10.md does: the `sat` protocol with 18 thresholds, the best of them for each
+IoU. Every run has about 120 steps of at most 32 images. Finished runs are skipped. Writes table.csv and few_shot.png to
+OUT.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ LEVELS = {"GT-known": "0.5", "IoU 0.7": "0.7", "IoU 0.9": "0.9"}
 
 
 def tokenloc(*words: object) -> None:
-    """Run a command of tokenloc, and stop where it fails."""
+    """Run a command of tokenloc; raise CalledProcessError if it fails."""
     subprocess.run([sys.executable, "-m", "tokenloc.cli", *map(str, words)], check=True)
 
 
 def measured(method: str, shots: int, draw: int, folder: Path) -> dict[str, float]:
-    """Return accuracy in percent by column, of a training that is run where it is not there yet."""
+    """Return accuracies in percent by column; train first unless the run is finished."""
     found = folder / "measured" / "metrics.json"
     if not found.is_file():
         steps_in_epoch = -(-shots * CLASSES // BATCH)
@@ -49,16 +49,16 @@ def measured(method: str, shots: int, draw: int, folder: Path) -> dict[str, floa
 
 
 def draw_plot(rows: Sequence[dict[str, str | float]], path: Path) -> None:
-    """Draw GT-known and IoU 0.7 over k, a point for each draw and a line through their means."""
+    """Plot GT-known and IoU 0.7 against k, with a point for each draw and a line through the means."""
     methods, shots = sorted({str(row["method"]) for row in rows}), sorted({int(row["k"]) for row in rows})
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     for axes, column in zip(figure.subplots(1, 2), ("GT-known", "IoU 0.7"), strict=True):
-        for number, method in enumerate(methods):
+        for index, method in enumerate(methods):
             own = [row for row in rows if row["method"] == method]
             means = [statistics.mean(float(row[column]) for row in own if row["k"] == k) for k in shots]
-            axes.plot([row["k"] for row in own], [row[column] for row in own], ".", color=f"C{number}", alpha=0.5)
-            axes.plot(shots, means, color=f"C{number}", label=method)
-        axes.set(title=column, xlabel="images a class", ylabel="% of 123 images", ylim=(0, 101))
+            axes.plot([row["k"] for row in own], [row[column] for row in own], ".", color=f"C{index}", alpha=0.5)
+            axes.plot(shots, means, color=f"C{index}", label=method)
+        axes.set(title=column, xlabel="images of each class", ylabel="% of 123 images", ylim=(0, 101))
         axes.set_xticks(shots)
     figure.axes[0].legend(loc="lower right")
     figure.savefig(path, dpi=110)

@@ -1,9 +1,9 @@
-"""ImageNet with one image a class: an ILSVRC folder of links to the images at hand, for `recipes/one_shot`.
+"""ImageNet with one image of each class: a folder in ILSVRC's layout, with links to existing images.
 
     python experiments/one_shot_imagenet.py [--shared ../shared] [--out runs/one_shot/ilsvrc]
 
-`train` is `imagenet_1shot`, one image of each of the 1000 classes; `val` is `tiny_imagenet`, 2,020 validation
-images of 203 classes at 64x64, each with one box as its annotations give it. Nothing is copied.
+For `recipes/one_shot`. `train` is `imagenet_1shot`, one image of each of the 1000 classes; `val` is `tiny_imagenet`,
+2,020 validation images of 203 classes at 64x64, each with one box from its annotations. Nothing is copied.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def lay_out(shared: Path, out: Path) -> None:
-    """Write ``out`` as ILSVRC is unpacked: class folders in train and val, and the list of boxes of released code."""
+    """Write ``out`` in ILSVRC's layout: class folders in train and val, and the box list of released code."""
     one_shot, tiny = shared.resolve() / "data" / "imagenet_1shot", shared.resolve() / "data" / "tiny_imagenet"
     (out / "ILSVRC2012_list").mkdir(parents=True)
     (out / "train").symlink_to(one_shot / "train")

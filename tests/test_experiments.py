@@ -1,4 +1,4 @@
-"""The experiments whose numbers are in docs/results; what trains for hours in them is not run."""
+"""The preparation of the experiments in docs/results; their trainings take hours and are not run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.conftest import REPOSITORY
 from tokenloc.data import create_dataset
 
 
-def test_one_shot_imagenet_is_laid_out_as_ilsvrc(shared_dir: Path, tmp_path: Path) -> None:
+def test_one_shot_imagenet_has_the_layout_of_ilsvrc(shared_dir: Path, tmp_path: Path) -> None:
     script = runpy.run_path(str(REPOSITORY / "experiments" / "one_shot_imagenet.py"))
     script["lay_out"](shared_dir, tmp_path / "ilsvrc")
     train, val = (create_dataset("imagenet", tmp_path / "ilsvrc", split) for split in ("train", "val"))

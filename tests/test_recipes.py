@@ -1,4 +1,4 @@
-"""Every recipe says what it reproduces, is found from any folder, and trains."""
+"""Every recipe trains, is found from any folder, and states what it reproduces."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tokenloc.commands import recipes
 from tokenloc.commands.recipes import list_recipes, recipe_file
 from tokenloc.data import (
     DATASETS,
-    LabelledImages,
     Preprocessing,
+    TrainingImages,
     create_dataset,
     list_datasets,
     train_transform,
@@ -27,8 +27,9 @@ from tokenloc.models import create_model
 from tokenloc.training.config import Optimisation
 from tokenloc.training.optimisation import make_optimiser, make_schedule
 
+DATA = ("cub", "imagenet")
 RECIPES = list_recipes()
-PUBLISHED = [name for name in RECIPES if name.split("/")[1] in ("cub", "imagenet")]
+PUBLISHED = [name for name in RECIPES if name.split("/")[1] in DATA]
 SMALL = {"embed_dim": 48, "depth": 4, "num_heads": 3}
 SMALL_CONFORMER = {"embed_dim": 48, "depth": 12, "num_heads": 3, "channel_ratio": 1}
 DEIT, CONFORMER, DINO = "deit_{}_patch16_224", "conformer_small_patch16", "vit_small_patch16_224.dino"
@@ -45,15 +46,15 @@ def settings(parser: Any, name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_is_built_and_takes_a_step(name: str, parser: Any) -> None:
+def test_a_recipe_trains_one_step(name: str, parser: Any) -> None:
     recipe = settings(parser, name)
     model, optimisation = recipe.model, recipe.optimisation
     small = SMALL_CONFORMER if model.backbone == CONFORMER else SMALL
     options = {"backbone_options": {**model.backbone_options, **small}, **model.options}
     network = create_model(model.method, model.backbone, 6, False, 48, **options).train()
     scenes = create_dataset("scenes", None, "train", size=56, length=6)
-    images = LabelledImages(scenes, train_transform(Preprocessing((48, 48), (56, 56))), seed=0)
-    ((images, labels),) = training_loader(images, optimisation.batch_size)  # a batch larger than the set: all of it
+    images = TrainingImages(scenes, train_transform(Preprocessing((48, 48), (56, 56))), seed=0)
+    ((images, labels),) = training_loader(images, optimisation.batch_size)  # one batch of all images
     optimiser = make_optimiser(network, optimisation)
     before = {name: value.clone() for name, value in network.named_parameters() if value.requires_grad}
     loss = network.loss(network(images), labels)["total"]
@@ -67,7 +68,7 @@ def test_a_recipe_is_built_and_takes_a_step(name: str, parser: Any) -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_what_a_recipe_names_is_there(name: str, parser: Any) -> None:
+def test_a_recipe_refers_to_existing_names(name: str, parser: Any) -> None:
     recipe = settings(parser, name)
     assert get_protocol(recipe.protocol).name == recipe.protocol
     assert recipe.data.name in list_datasets()
@@ -77,7 +78,7 @@ def test_what_a_recipe_names_is_there(name: str, parser: Any) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_published_recipe_says_its_table_and_the_number_to_expect(name: str, parser: Any) -> None:
+def test_a_published_recipe_states_its_table_and_the_expected_numbers(name: str, parser: Any) -> None:
     recipe = settings(parser, name)
     head = [line.removeprefix("# ") for line in (REPOSITORY / name).read_text().splitlines() if line.startswith("# ")]
     dataset = {"cub": "CUB-200-2011", "imagenet": "ImageNet"}[recipe.data.name]
@@ -86,7 +87,7 @@ def test_a_published_recipe_says_its_table_and_the_number_to_expect(name: str, p
     assert head[0].split()[0].replace("-", "").lower() == recipe.model.method
 
 
-def test_there_is_a_recipe_for_every_main_row(parser: Any) -> None:
+def test_every_row_of_the_main_tables_has_a_recipe(parser: Any) -> None:
     recipes = [settings(parser, name) for name in PUBLISHED]
     rows = {(each.model.method, each.model.backbone, each.data.name) for each in recipes}
     expected = {(method, DEIT.format("small"), data) for method in ("tscam", "lctr", "scm", "sat") for data in DATA}
@@ -96,11 +97,8 @@ def test_there_is_a_recipe_for_every_main_row(parser: Any) -> None:
     assert rows == expected | {("scm", "vit_small_patch16_224", "cub")}
 
 
-DATA = ("cub", "imagenet")
-
-
-def test_the_papers_numbers_and_the_releases(parser: Any) -> None:
-    """What the papers print, and what their releases were seen to do, written down a second time."""
+def test_the_settings_of_papers_and_releases(parser: Any) -> None:
+    """As in the papers and in the released code, written down a second time."""
     paper, released = (settings(parser, f"recipes/cub/scm{kind}.yaml") for kind in ("", "_released"))
     assert paper.optimisation == Optimisation(30, 256, 5e-5, 5e-4, (0.9, 0.99))
     assert paper.model.options == {"steps": 4}
@@ -126,7 +124,7 @@ def test_recipes_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.M
     assert recipe_file("recipes/mine.yaml") == "recipes/mine.yaml"
 
 
-def test_an_installed_package_has_them_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_package_contains_the_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "site-packages/tokenloc"
     (package / "recipes/cub").mkdir(parents=True)
     (package / "recipes/cub/sat.yaml").write_text("seed: 3\n")
@@ -136,7 +134,7 @@ def test_an_installed_package_has_them_inside(tmp_path: Path, monkeypatch: pytes
     assert recipe_file("recipes/cub/sat.yaml") == str(package / "recipes/cub/sat.yaml")
 
 
-def test_a_recipe_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--config", "recipes/cub/sta.yaml"]) == 2
     assert "unknown recipe 'recipes/cub/sta.yaml'; did you mean 'recipes/cub/sat.yaml'?" in capsys.readouterr().err
     assert main(["train", "--config=cub10.yaml"]) == 2
@@ -153,7 +151,7 @@ def test_a_recipe_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
         ({"sede": 1}, {}, "unknown option 'sede'; did you mean 'seed'?"),
     ],
 )
-def test_an_unknown_key_is_told_with_the_nearest(
+def test_an_unknown_key_names_the_nearest(
     content: dict[str, Any], part: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
@@ -164,9 +162,7 @@ def test_an_unknown_key_is_told_with_the_nearest(
     assert message in capsys.readouterr().err
 
 
-def test_an_unknown_option_of_the_method_is_told_with_the_nearest(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_option_of_the_method_names_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = {"data": {"name": "scenes"}, "model": {"method": "sat", "options": {"area": 0.3, "spatial_block": 2}}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "out": str(tmp_path / "out")}))
     assert main(["train", "--config", str(tmp_path / "recipe.yaml")]) == 2

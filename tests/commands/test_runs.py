@@ -112,14 +112,14 @@ def test_interrupted_seeds_are_resumed(
 
     monkeypatch.setattr(command, "fit", interrupted_at_1)
     with pytest.raises(
-        KeyboardInterrupt, match=r"seed-1/config\.yaml --resume; or, for all seeds, the same command with"
+        KeyboardInterrupt, match=r"seed-1/config\.yaml --resume; to resume all seeds, repeat this command with"
     ):
         command.train(**settings, seeds=[0, 1, 2])
     command.train(**settings, seeds=[0, 1, 2], resume=True)
     assert seen == [(0, False), (1, False), (1, False), (2, False)]
     assert len(json.loads((tmp_path / "runs/seeds.json").read_text())["groups"][str(tmp_path / "runs")]["runs"]) == 3
     assert "mean of 3" in capsys.readouterr().err
-    with pytest.raises(ValueError, match=r"seed-0 holds a run already; continue it with --resume"):
+    with pytest.raises(ValueError, match=r"seed-0 already contains a run; continue it with --resume"):
         command.train(**settings, seeds=[0, 1, 2])
     settings["optimisation"] = Optimisation(epochs=1, batch_size=8, lr=1.0)
     with pytest.raises(ValueError, match=r"seed-0 cannot be resumed with another configuration"):
@@ -127,7 +127,7 @@ def test_interrupted_seeds_are_resumed(
 
 
 @pytest.mark.parametrize("seeds", [[], [1, 2, 1]])
-def test_seeds_must_be_different_numbers(seeds: list[int], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--seeds must be different numbers, at least one; got"):
+def test_seeds_must_be_distinct(seeds: list[int], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--seeds needs at least one seed and no seed twice; got"):
         tiny_run(tmp_path / "runs", seeds=seeds)
     assert not (tmp_path / "runs").exists()

@@ -1,14 +1,14 @@
-"""Samples, the base class, subsets, class selection and the checking of a dataset."""
+"""Samples, the base class, subsets, class selection and the check of a dataset."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.data import builders as build
 from tokenloc.data import create_dataset
 from tokenloc.data.base import NO_BOXES, ImageDataset, Sample, as_boxes, require_root, select_classes
 
@@ -35,33 +35,26 @@ def test_boxes_are_read_only_float64() -> None:
         as_boxes([1, 2, 3, 4])
 
 
-def test_a_dataset_is_a_sequence_of_samples(tmp_path: Path, make_image: Callable[..., Path]) -> None:
-    dataset = _dataset([make_image(tmp_path / f"{number}.png", (5, 4)) for number in range(3)])
-    assert len(dataset) == 3
-    assert [sample.id for sample in dataset] == ["0.png", "1.png", "2.png"]
-    assert dataset[1].label == 1
-    assert dataset.labels.tolist() == [0, 1, 0]
-    assert dataset.labels.dtype == np.int64
+def test_a_dataset_is_a_sequence_of_samples(tmp_path: Path) -> None:
+    dataset = _dataset([build.image(tmp_path / f"{number}.png", (5, 4)) for number in range(3)])
+    assert (len(dataset), dataset[1].label, dataset.has_boxes) == (3, 1, False)
+    assert [sample.id for sample in dataset] == list(dataset.ids) == ["0.png", "1.png", "2.png"]
+    assert (dataset.labels.tolist(), dataset.labels.dtype) == ([0, 1, 0], np.int64)
     assert dataset.image(2).size == (5, 4)
     assert dataset.mask(0) is None
-    assert not dataset.has_boxes
     assert dataset.check() == []
 
 
-def test_a_subset_is_a_dataset(tmp_path: Path, make_image: Callable[..., Path]) -> None:
-    paths = [make_image(tmp_path / f"{number}.png", (5 + number, 4)) for number in range(4)]
+def test_a_subset_is_a_dataset(tmp_path: Path) -> None:
+    paths = [build.image(tmp_path / f"{number}.png", (5 + number, 4)) for number in range(4)]
     dataset = _Masked("val", ["ant", "bee"], [Sample(path.name, path, 1) for path in paths], {"3.png": (9, 9)})
     subset = dataset.subset([3, 1]).subset([0])
-    assert [sample.id for sample in subset] == ["3.png"]
+    assert list(subset.ids) == ["3.png"]
     assert (subset.split, subset.classes, subset.has_masks) == ("val", ("ant", "bee"), True)
-    assert subset.image(0).size == (8, 4)
-    mask = subset.mask(0)
-    assert mask is not None
-    assert mask.shape == (8, 15)
-    assert subset.declared_size(0) == (9, 9)
+    assert (subset.image(0).size, subset.mask(0).shape, subset.declared_size(0)) == ((8, 4), (8, 15), (9, 9))
 
 
-def test_a_subset_refuses_indices_that_cannot_be(tmp_path: Path) -> None:
+def test_a_subset_refuses_bad_indices(tmp_path: Path) -> None:
     dataset = _dataset([tmp_path / "a.jpg", tmp_path / "b.jpg"])
     with pytest.raises(IndexError, match="2, -1 outside the 2 samples of images train"):
         dataset.subset([0, 2, -1])
@@ -76,21 +69,16 @@ def test_a_subset_refuses_indices_that_cannot_be(tmp_path: Path) -> None:
     [
         ([], r"the train split of images has no image of the classes \('ant',\)"),
         ([Sample("a", None, 0)] * 2, r"images train lists images more than once \(1\): a"),
-        ([Sample("a", None, 0), Sample("b", None, 1)], "images train has labels outside its 1 classes: b"),
-        ([Sample("a", None, -1)], "images train has labels outside its 1 classes: a"),
+        ([Sample("a", None, 0), Sample("b", None, 1)], r"images train has labels outside its 1 classes \(1\): b"),
+        ([Sample("a", None, -1)], r"images train has labels outside its 1 classes \(1\): a"),
     ],
 )
-def test_samples_that_contradict_are_refused(samples: list[Sample], message: str) -> None:
+def test_contradictory_samples_are_refused(samples: list[Sample], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ImageDataset("train", ["ant"], samples)
 
 
-def test_an_unknown_split_lists_the_valid_ones() -> None:
-    with pytest.raises(ValueError, match=r"unknown split of dataset 'images': 'trian'; did you mean 'train'\? Valid"):
-        ImageDataset("trian", ["ant"], [Sample("a", None, 0)])
-
-
-def test_a_dataset_that_reads_nothing_itself_says_so() -> None:
+def test_a_dataset_without_files_must_override_reading() -> None:
     dataset = ImageDataset("train", ["ant"], [Sample("a", None, 0)])
     with pytest.raises(NotImplementedError, match=r"must override image\(\)"):
         dataset.image(0)
@@ -99,7 +87,7 @@ def test_a_dataset_that_reads_nothing_itself_says_so() -> None:
         dataset.mask(0)
 
 
-def test_check_names_every_broken_image_and_impossible_box(tmp_path: Path, make_image: Callable[..., Path]) -> None:
+def test_check_reports_every_broken_image_and_impossible_box(tmp_path: Path) -> None:
     boxes = {
         "good.png": [[0, 0, 12, 8], [3, 3, 4, 4]],
         "empty.png": [[3, 3, 3, 5]],
@@ -108,7 +96,7 @@ def test_check_names_every_broken_image_and_impossible_box(tmp_path: Path, make_
         "nan.png": [[float("nan"), 0, 5, 5]],
         "none.png": [],
     }
-    samples = [Sample(name, make_image(tmp_path / name), 0, as_boxes(several)) for name, several in boxes.items()]
+    samples = [Sample(name, build.image(tmp_path / name), 0, as_boxes(several)) for name, several in boxes.items()]
     (tmp_path / "broken.png").write_bytes(b"")
     samples += [Sample(name, tmp_path / name, 0) for name in ("broken.png", "absent.png")]
     problems = ImageDataset("train", ["ant"], samples).check()
@@ -123,9 +111,8 @@ def test_check_names_every_broken_image_and_impossible_box(tmp_path: Path, make_
     assert str(problems[-1]) == f"{tmp_path / 'absent.png'}: no such image; check the path"
 
 
-def test_check_compares_sizes(tmp_path: Path, make_image: Callable[..., Path]) -> None:
-    paths = [make_image(tmp_path / name) for name in ("a.png", "b.png")]
-    samples = [Sample(path.name, path, 0) for path in paths]
+def test_check_compares_sizes(tmp_path: Path) -> None:
+    samples = [Sample(name, build.image(tmp_path / name), 0) for name in ("a.png", "b.png")]
     problems = _Masked("train", ["ant"], samples, {"a.png": (8, 12)}).check()
     assert [problem.reason for problem in problems] == [
         "is 12x8, but the dataset's lists say 8x12: its boxes may be off",
@@ -146,12 +133,8 @@ def test_bad_class_selections_are_refused() -> None:
     for wanted in ("ant", []):
         with pytest.raises(ValueError, match="classes must be a list of at least one class name, got"):
             select_classes(["ant", "cat"], wanted)
-
-
-def test_a_thousand_classes_are_not_all_listed() -> None:
-    with pytest.raises(ValueError, match=r"unknown class 'c0'\. Valid: c1000, c1001, ") as caught:
+    with pytest.raises(ValueError, match=r"unknown class 'c0'\. Valid: c1000, c1001, .* c1199 and 800 more"):
         select_classes([f"c{number}" for number in range(1000, 2000)], ["c0"])
-    assert str(caught.value).endswith("c1198, c1199 and 800 more")
 
 
 def test_a_root_is_required(tmp_path: Path) -> None:
@@ -163,13 +146,12 @@ def test_a_root_is_required(tmp_path: Path) -> None:
 
 def test_labels_follow_another_order_of_the_classes() -> None:
     scenes = create_dataset("scenes", None, "test", length=12)
-    order = tuple(reversed(scenes.classes))
-    turned = scenes.in_class_order(order)
-    assert turned.classes == order
-    for before, after in zip(scenes, turned, strict=True):
-        assert scenes.classes[before.label] == turned.classes[after.label]
-        assert before.id == after.id
-    assert turned.image(3).tobytes() == scenes.image(3).tobytes()
+    reordered = scenes.in_class_order(tuple(reversed(scenes.classes)))
+    assert reordered.classes == tuple(reversed(scenes.classes))
+    assert list(reordered.ids) == list(scenes.ids)
+    for before, after in zip(scenes, reordered, strict=True):
+        assert scenes.classes[before.label] == reordered.classes[after.label]
+    assert reordered.image(3).tobytes() == scenes.image(3).tobytes()
     assert scenes.in_class_order(scenes.classes) is scenes
     with pytest.raises(ValueError, match="expected the 1 classes dots; scenes test has the 6 classes"):
         scenes.in_class_order(["dots"])

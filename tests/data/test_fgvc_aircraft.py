@@ -34,7 +34,7 @@ def _aircraft(data: Path) -> Path:
 
 
 @pytest.mark.parametrize("level", CLASSES)
-def test_a_class_is_what_the_level_says(tmp_path: Path, level: str) -> None:
+def test_classes_depend_on_the_level(tmp_path: Path, level: str) -> None:
     data = _aircraft(tmp_path / "fgvc-aircraft-2013b/data")
     names = CLASSES[level][1]
     for root in (tmp_path, data.parent, data):
@@ -74,7 +74,7 @@ def test_the_banner_is_cut_off(tmp_path: Path) -> None:
     assert test.subset([0]).image(0).size == (30, 30)
 
 
-def test_the_banner_is_cut_off_a_smaller_image_too(tmp_path: Path) -> None:
+def test_the_banner_of_a_smaller_decoding_is_cut_off(tmp_path: Path) -> None:
     data = _aircraft(tmp_path)
     build.image(data / "images/1025794.jpg", (800, 400))
     test = FgvcAircraftDataset(data, "test")
@@ -84,11 +84,11 @@ def test_the_banner_is_cut_off_a_smaller_image_too(tmp_path: Path) -> None:
     assert test.image(0).size == (30, 1)
 
 
-def test_a_missing_list_is_named_and_other_splits_are_not_needed(tmp_path: Path) -> None:
+def test_missing_lists_and_images_are_reported(tmp_path: Path) -> None:
     data = _aircraft(tmp_path / "data")
     (data / "images_variant_train.txt").unlink()
     (data / "images/0034309.jpg").unlink()
-    message = r"missing images_variant_train.txt in .*looked for variants.txt, .*images_box.txt.*robots.ox.ac.uk"
+    message = r"missing files in .*: images_variant_train.txt; expected variants.txt, .*images_box.txt.*robots.ox.ac.uk"
     with pytest.raises(FileNotFoundError, match=message):
         FgvcAircraftDataset(tmp_path, "train")
     assert len(FgvcAircraftDataset(tmp_path, "test")) == 1
@@ -100,9 +100,13 @@ def test_a_missing_list_is_named_and_other_splits_are_not_needed(tmp_path: Path)
 @pytest.mark.parametrize(
     ("name", "lines", "message"),
     [
-        ("images_box.txt", ["0034958 1 1 2 2"], r"images_box.txt has no line for 1 listed images: 1025794.jpg"),
+        ("images_box.txt", ["0034958 1 1 2 2"], r"images_box.txt has no line for listed images \(1\): 1025794.jpg"),
         ("images_box.txt", ["1025794 1 1 two 2"], r"images_box.txt, line 1: 'two' is not a number"),
-        ("images_variant_test.txt", ["1025794 747"], r"images_variant_test.txt uses classes 747, which .*variants.txt"),
+        (
+            "images_variant_test.txt",
+            ["1025794 747"],
+            r"test.txt uses classes that are not in .*variants.txt \(1\): 747",
+        ),
         ("images_variant_test.txt", ["1025794"], r"images_variant_test.txt, line 1: expected 2 values"),
         (
             "images_variant_test.txt",
@@ -111,7 +115,7 @@ def test_a_missing_list_is_named_and_other_splits_are_not_needed(tmp_path: Path)
         ),
     ],
 )
-def test_damaged_lists_are_named(tmp_path: Path, name: str, lines: list[str], message: str) -> None:
+def test_damaged_lists_are_reported(tmp_path: Path, name: str, lines: list[str], message: str) -> None:
     build.text(_aircraft(tmp_path) / name, lines)
     with pytest.raises(ValueError, match=message):
         FgvcAircraftDataset(tmp_path, "test")

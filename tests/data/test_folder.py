@@ -1,23 +1,23 @@
-"""A person's own folders: layouts, splits, boxes, and all that can be wrong with them."""
+"""A user's own folders: layouts, splits, boxes, and everything that can be wrong with them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from tests.data import builders as build
 from tokenloc.data import ImageDataset, create_dataset
 from tokenloc.data.folder import FolderDataset
 
-MakeTree = Callable[[Path, Mapping[str, int]], Path]
-MakeImage = Callable[..., Path]
 NESTED = {"train/cat": 4, "train/dog": 4, "val/cat": 1, "val/dog": 1, "test/cat": 2, "test/dog": 2}
+SPLITS = ("train", "val", "test", "all")
 
 
 def _ids(dataset: ImageDataset) -> set[str]:
-    return {sample.id for sample in dataset}
+    return set(dataset.ids)
 
 
 def _coco(path: Path, images: Mapping[str, list[tuple[str, list[float]]]]) -> Path:
@@ -36,76 +36,47 @@ def _coco(path: Path, images: Mapping[str, list[tuple[str, list[float]]]]) -> Pa
     return path
 
 
-def _voc(path: Path, *boxes: tuple[str, int, int, int, int], size: tuple[int, int] = (12, 8)) -> Path:
-    objects = "".join(
-        f"<object><name>{name}</name><bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax>"
-        "</bndbox></object>"
-        for name, x0, y0, x1, y1 in boxes
-    )
-    width, height = size
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        f"<annotation><size><width>{width}</width><height>{height}</height><depth>3</depth></size>{objects}</annotation>"
-    )
-    return path
-
-
-def test_split_folders_are_the_splits(tmp_path: Path, make_tree: MakeTree) -> None:
-    make_tree(tmp_path, NESTED)
+def test_split_folders_are_the_splits(tmp_path: Path) -> None:
+    build.tree(tmp_path, NESTED)
     train = create_dataset("folder", tmp_path, "train")
     assert train.classes == ("cat", "dog")
     assert train.labels.tolist() == [0] * 4 + [1] * 4
-    assert train[0].id == "train/cat/0.jpg"
-    assert train[0].path == tmp_path / "train/cat/0.jpg"
+    assert (train[0].id, train[0].path) == ("train/cat/0.jpg", tmp_path / "train/cat/0.jpg")
     assert not train.has_boxes
     assert train.check() == []
-    assert [len(create_dataset("folder", tmp_path, split)) for split in ("train", "val", "test", "all")] == [
-        8,
-        2,
-        4,
-        14,
-    ]
+    assert [len(FolderDataset(tmp_path, split)) for split in SPLITS] == [8, 2, 4, 14]
 
 
 @pytest.mark.parametrize("name", ["valid", "validation"])
-def test_other_names_of_val(tmp_path: Path, make_tree: MakeTree, name: str) -> None:
-    make_tree(tmp_path, {"train/cat": 2, f"{name}/cat": 1})
+def test_other_names_of_val(tmp_path: Path, name: str) -> None:
+    build.tree(tmp_path, {"train/cat": 2, f"{name}/cat": 1})
     assert _ids(FolderDataset(tmp_path, "val")) == {f"{name}/cat/0.jpg"}
 
 
-def test_a_flat_folder_is_dealt_out(tmp_path: Path, make_tree: MakeTree) -> None:
-    make_tree(tmp_path, {"cat": 20, "dog": 30})
-    splits = {split: FolderDataset(tmp_path, split) for split in ("train", "val", "test", "all")}
-    assert {split: list(map(dataset.labels.tolist().count, (0, 1))) for split, dataset in splits.items()} == {
-        "train": [16, 24],
-        "val": [2, 3],
-        "test": [2, 3],
-        "all": [20, 30],
-    }
+def test_a_flat_folder_is_split_by_fractions(tmp_path: Path) -> None:
+    build.tree(tmp_path, {"cat": 20, "dog": 30})
+    splits = {split: FolderDataset(tmp_path, split) for split in SPLITS}
+    counts = {split: list(map(dataset.labels.tolist().count, (0, 1))) for split, dataset in splits.items()}
+    assert counts == {"train": [16, 24], "val": [2, 3], "test": [2, 3], "all": [20, 30]}
     parts = [_ids(splits[split]) for split in ("train", "val", "test")]
     assert set.union(*parts) == _ids(splits["all"])
     assert sum(map(len, parts)) == 50
+    dogs = FolderDataset(tmp_path, "test", ["dog"])  # a class's split does not depend on the other classes
+    assert dogs.classes == ("dog",)
+    assert _ids(dogs) == {name for name in _ids(splits["test"]) if name.startswith("dog")}
 
 
-def test_the_share_of_a_class_does_not_depend_on_the_classes_chosen(tmp_path: Path, make_tree: MakeTree) -> None:
-    make_tree(tmp_path, {"cat": 20, "dog": 30})
-    train, test = FolderDataset(tmp_path, "train"), FolderDataset(tmp_path, "test", ["dog"])
-    assert test.classes == ("dog",)
-    assert not _ids(train) & _ids(test)
-    assert _ids(test) == {name for name in _ids(FolderDataset(tmp_path, "test")) if name.startswith("dog")}
-
-
-def test_fractions_and_seed(tmp_path: Path, make_tree: MakeTree) -> None:
-    make_tree(tmp_path, {"cat": 20, "dog": 20})
+def test_fractions_and_seed(tmp_path: Path) -> None:
+    build.tree(tmp_path, {"cat": 20, "dog": 20})
     assert len(FolderDataset(tmp_path, "test", test_fraction=0.5)) == 20
     assert len(FolderDataset(tmp_path, "train", test_fraction=0, val_fraction=0)) == 40
     assert len(FolderDataset(tmp_path, "train", test_fraction=0.5, val_fraction=0)) == 20
-    assert _ids(FolderDataset(tmp_path, "val", seed=1)) != _ids(FolderDataset(tmp_path, "val", seed=2))
-    assert _ids(FolderDataset(tmp_path, "val", seed=1)) == _ids(FolderDataset(tmp_path, "val", seed=1))
+    first, again, other = (_ids(FolderDataset(tmp_path, "val", seed=seed)) for seed in (1, 1, 2))
+    assert first == again != other
 
 
-def test_a_val_share_is_dealt_out_of_the_train_folder(tmp_path: Path, make_tree: MakeTree) -> None:
-    make_tree(tmp_path, {"train/cat": 10, "train/dog": 10, "test/cat": 2, "test/dog": 2})
+def test_val_may_be_a_fraction_of_the_train_folder(tmp_path: Path) -> None:
+    build.tree(tmp_path, {"train/cat": 10, "train/dog": 10, "test/cat": 2, "test/dog": 2})
     val, train = (FolderDataset(tmp_path, split, val_fraction=0.2) for split in ("val", "train"))
     assert (len(val), len(train)) == (4, 16)
     assert not _ids(val) & _ids(train)
@@ -113,47 +84,41 @@ def test_a_val_share_is_dealt_out_of_the_train_folder(tmp_path: Path, make_tree:
     assert len(FolderDataset(tmp_path, "test", val_fraction=0.2)) == 4
 
 
-def test_a_missing_split_says_what_to_do(tmp_path: Path, make_tree: MakeTree) -> None:
-    make_tree(tmp_path / "nested", {"train/cat": 2, "test/cat": 1})
+def test_missing_splits_are_reported(tmp_path: Path) -> None:
+    build.tree(tmp_path / "nested", {"train/cat": 2, "test/cat": 1})
     message = r"nested has no val split: there is neither a folder val nor a val_fraction above 0"
     with pytest.raises(FileNotFoundError, match=message):
         FolderDataset(tmp_path / "nested", "val")
-    make_tree(tmp_path / "flat", {"cat": 5})
+    build.tree(tmp_path / "flat", {"cat": 5})
     with pytest.raises(FileNotFoundError, match="flat has no test split: there is neither"):
         FolderDataset(tmp_path / "flat", "test", test_fraction=0)
-    make_tree(tmp_path / "untrained", {"test/cat": 5})
+    build.tree(tmp_path / "untrained", {"test/cat": 5})
     assert len(FolderDataset(tmp_path / "untrained", "test")) == 5
     with pytest.raises(FileNotFoundError, match="untrained has no folder train; it has test"):
         FolderDataset(tmp_path / "untrained", "train")
-    with pytest.raises(ValueError, match="nested has a folder test; test_fraction must not be given too"):
+    with pytest.raises(ValueError, match="nested has a folder test; do not also give test_fraction"):
         FolderDataset(tmp_path / "nested", "train", test_fraction=0.2)
 
 
-def test_too_few_images_for_the_shares_are_named(tmp_path: Path, make_tree: MakeTree) -> None:
-    make_tree(tmp_path, {"cat": 5, "dog": 2})
+def test_too_few_images_for_the_fractions_are_reported(tmp_path: Path) -> None:
+    build.tree(tmp_path, {"cat": 5, "dog": 2})
     with pytest.raises(ValueError, match="too few images to have every class in all 3 parts: dog with 2; add images"):
         FolderDataset(tmp_path, "train")
     with pytest.raises(ValueError, match=r"fractions must be above 0 .*got \[0.1, -1\]"):
         FolderDataset(tmp_path, "train", val_fraction=-1)
 
 
-def test_the_folder_above_will_do(tmp_path: Path, make_tree: MakeTree) -> None:
-    make_tree(tmp_path, {f"pets/{name}": count for name, count in NESTED.items()})
+def test_the_root_may_be_the_folder_above(tmp_path: Path) -> None:
+    build.tree(tmp_path, {f"pets/{name}": count for name, count in NESTED.items()})
     assert FolderDataset(tmp_path, "val")[0].id == "val/cat/0.jpg"
-    make_tree(tmp_path / "other", {"pets/cat": 5, "pets/dog": 5})
+    build.tree(tmp_path / "other", {"pets/cat": 5, "pets/dog": 5})
     assert FolderDataset(tmp_path / "other", "all").classes == ("cat", "dog")
+    build.tree(tmp_path / "one", {"cat": 1, "cat/old": 1})  # a class, not a folder above
+    assert _ids(FolderDataset(tmp_path / "one", "all")) == {"cat/0.jpg", "cat/old/0.jpg"}
 
 
-def test_one_class_is_no_folder_above(tmp_path: Path, make_tree: MakeTree) -> None:
-    make_tree(tmp_path, {"cat": 3, "cat/old": 2})
-    assert _ids(FolderDataset(tmp_path, "all")) == {f"cat/{n}.jpg" for n in range(3)} | {
-        "cat/old/0.jpg",
-        "cat/old/1.jpg",
-    }
-
-
-def test_hidden_files_and_other_files_are_left_out(tmp_path: Path, make_tree: MakeTree) -> None:
-    make_tree(tmp_path, {"cat": 2, ".cache/x": 1, "cat/.thumbs": 1})
+def test_hidden_and_other_files_are_ignored(tmp_path: Path) -> None:
+    build.tree(tmp_path, {"cat": 2, ".cache/x": 1, "cat/.thumbs": 1})
     for name in ("cat/._0.jpg", "cat/notes.txt", ".DS_Store", "README.md"):
         (tmp_path / name).touch()
     dataset = FolderDataset(tmp_path, "all")
@@ -162,38 +127,31 @@ def test_hidden_files_and_other_files_are_left_out(tmp_path: Path, make_tree: Ma
 
 
 @pytest.mark.parametrize("place", ["", "train"])
-def test_images_without_a_class_are_named(
-    tmp_path: Path, make_tree: MakeTree, make_image: MakeImage, place: str
-) -> None:
-    make_tree(tmp_path, NESTED)
-    make_image(tmp_path / place / "stray.jpg")
-    with pytest.raises(ValueError, match=r"outside of any class's folder \(1\): .*stray.jpg; expected a folder"):
+def test_images_without_a_class_are_reported(tmp_path: Path, place: str) -> None:
+    build.tree(tmp_path, NESTED)
+    build.image(tmp_path / place / "stray.jpg")
+    with pytest.raises(ValueError, match=r"outside the class folders \(1\): .*stray.jpg; expected a folder.*DIR/CLASS"):
         FolderDataset(tmp_path, "val")
 
 
-def test_images_alone_are_named(tmp_path: Path, make_tree: MakeTree) -> None:
-    make_tree(tmp_path, {".": 7})
-    message = r"images outside of any class's folder \(7\): 0.jpg, 1.jpg, .* and 2 more; expected .*DIR/CLASS"
-    with pytest.raises(ValueError, match=message):
-        FolderDataset(tmp_path, "all")
-
-
 @pytest.mark.parametrize("folder", ["", "train"])
-def test_no_class_folders_are_named(tmp_path: Path, folder: str) -> None:
+def test_missing_class_folders_are_reported(tmp_path: Path, folder: str) -> None:
     (tmp_path / folder).mkdir(exist_ok=True)
     with pytest.raises(ValueError, match=rf"no class folders in {tmp_path / folder}; expected a folder DIR with"):
         FolderDataset(tmp_path, "train")
+    with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder; expected a folder DIR with DIR/CLASS/"):
+        FolderDataset(tmp_path / "nowhere", "train")
 
 
-def test_an_empty_class_folder_is_named(tmp_path: Path, make_tree: MakeTree) -> None:
-    make_tree(tmp_path, {"cat": 3, "dog": 0, "eel": 0})
-    with pytest.raises(ValueError, match=r"no image in the class folders dog, eel; add some, remove .*classes=…"):
+def test_empty_class_folders_are_reported(tmp_path: Path) -> None:
+    build.tree(tmp_path, {"cat": 3, "dog": 0, "eel": 0})
+    with pytest.raises(ValueError, match=r"class folders without an image \(2\): dog, eel; add some, .*classes=…"):
         FolderDataset(tmp_path, "all")
     assert len(FolderDataset(tmp_path, "all", ["cat"])) == 3
 
 
-def test_a_class_of_one_split_alone_is_named(tmp_path: Path, make_tree: MakeTree) -> None:
-    make_tree(tmp_path, {**NESTED, "train/eel": 2, "val/fly": 1})
+def test_classes_of_one_split_only_are_reported(tmp_path: Path) -> None:
+    build.tree(tmp_path, {**NESTED, "train/eel": 2, "val/fly": 1})
     with pytest.raises(ValueError, match=r"train and test differ in the classes eel; a class needs .*classes=…"):
         FolderDataset(tmp_path, "train")
     with pytest.raises(ValueError, match=r"val and test differ in the classes fly"):
@@ -203,15 +161,8 @@ def test_a_class_of_one_split_alone_is_named(tmp_path: Path, make_tree: MakeTree
         FolderDataset(tmp_path, "train", ["cow"])
 
 
-def test_a_missing_root_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder; expected a folder DIR with DIR/CLASS/"):
-        FolderDataset(tmp_path / "nowhere", "train")
-    with pytest.raises(ValueError, match="dataset 'folder' needs a root folder, got None"):
-        FolderDataset(None, "train")
-
-
-def test_coco_boxes_of_the_images_class(tmp_path: Path, make_tree: MakeTree) -> None:
-    make_tree(tmp_path, NESTED)
+def test_coco_boxes_of_the_images_class(tmp_path: Path) -> None:
+    build.tree(tmp_path, NESTED)
     path = _coco(
         tmp_path / "boxes.json",
         {
@@ -230,8 +181,8 @@ def test_coco_boxes_of_the_images_class(tmp_path: Path, make_tree: MakeTree) -> 
     assert not FolderDataset(tmp_path, "test", annotations=path).has_boxes
 
 
-def test_labels_without_images_and_images_without_boxes_are_listed(tmp_path: Path, make_tree: MakeTree) -> None:
-    make_tree(tmp_path, NESTED)
+def test_check_lists_annotations_without_images_and_images_without_boxes(tmp_path: Path) -> None:
+    build.tree(tmp_path, NESTED)
     boxes = [("cat", [1.0, 2, 3, 4])]
     path = _coco(tmp_path / "boxes.json", {"val/cat/0.jpg": boxes, "train/cat/0.jpg": boxes, "val/cat/99.jpg": boxes})
     problems = FolderDataset(tmp_path, "val", annotations=path).check()
@@ -241,48 +192,44 @@ def test_labels_without_images_and_images_without_boxes_are_listed(tmp_path: Pat
     ]
 
 
-def test_boxes_of_another_size_of_the_image_are_listed(tmp_path: Path, make_tree: MakeTree) -> None:
-    make_tree(tmp_path, {"cat": 1})
-    _voc(tmp_path / "cat/0.xml", ("cat", 1, 1, 30, 20), size=(30, 20))
-    reasons = [problem.reason for problem in FolderDataset(tmp_path, "all").check()]
-    assert len(reasons) == 2
-    assert reasons[0].startswith("box 0 is outside the image of 12x8")
-    assert reasons[1] == "is 12x8, but the dataset's lists say 30x20: its boxes may be off"
+def test_check_lists_boxes_of_another_image_size(tmp_path: Path) -> None:
+    build.tree(tmp_path, {"cat": 1})
+    build.voc(tmp_path / "cat/0.xml", "cat", [(1, 1, 30, 20)], (30, 20))
+    stray = build.voc(tmp_path / "cat/7.xml", "cat", [(1, 1, 12, 8)])
+    size, declared, problem = FolderDataset(tmp_path, "all").check()
+    assert size.reason.startswith("box 0 is outside the image of 12x8")
+    assert declared.reason == "is 12x8, but the dataset's lists say 30x20: its boxes may be off"
+    assert str(problem) == f"{stray}: annotates cat/7, which has no image in {tmp_path}"
 
 
-def test_a_coco_file_of_other_images_is_refused(tmp_path: Path, make_tree: MakeTree) -> None:
-    make_tree(tmp_path, {"cat": 5})
+def test_a_coco_file_of_other_images_is_refused(tmp_path: Path) -> None:
+    build.tree(tmp_path, {"cat": 5})
     path = _coco(tmp_path / "boxes.json", {"a.jpg": [], "b.jpg": []})
     message = (
         r"boxes.json: none of its 2 images \(a.jpg, b.jpg\) is among the 5 of .*\(cat/0.jpg, cat/1.jpg and 3 more\)"
     )
     with pytest.raises(ValueError, match=message):
         FolderDataset(tmp_path, "all", annotations=path)
+    with pytest.raises(FileNotFoundError, match=r"none\.json: no such annotation file; check option annotations"):
+        FolderDataset(tmp_path, "all", annotations=tmp_path / "none.json")
 
 
 @pytest.mark.parametrize(
     "place", ["cat/0.xml", "Annotations/cat/0.xml", "Annotations/0.xml", "annotations/pets/cat/0.xml"]
 )
-def test_voc_boxes_beside_the_images_or_in_a_folder(tmp_path: Path, make_tree: MakeTree, place: str) -> None:
-    make_tree(tmp_path, {"cat": 2})
-    _voc(tmp_path / place, ("cat", 1, 1, 12, 8), ("cat", 3, 2, 5, 6))
+def test_voc_boxes_beside_the_images_or_in_a_folder(tmp_path: Path, place: str) -> None:
+    build.tree(tmp_path, {"cat": 2})
+    build.voc(tmp_path / place, "cat", [(1, 1, 12, 8), (3, 2, 5, 6)])
     dataset = FolderDataset(tmp_path, "all")
     assert dataset.classes == ("cat",)
     assert dataset[0].boxes.tolist() == [[0, 0, 12, 8], [2, 1, 5, 6]]
     assert [problem.id for problem in dataset.check()] == ["cat/1.jpg"]
 
 
-def test_an_xml_file_without_a_image_is_listed(tmp_path: Path, make_tree: MakeTree) -> None:
-    make_tree(tmp_path, {"cat": 1})
-    path = _voc(tmp_path / "cat/7.xml", ("cat", 1, 1, 12, 8))
-    problems = FolderDataset(tmp_path, "all").check()
-    assert [str(problem) for problem in problems] == [f"{path}: annotates cat/7, which has no image in {tmp_path}"]
-
-
-def test_an_xml_file_that_fits_two_images_is_refused(tmp_path: Path, make_tree: MakeTree) -> None:
-    make_tree(tmp_path, {"cat": 1, "dog": 1})
-    _voc(tmp_path / "Annotations/0.xml", ("cat", 1, 1, 12, 8))
-    with pytest.raises(ValueError, match=r"0 may be any of cat/0.jpg, dog/0.jpg; name its folder too"):
+def test_an_xml_file_that_matches_two_images_is_refused(tmp_path: Path) -> None:
+    build.tree(tmp_path, {"cat": 1, "dog": 1})
+    build.voc(tmp_path / "Annotations/0.xml", "cat", [(1, 1, 12, 8)])
+    with pytest.raises(ValueError, match=r"0 matches several images: cat/0.jpg, dog/0.jpg; add its folder"):
         FolderDataset(tmp_path, "all", ["cat"])
 
 
@@ -299,21 +246,15 @@ def _task(image: str, label: str, **more: object) -> dict[str, object]:
     return {"data": {"image": image}, "predictions": [{"result": [region]}], **more}
 
 
-def test_label_studios_export_counts_what_a_person_annotated(tmp_path: Path, make_tree: MakeTree) -> None:
-    """A prediction that nobody looked at is no truth: a model would be measured against itself."""
-    make_tree(tmp_path / "photos", {"cat": 3})
+def test_only_annotated_label_studio_tasks_count(tmp_path: Path) -> None:
+    """Predictions are no ground truth: a model would be evaluated on its own output."""
+    build.tree(tmp_path / "photos", {"cat": 3})
     predicted = _task("/data/local-files/?d=photos/cat/0.jpg", "cat")
-    seen = _task("/data/local-files/?d=photos/cat/1.jpg", "cat")
-    seen["annotations"] = seen["predictions"]
+    annotated = _task("/data/local-files/?d=photos/cat/1.jpg", "cat")
+    annotated["annotations"] = annotated["predictions"]
     nothing = _task("/data/local-files/?d=photos/cat/2.jpg", "cat", annotations=[{"result": []}])
     path = tmp_path / "export.json"
-    path.write_text("\n " + json.dumps([predicted, seen, nothing]))
+    path.write_text("\n " + json.dumps([predicted, annotated, nothing]))
     dataset = FolderDataset(tmp_path / "photos", "all", annotations=path)
     assert [sample.boxes.tolist() for sample in dataset] == [[], [[3, 4, 9, 6]], []]
     assert [problem.id for problem in dataset.check()] == ["cat/0.jpg", "cat/2.jpg"]
-
-
-def test_an_absent_annotation_file_is_named(tmp_path: Path, make_tree: MakeTree) -> None:
-    make_tree(tmp_path, {"cat": 1})
-    with pytest.raises(FileNotFoundError, match=r"none\.json: no such annotation file; check option annotations"):
-        FolderDataset(tmp_path, "all", annotations=tmp_path / "none.json")

@@ -1,9 +1,8 @@
-"""Loaders: deterministic, complete, and never stopped or fooled by a broken image."""
+"""Loaders: deterministic, complete, and robust to broken images."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,67 +11,64 @@ import torch
 from lightning.fabric.utilities.apply_func import move_data_to_device
 from PIL import Image
 
+from tests.data import builders as build
 from tokenloc.data import (
     ImageDataset,
-    LabelledImages,
-    LocatedImages,
     Preprocessing,
     Sample,
+    TrainingImages,
     create_dataset,
     evaluation_loader,
     train_transform,
     training_loader,
     transforms,
 )
-from tokenloc.data.loading import MAX_UNREADABLE, LocatedImage, Unreadable
+from tokenloc.data.loading import MAX_UNREADABLE
 
 SMALL = Preprocessing((8, 6), (10, 8), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+CROP = transforms.evaluation_transform(SMALL, "crop")
 
 
 @pytest.fixture
-def dataset(tmp_path: Path, make_image: Callable[..., Path]) -> ImageDataset:
+def dataset(tmp_path: Path) -> ImageDataset:
     """Ten images of different widths, labels 0 to 9; those at 3 and 4 are broken."""
-    paths = [make_image(tmp_path / f"{number}.png", (20 + number, 15)) for number in range(10)]
+    paths = [build.image(tmp_path / f"{number}.png", (20 + number, 15)) for number in range(10)]
     paths[3].write_bytes(b"")
     paths[4].unlink()
     return ImageDataset("train", list("abcdefghij"), [Sample(p.name, p, n) for n, p in enumerate(paths)])
 
 
-def _labelled(dataset: ImageDataset, seed: int | None = None) -> LabelledImages:
-    return LabelledImages(dataset, train_transform(SMALL), seed=seed)
+def _training(dataset: ImageDataset, seed: int | None = None) -> TrainingImages:
+    return TrainingImages(dataset, train_transform(SMALL), seed=seed)
 
 
-def test_training_replaces_broken_images_by_the_next(dataset: ImageDataset, caplog: pytest.LogCaptureFixture) -> None:
-    images = _labelled(dataset)
+def test_training_replaces_broken_images_by_the_next(
+    dataset: ImageDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = _training(dataset)
     assert len(images) == 10
     with caplog.at_level(logging.WARNING):
         assert [images[index][1] for index in range(10)] == [0, 1, 2, 5, 5, 5, 6, 7, 8, 9]
         assert images[3][1] == 5
-    messages = [record.getMessage() for record in caplog.records]
-    assert len(messages) == 2
-    assert "left out of training" in messages[0]
-    assert "3.png: the file is empty" in messages[0]
-    assert "4.png: no such image" in messages[1]
+    first, second = (record.getMessage() for record in caplog.records)
+    assert "skipped in training" in first
+    assert "3.png: the file is empty" in first
+    assert "4.png: no such image" in second
+    (tmp_path / "9.png").write_bytes(b"")
+    assert _training(dataset)[9][1] == 0
 
 
-def test_the_last_image_is_replaced_by_the_first(dataset: ImageDataset) -> None:
-    path = dataset[9].path
-    assert path is not None
-    path.write_bytes(b"")
-    assert _labelled(dataset)[9][1] == 0
-
-
-def test_training_gives_up_where_nothing_can_be_read(tmp_path: Path) -> None:
+def test_training_gives_up_if_nothing_can_be_read(tmp_path: Path) -> None:
     few = ImageDataset("train", ["a"], [Sample(str(n), tmp_path / f"{n}.jpg", 0) for n in range(3)])
-    with pytest.raises(ValueError, match=r"3 images in a row cannot be read, from .*1.jpg on: is the disk still there"):
-        _labelled(few)[1]
+    with pytest.raises(ValueError, match=r"3 consecutive images cannot be read, starting at .*1.jpg; is the disk"):
+        _training(few)[1]
     many = ImageDataset("train", ["a"], [Sample(str(n), tmp_path / f"{n}.jpg", 0) for n in range(80)])
-    with pytest.raises(ValueError, match=rf"{MAX_UNREADABLE} images in a row cannot be read.*tokenloc info --data"):
-        _labelled(many)[79]
+    with pytest.raises(ValueError, match=rf"{MAX_UNREADABLE} consecutive images cannot be read.*tokenloc info --data"):
+        _training(many)[79]
 
 
-def test_a_sufficient_size_is_passed_on(tmp_path: Path, make_image: Callable[..., Path]) -> None:
-    path = make_image(tmp_path / "a.jpg", (160, 160))
+def test_a_sufficient_size_is_passed_on(tmp_path: Path) -> None:
+    path = build.image(tmp_path / "a.jpg", (160, 160))
     dataset = ImageDataset("train", ["a"], [Sample("a.jpg", path, 0)])
     sizes = []
 
@@ -80,16 +76,16 @@ def test_a_sufficient_size_is_passed_on(tmp_path: Path, make_image: Callable[...
         sizes.append(image.size)
         return torch.zeros(3, 1, 1)
 
-    LabelledImages(dataset, transform)[0]
-    LabelledImages(dataset, transform, min_size=(40, 40))[0]
+    TrainingImages(dataset, transform)[0]
+    TrainingImages(dataset, transform, min_size=(40, 40))[0]
     assert sizes == [(160, 160), (40, 40)]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_training_batches_follow_from_the_seed_whoever_reads_them(dataset: ImageDataset, workers: int) -> None:
+def test_training_batches_depend_on_the_seed_only(dataset: ImageDataset, workers: int) -> None:
     def run(seed: int, workers: int = workers) -> list[torch.Tensor]:
-        torch.rand(seed + workers)  # the state of the global generator is of no concern
-        batches = list(training_loader(_labelled(dataset, seed), 4, workers=workers, seed=seed))
+        torch.rand(seed + workers)  # the state of the global generator does not matter
+        batches = list(training_loader(_training(dataset, seed), 4, workers=workers, seed=seed))
         assert [tuple(images.shape) for images, _ in batches] == [(4, 3, 6, 8)] * 2
         assert all(labels.dtype == torch.int64 for _, labels in batches)
         return [tensor for batch in batches for tensor in batch]
@@ -99,34 +95,44 @@ def test_training_batches_follow_from_the_seed_whoever_reads_them(dataset: Image
     assert any(not torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
 
-def test_a_seeded_image_leaves_the_global_generator_alone(dataset: ImageDataset) -> None:
-    images = _labelled(dataset, seed=5)
+def test_a_seeded_image_does_not_change_the_global_generator(dataset: ImageDataset) -> None:
+    images = _training(dataset, seed=5)
     torch.manual_seed(1)
     image = images[1][0]
     drawn = torch.rand(3)
     torch.manual_seed(1)
     assert torch.equal(drawn, torch.rand(3))
     assert torch.equal(image, images[1][0])
-    crops = {_labelled(dataset, seed)[1][0].sum().item() for seed in range(8)}
-    assert len(crops) > 1
+    assert len({_training(dataset, seed)[1][0].sum().item() for seed in range(8)}) > 1
 
 
-def test_a_loader_begins_where_it_is_told_and_counts_all(dataset: ImageDataset) -> None:
-    whole = list(training_loader(_labelled(dataset, 0), 4, seed=3, drop_last=False))
-    rest = training_loader(_labelled(dataset, 0), 4, seed=3, drop_last=False, start=1)
+def test_a_loader_starts_at_a_batch_and_counts_all(dataset: ImageDataset) -> None:
+    whole = list(training_loader(_training(dataset, 0), 4, seed=3, drop_last=False))
+    rest = training_loader(_training(dataset, 0), 4, seed=3, drop_last=False, start=1)
     torch.testing.assert_close(list(rest), whole[1:], rtol=0, atol=0)
     assert len(rest) == len(whole) == 3
 
 
-def test_a_last_smaller_batch_is_dropped_unless_it_is_the_only_one(dataset: ImageDataset) -> None:
-    assert [len(labels) for _, labels in training_loader(_labelled(dataset), 4, drop_last=False)] == [4, 4, 2]
-    assert [len(labels) for _, labels in training_loader(_labelled(dataset), 4)] == [4, 4]
-    assert [len(labels) for _, labels in training_loader(_labelled(dataset), 16)] == [10]
+def test_the_processes_together_load_every_batch(dataset: ImageDataset) -> None:
+    whole = list(training_loader(_training(dataset, 0), 4, seed=3, drop_last=False))
+    parts = [training_loader(_training(dataset, 0), 4, seed=3, drop_last=False, rank=r, world_size=2) for r in (0, 1)]
+    for (images, labels), *shards in zip(whole, *parts, strict=True):
+        for rank, (own, own_labels) in enumerate(shards):
+            assert torch.equal(own, images[rank::2])
+            assert torch.equal(own_labels, labels[rank::2])
+    loaders = [evaluation_loader(dataset, CROP, 4, rank=rank, world_size=2) for rank in (0, 1)]
+    assert [[batch.indices for batch in loader] for loader in loaders] == [[[0, 1, 2], [8, 9]], [[5, 6, 7]]]
 
 
-def test_an_epoch_draws_every_image_once(tmp_path: Path, make_image: Callable[..., Path]) -> None:
-    samples = [Sample(str(n), make_image(tmp_path / f"{n}.png"), n) for n in range(10)]
-    images = _labelled(ImageDataset("train", list("abcdefghij"), samples))
+def test_a_smaller_last_batch_is_dropped_unless_it_is_the_only_one(dataset: ImageDataset) -> None:
+    assert [len(labels) for _, labels in training_loader(_training(dataset), 4, drop_last=False)] == [4, 4, 2]
+    assert [len(labels) for _, labels in training_loader(_training(dataset), 4)] == [4, 4]
+    assert [len(labels) for _, labels in training_loader(_training(dataset), 16)] == [10]
+
+
+def test_an_epoch_draws_every_image_once(tmp_path: Path) -> None:
+    samples = [Sample(str(n), build.image(tmp_path / f"{n}.png"), n) for n in range(10)]
+    images = _training(ImageDataset("train", list("abcdefghij"), samples))
     labels = torch.cat([labels for _, labels in training_loader(images, 4, drop_last=False)]).tolist()
     assert sorted(labels) == list(range(10))
     assert labels != sorted(labels)
@@ -134,7 +140,7 @@ def test_an_epoch_draws_every_image_once(tmp_path: Path, make_image: Callable[..
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("kind", ["crop", "resize"])
-def test_evaluation_names_what_it_cannot_read(dataset: ImageDataset, workers: int, kind: str) -> None:
+def test_evaluation_reports_unreadable_images(dataset: ImageDataset, workers: int, kind: str) -> None:
     transform = transforms.evaluation_transform(SMALL, "crop" if kind == "crop" else "resize")
     batches = list(evaluation_loader(dataset, transform, 4, workers=workers))
     assert [batch.indices for batch in batches] == [[0, 1, 2], [5, 6, 7], [8, 9]]
@@ -154,55 +160,38 @@ def test_evaluation_names_what_it_cannot_read(dataset: ImageDataset, workers: in
             assert batch.masks[row] is None
 
 
-def test_a_batch_without_any_readable_image_is_empty(dataset: ImageDataset) -> None:
-    loader = evaluation_loader(dataset.subset([3, 4]), transforms.evaluation_transform(SMALL, "crop"), 2)
-    (batch,) = list(loader)
+def test_a_batch_without_a_readable_image_is_empty(dataset: ImageDataset) -> None:
+    (batch,) = list(evaluation_loader(dataset.subset([3, 4]), CROP, 2))
     assert len(batch) == 0
-    assert batch.images.shape == (0, 3, 0, 0)
-    assert batch.labels.shape == (0,)
+    assert (batch.images.shape, batch.labels.shape, batch.labels.dtype) == ((0, 3, 0, 0), (0,), torch.int64)
     assert [record.id for record in batch.unreadable] == ["3.png", "4.png"]
 
 
-def test_masks_travel_with_their_images() -> None:
+def test_batches_hold_masks() -> None:
     scenes = create_dataset("scenes", None, "test", length=5, size=32)
-    (batch,) = list(evaluation_loader(scenes, transforms.evaluation_transform(SMALL, "crop"), 8))
+    (batch,) = list(evaluation_loader(scenes, CROP, 8))
     for index, mask in zip(batch.indices, batch.masks, strict=True):
         np.testing.assert_array_equal(mask, scenes.mask(index))
 
 
-def test_a_image_whose_mask_cannot_be_read_is_named(tmp_path: Path, make_cub: Callable[..., Path]) -> None:
-    make_cub(tmp_path)
-    (tmp_path / "segmentations").mkdir()
+def test_missing_masks_and_masks_of_another_size_are_unreadable(tmp_path: Path) -> None:
+    build.cub(tmp_path)
+    (tmp_path / "segmentations/001.Ant").mkdir(parents=True)
     cub = create_dataset("cub", tmp_path, "test", ["001.Ant"])
-    (batch,) = list(evaluation_loader(cub, transforms.evaluation_transform(SMALL, "crop"), 8))
+    (batch,) = list(evaluation_loader(cub, CROP, 8))
     assert len(batch) == 0
     assert ["Ant_2.png: no such image" in record.reason for record in batch.unreadable] == [True, False]
-
-
-def test_a_mask_of_another_size_than_its_image_is_named(tmp_path: Path, make_cub: Callable[..., Path]) -> None:
-    make_cub(tmp_path)
-    (tmp_path / "segmentations/001.Ant").mkdir(parents=True)
     for number, size in ((2, (12, 8)), (3, (8, 12))):
         Image.new("L", size, 255).save(tmp_path / f"segmentations/001.Ant/Ant_{number}.png")
-    cub = create_dataset("cub", tmp_path, "test", ["001.Ant"])
-    (batch,) = list(evaluation_loader(cub, transforms.evaluation_transform(SMALL, "crop"), 8))
+    (batch,) = list(evaluation_loader(cub, CROP, 8))
     assert batch.indices == [0]
     (record,) = batch.unreadable
     assert (record.index, record.id) == (1, "001.Ant/Ant_3.jpg")
     assert record.reason.endswith("Ant_3.jpg is 12x8, but its mask 8x12")
 
 
-def test_single_items(dataset: ImageDataset) -> None:
-    images = LocatedImages(dataset, transforms.evaluation_transform(SMALL, "crop"))
-    assert len(images) == 10
-    good, bad = images[5], images[3]
-    assert isinstance(good, LocatedImage)
-    assert (good.label, good.index, good.image.dtype) == (5, 5, torch.float32)
-    assert isinstance(bad, Unreadable)
-
-
 def test_lightning_moves_a_batch_to_a_device(dataset: ImageDataset) -> None:
-    batch = next(iter(evaluation_loader(dataset, transforms.evaluation_transform(SMALL, "crop"), 4)))
+    batch = next(iter(evaluation_loader(dataset, CROP, 4)))
     moved = move_data_to_device(batch, torch.device("meta"))
     assert moved.images.device.type == moved.labels.device.type == "meta"
     assert (moved.indices, moved.frames, moved.unreadable) == (batch.indices, batch.frames, batch.unreadable)

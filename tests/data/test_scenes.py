@@ -1,4 +1,4 @@
-"""Generated scenes: exact, deterministic, balanced, and not to be found by a constant box."""
+"""Generated scenes: exact, deterministic, balanced, and not localizable by a constant box."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _pixels(dataset: ImageDataset, index: int) -> NDArray[np.uint8]:
     return np.asarray(dataset.image(index))
 
 
-def test_a_scene_depends_on_its_index_alone() -> None:
+def test_a_scene_depends_on_its_index_only() -> None:
     long, short = _scenes(length=12), _scenes(length=8)
     backwards = {index: _pixels(long, index) for index in reversed(range(8))}
     copy = pickle.loads(pickle.dumps(short))
@@ -69,10 +69,10 @@ def test_sides_are_a_quarter_to_seven_tenths_and_objects_anywhere() -> None:
     assert (np.abs(centres.mean(0) - 0.5) < 0.03).all()
 
 
-@pytest.mark.parametrize("share", [1.0, 0.7])
-def test_no_constant_box_finds_the_objects(share: float) -> None:
+@pytest.mark.parametrize("fraction", [1.0, 0.7])
+def test_no_constant_box_finds_the_objects(fraction: float) -> None:
     boxes = np.concatenate([sample.boxes for sample in _scenes("test", 600)])
-    constant = 96 * np.array([[0.5 - share / 2] * 2 + [0.5 + share / 2] * 2])
+    constant = 96 * np.array([[0.5 - fraction / 2] * 2 + [0.5 + fraction / 2] * 2])
     assert (box_iou(boxes, constant) >= 0.5).mean() < 0.25
 
 
@@ -83,8 +83,8 @@ def test_classes_are_textures_in_turn() -> None:
     assert [len(create_dataset("scenes", None, split)) for split in ("train", "val", "test")] == [3000, 300, 600]
 
 
-def test_only_the_object_tells_the_class() -> None:
-    """The same scene under another class differs inside of the object alone, and there it does."""
+def test_only_the_object_shows_the_class() -> None:
+    """The same scene of another class differs inside the object, and only there."""
     one, other = _scenes(classes=["dots"]), _scenes(classes=["checks"])
     for index in range(12):
         differing = (_pixels(one, index) != _pixels(other, index)).any(-1)
@@ -97,7 +97,7 @@ def test_only_the_object_tells_the_class() -> None:
         np.testing.assert_array_equal(mask, other.mask(index))
 
 
-def test_mean_colours_do_not_tell_the_class() -> None:
+def test_mean_colours_do_not_show_the_class() -> None:
     dataset = _scenes(length=600)
     colours = np.array([_pixels(dataset, index)[dataset.mask(index) == 1].mean(0) for index in range(600)])
     means = np.array([colours[dataset.labels == label].mean(0) for label in range(6)])

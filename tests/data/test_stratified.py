@@ -1,4 +1,4 @@
-"""Seeded splits: disjoint, complete, every class in every part, stable."""
+"""Seeded splits: disjoint, complete, stable, with every class in every part."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_parts_are_disjoint_complete_and_hold_every_class(
             assert abs(held - fraction * count) <= 2
 
 
-def test_a_split_holds_exactly_its_share_of_each_class() -> None:
+def test_a_split_holds_its_fraction_of_each_class() -> None:
     rest, held_out = stratified_split(_dataset({"ant": 10, "bee": 20}), 0.3, seed=1)
     assert np.bincount(held_out.labels).tolist() == [3, 6]
     assert np.bincount(rest.labels).tolist() == [7, 14]
@@ -50,7 +50,7 @@ def test_a_split_is_the_same_every_time_and_another_for_another_seed() -> None:
     assert splits[0][:4] == ["ant/2.jpg", "ant/4.jpg", "ant/6.jpg", "ant/8.jpg"]  # on any machine
 
 
-def test_leaving_out_a_class_moves_no_image_of_another() -> None:
+def test_a_class_is_split_independently_of_the_others() -> None:
     both, one = _dataset({"ant": 30, "bee": 30}), _dataset({"bee": 30})
     held_out = {sample.id for sample in stratified_split(both, 0.4)[1] if sample.id.startswith("bee")}
     assert held_out == {sample.id for sample in stratified_split(one, 0.4)[1]}
@@ -62,7 +62,7 @@ def test_fractions_out_of_range_are_refused(fractions: list[float]) -> None:
         stratified_indices(["a", "b"], ["x", "x"], fractions)
 
 
-def test_scarce_classes_are_named() -> None:
+def test_scarce_classes_are_reported() -> None:
     with pytest.raises(ValueError, match=r"every class in all 2 parts: bee with 1; add images, or choose .*\[0.2\]"):
         stratified_split(_dataset({"ant": 5, "bee": 1}), 0.2)
     with pytest.raises(ValueError, match="every class in all 3 parts: bee with 2"):
@@ -84,7 +84,7 @@ def test_few_of_every_class(per_class: int) -> None:
     assert [sample.id for sample in few_shot(dataset, per_class, draw=2)] == [sample.id for sample in drawn]
 
 
-def test_draws_differ_are_nested_and_do_not_hang_together() -> None:
+def test_draws_differ_are_nested_and_independent() -> None:
     dataset = _dataset({"ant": 30, "bee": 30})
     draws = [{sample.id for sample in few_shot(dataset, 3, draw)} for draw in range(10)]
     assert len({frozenset(drawn) for drawn in draws}) == 10
@@ -93,14 +93,12 @@ def test_draws_differ_are_nested_and_do_not_hang_together() -> None:
     alone = {sample.id for sample in few_shot(_dataset({"bee": 30}), 3, 4)}
     assert alone == {id_ for id_ in draws[4] if id_.startswith("bee")}
     counts = [sum(f"ant/{number}.jpg" in drawn for drawn in draws) for number in range(30)]
-    assert max(counts) <= 5  # no image is drawn again and again
+    assert max(counts) <= 5
 
 
-def test_more_than_there_are_and_less_than_one() -> None:
+def test_too_large_and_too_small_draws_are_refused() -> None:
     dataset = _dataset({"ant": 2, "bee": 5, "cat": 3})
-    with pytest.raises(
-        ValueError, match="asks for 4 images of each class; .* has fewer of these: ant with 2, cat with 3"
-    ):
+    with pytest.raises(ValueError, match="asks for 4 images of each class; .* has fewer of ant with 2, cat with 3"):
         few_shot(dataset, 4)
     with pytest.raises(ValueError, match=r"data\.per_class must be at least 1; got 0"):
         few_shot(dataset, 0)

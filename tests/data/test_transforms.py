@@ -1,4 +1,4 @@
-"""Transforms: equal to the fixtures', with the frame that they really cut."""
+"""Transforms: equal to the fixtures, with the frame of the actual crop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _image(size: tuple[int, int] = (50, 37)) -> Image.Image:
     return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
 
 
-def test_the_centre_crop_is_that_of_the_fixtures(parity_dir: Path, shared_dir: Path) -> None:
+def test_the_centre_crop_equals_the_fixtures(parity_dir: Path, shared_dir: Path) -> None:
     inputs = np.load(parity_dir / "inputs.npz")
     transform = transforms.evaluation_transform(Preprocessing(mean=HALF, std=HALF), "crop")
     for expected, name in zip(inputs["images"], inputs["files"], strict=True):
@@ -54,8 +54,8 @@ def test_pixels_are_those_of_pillow(kind: str, interpolation: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["crop", "resize"])
-def test_the_frame_says_where_a_mark_lands(kind: str) -> None:
-    """A white rectangle's box, mapped by the frame, is where the transform put it."""
+def test_the_frame_maps_boxes_onto_the_input(kind: str) -> None:
+    """A white rectangle's box, mapped by the frame, is its box in the input."""
     image = Image.new("RGB", (401, 299))
     image.paste((255, 255, 255), (150, 80, 230, 190))
     preprocessing = Preprocessing((96, 64), (110, 80), HALF, HALF)
@@ -65,29 +65,29 @@ def test_the_frame_says_where_a_mark_lands(kind: str) -> None:
     np.testing.assert_allclose(frame.to_input([[150, 80, 230, 190]])[0], found, atol=0.6)
 
 
-def test_training_crops_and_mirrors_at_random() -> None:
+def test_training_crops_and_mirrors_randomly() -> None:
     preprocessing = Preprocessing((20, 30), (26, 37), HALF, HALF)
     transform = transforms.train_transform(preprocessing)
     torch.manual_seed(3)
     tensors = [transform(_image()) for _ in range(64)]
     assert {tuple(tensor.shape) for tensor in tensors} == {(3, 30, 20)}
     resized = np.asarray(_image().resize((26, 37), Image.Resampling.BILINEAR)).transpose(2, 0, 1) / 127.5 - 1
-    seen = set()
+    crops = set()
     for tensor in tensors:
         for mirrored, top, left in np.ndindex(2, 8, 7):
             window = resized[:, top : top + 30, left : left + 20]
             if np.abs((window[..., ::-1] if mirrored else window) - tensor.numpy()).max() < 1e-5:
-                seen.add((mirrored, top, left))
+                crops.add((mirrored, top, left))
                 break
         else:
-            pytest.fail("a training image is no crop of the resized image")
-    assert {mirrored for mirrored, _, _ in seen} == {0, 1}
-    assert len(seen) > 30
+            pytest.fail("a training image is not a crop of the resized image")
+    assert {mirrored for mirrored, _, _ in crops} == {0, 1}
+    assert len(crops) > 30
     torch.manual_seed(3)
     torch.testing.assert_close(transform(_image()), tensors[0], rtol=0, atol=0)
 
 
-def test_numbers_are_torchvisions_to_the_last_bit() -> None:
+def test_values_are_bit_identical_to_torchvision() -> None:
     preprocessing = Preprocessing((20, 30), (20, 30))
     plain = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
     plain.append(v2.Normalize(list(preprocessing.mean), list(preprocessing.std)))
@@ -104,7 +104,7 @@ def test_preprocessing_survives_json() -> None:
     assert Preprocessing(**json.loads(json.dumps(asdict(preprocessing)))) == preprocessing
 
 
-def test_the_evaluation_transform_can_be_sent_to_workers() -> None:
+def test_the_evaluation_transform_is_picklable() -> None:
     transform = transforms.evaluation_transform(Preprocessing((20, 30), (26, 37)), "crop")
     tensor, frame = pickle.loads(pickle.dumps(transform))(_image())
     torch.testing.assert_close(tensor, transform(_image())[0], rtol=0, atol=0)

@@ -139,10 +139,10 @@ def test_hub_round_trip(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_cache_is_used_when_the_hub_is_unreachable(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make().push_to_hub("user/birds")
     local_copy("hf-hub:user/birds")
-    asked = len(hub.asked)
+    count = len(hub.requests)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert Localizer.from_pretrained("user/birds", device="cpu").metadata.classes == CLASSES
-    assert len(hub.asked) == asked
+    assert len(hub.requests) == count
     with pytest.raises(FileNotFoundError, match=r"user/cats is not in the local cache .*HF_HUB_OFFLINE is set"):
         Localizer.from_pretrained("user/cats")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

@@ -35,7 +35,7 @@ def test_no_classes_are_refused() -> None:
 
 
 def test_a_registered_name_is_refused() -> None:
-    with pytest.raises(ValueError, match="method 'tscam' is registered already"):
+    with pytest.raises(ValueError, match="method 'tscam' is already registered"):
         register_method("tscam")(type("Other", (METHODS["tscam"],), {}))
 
 

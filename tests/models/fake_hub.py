@@ -1,4 +1,4 @@
-"""A hub on this machine: enough of its protocol for the real client to make, fill and read repositories of models."""
+"""A local hub with enough of the protocol for the real client to create, fill and read model repositories."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ COMMIT = "a" * 40
 
 
 class Hub:
-    """The repositories, and what was asked of the server."""
+    """The repositories and the requests received."""
 
     def __init__(self) -> None:
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.private: set[str] = set()
         self.writable = True
-        self.asked: list[str] = []
+        self.requests: list[str] = []
 
     def downloaded(self) -> set[str]:
-        return {path.rpartition("/")[2] for path in self.asked if path.startswith("GET") and "/resolve/" in path}
+        return {path.rpartition("/")[2] for path in self.requests if path.startswith("GET") and "/resolve/" in path}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -43,17 +43,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path).strip("/")
-        self.hub.asked.append(f"{self.command} {path}")
+        self.hub.requests.append(f"{self.command} {path}")
         words = path.removeprefix("api/models/").split("/")
-        name, what = "/".join(words[:2]), words[2:]
+        name, action = "/".join(words[:2]), words[2:]
         files = self.hub.repositories.get(name)
         if files is None or name in self.hub.private:
             self._answer(401 if name in self.hub.private else 404, b"{}", {"X-Error-Code": "RepoNotFound"})
-        elif what[1:2] and what[1] not in ("main", COMMIT):
+        elif action[1:2] and action[1] not in ("main", COMMIT):
             self._answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
-        elif what[0] == "resolve":
-            self._send_file(files, "/".join(what[2:]))
-        elif what[0] == "tree":
+        elif action[0] == "resolve":
+            self._send_file(files, "/".join(action[2:]))
+        elif action[0] == "tree":
             self._json(
                 [{"type": "file", "oid": _id(data), "size": len(data), "path": at} for at, data in files.items()]
             )
@@ -62,21 +62,21 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         path = urlsplit(self.path).path.strip("/")
-        self.hub.asked.append(f"POST {path}")
+        self.hub.requests.append(f"POST {path}")
         body = self.rfile.read(int(self.headers["Content-Length"] or 0))
         name = "/".join(path.split("/")[2:4])
         if not self.hub.writable:
             self._answer(403, json.dumps({"error": "You may not write here"}).encode(), {})
         elif path == "api/repos/create":
-            made = json.loads(body)
-            name = f"{made.get('organization') or 'user'}/{made['name']}"
+            request = json.loads(body)
+            name = f"{request.get('organization') or 'user'}/{request['name']}"
             self.hub.repositories.setdefault(name, {})
             self._json({"url": f"http://{self.headers['Host']}/{name}"})
         elif path == "api/validate-yaml":
             self._json({"errors": [], "warnings": []})
         elif "preupload" in path:
-            asked = [one["path"] for one in json.loads(body)["files"]]
-            self._json({"files": [{"path": at, "uploadMode": "regular", "shouldIgnore": False} for at in asked]})
+            paths = [one["path"] for one in json.loads(body)["files"]]
+            self._json({"files": [{"path": at, "uploadMode": "regular", "shouldIgnore": False} for at in paths]})
         else:
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
@@ -107,7 +107,7 @@ def _id(data: bytes) -> str:
 
 @contextmanager
 def serving(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """Run a hub that the client takes for the real one, with a cache of its own."""
+    """Run a hub, and let the client use it with an empty cache."""
     hub = Hub()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     server.daemon_threads = True

@@ -39,10 +39,10 @@ def localizer(run: Path) -> Localizer:
 
 @pytest.fixture(scope="session")
 def models(localizer: Localizer) -> dict[str, Localizer]:
-    """Two models: "tiny", and "marked", whose class names contain markup."""
+    """Two models: "tiny", and one whose name and classes contain markup."""
     classes = tuple(f"{MARKUP} {index}" for index in range(len(localizer.metadata.classes)))
     marked = Localizer(localizer.model, replace(localizer.metadata, classes=classes), 0.7)
-    return {"tiny": localizer, "marked": marked}
+    return {"tiny": localizer, MARKUP: marked}
 
 
 @pytest.fixture

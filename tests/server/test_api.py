@@ -99,8 +99,8 @@ def test_models_are_listed(client: TestClient, localizer: Localizer, photo: Path
     tiny, marked = client.get("/models").json()
     assert (tiny["name"], tiny["method"], tiny["threshold"]) == ("tiny", "tscam", 0.4)
     assert tiny["classes"] == list(localizer.metadata.classes)
-    assert client.get("/health").json() == {"status": "ok", "models": ["tiny", "marked"]}
-    (one,) = post(client, photo, model="marked").json()["predictions"]
+    assert client.get("/health").json() == {"status": "ok", "models": ["tiny", MARKUP]}
+    (one,) = post(client, photo, model=MARKUP).json()["predictions"]
     assert one["threshold"] == marked["threshold"] == 0.7
     assert one["label"].startswith(MARKUP)
 
@@ -108,7 +108,7 @@ def test_models_are_listed(client: TestClient, localizer: Localizer, photo: Path
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"model": "x"}, "unknown model 'x'. Valid: marked, tiny"),
+        ({"model": "x"}, "unknown model 'x'. Valid: <img src=x"),
         ({"refine": "afinity"}, "did you mean 'affinity'"),
         ({"objects": "x"}, "objects: Input should be 'largest' or 'all'; got 'x'"),
         ({"top_k": 0}, "top_k: Input should be greater than or equal to 1; got '0'"),

@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.runs import tiny_run, tiny_settings
 from tests.training.test_nothing_lost import PROCESSES, die
-from tokenloc.data import ImageDataset, LabelledImages, Preprocessing, Sample, train_transform
+from tokenloc.data import ImageDataset, Preprocessing, Sample, TrainingImages, train_transform
 from tokenloc.methods.frozen import Frozen
 from tokenloc.models import create_model
 from tokenloc.models.checkpoint import read_checkpoint
@@ -85,7 +85,7 @@ def test_a_view_is_what_the_backbone_makes_of_that_epochs_crops(name: str, tmp_p
     assert fill(data, model)[1] == [0, 1, 2, 0, 1, 2]
     views = []
     for epoch in range(3):
-        crops = LabelledImages(dataset, train_transform(PREPROCESSING), seed=epoch_seed(5, epoch % 2))
+        crops = TrainingImages(dataset, train_transform(PREPROCESSING), seed=epoch_seed(5, epoch % 2))
         expected = []
         for rows in ([0, 1, 2], [3], [4, 5, 6], [7], [8]):  # parts of four, in batches of three
             features = model.backbone(torch.stack([crops[row][0] for row in rows]))
@@ -125,7 +125,7 @@ def test_training_is_bit_identical_to_the_same_features_in_memory(
     read = FeatureCache.view
 
     def in_memory(self: FeatureCache, view: int) -> list[tuple[torch.Tensor, int]]:
-        crops = LabelledImages(memory["train"], train_transform(memory["preprocessing"]), seed=epoch_seed(0, 0))
+        crops = TrainingImages(memory["train"], train_transform(memory["preprocessing"]), seed=epoch_seed(0, 0))
         stored, items = read(self, view), []
         for part in range(0, len(stored), 4):
             for start in (part, part + 3):

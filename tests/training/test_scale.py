@@ -113,8 +113,7 @@ Launcher = Callable[[int, int], dict[str, str]]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("nodes", [1, 2])
-@pytest.mark.parametrize("launcher", [torchrun, srun])
+@pytest.mark.parametrize(("launcher", "nodes"), [(torchrun, 1), (srun, 2)])
 def test_launched_processes_learn_the_same(one: Path, tmp_path: Path, launcher: Launcher, nodes: int) -> None:
     """Two processes of one machine, or one on each of two, both of which are this machine."""
     out = tmp_path / "two"

@@ -12,7 +12,7 @@ from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.datasets import data_of, open_data
 from tokenloc.commands.results import save_failures, save_figures, write_results
 from tokenloc.commands.thresholds import ThresholdChoice, calibrated_threshold, choose_threshold
-from tokenloc.data.base import named
+from tokenloc.data.base import shorten
 from tokenloc.inference import Localizer, PredictionOptions, choose_device
 from tokenloc.inference.evaluation import EvaluationResult, calibrate_threshold, evaluate_model
 from tokenloc.inference.options import DEFAULT_OPTIONS
@@ -128,7 +128,7 @@ def _evaluate_maps(
             (matched.surplus, "maps match no image"),
         ):
             if ids:
-                print_message(f"{len(ids)} {what}: {named(ids)}")
+                print_message(f"{len(ids)} {what}: {shorten(ids)}")
         _finish(f"metrics in {folder}", result, "images have no map or mask, or a broken one")
     return folder / METRICS
 

@@ -11,7 +11,7 @@ from tokenloc.commands.console import print_message, progress
 from tokenloc.commands.datasets import open_data
 from tokenloc.commands.runs import require_one_protocol
 from tokenloc.data import ImageDataset
-from tokenloc.data.base import named
+from tokenloc.data.base import shorten
 from tokenloc.reporting.report import render_report
 from tokenloc.reporting.runs import METRICS, Run, read_run
 
@@ -76,7 +76,7 @@ def find_evaluation(folder: Path, name: str | None = None) -> Path:
     own = (folder / METRICS).is_file()
     if name is not None and (found or not own):
         if name not in found:
-            raise FileNotFoundError(f"{folder} has no evaluation {name!r}; it has: {named(list(found)) or 'none'}")
+            raise FileNotFoundError(f"{folder} has no evaluation {name!r}; it has: {shorten(list(found)) or 'none'}")
         return found[name]
     if DEFAULT in found or len(found) == 1:
         return found.get(DEFAULT) or next(iter(found.values()))
@@ -114,7 +114,7 @@ def _require_same_images(first: Run, other: Run) -> None:
     differing = [id_ for id_ in {**labels, **other_labels} if labels.get(id_) != other_labels.get(id_)]
     if differing:
         raise ValueError(
-            f"{first.name} and {other.name} have different images or classes ({named(differing)}): report each alone"
+            f"{first.name} and {other.name} have different images or classes ({shorten(differing)}): report each alone"
         )
     if list(labels) != list(other_labels):
         raise ValueError(f"{first.name} and {other.name} have their images in different orders; evaluate one again")

@@ -12,7 +12,7 @@ from PIL import Image
 from tokenloc._files import UniqueNames, write_json
 from tokenloc.commands.console import percents, print_message, print_table
 from tokenloc.data import ImageDataset
-from tokenloc.data.base import named
+from tokenloc.data.base import shorten
 from tokenloc.inference import Localizer
 from tokenloc.inference.evaluation import EvaluationResult
 from tokenloc.metrics import ERROR_CATEGORIES
@@ -77,7 +77,7 @@ def _messages(result: EvaluationResult, threshold_source: str | None) -> Iterato
         yield "there are no true boxes or masks: localization is not measured"
     for what, names in result.missing.items():
         if names:
-            yield f"{len(names)} {MISSING[what]}: {named(names)}"
+            yield f"{len(names)} {MISSING[what]}: {shorten(names)}"
     for image in result.unreadable:
         yield f"not evaluated: {image.reason}"
 

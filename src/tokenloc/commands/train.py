@@ -214,7 +214,7 @@ def _ignore(message: str) -> None:
 
 def _settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of ``train`` as plain values for config.yaml."""
-    return {name: plain(value) for name, value in arguments.items() if name not in ("resume", "seeds")}
+    return plain({name: value for name, value in arguments.items() if name not in ("resume", "seeds")})
 
 
 def _defaults() -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""Datasets of images with class labels and, where known, boxes and masks; reading, transforming, loading them."""
+"""Datasets of images with class labels and optional boxes and masks: reading, transforming and loading them."""
 
 from tokenloc.data.base import ImageDataset, Problem, Sample
 from tokenloc.data.images import find_images, read_image, read_size
 from tokenloc.data.loading import (
-    LabelledImages,
-    Located,
-    LocatedImages,
+    EvaluationBatch,
+    EvaluationImages,
+    TrainingImages,
     Unreadable,
     evaluation_loader,
     training_loader,
@@ -16,13 +16,13 @@ from tokenloc.data.transforms import Preprocessing, evaluation_transform, train_
 
 __all__ = [
     "DATASETS",
+    "EvaluationBatch",
+    "EvaluationImages",
     "ImageDataset",
-    "LabelledImages",
-    "Located",
-    "LocatedImages",
     "Preprocessing",
     "Problem",
     "Sample",
+    "TrainingImages",
     "Unreadable",
     "create_dataset",
     "evaluation_loader",

@@ -1,4 +1,4 @@
-"""Boxes that a person's annotation tool wrote: COCO JSON and Pascal VOC XML."""
+"""Boxes written by annotation tools: COCO JSON and Pascal VOC XML."""
 
 from __future__ import annotations
 
@@ -10,25 +10,22 @@ from typing import Any
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-import numpy as np
-from numpy.typing import NDArray
+from tokenloc.boxes.frame import Size
+from tokenloc.data.base import NO_BOXES, Boxes, as_boxes, shorten
+from tokenloc.data.lists import number
 
-from tokenloc.data.base import NO_BOXES, as_boxes, named
-from tokenloc.data.splits import number
-
-Size = tuple[int, int]
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """What a file says of one image.
+    """The annotation of one image.
 
     Args:
-        file_name: the image's name as the file has it, maybe with folders.
-        objects: (class name, xyxy half-open box in original pixels), as annotated.
-        size: (width, height) of the image, None where the file states none.
-        scores: of the objects, in [0, 1], where the file states them; else none at all.
+        file_name: the image's name as in the file, possibly with folders.
+        objects: (class name, xyxy half-open box in original pixels).
+        size: (width, height) of the image; None if the file states none.
+        scores: of the objects, in [0, 1]; empty if the file states none.
     """
 
     file_name: str
@@ -36,21 +33,21 @@ class Annotation:
     size: Size | None = None
     scores: tuple[float, ...] = ()
 
-    def boxes_of(self, name: str, classes: Collection[str]) -> NDArray[np.float64]:
-        """Return the boxes [G, 4] of class ``name``: those named so, and those whose name is no class at all.
+    def boxes_of(self, name: str, classes: Collection[str]) -> Boxes:
+        """Return the boxes [G, 4] of class ``name`` and those whose name is not in ``classes``.
 
-        A box named "object" or "1" counts for whatever class the image is of; one of another class does not.
+        A box named "object" or "1" thus counts for an image of any class; a box of another class does not.
         """
-        kept = [box for label, box in self.objects if label == name or label not in classes]
-        return as_boxes(kept) if kept else NO_BOXES
+        boxes = [box for label, box in self.objects if label == name or label not in classes]
+        return as_boxes(boxes) if boxes else NO_BOXES
 
 
 def read_coco(path: str | Path) -> list[Annotation]:
-    """Return a COCO JSON file's images, with their boxes `x, y, width, height` as corners; crowds are left out.
+    """Return the images of a COCO JSON file, with boxes converted from x, y, width, height; crowds are left out.
 
     Raises:
-        FileNotFoundError: where there is no such file.
-        ValueError: where the file is not JSON, lacks `images` or `annotations`, or an entry is not as it should be.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if the file is not JSON, lacks `images` or `annotations`, or has a malformed entry.
     """
     path = Path(path)
     if not path.is_file():
@@ -64,7 +61,7 @@ def read_coco(path: str | Path) -> list[Annotation]:
     try:
         return _coco_annotations(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path}: not as COCO has it ({type(error).__name__}: {error}); export it again") from error
+        raise ValueError(f"{path}: not valid COCO ({type(error).__name__}: {error}); export it again") from error
 
 
 def _coco_annotations(content: Mapping[str, Any]) -> list[Annotation]:
@@ -91,18 +88,10 @@ def _coco_annotations(content: Mapping[str, Any]) -> list[Annotation]:
 
 
 def read_voc(path: str | Path, counted_from: int = 1) -> Annotation:
-    """Return what a Pascal VOC XML file says of its image.
-
-    VOC counts pixels from 1 and includes the last: xmin, ymin, xmax, ymax become xmin - 1, ymin - 1, xmax, ymax.
-    Tools that count from 0 write 0 there; this stays 0.
-
-    Args:
-        path: the XML file.
-        counted_from: 0 where the files count pixels from 0, which keeps their corners as they stand; see
-            ``half_open``.
+    """Return the annotation of a Pascal VOC XML file; see ``half_open`` for ``counted_from``.
 
     Raises:
-        ValueError: where the file is not XML or not as VOC has it, or declares entities (none is ever expanded).
+        ValueError: if the file is not VOC XML, or has a document type declaration (entities are never expanded).
     """
     path = Path(path)
     root = _parsed(path)
@@ -126,8 +115,9 @@ def half_open(corners: Iterable[float], counted_from: int) -> Box:
 
     Args:
         corners: of the first and the last pixel.
-        counted_from: 1 where the file counts pixels from 1 and includes the last: x0 - 1, y0 - 1, x1, y1 (a 0 stays
-            0). 0 where it counts from 0: corners are kept as they stand, as every published evaluator takes them.
+        counted_from: 1 if the file counts pixels from 1 and includes the last, as VOC does: x0 - 1, y0 - 1, x1, y1 (a
+            0, which tools that count from 0 write, stays 0). 0 if it counts from 0: corners are unchanged, as in every
+            published evaluator.
 
     >>> half_open([1, 1, 12, 8], counted_from=1)
     (0, 0, 12, 8)
@@ -138,7 +128,7 @@ def half_open(corners: Iterable[float], counted_from: int) -> Box:
 
 
 def _parsed(path: Path) -> Element:
-    """Return an XML file's root element; a file with a document type, the home of entities, is refused."""
+    """Return an XML file's root element; a document type, which may declare entities, is refused."""
     builder, parser = TreeBuilder(), expat.ParserCreate()
     parser.StartDoctypeDeclHandler = _refuse_document_type
     parser.StartElementHandler = builder.start
@@ -152,22 +142,22 @@ def _parsed(path: Path) -> Element:
 
 
 def _refuse_document_type(*_: object) -> None:
-    raise ValueError("it has a document type declaration, which VOC files have not and which may hide an attack")
+    raise ValueError("it has a document type declaration, which VOC files do not have and which may hide an attack")
 
 
 def match(file_names: Iterable[str], ids: Mapping[str, str], source: Path) -> dict[str, str]:
     """Return the annotated file name of each image that has one.
 
-    A file name stands for the image whose id it ends, folder by folder, or which ends it: so "cat/1.jpg" is the
-    image "train/cat/1.jpg", and so is "data/train/cat/1.jpg".
+    A file name matches an image if one ends with the other, folder by folder: "cat/1.jpg" and "data/train/cat/1.jpg"
+    both match the image "train/cat/1.jpg".
 
     Args:
-        file_names: names as the annotations have them, each once.
-        ids: by image, what to compare with: its id, or its id without suffix.
+        file_names: unique names in the annotations.
+        ids: text to compare with, by image: its id, with or without suffix.
         source: the annotations' file or folder, for messages.
 
     Raises:
-        ValueError: where a file name may be any of several images, or two file names fit one.
+        ValueError: if a file name matches several images, or two file names match one.
 
     >>> match(["cat/1.jpg", "3.jpg"], {"train/cat/1.jpg": "train/cat/1.jpg"}, Path("boxes.json"))
     {'train/cat/1.jpg': 'cat/1.jpg'}
@@ -178,14 +168,14 @@ def match(file_names: Iterable[str], ids: Mapping[str, str], source: Path) -> di
     matched: dict[str, str] = {}
     for file_name in file_names:
         candidates = by_name.get(file_name.rpartition("/")[2], [])
-        fitting = [name for name in candidates if _is_end(ids[name], file_name) or _is_end(file_name, ids[name])]
+        fitting = [name for name in candidates if _ends(ids[name], file_name) or _ends(file_name, ids[name])]
         if len(fitting) > 1:
-            raise ValueError(f"{source}: {file_name} may be any of {named(fitting)}; name its folder too")
+            raise ValueError(f"{source}: {file_name} matches several images: {shorten(fitting)}; add its folder")
         for image in fitting:
             if matched.setdefault(image, file_name) != file_name:
-                raise ValueError(f"{source}: {matched[image]} and {file_name} both fit {image}; keep one")
+                raise ValueError(f"{source}: {matched[image]} and {file_name} both match {image}; keep one")
     return matched
 
 
-def _is_end(whole: str, end: str) -> bool:
+def _ends(whole: str, end: str) -> bool:
     return whole == end or whole.endswith("/" + end)

@@ -1,4 +1,4 @@
-"""What every dataset gives: samples (image, class, boxes), named splits, masks where there are some."""
+"""Samples, and the base class of all datasets."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tokenloc.data.fingerprints import file_fingerprint
 from tokenloc.data.images import read_image
 
 Boxes = NDArray[np.float64]
-"""[G, 4] xyxy of original pixels, half-open."""
+"""[G, 4] float64 xyxy, original pixels, half-open."""
 
 
-def as_boxes(boxes: ArrayLike) -> NDArray[np.float64]:
-    """Return boxes as read-only float64 [G, 4]; raises ValueError where they are of another shape."""
-    array: NDArray[np.float64] = checked_boxes(boxes).copy()
+def as_boxes(boxes: ArrayLike) -> Boxes:
+    """Return boxes as read-only float64 [G, 4]; raises ValueError for another shape."""
+    array: Boxes = checked_boxes(boxes).copy()
     array.setflags(write=False)
     return array
 
@@ -35,21 +35,21 @@ NO_BOXES = as_boxes(())
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One image of a dataset and what is known of it.
+    """One image of a dataset and its annotation.
 
     Args:
-        id: unique in the dataset, with forward slashes: the image's path as the dataset's lists (the `wsol-eval` evaluator's, where
-            it has some) state it, else its path relative to the dataset.
-        path: the image's file; None where it has none of its own, as one that is generated.
-        label: class index, into the dataset's ``classes``.
-        boxes: [G, 4] xyxy, original pixels, half-open; G is 0 where no box is known. Kept as the files give them,
-            impossible ones included: ``ImageDataset.check`` lists those.
+        id: unique within the dataset, with forward slashes: the path in the dataset's lists (those of `wsol-eval`, if
+            it covers the dataset), else the path relative to the dataset.
+        path: the image file; None for generated or embedded images.
+        label: class index into the dataset's ``classes``.
+        boxes: [G, 4] xyxy, original pixels, half-open; G = 0 if no box is known. Values are those of the files, even
+            impossible ones, which ``ImageDataset.check`` lists.
     """
 
     id: str
     path: Path | None
     label: int
-    boxes: NDArray[np.float64] = field(default_factory=lambda: NO_BOXES)
+    boxes: Boxes = field(default_factory=lambda: NO_BOXES)
 
 
 class SampleTable(Sequence[Sample]):
@@ -58,7 +58,7 @@ class SampleTable(Sequence[Sample]):
     Args:
         ids: the samples' ids, [N].
         labels: class indices, [N] int64.
-        folder: the images' folder; None if images have no files.
+        folder: the images' folder; None if the images have no files.
         files: paths below ``folder`` by id, where these differ from the ids.
         boxes: [G, 4] by id, of the images that have any.
     """
@@ -93,12 +93,12 @@ class SampleTable(Sequence[Sample]):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with one sample, or with an annotation.
+    """One problem of a sample or of an annotation.
 
     Args:
-        id: the sample's id, or the annotation's own name where it belongs to no sample.
-        path: the file, None where there is none.
-        reason: what is wrong with it, in words.
+        id: the sample's id, or the annotation's name if it belongs to no sample.
+        path: the file, None if there is none.
+        reason: description of the problem.
 
     >>> print(Problem("cat/1.jpg", Path("pets/cat/1.jpg"), "the file is empty"))
     pets/cat/1.jpg: the file is empty
@@ -113,19 +113,23 @@ class Problem:
 
 
 class ImageDataset:
-    """Base of all datasets: a sequence of samples, and their images and masks read when asked for.
+    """Base of all datasets: a sequence of samples, whose images and masks are read on request.
 
     A dataset is one file: a subclass with ``splits`` and ``__init__(root, split, classes=None, *, options)``,
     registered by ``@DATASETS.register(name)``. Listing opens no image.
 
     Args:
-        split: the split that this is.
+        split: name of the split.
         classes: class names; a sample's label is an index into them.
         samples: all samples of the split.
-        sizes: (width, height) by sample id, where the dataset's lists state them; ``check`` compares.
+        sizes: (width, height) by sample id, if the dataset's lists state them; ``check`` compares.
+
+    Attributes:
+        ids: ids of all samples, [N].
+        labels: class indices of all samples, [N] int64.
 
     Raises:
-        ValueError: for an unknown split, for two samples of one id, for a label without a class, for no sample.
+        ValueError: for an unknown split, a duplicate id, a label without a class, or no samples.
     """
 
     name: str = "images"
@@ -134,7 +138,9 @@ class ImageDataset:
     held_out_split: str = "val"
     has_masks: bool = False
     skipped: Sequence[str] = ()
-    """Images that the lists name and that were left out."""
+    """Ids of listed images that were left out because their files are missing."""
+    ids: Sequence[str]
+    labels: NDArray[np.int64]
 
     def __init__(
         self, split: str, classes: Sequence[str], samples: Sequence[Sample], sizes: Mapping[str, Size] | None = None
@@ -144,6 +150,11 @@ class ImageDataset:
         self.classes = tuple(classes)
         self.samples = samples
         self.sizes = {} if sizes is None else sizes
+        if isinstance(samples, SampleTable):
+            self.ids, self.labels = samples.ids, samples.labels
+        else:
+            self.ids = [sample.id for sample in samples]
+            self.labels = np.array([sample.label for sample in samples], dtype=np.int64)
         self._validate()
 
     def __len__(self) -> int:
@@ -156,59 +167,45 @@ class ImageDataset:
         return iter(self.samples)
 
     @property
-    def ids(self) -> Sequence[str]:
-        """The samples' ids, [N]."""
-        if isinstance(self.samples, SampleTable):
-            return self.samples.ids
-        return [sample.id for sample in self.samples]
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Class index of every sample, [N] int64."""
-        if isinstance(self.samples, SampleTable):
-            return self.samples.labels
-        return np.array([sample.label for sample in self.samples], dtype=np.int64)
-
-    @property
     def has_boxes(self) -> bool:
-        """Whether a box is known for any sample."""
+        """Whether any sample has a box."""
         if isinstance(self.samples, SampleTable):
             return any(map(len, self.samples.boxes.values()))
         return any(len(sample.boxes) for sample in self.samples)
 
     def image(self, index: int, min_size: Size | None = None) -> Image.Image:
-        """Return a sample's image, upright RGB; ``min_size`` and what is raised: see ``read_image``."""
+        """Return an image, upright RGB; see ``read_image`` for ``min_size`` and errors."""
         path = self.samples[index].path
         if path is None:
             raise NotImplementedError(f"{type(self).__name__} has samples without a file and must override image()")
         return read_image(path, min_size=min_size)
 
     def fingerprint(self, index: int) -> str:
-        """Return what is another text once an image is replaced: place, size and time of change of its file.
+        """Return a text that changes when the image file does: its path, size and modification time.
 
         Raises:
-            OSError: where there is no such file.
+            OSError: if the file does not exist.
         """
         path = self.samples[index].path
         return "generated" if path is None else file_fingerprint(path)
 
     def mask(self, index: int) -> NDArray[np.uint8] | None:
-        """Return a sample's mask [H, W] uint8 of original pixels (0 background, 1 object, 255 ignored), or None."""
+        """Return a mask [H, W] uint8 of original pixels (0 background, 1 object, 255 ignored), or None."""
         if self.has_masks:
-            raise NotImplementedError(f"{type(self).__name__} must override mask(), to read that of sample {index}")
+            raise NotImplementedError(f"{type(self).__name__} has masks and must override mask() (sample {index})")
         return None
 
     def declared_size(self, index: int) -> Size | None:
-        """Return the (width, height) that the dataset's lists state for an image, None where they state none."""
+        """Return the (width, height) that the dataset's lists state for an image, or None."""
         return self.sizes.get(self.samples[index].id)
 
     def require_split(self, split: str) -> None:
-        """Raise ValueError, naming the valid ones, where the dataset has no such split."""
+        """Raise ValueError, listing the valid names, for an unknown split."""
         if split not in self.splits:
             raise unknown_name(f"split of dataset {self.name!r}:", split, self.splits)
 
     def check(self) -> list[Problem]:
-        """Read every image of the split, its boxes and mask; return all that is wrong, by file."""
+        """Read every image with its boxes and mask; return all problems."""
         return [problem for index in range(len(self)) for problem in self._problems(index)]
 
     def subset(self, indices: Iterable[int]) -> Subset:
@@ -216,15 +213,15 @@ class ImageDataset:
         return Subset(self, indices)
 
     def in_class_order(self, classes: Sequence[str]) -> ImageDataset:
-        """Return this dataset with its classes in the order ``classes``, which its labels then follow.
+        """Return this dataset with its classes, and so its labels, in the order of ``classes``.
 
         Raises:
-            ValueError: where ``classes`` are not this dataset's.
+            ValueError: if ``classes`` are not this dataset's classes.
         """
         if set(classes) != set(self.classes) or len(classes) != len(self.classes):
             raise ValueError(
-                f"expected the {len(classes)} classes {named(classes)}; {self.name} {self.split} has the "
-                f"{len(self.classes)} classes {named(self.classes)}"
+                f"expected the {len(classes)} classes {shorten(classes)}; {self.name} {self.split} has the "
+                f"{len(self.classes)} classes {shorten(self.classes)}"
             )
         return self if tuple(classes) == self.classes else Subset(self, range(len(self)), classes)
 
@@ -239,7 +236,7 @@ class ImageDataset:
         faults = enumerate(box_faults(sample.boxes, size))
         reasons = [f"box {number} is {fault}" for number, fault in faults if fault]
         declared = self.declared_size(index)
-        if declared not in (None, size):
+        if declared is not None and declared != size:
             reasons.append(f"is {_by(size)}, but the dataset's lists say {_by(declared)}: its boxes may be off")
         if mask is None and self.has_masks:
             reasons.append("has no mask, while others have")
@@ -250,28 +247,24 @@ class ImageDataset:
     def _validate(self) -> None:
         if not len(self.samples):
             raise ValueError(f"the {self.split} split of {self.name} has no image of the classes {self.classes}")
-        twice = [name for name, count in Counter(self.ids).items() if count > 1]
-        if twice:
-            raise ValueError(f"{self.name} {self.split} lists images more than once ({len(twice)}): {named(twice)}")
-        labels = self.labels
-        strays = [self.ids[index] for index in np.flatnonzero((labels < 0) | (labels >= len(self.classes))).tolist()]
-        if strays:
-            raise ValueError(
-                f"{self.name} {self.split} has labels outside its {len(self.classes)} classes: {named(strays)}"
-            )
+        duplicates = [name for name, count in Counter(self.ids).items() if count > 1]
+        refuse(duplicates, f"{self.name} {self.split} lists images more than once", "remove the duplicates")
+        outside = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.classes))).tolist()
+        report = f"{self.name} {self.split} has labels outside its {len(self.classes)} classes"
+        refuse([self.ids[index] for index in outside], report, "correct them")
 
 
 class Subset(ImageDataset):
-    """Some samples of a dataset, in the order given.
+    """Samples of a dataset, in the given order.
 
     Args:
         dataset: the dataset.
-        indices: indices into it; each at most once.
+        indices: unique indices into it.
         classes: the dataset's classes in another order, which labels then follow; None for the dataset's own.
 
     Raises:
-        IndexError: for an index outside of the dataset.
-        ValueError: for no index, or one that is given twice.
+        IndexError: for an index outside the dataset.
+        ValueError: for no index or a repeated one.
     """
 
     def __init__(self, dataset: ImageDataset, indices: Iterable[int], classes: Sequence[str] | None = None) -> None:
@@ -280,11 +273,11 @@ class Subset(ImageDataset):
         self.indices = tuple(int(index) for index in indices)
         outside = [index for index in self.indices if not 0 <= index < len(dataset)]
         if outside:
-            raise IndexError(f"{named(outside)} outside the {len(dataset)} samples of {dataset.name} {dataset.split}")
+            raise IndexError(f"{shorten(outside)} outside the {len(dataset)} samples of {dataset.name} {dataset.split}")
         samples = [dataset.samples[index] for index in self.indices]
         if classes is not None:
-            place = [list(classes).index(name) for name in dataset.classes]
-            samples = [replace(sample, label=place[sample.label]) for sample in samples]
+            labels = [list(classes).index(name) for name in dataset.classes]
+            samples = [replace(sample, label=labels[sample.label]) for sample in samples]
         super().__init__(dataset.split, classes or dataset.classes, samples, dataset.sizes)
 
     def image(self, index: int, min_size: Size | None = None) -> Image.Image:
@@ -301,10 +294,10 @@ class Subset(ImageDataset):
 
 
 def select_classes(available: Sequence[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the ``wanted`` classes (None: all) in the order of ``available``, whatever the order they are named in.
+    """Return the ``wanted`` classes (None: all) in the order of ``available``.
 
     Raises:
-        ValueError: for a class that is not available (the message lists those that are), none, or one named twice.
+        ValueError: for an unknown class (the message lists the valid ones), none, or a repeated one.
 
     >>> select_classes(["ant", "bee", "cat"], ["cat", "ant"])
     ('ant', 'cat')
@@ -322,7 +315,7 @@ def select_classes(available: Sequence[str], wanted: Sequence[str] | None) -> tu
 
 
 def require_root(root: str | Path | None, dataset: str, source: str) -> Path:
-    """Return ``root`` as a path; raise where it is None or no folder, with the ``source`` of the dataset's files."""
+    """Return ``root`` as a path; raise, naming the ``source`` of the files, if it is None or no folder."""
     if root is None:
         raise ValueError(f"dataset {dataset!r} needs a root folder, got None; give the folder of {source}")
     if not Path(root).is_dir():
@@ -331,21 +324,34 @@ def require_root(root: str | Path | None, dataset: str, source: str) -> Path:
 
 
 def mask_fault(size: Size, mask: NDArray[np.uint8] | None) -> str | None:
-    """Say what is wrong where a mask [H, W] is not of its image's ``size`` (width, height); None is no mask."""
+    """Return an error text if a mask [H, W] does not match its image's ``size`` (width, height)."""
     if mask is None or mask.shape == (size[1], size[0]):
         return None
     return f"is {_by(size)}, but its mask {_by((mask.shape[1], mask.shape[0]))}"
 
 
-def named(items: Sequence[object], limit: int = 5) -> str:
-    """Return the first ``limit`` items in words, and how many more there are.
+def refuse(
+    names: Sequence[object], report: str, remedy: str, error: type[ValueError | FileNotFoundError] = ValueError
+) -> None:
+    """Raise ``error`` with the report, ``names`` and the remedy if there are any names.
 
-    >>> named(["a", "b", "c"], limit=2)
+    >>> refuse(["a.jpg"], "list.txt lists images more than once", "remove the duplicates")
+    Traceback (most recent call last):
+    ValueError: list.txt lists images more than once (1): a.jpg; remove the duplicates
+    """
+    if names:
+        raise error(f"{report} ({len(names)}): {shorten(names)}; {remedy}")
+
+
+def shorten(items: Sequence[object], limit: int = 5) -> str:
+    """Return the first ``limit`` items as text, and how many more there are.
+
+    >>> shorten(["a", "b", "c"], limit=2)
     'a, b and 1 more'
     """
     first = ", ".join(map(str, items[:limit]))
     return f"{first} and {len(items) - limit} more" if len(items) > limit else first
 
 
-def _by(size: Size | None) -> str:
-    return "unknown" if size is None else f"{size[0]}x{size[1]}"
+def _by(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"

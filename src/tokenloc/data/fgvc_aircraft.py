@@ -1,4 +1,4 @@
-"""FGVC-Aircraft, in the official layout."""
+"""FGVC-Aircraft in the official layout."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ from PIL import Image
 
 from tokenloc._names import one_of
 from tokenloc.boxes.frame import Size
-from tokenloc.data import splits as lists
+from tokenloc.data import lists
 from tokenloc.data.annotations import half_open
-from tokenloc.data.base import as_boxes, require_root
+from tokenloc.data.base import as_boxes
 from tokenloc.data.images import read_size
-from tokenloc.data.listed import ListedDataset, Listing, own_folder
+from tokenloc.data.listed import ListedDataset, Listing
 from tokenloc.data.registry import DATASETS
-
-SOURCE = "FGVC-Aircraft (fgvc-aircraft-2013b) from robots.ox.ac.uk/~vgg/data/fgvc-aircraft"
-"""Where a person gets the dataset."""
 
 BANNER = 20
 """Height in pixels of the banner with the photographer's name, at the bottom of every image."""
@@ -30,30 +27,32 @@ _CLASS_FILES = {"variant": "variants.txt", "family": "families.txt", "manufactur
 
 @DATASETS.register("fgvc_aircraft")
 class FgvcAircraftDataset(ListedDataset):
-    """FGVC-Aircraft: 3,334 training, 3,333 val and 3,333 test images of aircraft, a box each.
+    """FGVC-Aircraft: 3,334 training, 3,333 val and 3,333 test images of aircraft, with a box each.
 
     Layout: the folder `data` of the archive, with `images/`, images_box.txt, variants.txt and images_variant_SPLIT.txt,
-    or the same of families and manufacturers. Boxes count pixels from 1 and include the last: xmin, ymin, xmax, ymax
+    or the same for families and manufacturers. Boxes count pixels from 1 and include the last: xmin, ymin, xmax, ymax
     become xmin - 1, ymin - 1, xmax, ymax. The banner at the bottom of every image, which names its photographer,
-    is cut off, as the dataset's authors ask for.
+    is cut off, as the dataset's authors ask.
 
     Args:
         root: the folder with images_box.txt, the archive's own or the one above that.
         split: "train", "val", "trainval" (both, as most papers train) or "test".
         classes: names as in variants.txt (or families.txt, manufacturers.txt); labels follow the selection, in its
             order.
-        level: what a class is: one of 100 variants ("Boeing 737-700" is "737-700"), 70 families or 30 manufacturers.
-        keep_banner: give images as they are in the files.
+        level: what the classes are: 100 variants ("Boeing 737-700" is "737-700"), 70 families or 30 manufacturers.
+        keep_banner: do not cut off the banner.
         missing: "error", or "skip" images that are listed but absent; see ``ListedDataset``.
 
     Raises:
-        FileNotFoundError: where lists or images are missing.
-        ValueError: where lists are damaged or contradict one another, or an argument has a value unknown.
+        FileNotFoundError: if lists or images are missing.
+        ValueError: if lists are damaged or contradict one another, or an argument has an unknown value.
     """
 
     name = "fgvc_aircraft"
     splits = ("train", "val", "trainval", "test")
-    source = SOURCE
+    source = "FGVC-Aircraft (fgvc-aircraft-2013b) from robots.ox.ac.uk/~vgg/data/fgvc-aircraft"
+    markers = ("images_box.txt", *_CLASS_FILES.values())
+    usual_folders = ("data", "fgvc-aircraft-2013b/data")
 
     def __init__(
         self,
@@ -65,38 +64,33 @@ class FgvcAircraftDataset(ListedDataset):
         keep_banner: bool = False,
         missing: str = "error",
     ) -> None:
-        self.require_split(split)
         one_of("value of option level:", level, Level)
-        markers = ("images_box.txt", *_CLASS_FILES.values())
-        folder = own_folder(require_root(root, self.name, SOURCE), markers, ("data", "fgvc-aircraft-2013b/data"))
-        super().__init__(split, _listing(folder, split, level), classes, missing)
         self.keep_banner = keep_banner
+        super().__init__(root, split, classes, missing, lambda folder: self._listing(folder, split, level))
 
     def image(self, index: int, min_size: Size | None = None) -> Image.Image:
-        """Return a sample's image without its banner; see ``ImageDataset.image``."""
+        """Return an image without its banner; see ``ImageDataset.image``."""
         image = super().image(index, min_size)
         path = self.samples[index].path
         if self.keep_banner or path is None:
             return image
         width, height = image.size
-        scale = height / read_size(path)[1]  # below 1 where a smaller image sufficed
+        scale = height / read_size(path)[1]  # below 1 if the image was decoded at a smaller size
         return image.crop((0, 0, width, max(1, height - round(BANNER * scale))))
 
-
-def _listing(folder: Path, split: str, level: str) -> Listing:
-    """Return a split of the lists of a level."""
-    classes, images, boxes = (
-        folder / name for name in (_CLASS_FILES[level], f"images_{level}_{split}.txt", "images_box.txt")
-    )
-    lists.require([classes, images, boxes], SOURCE)
-    names = [row[0] for _, row in lists.rows(classes, 1)]
-    lines = [(f"{row[0]}.jpg", row[1]) for _, row in lists.rows(images, 2)]
-    lists.require_unique([name for name, _ in lines], images)
-    class_of = dict(lines)
-    lists.require_classes(class_of.values(), names, images, classes)
-    corners = {
-        f"{row[0]}.jpg": as_boxes([half_open([lists.number(cell, place) for cell in row[1:]], counted_from=1)])
-        for place, row in lists.rows(boxes, 5)
-    }
-    lists.require_lines(list(class_of), corners, boxes)
-    return Listing(tuple(names), class_of, (folder / "images",), corners)
+    def _listing(self, folder: Path, split: str, level: str) -> Listing:
+        classes, images, boxes = (
+            folder / name for name in (_CLASS_FILES[level], f"images_{level}_{split}.txt", "images_box.txt")
+        )
+        lists.require([classes, images, boxes], self.source)
+        names = [row[0] for _, row in lists.rows(classes, 1)]
+        lines = [(f"{row[0]}.jpg", row[1]) for _, row in lists.rows(images, 2)]
+        lists.require_unique([name for name, _ in lines], images)
+        class_of = dict(lines)
+        lists.require_listed(sorted(set(class_of.values())), names, f"{images} uses classes that are not in {classes}")
+        corners = {
+            f"{row[0]}.jpg": as_boxes([half_open([lists.number(cell, place) for cell in row[1:]], counted_from=1)])
+            for place, row in lists.rows(boxes, 5)
+        }
+        lists.require_listed(class_of, corners, f"{boxes} has no line for listed images")
+        return Listing(tuple(names), class_of, (folder / "images",), corners)

@@ -1,4 +1,4 @@
-"""Telling whether images, or what was made of them, are still the same."""
+"""Digests by which caches recognize the images that they were computed from."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ if TYPE_CHECKING:
 
 
 def digest(value: Any) -> str:
-    """Return SHA-256 of a plain value, the same for equal values."""
+    """Return the SHA-256 of a plain value; equal values give equal digests."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def file_fingerprint(path: Path) -> str:
-    """Return place, size and time of change of a file; raises OSError where there is none."""
-    known = path.stat()
-    return f"{path.resolve()} {known.st_size} {known.st_mtime_ns}"
+    """Return the path, size and modification time of a file; raises OSError if it does not exist."""
+    status = path.stat()
+    return f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
 
 
 def digest_of_images(dataset: ImageDataset, options: Mapping[str, Any], labels: bool) -> str:
-    """Return SHA-256 of which images these are: each one's id and ``ImageDataset.fingerprint``, in their order.
+    """Return the SHA-256 of all ids and fingerprints, in order, and of the dataset's ``options``.
 
     Args:
         dataset: the images.
-        options: of the dataset: generated images depend on them.
-        labels: whether each one's class counts, too.
+        options: of the dataset; generated images depend on them.
+        labels: whether to include the class indices.
     """
     known = hashlib.sha256(f"{dataset.name} {json.dumps(options, sort_keys=True, default=str)}".encode())
     for index, sample in enumerate(dataset.samples):
         label = sample.label if labels else ""
         try:
             fingerprint = dataset.fingerprint(index)
-        except OSError:  # training leaves it out, and so it may be here
+        except OSError:  # training skips it, so it may be missing here
             fingerprint = "absent"
         known.update(f"\n{sample.id} {label} {fingerprint}".encode("utf-8", "surrogateescape"))
     return known.hexdigest()

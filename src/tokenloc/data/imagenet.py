@@ -1,4 +1,4 @@
-"""ImageNet, as ILSVRC 2012 has it: train, val with either list of boxes, and the `wsol-eval` evaluator's ImageNetV2 as val2."""
+"""ImageNet (ILSVRC 2012): train, val with either list of boxes, and ImageNetV2 of `wsol-eval` as val2."""
 
 from __future__ import annotations
 
@@ -8,54 +8,56 @@ from pathlib import Path
 from typing import Literal
 
 from tokenloc._names import one_of, unknown_name
-from tokenloc.data import splits as lists
-from tokenloc.data.base import named, require_root
+from tokenloc.data import lists
+from tokenloc.data.base import refuse, select_classes, shorten
 from tokenloc.data.imagenet_truth import WNID, Truth, find_truth, read_titles, read_truth, stem_of, wnid_of
 from tokenloc.data.images import IMAGE_SUFFIXES, names_under
-from tokenloc.data.listed import ListedDataset, Listing, own_folder
+from tokenloc.data.listed import ListedDataset, Listing
 from tokenloc.data.registry import DATASETS
 
 SOURCE = "ILSVRC 2012 (train, val and the bounding boxes of both) from image-net.org"
-"""Where a person gets the dataset."""
+"""Where to get the dataset."""
+
+REMEDY = "correct it, or unpack the dataset again"
 
 WhichBoxes = Literal["all", "first", "none"]
 
 _SECOND = ("val2", "imagenetv2-threshold0.7", "imagenetv2-threshold0.7-format-val")
-_USUAL = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "ILSVRC", "ILSVRC2012", "ImageNet_ILSVRC2012", "imagenet", "ImageNet")
-_REFEREES_SPLIT = {"train": "train", "val": "test", "val2": "val"}
+_WSOL_EVAL_SPLIT = {"train": "train", "val": "test", "val2": "val"}
 
 
 @DATASETS.register("imagenet")
 class ImageNetDataset(ListedDataset):
     """ILSVRC 2012: 1,281,167 training and 50,000 validation images of 1000 classes, with 80,477 boxes in val.
 
-    Splits are named after their folders: `train/WNID/*.JPEG`; `val/*.JPEG` or `val/WNID/*.JPEG`, the images that
-    papers (and the `wsol-eval` evaluator, who calls them "test") measure on; `val2/LABEL/*.jpeg`, the 10,000 images of ImageNetV2
-    to which the `wsol-eval` evaluator drew boxes (and which it calls "val"), for choosing thresholds. Ids are the `wsol-eval` evaluator's:
-    `val/ILSVRC2012_val_00000001.JPEG` wherever that image lies below `val`.
+    Splits are named after their folders: `train/WNID/*.JPEG`; `val/*.JPEG` or `val/WNID/*.JPEG`, on which papers report
+    results (`wsol-eval` calls it "test"); `val2/LABEL/*.jpeg`, 10,000 images of ImageNetV2 for which `wsol-eval`
+    provides boxes (and which it calls "val"), for choosing thresholds. Ids are those of `wsol-eval`:
+    `val/ILSVRC2012_val_00000001.JPEG` wherever that image is below `val`.
 
-    Boxes of val are found in `Annotations/CLS-LOC/val`, `Annotations/val` or beside the images (the official XML), in
-    Kaggle's `LOC_val_solution.csv`, or in `ILSVRC2012_list/val_folder_new.txt` (released with TS-CAM), in this
-    order; they are kept as they stand, see ``read_truth``. The classes of a flat `val` come from there too. Classes
-    are called by WordNet id, or in words where the dataset's folder has LOC_synset_mapping.txt, synset_words.txt
-    or classes.txt; their order is that of the ids.
+    Boxes of val are searched in `Annotations/CLS-LOC/val`, `Annotations/val` or beside the images (the official XML),
+    in Kaggle's `LOC_val_solution.csv`, or in `ILSVRC2012_list/val_folder_new.txt` (released with TS-CAM), in this
+    order, and kept unchanged, see ``read_truth``. They also give the classes of a flat `val`. Class names are WordNet
+    ids, or words if the dataset's folder has LOC_synset_mapping.txt, synset_words.txt or classes.txt, in the order of
+    the ids.
 
     Args:
         root: the folder with `train`, `val` or `val2`, the one above it, or that of Kaggle's archive.
         split: "train", "val" or "val2".
-        classes: WordNet ids or names in words, and so they are called then; labels follow the order of the ids.
-        boxes: "all" boxes of an image (80,477 in val), the "first" of its XML file (the list of 50,000 that many
-            papers measured with), or "none".
-        annotations: a folder of XML files or a list with the boxes of val, in place of those that are found; or of
-            train, whose boxes (544,546 XML files, minutes to read) are left alone where they are not named here.
-        metadata: the `wsol-eval` evaluator's `metadata/ILSVRC` (or the folder above, or the split's own): its lists then give
-            images, labels, boxes and sizes. A mapping.txt beside them names ImageNetV2's original files.
+        classes: WordNet ids or words, which then are the class names; labels follow the order of the ids.
+        boxes: "all" boxes of an image (80,477 in val), the "first" of its XML file (the list of 50,000 that many papers
+            use), or "none".
+        annotations: a folder of XML files or a list with the boxes of val, instead of those that are found; or of
+            train, whose boxes (544,546 XML files, minutes to read) are not read by default.
+        metadata: the `metadata/ILSVRC` of `wsol-eval` (or the folder above it, or the split's own), whose lists then
+            give images, labels, boxes and sizes. A mapping.txt beside them gives the original names of ImageNetV2's
+            files.
         missing: "error", or "skip" images that are listed but absent; see ``ListedDataset``.
 
     Raises:
-        FileNotFoundError: where folders or images are missing. A val without boxes is a warning.
-        ValueError: where lists are damaged or contradict one another, an image has no class, or an argument has a
-            value unknown.
+        FileNotFoundError: if folders or images are missing. A val without boxes is a warning.
+        ValueError: if lists are damaged or contradict one another, an image has no class, or an argument has an
+            unknown value.
     """
 
     name = "imagenet"
@@ -63,6 +65,11 @@ class ImageNetDataset(ListedDataset):
     measured_split = "val"
     held_out_split = "val2"
     source = SOURCE
+    markers = ("train", *_SECOND, "val")
+    usual_folders = (
+        *("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "ILSVRC", "ILSVRC2012"),
+        *("ImageNet_ILSVRC2012", "imagenet", "ImageNet"),
+    )
 
     def __init__(
         self,
@@ -75,43 +82,45 @@ class ImageNetDataset(ListedDataset):
         metadata: str | Path | None = None,
         missing: str = "error",
     ) -> None:
-        self.require_split(split)
         one_of("value of option boxes:", boxes, WhichBoxes)
         if metadata is not None and annotations is not None:
             raise ValueError("options metadata and annotations both give boxes; give one of them")
-        folder = own_folder(require_root(root, self.name, SOURCE), ("train", *_SECOND, "val"), _USUAL)
-        places = (folder, *folder.parents[:3]) if folder.name == "CLS-LOC" else (folder,)
-        if metadata is not None:
-            lists_of_split = lists.find_split_files(metadata, "ILSVRC", _REFEREES_SPLIT[split])
-            listing = _from_split_files(lists_of_split, folder, split)
-        elif split == "val2":
-            listing = _second(folder)
-        else:
-            sources = _sources(split, annotations, places)
-            listing = _train(folder, sources) if split == "train" else _val(folder, sources)
-        titles = read_titles(places)
-        wanted = _wnids(classes, listing.classes, titles)
-        super().__init__(split, _with_boxes(listing, boxes), wanted, missing)
-        names = titles if wanted is None or classes is None else dict(zip(wanted, classes, strict=True))
-        self.classes = tuple(names.get(wnid, wnid) for wnid in self.classes)
+
+        def list_images(folder: Path) -> Listing:
+            listing = _listing(folder, split, annotations, metadata)
+            return _with_names(_with_boxes(listing, boxes), classes, read_titles(_annotation_folders(folder)))
+
+        super().__init__(root, split, classes, missing, list_images)
         if boxes != "none" and split != "train" and not self.has_boxes:
-            self.remark("boxes", f"were not found in {named(places)}: only classification is measured; get {SOURCE}")
+            folders = shorten(_annotation_folders(self.folder))
+            self.remark("boxes", f"were not found in {folders}: only classification is evaluated; get {SOURCE}")
 
 
-def _sources(split: str, annotations: str | Path | None, places: Sequence[Path]) -> list[Path]:
-    """Return where boxes, and the classes of a flat val, may come from; the first is read."""
-    if annotations is not None:
-        return [Path(annotations)]
-    return find_truth(places) if split == "val" else []
+def _annotation_folders(folder: Path) -> tuple[Path, ...]:
+    """Return the folders that may hold annotations: in Kaggle's archive also those above the images."""
+    return (folder, *folder.parents[:3]) if folder.name == "CLS-LOC" else (folder,)
+
+
+def _listing(folder: Path, split: str, annotations: str | Path | None, metadata: str | Path | None) -> Listing:
+    """Return a split with WordNet ids as class names."""
+    if metadata is not None:
+        files = lists.find_split_files(metadata, "ILSVRC", _WSOL_EVAL_SPLIT[split])
+        return _from_split_files(files, folder, split)
+    if split == "val2":
+        return _second(folder)
+    sources = [Path(annotations)] if annotations is not None else []
+    if split == "train":
+        return _train(folder, sources)
+    return _val(folder, sources or find_truth(_annotation_folders(folder)))
 
 
 def _train(folder: Path, sources: Sequence[Path]) -> Listing:
-    """Return what lies in train/WNID."""
+    """Return the images of train/WNID, with the boxes of the first of ``sources``."""
     train = folder / "train"
     lists.require([train], SOURCE)
     wnids = _class_folders(train)
     names = names_under(train, IMAGE_SUFFIXES)
-    _refuse([name for name in names if "/" not in name], f"{train}: images outside of any class's folder")
+    refuse([name for name in names if "/" not in name], f"{train}: images outside the class folders", REMEDY)
     shared = {wnid: wnid for wnid in wnids}  # one string for all images of a class
     class_of = {f"train/{name}": shared[name.partition("/")[0]] for name in names}
     truth = read_truth(sources[0], {stem_of(name) for name in names}) if sources else {}
@@ -119,7 +128,7 @@ def _train(folder: Path, sources: Sequence[Path]) -> Listing:
 
 
 def _val(folder: Path, sources: Sequence[Path]) -> Listing:
-    """Return what lies in val, by WordNet id or flat; classes of flat images are those of the ``sources``."""
+    """Return the images of val, flat or in WordNet folders; the first of ``sources`` gives boxes and classes."""
     val = folder / "val"
     lists.require([val], SOURCE)
     names = names_under(val, IMAGE_SUFFIXES)
@@ -131,7 +140,10 @@ def _val(folder: Path, sources: Sequence[Path]) -> Listing:
     wnids = _val_classes(val, files, truth, sources)
     nested = any("/" in name for name in names)
     classes = _class_folders(val) if nested else tuple(sorted({*wnids.values()}))
-    wnids |= _absent_from_val(files, truth, classes if nested else None)
+    stems = {stem_of(file) for file in files}
+    for stem, known in truth.items():  # annotated but absent; in a tree of some classes, of those classes
+        if stem not in stems and known.wnid is not None and (not nested or known.wnid in classes):
+            wnids[f"{stem}.JPEG"] = known.wnid
     classes = tuple(sorted({*classes, *wnids.values()}))
     moved = {f"val/{file}": f"val/{name}" for file, name in files.items() if file != name}
     class_of = {f"val/{file}": wnids[file] for file in sorted(wnids)}
@@ -141,7 +153,7 @@ def _val(folder: Path, sources: Sequence[Path]) -> Listing:
 def _val_classes(
     val: Path, files: Mapping[str, str], truth: Mapping[str, Truth], sources: Sequence[Path]
 ) -> dict[str, str]:
-    """Return the WordNet ids of val's files: their folders' names, else what is known of them."""
+    """Return the WordNet ids of val's files: their folders' names, else those of ``truth``."""
     wnids: dict[str, str] = {}
     unknown, contradicted = [], []
     for file, name in files.items():
@@ -153,37 +165,24 @@ def _val_classes(
             contradicted.append(name)
         else:
             wnids[file] = wnid
-    given = f"in {named(sources)}" if sources else "by XML files, a LOC_val_solution.csv or a list of released code"
-    _refuse(unknown, f"{val}: images whose class is given neither by a folder WNID nor {given}", f"get {SOURCE}")
-    _refuse(contradicted, f"{val}: images in the folder of another class than {named(sources)} says")
+    given = f"in {shorten(sources)}" if sources else "by XML files, a LOC_val_solution.csv or a released list"
+    refuse(unknown, f"{val}: images whose class is given neither by a folder WNID nor {given}", f"get {SOURCE}")
+    refuse(contradicted, f"{val}: images in the folder of another class than in {shorten(sources)}", REMEDY)
     return wnids
 
 
-def _absent_from_val(
-    files: Mapping[str, str], truth: Mapping[str, Truth], classes: Sequence[str] | None
-) -> dict[str, str]:
-    """Return the WordNet ids of files that are annotated but absent; of these ``classes`` only, as a tree has them."""
-    stems = {stem_of(file) for file in files}
-    return {
-        f"{stem}.JPEG": known.wnid
-        for stem, known in truth.items()
-        if stem not in stems and known.wnid is not None and (classes is None or known.wnid in classes)
-    }
-
-
 def _second(folder: Path) -> Listing:
-    """Return ImageNetV2, by the `wsol-eval` evaluator's lists where these lie in its folder, else from folders named by label."""
+    """Return ImageNetV2, by the `wsol-eval` split files in its folder if any, else from folders named by label."""
     second = _second_folder(folder)
     if lists.has_split_files(second):
         return _from_split_files(second, folder, "val2")
     names = names_under(second, IMAGE_SUFFIXES)
     class_of = {
-        f"val2/{name}": wnid_of(lists.index(name.partition("/")[0], str(second / name)), str(second / name))
+        f"val2/{name}": wnid_of(lists.integer(name.partition("/")[0], str(second / name)), str(second / name))
         for name in names
     }
-    classes = tuple(sorted(set(class_of.values())))
     files = {f"val2/{name}": f"{second.name}/{name}" for name in names}
-    return Listing(classes, class_of, (second.parent,), files=files, from_disk=True)
+    return Listing(tuple(sorted(set(class_of.values()))), class_of, (second.parent,), files=files, from_disk=True)
 
 
 def _second_folder(folder: Path) -> Path:
@@ -191,14 +190,14 @@ def _second_folder(folder: Path) -> Path:
     found = next(filter(Path.is_dir, candidates), None)
     if found is None:
         raise FileNotFoundError(
-            f"imagenet has a val2 split only with ImageNetV2: looked for {named(candidates, 9)}; its boxes, and "
-            f"where its images are, are in {lists.REFEREE}"
+            f"imagenet has a val2 split only with ImageNetV2: looked for {shorten(candidates, 9)}; its boxes, "
+            f"and where to get its images, are in {lists.WSOL_EVAL}"
         )
     return found
 
 
 def _from_split_files(files: Path, folder: Path, split: str) -> Listing:
-    """Return a split of the `wsol-eval` evaluator's files, whose ids are `train/WNID/FILE`, `val/FILE` or `val2/LABEL/FILE`."""
+    """Return a split of the `wsol-eval` files, with ids `train/WNID/FILE`, `val/FILE` or `val2/LABEL/FILE`."""
     found = lists.read_split_files(files)
     class_of = {name: wnid_of(label, str(files / "class_labels.txt")) for name, label in found.labels.items()}
     moved: dict[str, str] = {}
@@ -214,7 +213,7 @@ def _from_split_files(files: Path, folder: Path, split: str) -> Listing:
 
 
 def _second_files(ids: Iterable[str], second: Path, mapping: Path) -> dict[str, str]:
-    """Return where ImageNetV2's images lie below the folder of ``second``, under the `wsol-eval` evaluator's names or original."""
+    """Return ImageNetV2's files, relative to the parent of ``second``, by their `wsol-eval` or original names."""
     present = set(names_under(second, IMAGE_SUFFIXES))
     pairs = [row for _, row in lists.rows(mapping, 2, ",", optional=True)]
     other = dict(pairs) | {old: new for new, old in pairs}
@@ -226,47 +225,43 @@ def _second_files(ids: Iterable[str], second: Path, mapping: Path) -> dict[str, 
 
 
 def _with_truth(listing: Listing, truth: Mapping[str, Truth]) -> Listing:
-    """Return the listing with the boxes and sizes that are known of its images."""
+    """Return the listing with the boxes and sizes of its images."""
     known = {name: truth[stem] for name in listing.class_of if (stem := stem_of(name)) in truth} if truth else {}
     boxes = {name: one.boxes for name, one in known.items()}
     return replace(listing, boxes=boxes, sizes={name: one.size for name, one in known.items() if one.size})
 
 
 def _with_boxes(listing: Listing, which: str) -> Listing:
-    """Return the listing with the boxes that were asked for."""
     if which == "all":
         return listing
     first = {} if which == "none" else {name: boxes[:1] for name, boxes in listing.boxes.items()}
     return replace(listing, boxes=first)
 
 
+def _with_names(listing: Listing, wanted: Sequence[str] | None, titles: Mapping[str, str]) -> Listing:
+    """Return the listing with ``titles`` as class names, and for ``wanted`` classes the names in that list."""
+    names = {wnid: titles.get(wnid, wnid) for wnid in listing.classes}
+    if wanted and not isinstance(wanted, str):
+        wnid_by_name = {name: wnid for wnid, name in names.items()} | {wnid: wnid for wnid in names}
+        unknown = next((name for name in wanted if name not in wnid_by_name), None)
+        if unknown is not None:
+            raise unknown_name("class", unknown, names.values())
+        wnids = [wnid_by_name[name] for name in wanted]
+        select_classes(listing.classes, wnids)
+        names |= dict(zip(wnids, wanted, strict=True))
+    if all(wnid == name for wnid, name in names.items()):
+        return listing
+    class_of = {image: names[wnid] for image, wnid in listing.class_of.items()}
+    return replace(listing, classes=tuple(names.values()), class_of=class_of)
+
+
 def _class_folders(folder: Path) -> tuple[str, ...]:
-    """Return the class folders' names; raise where there are others, or none."""
+    """Return the names of the class folders; raise if there are others, or none."""
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     others = [name for name in names if not WNID.fullmatch(name)]
-    _refuse(
-        others, f"{folder}: folders that are not called by a WordNet id, as n01440764", "dataset 'folder' takes any"
-    )
+    refuse(others, f"{folder}: folders not named by a WordNet id such as n01440764", "dataset 'folder' takes any")
     if not names:
         archives = [path.name for path in folder.glob("*.tar")]
-        remark = f"; unpack each of its {len(archives)} archives into a folder of its own name" if archives else ""
-        raise FileNotFoundError(f"{folder} holds no class folder, as n01440764{remark}; expected {SOURCE}")
+        remark = f"; unpack each of its {len(archives)} archives into a folder of the same name" if archives else ""
+        raise FileNotFoundError(f"{folder} holds no class folder such as n01440764{remark}; expected {SOURCE}")
     return tuple(names)
-
-
-def _wnids(wanted: Sequence[str] | None, available: Sequence[str], titles: Mapping[str, str]) -> Sequence[str] | None:
-    """Return the wanted classes, which are named by WordNet id or in words, by WordNet id."""
-    if not wanted or isinstance(wanted, str):
-        return wanted
-    by_title = {titles.get(wnid, wnid): wnid for wnid in available}
-    by_name = by_title | {wnid: wnid for wnid in available}
-    unknown = next((name for name in wanted if name not in by_name), None)
-    if unknown is not None:
-        raise unknown_name("class", unknown, by_title)
-    return [by_name[name] for name in wanted]
-
-
-def _refuse(names: Sequence[str], report: str, remedy: str = "correct it, or unpack the dataset again") -> None:
-    """Raise ValueError with the report where there are such names."""
-    if names:
-        raise ValueError(f"{report} ({len(names)}): {named(names)}; {remedy}")

@@ -1,4 +1,4 @@
-"""The boxes and classes of ILSVRC's images, from the official XML, Kaggle's tables or the lists of released code."""
+"""Boxes and classes of ILSVRC's images, from the official XML, Kaggle's tables or the lists of released code."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from tokenloc.boxes.frame import Size
 from tokenloc.data.annotations import read_voc
 from tokenloc.data.base import NO_BOXES, as_boxes
 from tokenloc.data.images import names_under
-from tokenloc.data.splits import index, number, require_unique, rows
+from tokenloc.data.lists import integer, number, require_unique, rows
 
 WNID = re.compile(r"n\d{8}")
-"""A WordNet id, by which ILSVRC names its classes."""
+"""A WordNet id, which names a class of ILSVRC."""
 
 _LISTS = ("LOC_val_solution.csv", "ILSVRC2012_list/val_folder_new.txt")
 
 TITLE_FILES = ("LOC_synset_mapping.txt", "synset_words.txt", "classes.txt")
-"""Files that give WordNet ids a name in words."""
+"""Files that map WordNet ids to words."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known of an image.
+    """The annotation of an image.
 
     Args:
-        wnid: WordNet id of its class; None where a file says nothing of it.
-        boxes: [G, 4] float64 xyxy of original pixels, as the file gives them.
-        size: (width, height) in pixels, None where the file states none.
+        wnid: WordNet id of its class; None if the file states none.
+        boxes: [G, 4] float64 xyxy of original pixels, as in the file.
+        size: (width, height) in pixels; None if the file states none.
     """
 
     wnid: str | None
@@ -43,14 +43,14 @@ class Truth:
 
 @cache
 def all_wnids() -> tuple[str, ...]:
-    """Return the 1000 WordNet ids of ILSVRC 2012 in the order of their labels, which is the alphabet's."""
-    from timm.data import ImageNetInfo  # timm takes seconds to import, and few ways through this file need it
+    """Return the 1000 WordNet ids of ILSVRC 2012 in the order of their labels, which is alphabetical."""
+    from timm.data import ImageNetInfo  # takes seconds to import, and is rarely needed
 
     return tuple(ImageNetInfo("imagenet-1k").label_names())
 
 
 def wnid_of(label: int, place: str) -> str:
-    """Return the WordNet id of a label; raises ValueError, naming the ``place``, where it is not 0 to 999."""
+    """Return the WordNet id of a label; raises ValueError, naming the ``place``, unless it is 0 to 999."""
     wnids = all_wnids()
     if not 0 <= label < len(wnids):
         raise ValueError(f"{place}: label {label} is not one of ILSVRC's, 0 to {len(wnids) - 1}; download it again")
@@ -58,7 +58,7 @@ def wnid_of(label: int, place: str) -> str:
 
 
 def find_truth(places: Sequence[Path]) -> list[Path]:
-    """Return the folders of XML files and the lists with the boxes of val, the official ones first."""
+    """Return the folders of XML files and the lists that hold boxes of val, official ones first."""
     folders = [place / below for place in places for below in ("Annotations/CLS-LOC/val", "Annotations/val", "val")]
     files = [place / name for place in places for name in _LISTS]
     found = [folder for folder in folders if next(folder.rglob("*.xml"), None)]
@@ -68,17 +68,17 @@ def find_truth(places: Sequence[Path]) -> list[Path]:
 def read_truth(path: Path, wanted: Collection[str] | None = None) -> dict[str, Truth]:
     """Read a folder of XML files, Kaggle's LOC_*_solution.csv or a list of released code, by the images' stems.
 
-    Boxes are kept as they stand. ILSVRC counts pixels from 0 (corners run from 0 to width - 1, in a few files to
-    width), and so do the `wsol-eval` evaluator and every released evaluator read them. A list of released code has lines of
+    Boxes are kept unchanged: ILSVRC counts pixels from 0 (corners run from 0 to width - 1, in a few files to width),
+    and `wsol-eval` and every released evaluator read them so. A list of released code has lines of
     `[WNID/]FILE LABEL x0 y0 x1 y1 …`, four numbers for each box.
 
     Args:
         path: the folder or file.
-        wanted: stems of the images to read the XML files of; None for all.
+        wanted: stems of the images whose XML files to read; None for all.
 
     Raises:
-        FileNotFoundError: where there is no such path.
-        ValueError: for a line or file that is not as it should be, or an image listed twice.
+        FileNotFoundError: if the path does not exist.
+        ValueError: for a malformed line or file, or an image listed twice.
     """
     if path.is_dir():
         return _from_xml(path, wanted)
@@ -91,9 +91,9 @@ def read_truth(path: Path, wanted: Collection[str] | None = None) -> dict[str, T
 
 
 def read_titles(places: Sequence[Path]) -> dict[str, str]:
-    """Return names in words by WordNet id, from the first of ``TITLE_FILES`` that is there; empty where none is.
+    """Return names in words by WordNet id, from the first of ``TITLE_FILES`` that exists; empty if none does.
 
-    A name is the first of its synonyms; one that two classes share (ILSVRC has two cranes) bears its id too.
+    A name is the first of its synonyms; a name that two classes share (ILSVRC has two cranes) also states the id.
 
     Raises:
         ValueError: for a line without a WordNet id and a name.
@@ -120,7 +120,7 @@ def _from_xml(folder: Path, wanted: Collection[str] | None) -> dict[str, Truth]:
 
 
 def _from_voc(path: Path) -> Truth:
-    """Return the boxes of the class of the first object; in ILSVRC all objects of a file are of one class."""
+    """Return the boxes of the first object's class; in ILSVRC all objects of a file are of one class."""
     annotation = read_voc(path, counted_from=0)
     if not annotation.objects:
         return Truth(None, NO_BOXES, annotation.size)
@@ -143,7 +143,7 @@ def _released_line(text: str, place: str) -> tuple[str, Truth]:
     name, *cells = text.split()
     if len(cells) % 4 != 1:
         raise ValueError(f"{place}: expected FILE LABEL x0 y0 x1 y1 …, got {text!r}; correct it, or download it again")
-    wnid = wnid_of(index(cells[0], place), place)
+    wnid = wnid_of(integer(cells[0], place), place)
     folder = name.rpartition("/")[0].rpartition("/")[2]
     if WNID.fullmatch(folder) and folder != wnid:
         raise ValueError(f"{place}: the folder says {folder}, but label {cells[0]} is {wnid}; download it again")
@@ -152,5 +152,5 @@ def _released_line(text: str, place: str) -> tuple[str, Truth]:
 
 
 def stem_of(name: str) -> str:
-    """Return a file's name without folders and suffix, as ids of ILSVRC are."""
+    """Return a file's name without folders and suffix."""
     return name.rpartition("/")[2].rpartition(".")[0]

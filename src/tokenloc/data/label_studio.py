@@ -1,4 +1,4 @@
-"""Boxes out of Label Studio's tasks: what a person drew or corrected there, or what was predicted."""
+"""Boxes of Label Studio tasks, annotated or predicted."""
 
 from __future__ import annotations
 
@@ -11,58 +11,54 @@ from urllib.parse import unquote
 from tokenloc.data.annotations import Annotation, Box
 
 LOCAL_FILES = "/data/local-files/?d="
-"""What Label Studio's address of a local file begins with."""
+"""Start of Label Studio's address of a local file."""
 
 
 def read_label_studio(path: str | Path, predictions: bool = False) -> list[Annotation]:
-    """Return the boxes of tasks as Label Studio exports them (JSON) or tokenloc writes them.
+    """Return the boxes of tasks in Label Studio's JSON export or written by tokenloc.
 
-    Where a task was annotated several times, the last annotation that was not cancelled counts.
+    If a task was annotated several times, the last annotation that was not cancelled counts.
 
     Args:
         path: the file.
-        predictions: also take tasks that nobody annotated, with the boxes of their last prediction; else they are left
-            out, so that a model is not measured against itself.
+        predictions: also return tasks without annotations, with the boxes of their last prediction; else they are left
+            out, so that a model is not evaluated on its own predictions.
 
     Raises:
-        FileNotFoundError: where there is no such file.
-        ValueError: where it holds no such tasks, or a box is rotated.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it holds no such tasks, or a box is rotated.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of Label Studio tasks")
     try:
         tasks = json.loads(path.read_text(encoding="utf-8"))
-        return [found for task in tasks for found in _annotations(task, predictions)]
+        return [annotation for task in tasks for annotation in _annotations(task, predictions)]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"{path}: not Label Studio tasks with boxes ({reason}); export them again as JSON") from error
 
 
 def _annotations(task: Mapping[str, Any], predictions: bool) -> Iterator[Annotation]:
-    """Yield what a task says of its image; nothing where it says nothing."""
-    name = _file_name(task["data"]["image"])
-    found = [one for one in task.get("annotations") or [] if not one.get("was_cancelled")]
+    """Yield the annotation of a task, if it has one."""
+    results = [one for one in task.get("annotations") or [] if not one.get("was_cancelled")]
     if predictions:
-        found = found or task.get("predictions") or [{}]
-    if not found:
+        results = results or task.get("predictions") or [{}]
+    address, local, path = task["data"]["image"].partition(LOCAL_FILES)
+    if not results:
         return
-    regions = [region for region in found[-1].get("result", []) if region["type"] == "rectanglelabels"]
+    regions = [region for region in results[-1].get("result", []) if region["type"] == "rectanglelabels"]
     objects = tuple(_object(region) for region in regions)
-    scores = [float(region["score"]) for region in regions if region.get("score") is not None]
+    scores = tuple(float(region["score"]) for region in regions if region.get("score") is not None)
     sizes = [(int(region["original_width"]), int(region["original_height"])) for region in regions]
-    yield Annotation(name, objects, sizes[0] if sizes else None, tuple(scores) if len(scores) == len(objects) else ())
+    name = unquote(path if local else address)
+    yield Annotation(name, objects, sizes[0] if sizes else None, scores if len(scores) == len(objects) else ())
 
 
 def _object(region: Mapping[str, Any]) -> tuple[str, Box]:
     value, width, height = region["value"], region["original_width"], region["original_height"]
     if value.get("rotation"):
-        raise ValueError(f"a box is rotated by {value['rotation']} degrees; tokenloc's boxes are upright: turn it back")
+        raise ValueError(f"a box is rotated by {value['rotation']} degrees, but boxes must be upright; rotate it back")
     x0, y0 = value["x"] * width / 100, value["y"] * height / 100
     x1, y1 = x0 + value["width"] * width / 100, y0 + value["height"] * height / 100
     return value["rectanglelabels"][0], (x0, y0, x1, y1)
-
-
-def _file_name(url: str) -> str:
-    address, local, name = url.partition(LOCAL_FILES)
-    return unquote(name if local else address)

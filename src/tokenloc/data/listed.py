@@ -1,19 +1,26 @@
-"""Datasets whose splits are lists of images: what the lists say, which images are absent, samples as columns."""
+"""Datasets with an official layout: finding their folder, reading their lists, reporting missing images."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tokenloc._names import one_of
 from tokenloc.boxes.frame import Size
-from tokenloc.data.base import Boxes, ImageDataset, Problem, SampleTable, named, select_classes
+from tokenloc.data.base import (
+    Boxes,
+    ImageDataset,
+    Problem,
+    SampleTable,
+    require_root,
+    select_classes,
+    shorten,
+)
 
 Missing = Literal["error", "skip"]
 
@@ -22,16 +29,17 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Listing:
-    """A split as its lists tell it, before classes are chosen; every mapping is by image id.
+    """A split as its lists describe it, before classes are selected; every mapping is by image id.
 
     Args:
         classes: all class names, in the order of their labels.
         class_of: the class name of every image, in the order of the samples.
-        folders: where the images may lie; the first that holds one of them is taken.
+        folders: folders that may hold the images; the first that holds one of them is used.
         boxes: [G, 4] float64 xyxy of original pixels, half-open.
-        sizes: (width, height) in pixels, where the lists state them.
+        sizes: (width, height) in pixels, if the lists state them.
         files: the images' paths below their folder, where these are not the ids.
-        from_disk: the list was made from the folder itself, so that nothing can be absent.
+        masks: paths of the objects' masks, and last the path of the mask of ignored pixels or "".
+        from_disk: the listing was made from the folder itself, so no image can be missing.
     """
 
     classes: tuple[str, ...]
@@ -40,131 +48,122 @@ class Listing:
     boxes: Mapping[str, Boxes] = field(default_factory=dict)
     sizes: Mapping[str, Size] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    masks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     from_disk: bool = False
-
-    def file(self, image: str) -> str:
-        """Return an image's path below its folder."""
-        return self.files.get(image, image)
-
-    def table(self, ids: Sequence[str], labels: NDArray[np.int64], folder: Path) -> SampleTable:
-        """Return the images ``ids`` as samples."""
-        wanted = set(ids)
-        files = {name: file for name, file in self.files.items() if name in wanted}
-        boxes = {name: several for name, several in self.boxes.items() if name in wanted}
-        return SampleTable(ids, labels, folder, files, boxes)
 
 
 class ListedDataset(ImageDataset):
-    """Base of the datasets whose lists name the images; ``skipped`` holds the ids of those that were left out.
+    """Base of the datasets with an official layout.
+
+    Class attributes: ``source`` describes where to get the files; ``markers`` are files or folders of which the
+    dataset's own folder has at least one; ``usual_folders`` are paths below root under which that folder is usually
+    found.
 
     Args:
-        split: the split that this is.
-        listing: what the lists say of it.
+        root: the dataset's own folder or the one above it.
+        split: name of the split.
         classes: names to select; None for all.
-        missing: what to do where images of the chosen classes are not on disk: "error", or "skip" them.
+        missing: what to do if images of the selected classes are not on disk: "error", or "skip" them; ``skipped``
+            then holds their ids, a warning counts them, and classes and labels stay.
+        list_images: returns the listing of the split, given the dataset's own folder.
 
     Raises:
-        FileNotFoundError: where images are absent; the message counts them, and names files that lie there under
-            another suffix.
+        FileNotFoundError: if images are missing; the message counts them and names files with another suffix.
         ValueError: for an unknown class or value of ``missing``, and as ``ImageDataset``.
     """
 
-    source: str = "the dataset"
-    """Where a person gets the dataset, in words."""
-
     samples: SampleTable
+    source: str
+    markers: tuple[str, ...]
+    usual_folders: tuple[str, ...] = ()
 
-    def __init__(self, split: str, listing: Listing, classes: Sequence[str] | None, missing: str = "error") -> None:
+    def __init__(
+        self,
+        root: str | Path | None,
+        split: str,
+        classes: Sequence[str] | None,
+        missing: str,
+        list_images: Callable[[Path], Listing],
+    ) -> None:
+        self.require_split(split)
         one_of("value of option missing:", missing, Missing)
+        self.folder = own_folder(require_root(root, self.name, self.source), self.markers, self.usual_folders)
+        listing = list_images(self.folder)
         chosen = select_classes(listing.classes, classes)
         label_of = {name: label for label, name in enumerate(chosen)}
         ids = [image for image, name in listing.class_of.items() if name in label_of]
         folder, self.skipped = self._absent(listing, ids, split, missing)
         if self.skipped:
-            left_out = set(self.skipped)
-            ids = [image for image in ids if image not in left_out]
+            absent = set(self.skipped)
+            ids = [image for image in ids if image not in absent]
         labels = np.fromiter((label_of[listing.class_of[image]] for image in ids), np.int64, len(ids))
-        super().__init__(split, chosen, listing.table(ids, labels, folder), listing.sizes)
+        known = set(ids)
+        files = {image: file for image, file in listing.files.items() if image in known}
+        boxes = {image: several for image, several in listing.boxes.items() if image in known}
+        self.masks = {image: masks for image, masks in listing.masks.items() if image in known}
+        super().__init__(split, chosen, SampleTable(ids, labels, folder, files, boxes), listing.sizes)
         self._remarks: list[Problem] = []
         self.empty_classes = tuple(chosen[label] for label in np.setdiff1d(np.arange(len(chosen)), labels))
         if self.empty_classes:
             report = f"{len(self.empty_classes)} of the {len(chosen)} classes of {self.name} {split} have no image"
-            _logger.warning("%s: %s", report, named(self.empty_classes))
+            _logger.warning("%s: %s", report, shorten(self.empty_classes))
 
     def check(self) -> list[Problem]:
-        """Return what ``ImageDataset.check`` finds, images left out or without a box, classes without an image."""
+        """Return the problems of ``ImageDataset.check``, images without a file or box, and classes without an image."""
         problems = super().check()
         if self.has_boxes:
             bare = [sample for sample in self if not len(sample.boxes)]
             problems += [Problem(sample.id, sample.path, "has no box, while others have") for sample in bare]
-        problems += [Problem(name, None, "is absent; left out, as missing='skip' asks") for name in self.skipped]
+        problems += [Problem(name, None, "is missing and was skipped (missing='skip')") for name in self.skipped]
         reason = f"is a class without an image in the {self.split} split"
         return problems + [Problem(name, None, reason) for name in self.empty_classes] + self._remarks
 
     def remark(self, subject: str, reason: str) -> None:
-        """Note something that is wrong with the split as a whole: as a warning now, and for ``check``."""
+        """Log a problem of the whole split as a warning, and add it to ``check``."""
         _logger.warning("%s %s: %s %s", self.name, self.split, subject, reason)
         self._remarks.append(Problem(subject, None, reason))
 
     def _absent(self, listing: Listing, ids: Sequence[str], split: str, missing: str) -> tuple[Path, tuple[str, ...]]:
-        """Return the folder of the images, and the ids of those that are not there; raise where they should be."""
+        """Return the folder of the images, and the ids of missing ones; raise if these are an error."""
         if listing.from_disk:
             return listing.folders[0], ()
-        folder, present = _image_folder(listing, ids)
-        absent = tuple(image for image in ids if listing.file(image) not in present)
+        files = [listing.files.get(image, image) for image in ids]
+        folder, present = _image_folder(listing.folders, files)
+        absent = {image: file for image, file in zip(ids, files, strict=True) if file not in present}
         if not absent:
             return folder, ()
-        report = f"{len(absent)} of the {len(ids)} images of {self.name} {split} are not in {folder}: {named(absent)}"
-        report += _renamed([listing.file(image) for image in absent], present)
+        report = f"{len(absent)} of the {len(ids)} images of {self.name} {split} are not in {folder}: "
+        report += shorten(tuple(absent)) + _renamed(absent.values(), present)
         if missing == "error" or len(absent) == len(ids):
             raise FileNotFoundError(
-                f"{report}. Unpack all of {self.source}, name the classes that are there (classes=…), or leave out "
-                "what is absent with missing='skip', if any is there"
+                f"{report}. Unpack all of {self.source}, select the classes that are present (classes=…), or skip "
+                "missing images with missing='skip' if any are present"
             )
-        _logger.warning("%s; left out, as missing='skip' asks", report)
-        return folder, absent
+        _logger.warning("%s; skipped (missing='skip')", report)
+        return folder, tuple(absent)
 
 
 def own_folder(root: Path, markers: Sequence[str], names: Sequence[str] = ()) -> Path:
-    """Return the dataset's own folder: the first of root and the folders in it that holds one of ``markers``.
-
-    Args:
-        root: the dataset's own folder or the one above it.
-        markers: files or folders of which the dataset's own folder has at least one.
-        names: paths below root under which the dataset is usually found; they go before other folders.
+    """Return the first of root, root/``names`` and root's other folders that holds one of ``markers``, else root.
 
     Raises:
-        ValueError: where root has several folders that may be it.
-
-    Returns:
-        the folder; root itself where there is none, for the caller to say what is missing.
+        ValueError: if several of root's other folders do.
     """
+
+    def is_own(folder: Path) -> bool:
+        return any((folder / marker).exists() for marker in markers)
+
     for folder in (root, *(root / name for name in names)):
-        if _has_any(folder, markers):
+        if is_own(folder):
             return folder
-    found = [path for path in sorted(root.iterdir()) if path.is_dir() and _has_any(path, markers)]
+    found = [path for path in sorted(root.iterdir()) if path.is_dir() and is_own(path)]
     if len(found) > 1:
-        raise ValueError(f"{root}: the dataset may be in any of {named(found)}; give the folder itself")
+        raise ValueError(f"{root}: the dataset may be in any of {shorten(found)}; give the folder itself")
     return found[0] if found else root
 
 
-def _has_any(folder: Path, markers: Iterable[str]) -> bool:
-    return any((folder / marker).exists() for marker in markers)
-
-
-def _image_folder(listing: Listing, ids: Sequence[str]) -> tuple[Path, set[str]]:
-    """Return the first folder that holds one of the images, else the first that is one; and what is in it."""
-    files = [listing.file(image) for image in ids]
-    for folder in listing.folders:
-        present = present_files(folder, files)
-        if not present.isdisjoint(files):
-            return folder, present
-    folder = next(filter(Path.is_dir, listing.folders), listing.folders[0])
-    return folder, present_files(folder, files)
-
-
 def present_files(folder: Path, files: Collection[str]) -> set[str]:
-    """Return what lies beside the files: one listing for each of their folders, not one call for each file."""
+    """Return all files beside ``files``: one listing for each of their folders, not one call for each file."""
     return {
         f"{parent}/{path.name}" if parent else path.name
         for parent in {name.rpartition("/")[0] for name in files}
@@ -173,14 +172,23 @@ def present_files(folder: Path, files: Collection[str]) -> set[str]:
     }
 
 
-def _renamed(absent: Sequence[str], present: Iterable[str]) -> str:
-    """Return a remark on absent files that lie there with another suffix or in other case, "" where none does."""
-    by_stem = {_stem(name): name for name in present}
-    pairs = [f"{by_stem[_stem(name)]} for {name}" for name in absent if _stem(name) in by_stem]
-    return f" ({len(pairs)} lie there under another name: {named(pairs)})" if pairs else ""
+def _image_folder(folders: Sequence[Path], files: Sequence[str]) -> tuple[Path, set[str]]:
+    """Return the first folder that holds one of the files, else the first that exists; and its files."""
+    for folder in folders:
+        present = present_files(folder, files)
+        if not present.isdisjoint(files):
+            return folder, present
+    folder = next(filter(Path.is_dir, folders), folders[0])
+    return folder, present_files(folder, files)
 
 
-def _stem(name: str) -> str:
-    """Return a path in lower case and without its file's suffix."""
-    folder, slash, file = name.lower().rpartition("/")
-    return folder + slash + (file.rpartition(".")[0] or file)
+def _renamed(absent: Iterable[str], present: Iterable[str]) -> str:
+    """Return a remark on missing files that exist with another suffix or in another case, else ""."""
+
+    def stem(name: str) -> str:
+        folder, slash, file = name.lower().rpartition("/")
+        return folder + slash + (file.rpartition(".")[0] or file)
+
+    by_stem = {stem(name): name for name in present}
+    pairs = [f"{by_stem[stem(name)]} for {name}" for name in absent if stem(name) in by_stem]
+    return f" ({len(pairs)} exist under another name: {shorten(pairs)})" if pairs else ""

@@ -1,4 +1,4 @@
-"""Seeded splits that keep every class in every part."""
+"""Seeded splits in which every class is in every part."""
 
 from __future__ import annotations
 
@@ -8,27 +8,26 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenloc.data.base import ImageDataset, Subset, named
+from tokenloc.data.base import ImageDataset, Subset, shorten
 
 
 def stratified_indices(
     ids: Sequence[str], names: Sequence[str], fractions: Sequence[float], seed: int = 0
 ) -> list[NDArray[np.int64]]:
-    """Deal samples into parts, class by class.
+    """Split samples into parts, class by class.
 
-    A class's samples are taken in the order of a hash of seed and id. So a split is the same on every machine, one
-    class more or less changes nothing for the others, and one image more moves hardly any other. A part takes the
-    nearest whole number of each class, and at least one.
+    The samples of a class are ordered by a hash of seed and id. So a split is the same on every machine, adding or
+    removing a class does not affect the others, and adding an image moves hardly any other. Each part takes the nearest
+    whole number of samples of each class, and at least one.
 
     Args:
         ids: the samples' ids, [N].
         names: the samples' class names, [N].
-        fractions: share of each part, above 0; their sum is below 1.
-        seed: picks the split.
+        fractions: fraction of each part, above 0; their sum is below 1.
+        seed: of the split.
 
     Returns:
-        An array of sorted indices, int64, for every fraction, and last the rest. They are disjoint, cover 0…N-1, and
-        hold every class.
+        Sorted indices, int64, of each part and last of the rest. They are disjoint and cover 0…N-1.
 
     Raises:
         ValueError: for fractions out of range, or a class with too few samples to be in every part.
@@ -39,35 +38,30 @@ def stratified_indices(
     if not all(fraction > 0 for fraction in fractions) or sum(fractions) >= 1:
         raise ValueError(f"fractions must be above 0 and sum up to less than 1, got {list(fractions)}")
     members: dict[str, list[int]] = {}
-    for index in sorted(range(len(ids)), key=lambda index: _draw(ids[index], seed)):
+    for index in sorted(range(len(ids)), key=lambda index: _hash(ids[index], seed)):
         members.setdefault(names[index], []).append(index)
-    sizes = {name: _sizes(len(all_), fractions) for name, all_ in members.items()}
+    sizes = {name: _sizes(len(indices), fractions) for name, indices in members.items()}
     scarce = [f"{name} with {len(members[name])}" for name in members if sum(sizes[name]) >= len(members[name])]
     if scarce:
         raise ValueError(
-            f"too few images to have every class in all {len(fractions) + 1} parts: {named(sorted(scarce))}; add "
-            f"images, or choose other fractions than {list(fractions)}"
+            f"too few images to have every class in all {len(fractions) + 1} parts: {shorten(sorted(scarce))}; "
+            f"add images, or choose other fractions than {list(fractions)}"
         )
-    dealt = [np.split(np.array(members[name], np.int64), np.cumsum(sizes[name])) for name in members]
-    return [np.sort(np.concatenate(part)) for part in zip(*dealt, strict=True)]
+    parts = [np.split(np.array(members[name], np.int64), np.cumsum(sizes[name])) for name in members]
+    return [np.sort(np.concatenate(part)) for part in zip(*parts, strict=True)]
 
 
 def stratified_split(dataset: ImageDataset, fraction: float, seed: int = 0) -> tuple[Subset, Subset]:
-    """Split a dataset in two, disjoint and with every class in both: (the rest, the held-out ``fraction``).
-
-    Raises:
-        ValueError: for a fraction not between 0 and 1, or a class with too few images; see ``stratified_indices``.
-    """
-    ids = [sample.id for sample in dataset]
-    names = [dataset.classes[sample.label] for sample in dataset]
-    held_out, rest = stratified_indices(ids, names, [fraction], seed)
+    """Return a dataset's remaining samples and the held-out ``fraction`` of every class; see ``stratified_indices``."""
+    names = [dataset.classes[label] for label in dataset.labels.tolist()]
+    held_out, rest = stratified_indices(dataset.ids, names, [fraction], seed)
     return dataset.subset(rest), dataset.subset(held_out)
 
 
 def few_shot(dataset: ImageDataset, per_class: int, draw: int = 0) -> Subset:
-    """Return ``per_class`` samples of every class, drawn by a hash of ``draw`` and id, in the dataset's order.
+    """Return ``per_class`` samples of every class in the dataset's order, drawn by a hash of ``draw`` and id.
 
-    So a draw is the same on every machine, and that of few samples is a part of that of more.
+    A draw is the same on every machine, and a smaller draw is a part of a larger one.
 
     Raises:
         ValueError: for less than one, or more than a class has.
@@ -79,27 +73,25 @@ def few_shot(dataset: ImageDataset, per_class: int, draw: int = 0) -> Subset:
     """
     if per_class < 1:
         raise ValueError(f"data.per_class must be at least 1; got {per_class}")
-    members: dict[int, list[int]] = {label: [] for label in range(len(dataset.classes))}
-    for index, sample in enumerate(dataset):
-        members[sample.label].append(index)
-    scarce = [f"{dataset.classes[label]} with {len(all_)}" for label, all_ in members.items() if len(all_) < per_class]
+    members = [np.flatnonzero(dataset.labels == label).tolist() for label in range(len(dataset.classes))]
+    counts = zip(dataset.classes, map(len, members), strict=True)
+    scarce = [f"{name} with {count}" for name, count in counts if count < per_class]
     if scarce:
         raise ValueError(
             f"data.per_class asks for {per_class} images of each class; {dataset.name} {dataset.split} has fewer of "
-            f"these: {named(scarce)}. Ask for less, or choose the other classes with data.classes"
+            f"{shorten(scarce)}; ask for fewer, or select other classes with data.classes"
         )
-    ids = [sample.id for sample in dataset]
-    drawn = [sorted(all_, key=lambda index: _draw(ids[index], draw))[:per_class] for all_ in members.values()]
+    drawn = [sorted(part, key=lambda index: _hash(dataset.ids[index], draw))[:per_class] for part in members]
     return dataset.subset(sorted(index for part in drawn for index in part))
 
 
 def _sizes(count: int, fractions: Sequence[float]) -> list[int]:
-    """Return how many of ``count`` samples each part takes; where rounding leaves no rest, the largest gives one."""
+    """Return the number of ``count`` samples in each part; if rounding leaves no rest, the largest part gives one."""
     sizes = [max(1, round(fraction * count)) for fraction in fractions]
     while sum(sizes) >= count and max(sizes) > 1:
         sizes[sizes.index(max(sizes))] -= 1
     return sizes
 
 
-def _draw(sample_id: str, seed: int) -> bytes:
+def _hash(sample_id: str, seed: int) -> bytes:
     return blake2b(f"{seed}/{sample_id}".encode("utf-8", "surrogateescape"), digest_size=8).digest()

@@ -1,4 +1,4 @@
-"""From an image to the network's input: resized, cropped, normalised; for evaluation with its frame."""
+"""From an image to the network's input: resize, crop, normalize; for evaluation with its frame."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _INTERPOLATIONS = {
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a network wants its images; it goes into checkpoints and exports as plain JSON.
+    """The image format that a network expects; stored in checkpoints and exports as plain JSON.
 
     Args:
         size: (width, height) of the network's input, in pixels.
-        resize: (width, height) to which an image is resized, whatever its own proportions, before the crop; at
-            least ``size``.
+        resize: (width, height) to which an image is resized, regardless of its aspect ratio, before the crop; at least
+            ``size``.
         mean: of each channel, R, G, B in 0 to 1.
         std: of each channel, above 0.
-        interpolation: "bilinear", "bicubic" or "nearest", each with antialiasing, as PIL does it.
+        interpolation: "bilinear", "bicubic" or "nearest", with antialiasing as in PIL.
 
     Raises:
         ValueError: for a value out of range.
@@ -54,7 +54,7 @@ class Preprocessing:
         object.__setattr__(self, "resize", checked_size(self.resize, "resize"))
         if self.resize[0] < self.size[0] or self.resize[1] < self.size[1]:
             raise ValueError(
-                f"resize {self.resize} must be at least size {self.size} (width, height), which is cut from it; "
+                f"resize {self.resize} must be at least size {self.size} (width, height), which is cropped from it; "
                 f"{(self.size[0] * 8 // 7, self.size[1] * 8 // 7)} has the usual proportion of 256 to 224"
             )
         for name in ("mean", "std"):
@@ -66,15 +66,14 @@ class Preprocessing:
             raise unknown_name("interpolation", self.interpolation, _INTERPOLATIONS)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values that JSON can hold."""
+        """Return plain values for JSON."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     def at(self, side: int) -> Preprocessing:
-        """Return this with an input whose shorter side has ``side`` pixels, all else in proportion.
+        """Return a copy whose shorter input side has ``side`` pixels, with the rest in proportion.
 
-        >>> Preprocessing().at(448)
-        Preprocessing(size=(448, 448), resize=(512, 512), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), \
-interpolation='bilinear')
+        >>> Preprocessing().at(448).size, Preprocessing().at(448).resize
+        ((448, 448), (512, 512))
         """
         factor = side / min(self.size)
         size = (round(self.size[0] * factor), round(self.size[1] * factor))
@@ -82,7 +81,7 @@ interpolation='bilinear')
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
-        """Return what ``to_dict`` gave; raises ValueError for a value unknown."""
+        """Return the inverse of ``to_dict``; raises ValueError for an unknown key."""
         valid = [field.name for field in fields(cls)]
         for name in values:
             if name not in valid:
@@ -91,7 +90,7 @@ interpolation='bilinear')
 
 
 def train_transform(preprocessing: Preprocessing) -> TrainTransform:
-    """Return the training transform of TS-CAM, SCM and SAT: resize whole, random crop, random mirror, normalise.
+    """Return the training transform of TS-CAM, SCM and SAT: resize, random crop, random mirror, normalize.
 
     It takes an RGB PIL image and returns [3, H, W] float32, and draws from torch's global generator.
     """
@@ -101,7 +100,7 @@ def train_transform(preprocessing: Preprocessing) -> TrainTransform:
 
 
 def resize_whole(preprocessing: Preprocessing) -> v2.Transform:
-    """Return the step before any crop: from an RGB PIL image to one of ``resize``; one of that size stays as it is."""
+    """Return the resize of an RGB PIL image to ``preprocessing.resize``."""
     return _resize(preprocessing, preprocessing.resize)
 
 
@@ -111,13 +110,13 @@ def evaluation_transform(
     """Return an evaluation transform: from an RGB PIL image to ([3, H, W] float32, its frame).
 
     Args:
-        preprocessing: what the network wants.
-        frame_kind: "crop" resizes the whole image to ``preprocessing.resize`` and cuts the centre, as SAT does;
-            "resize" takes the whole image straight to ``preprocessing.size``, as the `wsol-eval` evaluator and TS-CAM do.
-        side: pixels of the image's shorter side; None for that of ``preprocessing.size``. The frame is not concerned:
-            its input pixels are those of ``preprocessing.size``, so that results of all sides compare.
-        margin: give the whole image at ``preprocessing.resize`` (in proportion to ``side``), of which the centre is
-            what the frame shows ("crop"), or which is all that the frame shows ("resize"): for ten crops.
+        preprocessing: the format that the network expects.
+        frame_kind: "crop" resizes the image to ``preprocessing.resize`` and crops the centre, as SAT does; "resize"
+            resizes it straight to ``preprocessing.size``, as `wsol-eval` and TS-CAM do.
+        side: pixels of the result's shorter side; None for that of ``preprocessing.size``. The frame does not depend on
+            it: its input pixels are those of ``preprocessing.size``, so that results of all scales are comparable.
+        margin: return the whole image at ``preprocessing.resize`` (in proportion to ``side``), of which the frame
+            covers the centre ("crop") or all ("resize"): for ten crops.
 
     Raises:
         ValueError: for another frame kind.
@@ -128,21 +127,21 @@ def evaluation_transform(
 
 
 class FramedPreprocessing:
-    """The transform that ``evaluation_transform`` makes: deterministic, and it can be sent to worker processes."""
+    """The transform of ``evaluation_transform``: deterministic and picklable."""
 
     def __init__(
         self, preprocessing: Preprocessing, cropped: bool, side: int | None = None, margin: bool = False
     ) -> None:
         self.preprocessing, self.cropped = preprocessing, cropped
-        shown = preprocessing if side is None else preprocessing.at(side)
-        width, height = shown.size
-        steps = [_resize(shown, shown.resize if cropped or margin else shown.size)]
+        scaled = preprocessing if side is None else preprocessing.at(side)
+        width, height = scaled.size
+        steps = [_resize(scaled, scaled.resize if cropped or margin else scaled.size)]
         if cropped and not margin:
             steps.append(v2.CenterCrop((height, width)))
-        self._steps = v2.Compose([*steps, *_to_input(shown)])
+        self._steps = v2.Compose([*steps, *_to_input(scaled)])
 
     def __call__(self, image: Image.Image) -> tuple[torch.Tensor, Frame]:
-        """Return ([3, H, W] float32 normalised, the frame between the image's pixels and the network's)."""
+        """Return ([3, H, W] float32 normalized, the frame between original and input pixels)."""
         size = self.preprocessing.size
         if self.cropped:
             frame = Frame.center_cropped(image.size, self.preprocessing.resize, size)
@@ -157,6 +156,6 @@ def _resize(preprocessing: Preprocessing, size: Size) -> v2.Transform:
 
 
 def _to_input(preprocessing: Preprocessing) -> list[v2.Transform]:
-    normalise = v2.Normalize(list(preprocessing.mean), list(preprocessing.std), inplace=True)
-    # Channel by channel, and without copies, the same arithmetic takes half the time.
-    return [v2.PILToTensor(), v2.Lambda(torch.Tensor.contiguous), v2.ToDtype(torch.float32, scale=True), normalise]
+    normalize = v2.Normalize(list(preprocessing.mean), list(preprocessing.std), inplace=True)
+    # Contiguous channels and no copies give the same result in half the time.
+    return [v2.PILToTensor(), v2.Lambda(torch.Tensor.contiguous), v2.ToDtype(torch.float32, scale=True), normalize]

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from tokenloc.boxes import Protocol
-from tokenloc.data import ImageDataset, Located, Preprocessing, Unreadable, evaluation_loader
+from tokenloc.data import EvaluationBatch, ImageDataset, Preprocessing, Unreadable, evaluation_loader
 from tokenloc.inference.options import PredictionOptions
 from tokenloc.inference.predictor import Predictor
 from tokenloc.inference.processes import gather_in_order, rank_and_world
@@ -171,7 +171,10 @@ def evaluate_model(
         ValueError: if no image is readable, or a map is not finite.
     """
     predictor = Predictor(model, preprocessing, options, scorer.protocol)
-    loader = evaluation_loader(dataset, predictor.transform, batch_size, workers=workers, share=rank_and_world())
+    rank, world_size = rank_and_world()
+    loader = evaluation_loader(
+        dataset, predictor.transform, batch_size, workers=workers, rank=rank, world_size=world_size
+    )
     total = math.ceil(len(dataset) / batch_size)
 
     def scored_images() -> Iterator[ImageScores | Unreadable]:
@@ -191,7 +194,7 @@ def evaluate_model(
 def _score_batch(
     predictor: Predictor,
     dataset: ImageDataset,
-    batch: Located,
+    batch: EvaluationBatch,
     scorer: Scorer,
     threads: ThreadPoolExecutor,
 ) -> tuple[list[Unreadable], list[ImageScores], NDArray[np.float32]]:

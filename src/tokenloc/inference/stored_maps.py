@@ -14,7 +14,7 @@ from tokenloc.boxes.frame import Size
 from tokenloc.data import ImageDataset, Unreadable
 from tokenloc.data.base import mask_fault
 from tokenloc.data.images import read_size
-from tokenloc.data.loading import shared_batches
+from tokenloc.data.loading import batches_of_rank
 from tokenloc.inference.evaluation import EvaluationResult, Evaluator, Progress
 from tokenloc.inference.map_ids import MatchedIds, match_ids
 from tokenloc.inference.processes import gather_in_order, rank_and_world
@@ -64,7 +64,7 @@ def evaluate_maps(
         )
     matched = match_ids([sample.id for sample in dataset], maps.ids)
     scored: Dataset[Any] = _ScoredMaps(maps, matched, dataset, scorer)
-    own, total = shared_batches(len(dataset), BATCH, rank_and_world()), math.ceil(len(dataset) / BATCH)
+    own, total = batches_of_rank(len(dataset), BATCH, *rank_and_world()), math.ceil(len(dataset) / BATCH)
     loader: Iterable[Any] = DataLoader(scored, batch_sampler=own, num_workers=workers, collate_fn=list)
 
     def scored_images() -> Iterator[ImageScores | Unreadable]:

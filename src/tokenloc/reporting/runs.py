@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tokenloc.data.base import named
+from tokenloc.data.base import shorten
 from tokenloc.metrics.images import read_table
 from tokenloc.metrics.stored_boxes import StoredBoxes, open_boxes
 
@@ -127,9 +127,9 @@ class Run:
     def notes(self) -> list[str]:
         """What a reader should know: why boxes are missing, and what no metric covers."""
         lists = {what: names for what, names in self.content.get("missing", {}).items() if names and what in MISSING}
-        notes = [*self._boxes[1], *(f"{len(names)} {MISSING[what]}: {named(names)}" for what, names in lists.items())]
+        notes = [*self._boxes[1], *(f"{len(names)} {MISSING[what]}: {shorten(names)}" for what, names in lists.items())]
         unreadable = [item["id"] for item in self.content.get("unreadable", [])]
-        return [*notes, *([f"{len(unreadable)} images could not be read: {named(unreadable)}"] if unreadable else [])]
+        return [*notes, *([f"{len(unreadable)} images could not be read: {shorten(unreadable)}"] if unreadable else [])]
 
 
 def read_run(folder: Path, name: str | None = None) -> Run:

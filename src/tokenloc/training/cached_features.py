@@ -23,7 +23,7 @@ from tokenloc._files import durable_write, refuse_unwritable, write_json
 from tokenloc.backbones.weights import weights_digest
 from tokenloc.data import ImageDataset, Preprocessing
 from tokenloc.data.fingerprints import digest, digest_of_images
-from tokenloc.data.loading import Labelled, labelled_loader, shared_batches
+from tokenloc.data.loading import LabelledDataset, batches_of_rank, labelled_loader
 from tokenloc.methods import Method
 from tokenloc.methods.frozen import Frozen
 from tokenloc.training.config import DataConfig
@@ -57,7 +57,7 @@ def feature_sources(
     }
 
 
-class CachedView(Labelled):
+class CachedView(LabelledDataset):
     """One view of every image: (pooled features [P] float32, class index), read through memory maps."""
 
     def __init__(self, parts: list[NDArray[np.void]]) -> None:
@@ -157,13 +157,9 @@ class CachedFeatureData(TrainingData):
     def __init__(self, data: TrainingData, cache: FeatureCache, views: int) -> None:
         super().__init__(data.train, data.val, data.preprocessing, data.batch_size, data.workers, data.seed)
         self.cache, self.views = cache, views
+        self.training_workers = 0  # memory maps need no worker processes
 
-    @property
-    def training_workers(self) -> int:
-        """0: memory maps need no worker processes."""
-        return 0
-
-    def examples(self, epoch: int) -> Labelled:
+    def examples(self, epoch: int) -> LabelledDataset:
         """Return the view of an epoch."""
         return self.cache.view(epoch % self.views)
 
@@ -188,7 +184,7 @@ class CachedFeatureData(TrainingData):
 
     def _batches(self, part: int) -> list[list[int]]:
         rows = self.cache.rows(part)
-        return [[rows[row] for row in batch] for batch in shared_batches(len(rows), BATCH)]
+        return [[rows[row] for row in batch] for batch in batches_of_rank(len(rows), BATCH)]
 
 
 def cache_features(data: TrainingData, model: Method, config: DataConfig, out: Path) -> CachedFeatureData:

@@ -34,9 +34,6 @@ class DataConfig:
         cache: folder for the cached features, which several runs may share; None for OUT/features.
         options: options of the dataset.
         cached_pictures: removed; only false is accepted, so that the config.yaml of an older run can be resumed.
-
-    Raises:
-        ValueError: if cached_views is negative, or cached_pictures is true.
     """
 
     name: str = "folder"
@@ -120,9 +117,6 @@ class Optimisation:
         gradient_clip: maximum norm of the gradients; None for no clipping, as in the papers.
         accumulate: number of batches in one optimiser step, so that a step sees batch_size * accumulate images in the
             memory of one batch. SAT's area loss then uses the mean area of each batch, not of the step.
-
-    Raises:
-        ValueError: if a count is below 1 or lr is not positive.
     """
 
     epochs: int = 60

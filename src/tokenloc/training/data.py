@@ -11,15 +11,15 @@ from torch.utils.data import DataLoader
 
 from tokenloc.data import (
     ImageDataset,
-    LabelledImages,
     Preprocessing,
+    TrainingImages,
     create_dataset,
     evaluation_loader,
     evaluation_transform,
     train_transform,
     training_loader,
 )
-from tokenloc.data.loading import Labelled
+from tokenloc.data.loading import LabelledDataset
 from tokenloc.data.stratified import few_shot
 from tokenloc.training.config import DataConfig
 
@@ -52,16 +52,12 @@ class TrainingData(L.LightningDataModule):
         self.train, self.val = train, val
         self.preprocessing = preprocessing
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.training_workers = workers
 
     @property
     def batches_per_epoch(self) -> int:
         """Training batches in an epoch."""
         return math.ceil(len(self.train) / self.batch_size)
-
-    @property
-    def training_workers(self) -> int:
-        """Processes that load training batches."""
-        return self.workers
 
     def steps_per_epoch(self, accumulate: int) -> int:
         """Optimiser steps in an epoch, of ``accumulate`` batches each; the last step may have fewer."""
@@ -70,6 +66,7 @@ class TrainingData(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the batches of the current epoch that are left; the trainer calls this for every epoch."""
         epoch, done = self._progress()
+        rank, world_size = self._rank_and_world()
         return training_loader(
             self.examples(epoch),
             self.batch_size,
@@ -77,12 +74,13 @@ class TrainingData(L.LightningDataModule):
             seed=epoch_seed(self.seed, epoch),
             drop_last=False,
             start=done,
-            share=self._rank_and_world(),
+            rank=rank,
+            world_size=world_size,
         )
 
-    def examples(self, epoch: int) -> Labelled:
+    def examples(self, epoch: int) -> LabelledDataset:
         """Return the examples of an epoch: each image with its random crop and flip of that epoch."""
-        return LabelledImages(self.train, train_transform(self.preprocessing), seed=epoch_seed(self.seed, epoch))
+        return TrainingImages(self.train, train_transform(self.preprocessing), seed=epoch_seed(self.seed, epoch))
 
     def val_dataloader(self) -> Any:
         """Return this process's validation batches."""

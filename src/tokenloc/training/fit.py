@@ -19,7 +19,7 @@ from tokenloc.models.checkpoint import read_checkpoint, read_metadata, save_atom
 from tokenloc.models.metadata import ModelMetadata
 from tokenloc.training.config import Optimisation, Precision
 from tokenloc.training.data import TrainingData
-from tokenloc.training.interruption import StepCheckpoint, StoppedError, stop_requests
+from tokenloc.training.interruption import StepCheckpoint, StoppedError, StopRequest
 from tokenloc.training.module import DivergedError, LocalizationTask
 from tokenloc.training.placement import Placement, check_precision, check_shares, choose_placement, environments
 from tokenloc.training.run_folder import RunFolder
@@ -63,7 +63,7 @@ def fit(
     Raises:
         FileNotFoundError: if there is no checkpoint to resume from.
         ValueError: if that checkpoint is of another model, the loss or weights are not finite, a batch has too few
-            images for the processes, or PyTorch cannot compile.
+            images for the processes, or PyTorch cannot compile the model.
         OSError: if a checkpoint cannot be written; the previous one is unchanged.
         StoppedError: after SIGINT (Ctrl-C) or SIGTERM, once all progress is saved.
         KeyboardInterrupt: after a second Ctrl-C, which stops at once and leaves last.ckpt unchanged.
@@ -78,7 +78,7 @@ def fit(
     steps = data.steps_per_epoch(optimisation.accumulate)
     options = {"cached_features": data.cached_features, "compile": compile}
     task = LocalizationTask(model, optimisation, metadata, steps, seed, **options)
-    with _without_advice(), stop_requests() as request:
+    with _without_advice(), StopRequest() as request:
         checkpoints = _checkpoints(folder.best.parent, selection.logged if data.val is not None else None)
         saving = StepCheckpoint(folder.last, request, save_minutes)
         trainer = _trainer(

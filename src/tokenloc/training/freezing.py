@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tokenloc._names import one_of
 from tokenloc.methods import Method
 from tokenloc.training.config import Freeze
 
 
-@dataclass(frozen=True)
-class TrainableParameters:
-    """How many parameters are trained.
-
-    Attributes:
-        backbone: trainable parameters of the backbone.
-        backbone_total: all parameters of the backbone.
-        head: trainable parameters of the method's head and tokens.
-    """
+class TrainableParameters(NamedTuple):
+    """Counts of trainable parameters in the backbone, and in the method's head and tokens."""
 
     backbone: int
-    backbone_total: int
+    backbone_total: int  # the frozen ones, too
     head: int
 
     def __str__(self) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,11 +22,20 @@ class StoppedError(Exception):
 class StopRequest:
     """Receives the signals that ask for a stop: Ctrl-C, and SIGTERM, which job schedulers send.
 
-    Attributes:
-        received: whether there was a signal.
+    As a context manager it restores the signal handlers at the end.
     """
 
     received = False
+
+    def __enter__(self) -> StopRequest:
+        self._before = [signal.getsignal(number) for number in SIGNALS]
+        self.listen()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in zip(SIGNALS, self._before, strict=True):
+                signal.signal(number, handler)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         self.received = True  # a second signal has its default effect, and ends the process
@@ -39,20 +46,6 @@ class StopRequest:
         if threading.current_thread() is threading.main_thread() and not self.received:
             for number in SIGNALS:
                 signal.signal(number, self._receive)
-
-
-@contextmanager
-def stop_requests() -> Iterator[StopRequest]:
-    """Listen for stop requests within the block, and restore the signal handlers afterwards."""
-    before = [signal.getsignal(number) for number in SIGNALS]
-    request = StopRequest()
-    request.listen()
-    try:
-        yield request
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in zip(SIGNALS, before, strict=True):
-                signal.signal(number, handler)
 
 
 class StepCheckpoint(Callback):

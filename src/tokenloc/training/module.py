@@ -8,8 +8,8 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from tokenloc.data import Located
-from tokenloc.data.base import named
+from tokenloc.data import EvaluationBatch
+from tokenloc.data.base import shorten
 from tokenloc.methods import Method
 from tokenloc.methods.global_batch import global_sum
 from tokenloc.models.metadata import METADATA_KEY, ModelMetadata
@@ -95,7 +95,7 @@ class LocalizationTask(L.LightningModule):
         """Reset the sums."""
         self._validation_sums = torch.zeros(3, device=self.device)
 
-    def validation_step(self, batch: Located, batch_index: int) -> None:
+    def validation_step(self, batch: EvaluationBatch, batch_index: int) -> None:
         """Add a batch's classification results, as at inference; boxes are not used."""
         del batch_index
         if not len(batch):
@@ -127,7 +127,7 @@ class LocalizationTask(L.LightningModule):
         """
         broken = [name for name, value in checkpoint["state_dict"].items() if not torch.isfinite(value).all()]
         if broken:
-            raise DivergedError(f"weights are not finite after epoch {self.current_epoch + 1}: {named(broken)}")
+            raise DivergedError(f"weights are not finite after epoch {self.current_epoch + 1}: {shorten(broken)}")
         checkpoint[METADATA_KEY] = self.metadata.to_dict()
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +19,9 @@ from tokenloc.training.interruption import StoppedError
 
 CHECKPOINTS = "checkpoints"
 ABSENT = "absent"
-CHANGEABLE = (
-    "out",
-    "device",
-    "devices",
-    "nodes",
-    "checkpoint_activations",
-    "compile",
-    "workers",
-    "protocol",
-    "save_minutes",
-    "data.root",
-    "data.cache",
-    "data.calibration_split",
-    "data.test_split",
-    "optimisation.epochs",
-)
+_RUN = ("device", "devices", "nodes", "checkpoint_activations", "compile", "workers", "protocol", "save_minutes")
+_DATA = ("data.root", "data.cache", "data.calibration_split", "data.test_split")
+CHANGEABLE = ("out", *_RUN, *_DATA, "optimisation.epochs")
 """Settings that may change when a run resumes: no completed step depends on them, except on a cosine's epochs."""
 REMOVED = ("data.cached_pictures",)
 """Settings of older versions that no result depends on."""
@@ -53,12 +41,9 @@ class RunFolder:
         self.best, self.last = (path / CHECKPOINTS / f"{name}.ckpt" for name in ("best", "last"))
 
     def check(self, settings: Mapping[str, Any], defaults: Mapping[str, Any], resume: bool) -> list[str]:
-        """Check that a run with these settings may start here, or resume; return the settings that have changed.
+        """Check that a run with these ``settings`` may start here, or resume; return the settings that have changed.
 
-        Args:
-            settings: all settings, see ``plain``.
-            defaults: values of settings that the version of tokenloc that started the run did not have.
-            resume: whether to resume.
+        ``defaults`` are the values of settings that the version of tokenloc that started the run did not have.
 
         Raises:
             ValueError: if there is a run already, or it was started with other settings.
@@ -118,27 +103,17 @@ class RunFolder:
             raise KeyboardInterrupt(f"interrupted; {saved}; resume with: {command}") from end
 
 
-def plain(value: Any) -> Any:
-    """Return dataclasses, tuples and paths as the plain values that YAML has."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as plain values: dataclasses as dictionaries, tuples as lists, paths as strings."""
+    values: dict[str, Any] = json.loads(json.dumps(settings, default=lambda v: vars(v) if is_dataclass(v) else str(v)))
+    return values
 
 
-def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings under dotted names.
-
-    >>> flattened({"a": 1, "b": {"c": [2], "d": {}}})
-    {'a': 1, 'b.c': [2], 'b.d': {}}
-    """
+def _flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         nested = isinstance(value, Mapping) and value
-        flat |= flattened(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+        flat |= _flattened(value, f"{prefix}{name}.") if nested else {prefix + name: value}
     return flat
 
 
@@ -148,7 +123,7 @@ def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
     >>> differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3, "d": 4}})
     {'a.c': (2, 3), 'a.d': ('absent', 4)}
     """
-    one, other = flattened(stored), flattened(now)
+    one, other = _flattened(stored), _flattened(now)
     names = [name for name in dict.fromkeys([*other, *one]) if name not in REMOVED]
     pairs = {name: (one.get(name, ABSENT), other.get(name, ABSENT)) for name in names}
     empty: tuple[Any, ...] = ({}, ABSENT)  # no options on one side, some on the other

@@ -1,12 +1,14 @@
-"""the `wsol-eval` evaluator's split files, and reading tables in general."""
+"""The split files of `wsol-eval`, and tables in text and MATLAB files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tokenloc.data.splits import has_split_files, index, number, read_split_files, require, require_lines, rows
+from tests.data import builders as build
+from tokenloc.data.lists import integer, number, read_mat, read_split_files, require, rows
 
 FILES = {
     "image_ids.txt": "a/1.jpg\nb/2.jpg\nb/3, left.jpg\n",
@@ -14,6 +16,7 @@ FILES = {
     "localization.txt": "a/1.jpg,1,2,30,40\nb/2.jpg,5,6,7,8\na/1.jpg,9,9,20.5,20\nc/4.jpg,0,0,1,1\n",
     "image_sizes.txt": "a/1.jpg,100,80\nb/2.jpg,50,60\nc/4.jpg,1,1\n",
 }
+MASKS = "a/1.jpg,m/1a.png,m/ignore.png\na/1.jpg,m/1b.png,\nb/2.jpg,m/2.png,\nc/4.jpg,m/4.png,\n"
 
 
 def _write(folder: Path, **changed: str | None) -> Path:
@@ -24,32 +27,31 @@ def _write(folder: Path, **changed: str | None) -> Path:
     return folder
 
 
-def test_split_files_are_read(tmp_path: Path) -> None:
-    split = read_split_files(_write(tmp_path))
+@pytest.mark.parametrize("slash", ["/", "\\"])
+def test_split_files_are_read(tmp_path: Path, slash: str) -> None:
+    def written(**changed: str) -> Path:
+        for path in _write(tmp_path, **changed).iterdir():
+            path.write_text(path.read_text().replace("/", slash))
+        return tmp_path
+
+    split = read_split_files(written())
     assert split.image_ids == ("a/1.jpg", "b/2.jpg", "b/3, left.jpg")
     assert split.labels == {"a/1.jpg": 0, "b/2.jpg": 1, "b/3, left.jpg": 1}
-    assert split.boxes["a/1.jpg"].tolist() == [[1, 2, 30, 40], [9, 9, 20.5, 20]]
-    assert split.boxes["b/2.jpg"].tolist() == [[5, 6, 7, 8]]
-    assert list(split.boxes) == ["a/1.jpg", "b/2.jpg"]
+    boxes = {name: several.tolist() for name, several in split.boxes.items()}
+    assert boxes == {"a/1.jpg": [[1, 2, 30, 40], [9, 9, 20.5, 20]], "b/2.jpg": [[5, 6, 7, 8]]}
     assert split.sizes == {"a/1.jpg": (100, 80), "b/2.jpg": (50, 60)}
     assert split.masks == {}
-    assert has_split_files(tmp_path)
-    assert not has_split_files(tmp_path / "train")
-
-
-def test_localization_and_sizes_may_be_missing(tmp_path: Path) -> None:
-    split = read_split_files(_write(tmp_path, localization=None, image_sizes=None))
-    assert (split.boxes, split.sizes, split.masks) == ({}, {}, {})
-
-
-def test_mask_files_are_read(tmp_path: Path) -> None:
-    lines = "a/1.jpg,m/1a.png,m/ignore.png\na/1.jpg,m/1b.png,\nb/2.jpg,m/2.png,\nc/4.jpg,m/4.png,\n"
-    split = read_split_files(_write(tmp_path, localization=lines))
+    split = read_split_files(written(localization=MASKS))
     assert split.boxes == {}
     assert split.masks == {"a/1.jpg": ("m/1a.png", "m/1b.png", "m/ignore.png"), "b/2.jpg": ("m/2.png", "")}
 
 
-def test_windows_lines_blank_lines_and_a_byte_order_mark_do_no_harm(tmp_path: Path) -> None:
+def test_localization_and_sizes_are_optional(tmp_path: Path) -> None:
+    split = read_split_files(_write(tmp_path, localization=None, image_sizes=None))
+    assert (split.boxes, split.sizes, split.masks) == ({}, {}, {})
+
+
+def test_windows_lines_blank_lines_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
     folder = _write(tmp_path, class_labels="a/1.jpg,0\r\n\r\nb/2.jpg,1\r\nb/3, left.jpg,1")
     (folder / "image_ids.txt").write_bytes(b"\xef\xbb\xbfa/1.jpg\r\n\nb/2.jpg\r\n")
     assert read_split_files(folder).labels == {"a/1.jpg": 0, "b/2.jpg": 1}
@@ -60,59 +62,54 @@ def test_windows_lines_blank_lines_and_a_byte_order_mark_do_no_harm(tmp_path: Pa
     [
         ({"class_labels": "a/1.jpg,zero\n"}, r"class_labels.txt, line 1: 'zero' is not a whole number; correct it"),
         ({"class_labels": "a/1.jpg\n"}, r"class_labels.txt, line 1: expected 2 values, got 'a/1.jpg'; correct it"),
-        ({"class_labels": "a/1.jpg,0\n"}, r"class_labels.txt has no line for 2 listed images: b/2.jpg, b/3, left"),
+        ({"class_labels": "a/1.jpg,0\n"}, r"class_labels.txt has no line for listed images \(2\): b/2.jpg, b/3, left"),
         ({"localization": "a/1.jpg,1,2,x,4\n"}, r"localization.txt, line 1: 'x' is not a number; correct it"),
         ({"localization": "a/1.jpg,1,2,3,4\nb/2.jpg,1\n"}, r"localization.txt, line 2: expected 5 values, got 'b/2"),
         ({"image_sizes": "a/1.jpg,1.5,2\n"}, r"image_sizes.txt, line 1: '1.5' is not a whole number"),
-        ({"image_ids": "a/1.jpg\na/1.jpg\n"}, r"image_ids.txt lists images more than once \(1\): a/1.jpg;"),
         ({"image_ids": "a/1.jpg\n.\\a\\1.jpg\n"}, r"image_ids.txt lists images more than once \(1\): a/1.jpg;"),
     ],
 )
-def test_a_damaged_line_is_named(tmp_path: Path, changed: dict[str, str], message: str) -> None:
+def test_damaged_lines_are_reported(tmp_path: Path, changed: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_split_files(_write(tmp_path, **changed))
 
 
-def test_missing_files_are_named_and_where_to_get_them(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"missing class_labels.txt in .*image_ids.txt.*wsolevaluation"):
+def test_missing_files_are_reported_with_their_source(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"missing files in .* \(1\): class_labels.txt.*wsolevaluation"):
         read_split_files(_write(tmp_path, class_labels=None))
     (tmp_path / "a.txt").touch()
-    with pytest.raises(FileNotFoundError, match=r"missing b.txt in .* \(looked for a.txt, b.txt\); unpack .*: here"):
+    message = r"missing files in .* \(1\): b.txt; expected a.txt, b.txt; unpack the whole dataset there: here"
+    with pytest.raises(FileNotFoundError, match=message):
         require([tmp_path / "a.txt", tmp_path / "b.txt"], "here")
 
 
-def test_rows_split_by_white_space_or_separator(tmp_path: Path) -> None:
+def test_rows_are_split_by_white_space_or_separator(tmp_path: Path) -> None:
     path = tmp_path / "t.txt"
     path.write_text("1 a b.jpg\n")
     assert [cells for _, cells in rows(path, 2)] == [["1", "a b.jpg"]]
     path.write_text("a,b.jpg,7\n")
     assert list(rows(path, 2, ",")) == [(f"{path}, line 1", ["a,b.jpg", "7"])]
     assert list(rows(tmp_path / "no.txt", 2, optional=True)) == []
-
-
-def test_a_binary_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "t.txt").write_bytes(b"\xff\xfe\x00")
+    path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match=r"t.txt: not a text file in UTF-8 .*download it again"):
-        list(rows(tmp_path / "t.txt", 1))
+        list(rows(path, 1))
 
 
-def test_numbers_and_lines_are_required(tmp_path: Path) -> None:
-    assert number("1.5", "here") == 1.5
-    assert index("-2", "here") == -2
+def test_numbers_are_validated() -> None:
+    assert (number("1.5", "here"), integer("-2", "here")) == (1.5, -2)
     with pytest.raises(ValueError, match="here: '1,5' is not a number; correct it, or download"):
         number("1,5", "here")
-    require_lines(["a"], {"a": 1}, tmp_path)
 
 
-def test_ids_may_have_backslashes(tmp_path: Path) -> None:
-    folder = _write(tmp_path)
-    expected = read_split_files(folder)
-    for path in folder.iterdir():
-        path.write_text(path.read_text().replace("/", "\\"))
-    found = read_split_files(folder)
-    assert (found.image_ids, found.labels, found.sizes) == (expected.image_ids, expected.labels, expected.sizes)
-    assert {name: boxes.tolist() for name, boxes in found.boxes.items()} == {
-        name: boxes.tolist() for name, boxes in expected.boxes.items()
-    }
-    masks = "a\\1.jpg,m\\1a.png,m\\ignore.png\n"
-    assert read_split_files(_write(tmp_path, localization=masks)).masks == {"a/1.jpg": ("m/1a.png", "m/ignore.png")}
+def test_matlab_variables_are_read_as_lists(tmp_path: Path) -> None:
+    table = build.structures([{"x": 1, "name": "cat"}])
+    path = build.mat(tmp_path / "a.mat", names=["cat"], annotations=table, n=np.ones(1))
+    assert (read_mat(path, "names"), read_mat(path, "n")) == (["cat"], [1.0])
+    assert read_mat(path, "annotations", ("name", "x")) == [["cat"], [1]]
+    with pytest.raises(ValueError, match=r"a.mat: annotations lack y; they have \('x', 'name'\)"):
+        read_mat(path, "annotations", ("y",))
+    with pytest.raises(ValueError, match=r"a.mat: no variable other; it holds annotations, n, names"):
+        read_mat(path, "other")
+    path.write_bytes(b"not MATLAB")
+    with pytest.raises(ValueError, match=r"a.mat: cannot be read as a MATLAB file"):
+        read_mat(path, "names")

@@ -1,0 +1,223 @@
+"""Tables of official datasets, in text and MATLAB files, and the split files of the `wsol-eval` evaluator.
+
+`wsol-eval` is Choe et al., "Evaluating Weakly Supervised Object Localization Methods Right" (2020). Its metadata
+folders hold `image_ids.txt`, `class_labels.txt`, `localization.txt` and `image_sizes.txt` for every split.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.io import loadmat
+
+from tokenloc.boxes.frame import Size
+from tokenloc.data.base import Boxes, as_boxes, refuse, shorten
+
+WSOL_EVAL = "the metadata folders of github.com/clovaai/wsolevaluation"
+"""Where to get the split files."""
+
+
+@dataclass(frozen=True)
+class SplitFiles:
+    """The content of a folder of `wsol-eval` split files; every mapping is by image id.
+
+    Args:
+        image_ids: paths relative to the dataset, in the file's order.
+        labels: class indices.
+        boxes: [G, 4] float64 xyxy, original pixels, as in the file. (CUB's were made from x, y, x + w, y + h and
+            clipped to width - 1 and height - 1.)
+        sizes: (width, height) in pixels; empty without `image_sizes.txt`.
+        masks: files of the objects' masks, and last that of the ignored region ("" for none).
+    """
+
+    image_ids: tuple[str, ...]
+    labels: dict[str, int]
+    boxes: dict[str, Boxes] = field(default_factory=dict)
+    sizes: dict[str, Size] = field(default_factory=dict)
+    masks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def has_split_files(folder: Path) -> bool:
+    """Return whether ``folder`` holds split files."""
+    return (folder / "image_ids.txt").is_file()
+
+
+def find_split_files(metadata: str | Path, dataset: str, split: str) -> Path:
+    """Return the folder of a split's files: ``metadata``/``dataset``/``split``, ``metadata``/``split``, or itself.
+
+    Raises:
+        FileNotFoundError: if none of them holds an image_ids.txt.
+    """
+    metadata = Path(metadata)
+    candidates = (metadata / dataset / split, metadata / split, metadata)
+    found = next(filter(has_split_files, candidates), None)
+    if found is None:
+        raise FileNotFoundError(
+            f"no image_ids.txt for {dataset} {split}: looked in {', '.join(map(str, candidates))}; get {WSOL_EVAL}"
+        )
+    return found
+
+
+def read_split_files(folder: Path) -> SplitFiles:
+    """Read a split: image_ids.txt and class_labels.txt, and localization.txt and image_sizes.txt if present.
+
+    Images that image_ids.txt does not list are left out, so a shorter image_ids.txt makes a subset.
+
+    Raises:
+        FileNotFoundError: if one of the two required files is missing.
+        ValueError: for a malformed line (file and line are named), or an image listed twice or without a label.
+    """
+    require([folder / "image_ids.txt", folder / "class_labels.txt"], WSOL_EVAL)
+    image_ids = tuple(image_id(row[0]) for _, row in rows(folder / "image_ids.txt", 1))
+    require_unique(image_ids, folder / "image_ids.txt")
+    wanted = set(image_ids)
+    labels = {image_id(row[0]): integer(row[1], place) for place, row in rows(folder / "class_labels.txt", 2, ",")}
+    require_listed(image_ids, labels, f"{folder / 'class_labels.txt'} has no line for listed images")
+    boxes, masks = _localization(folder / "localization.txt", wanted)
+    sizes = {
+        image_id(row[0]): (integer(row[1], place), integer(row[2], place))
+        for place, row in rows(folder / "image_sizes.txt", 3, ",", optional=True)
+        if image_id(row[0]) in wanted
+    }
+    return SplitFiles(image_ids, {name: labels[name] for name in image_ids}, boxes, sizes, masks)
+
+
+def _localization(path: Path, wanted: set[str]) -> tuple[dict[str, Boxes], dict[str, tuple[str, ...]]]:
+    """Return boxes from lines of `id,x0,y0,x1,y1`, or masks from lines of `id,mask,ignored`."""
+    first = next(rows(path, 1, optional=True), None)
+    if first is not None and first[1][0].count(",") == 2:
+        return {}, _mask_files(path, wanted)
+    boxes: dict[str, list[list[float]]] = {}
+    for place, row in rows(path, 5, ",", optional=True):
+        name = image_id(row[0])
+        if name in wanted:
+            boxes.setdefault(name, []).append([number(value, place) for value in row[1:]])
+    return {name: as_boxes(several) for name, several in boxes.items()}, {}
+
+
+def _mask_files(path: Path, wanted: set[str]) -> dict[str, tuple[str, ...]]:
+    objects: dict[str, list[str]] = {}
+    ignored: dict[str, str] = {}
+    for _, (text, mask, ignore) in rows(path, 3, ","):
+        name = image_id(text)
+        if name in wanted:
+            objects.setdefault(name, []).append(image_id(mask))
+            ignored[name] = ignored.get(name) or image_id(ignore)
+    return {name: (*masks, ignored[name]) for name, masks in objects.items()}
+
+
+def image_id(text: str) -> str:
+    """Return an image's path in the form of ids: relative, with forward slashes.
+
+    >>> image_id(".\\\\cat\\\\1.jpg")
+    'cat/1.jpg'
+    """
+    return text.replace("\\", "/").removeprefix("./").lstrip("/")
+
+
+def classes_by_label(class_of: Mapping[str, str], labels: Mapping[str, int], path: Path) -> list[str]:
+    """Return class names in the order of their labels, from the class names and labels of the same images.
+
+    Raises:
+        ValueError: if two classes have one label; the message names ``path``, the file of the labels.
+    """
+    names: dict[int, str] = {}
+    for image, name in class_of.items():
+        label = labels[image]
+        if names.setdefault(label, name) != name:
+            raise ValueError(f"{path}: label {label} is both {names[label]} and {name}; download it again")
+    return [names[label] for label in sorted(names)]
+
+
+def rows(
+    path: Path, columns: int, separator: str | None = None, optional: bool = False
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield ("file, line n", cells) for every line of a text table that is not blank.
+
+    Args:
+        path: a UTF-8 text file.
+        columns: number of cells in a line.
+        separator: between cells; None is white space. The last cell (white space) or the first one (separator) is a
+            file name, which may contain the separator.
+        optional: a missing file has no lines.
+
+    Raises:
+        ValueError: for a line with another number of cells, or a file that is not text.
+    """
+    if optional and not path.is_file():
+        return
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a text file in UTF-8 ({error}); download it again") from error
+    for count, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        cells = line.split(None, columns - 1) if separator is None else line.rsplit(separator, columns - 1)
+        place = f"{path}, line {count}"
+        if len(cells) != columns:
+            raise ValueError(f"{place}: expected {columns} values, got {line!r}; correct it, or download it again")
+        yield place, [cell.strip() for cell in cells]
+
+
+def number(text: str, place: str) -> float:
+    """Return ``text`` as a float; raises ValueError that names the ``place`` of the text."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{place}: {text!r} is not a number; correct it, or download the file again") from None
+
+
+def integer(text: str, place: str) -> int:
+    """Return ``text`` as an integer; raises ValueError that names the ``place`` of the text."""
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{place}: {text!r} is not a whole number; correct it, or download the file again") from None
+
+
+def read_mat(path: Path, variable: str, fields: Sequence[str] = ()) -> list[Any]:
+    """Return a variable [N] of a MATLAB file as a list, or of a structure array the named fields, each a list [N].
+
+    Raises:
+        ValueError: if the file cannot be read, or lacks the variable or a field.
+    """
+    try:
+        content = loadmat(str(path), squeeze_me=True)
+    except Exception as error:  # the reader raises a dozen types on damaged files
+        raise ValueError(f"{path}: cannot be read as a MATLAB file ({error}); download it again") from error
+    if variable not in content:
+        found = ", ".join(sorted(name for name in content if not name.startswith("__")))
+        raise ValueError(f"{path}: no variable {variable}; it holds {found or 'nothing'}; download it again")
+    table: NDArray[Any] = np.atleast_1d(content[variable])
+    lacking = [name for name in fields if name not in (table.dtype.names or ())]
+    if lacking:
+        raise ValueError(f"{path}: {variable} lack {', '.join(lacking)}; they have {table.dtype.names}")
+    values: list[Any] = [table[name].tolist() for name in fields] if fields else table.tolist()
+    return values
+
+
+def require(paths: Sequence[Path], source: str) -> None:
+    """Raise FileNotFoundError if a file is missing, with all that are expected and where to get them."""
+    missing = [path.name for path in paths if not path.exists()]
+    expected = shorten([path.name for path in paths], 9)
+    remedy = f"expected {expected}; unpack the whole dataset there: {source}"
+    refuse(missing, f"missing files in {paths[0].parent}", remedy, FileNotFoundError)
+
+
+def require_unique(names: Sequence[str], path: Path) -> None:
+    """Raise ValueError if ``names``, which ``path`` lists, hold a duplicate."""
+    if len(set(names)) < len(names):
+        duplicates = [name for name, count in Counter(names).items() if count > 1]
+        refuse(duplicates, f"{path} lists images more than once", "keep one line of each")
+
+
+def require_listed(used: Collection[str], listed: Collection[str], report: str) -> None:
+    """Raise ValueError with the report if ``used`` holds names that are not among ``listed``."""
+    refuse([name for name in used if name not in listed], report, "download it again")
