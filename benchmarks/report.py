@@ -24,9 +24,8 @@ from tokenloc._files import write_json
 from tokenloc.boxes import Frame, get_protocol
 from tokenloc.commands.report import report
 from tokenloc.commands.results import save_tables
-from tokenloc.data import ImageDataset, Sample
+from tokenloc.data import ImageDataset, Sample, find_images
 from tokenloc.data.base import as_boxes
-from tokenloc.data.images import IMAGE_SUFFIXES, files_under
 from tokenloc.inference.evaluation import Evaluator
 from tokenloc.metrics import ImageScores, Scorer
 
@@ -123,7 +122,7 @@ def main() -> None:
     protocol = get_protocol(given.protocol)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        images = files_under(given.images, IMAGE_SUFFIXES) if given.images else None
+        images = find_images(given.images) if given.images else None
         ids = linked(images or made_images(folder / "made"), folder / "images", given.images)
         samples = [Sample(id_, None, index % CLASSES, as_boxes([BOX])) for index, id_ in enumerate(ids)]
         dataset = ImageDataset("test", [f"class_{index:03d}" for index in range(CLASSES)], samples)

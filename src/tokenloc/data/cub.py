@@ -35,10 +35,6 @@ class CubDataset(ListedDataset):
         metadata: the `metadata/CUB` of `wsol-eval` (or the folder above it, or the split's own), whose lists then
             replace the official ones. If root has a classes.txt, only its classes are used.
         missing: "error", or "skip" images that are listed but absent; see ``ListedDataset``.
-
-    Raises:
-        FileNotFoundError: if lists or images are missing.
-        ValueError: if lists are damaged or contradict one another, or an argument has an unknown value.
     """
 
     name = "cub"

@@ -42,10 +42,6 @@ class FgvcAircraftDataset(ListedDataset):
         level: what the classes are: 100 variants ("Boeing 737-700" is "737-700"), 70 families or 30 manufacturers.
         keep_banner: do not cut off the banner.
         missing: "error", or "skip" images that are listed but absent; see ``ListedDataset``.
-
-    Raises:
-        FileNotFoundError: if lists or images are missing.
-        ValueError: if lists are damaged or contradict one another, or an argument has an unknown value.
     """
 
     name = "fgvc_aircraft"
