@@ -64,6 +64,7 @@ def test_the_metrics_are_those_of_the_checkpoint(run: Path) -> None:
     assert measured.to_dict()["metrics"] == json.loads((run / "metrics.json").read_text())["metrics"]
 
 
+@pytest.mark.slow
 def test_a_run_repeats_and_depends_on_its_seed(run: Path, tmp_path: Path) -> None:
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["optimisation"]["betas"] == [0.9, 0.99]
