@@ -85,8 +85,8 @@ class FgvcAircraftDataset(ListedDataset):
         class_of = dict(lines)
         lists.require_listed(sorted(set(class_of.values())), names, f"{images} uses classes that are not in {classes}")
         corners = {
-            f"{row[0]}.jpg": as_boxes([half_open([lists.number(cell, place) for cell in row[1:]], counted_from=1)])
-            for place, row in lists.rows(boxes, 5)
+            f"{row[0]}.jpg": as_boxes([half_open([lists.number(cell, location) for cell in row[1:]], counted_from=1)])
+            for location, row in lists.rows(boxes, 5)
         }
         lists.require_listed(class_of, corners, f"{boxes} has no line for listed images")
         return Listing(tuple(names), class_of, (folder / "images",), corners)
