@@ -123,7 +123,7 @@ def main() -> None:
     protocol = get_protocol(given.protocol)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        images = files_under(given.folder, IMAGE_SUFFIXES) if given.folder else None
+        images = find_images(given.folder) if given.folder else None
         ids = link_images(images or generate_images(folder / "generated"), folder / "images", given.images)
         samples = [Sample(id_, None, index % CLASSES, as_boxes([BOX])) for index, id_ in enumerate(ids)]
         dataset = ImageDataset("test", [f"class_{index:03d}" for index in range(CLASSES)], samples)
