@@ -23,9 +23,8 @@ from playwright.sync_api import sync_playwright
 from tokenloc._files import write_json
 from tokenloc.boxes import Frame, get_protocol
 from tokenloc.commands.report import report
-from tokenloc.data import ImageDataset, Sample
+from tokenloc.data import ImageDataset, Sample, find_images
 from tokenloc.data.base import as_boxes
-from tokenloc.data.images import IMAGE_SUFFIXES, files_under
 from tokenloc.inference.evaluation import Evaluator
 from tokenloc.metrics import ImageScores, Scorer
 from tokenloc.reporting.charts import save_curves
@@ -124,7 +123,7 @@ def main() -> None:
     protocol = get_protocol(given.protocol)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        images = files_under(given.folder, IMAGE_SUFFIXES) if given.folder else None
+        images = find_images(given.folder) if given.folder else None
         ids = link_images(images or generate_images(folder / "generated"), folder / "images", given.images)
         samples = [Sample(id_, None, index % CLASSES, as_boxes([BOX])) for index, id_ in enumerate(ids)]
         dataset = ImageDataset("test", [f"class_{index:03d}" for index in range(CLASSES)], samples)
