@@ -27,7 +27,7 @@ from PIL import Image
 
 from tokenloc.boxes import box_confidence, box_iou, scaled_map, scan_boxes
 from tokenloc.boxes.confidence import box_stability, map_separation, nearby_thresholds
-from tokenloc.commands.evaluate import open_dataset
+from tokenloc.commands.datasets import data_of, open_data
 from tokenloc.data import ImageDataset, read_image
 from tokenloc.inference import Localizer, Predictor
 from tokenloc.metrics.risk_coverage import aurc, error_rate, optimal_aurc
@@ -133,7 +133,8 @@ def main() -> None:
             images = from_table(arguments.boxes, arguments.every)
         else:
             source = DataSource(root=arguments.root) if arguments.root else DataSource()
-            images = from_dataset(open_dataset(localizer.metadata, source, arguments.split), arguments.every)
+            data = data_of(localizer.metadata, source, arguments.split, "measured")
+            images = from_dataset(open_data(data, localizer.metadata.classes), arguments.every)
         paths, rows = [], []
         for path, *labelled in images:
             paths.append(path)

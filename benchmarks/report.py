@@ -1,9 +1,9 @@
-"""Size and opening time of `tokenloc report`, and what keeping the boxes of all thresholds costs an evaluation.
+"""Size and opening time of `tokenloc report`, and the cost of storing the boxes of all thresholds in an evaluation.
 
-    python benchmarks/report.py [--images 5794] [--images FOLDER] [--protocol standard]
+    python benchmarks/report.py [--images 5794] [--folder FOLDER] [--protocol standard]
 
-Stand-ins for CUB's test set: as many images of 200 classes, maps of noise around a box, scored as `evaluate` does.
-Their images are links to those in FOLDER, or to made ones. The browser is Chromium, as the tests start it.
+The dataset stands in for CUB's test set: as many images, of 200 classes, with maps of noise around a box. Its images
+are links to those in FOLDER, or to generated ones. The browser is Chromium, as in the tests.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from playwright.sync_api import sync_playwright
 from tokenloc._files import write_json
 from tokenloc.boxes import Frame, get_protocol
 from tokenloc.commands.report import report
-from tokenloc.commands.results import save_tables
-from tokenloc.data import ImageDataset, Sample
+from tokenloc.data import ImageDataset, Sample, find_images
 from tokenloc.data.base import as_boxes
-from tokenloc.data.images import IMAGE_SUFFIXES, files_under
 from tokenloc.inference.evaluation import Evaluator
 from tokenloc.metrics import ImageScores, Scorer
+from tokenloc.reporting.charts import save_curves
 
 CLASSES = 200
 SIZE = (500, 375)
@@ -36,7 +35,7 @@ BOX = [130.0, 90.0, 380.0, 300.0]
 MOVES = 60
 
 
-def made_images(folder: Path, count: int = 40) -> list[Path]:
+def generate_images(folder: Path, count: int = 40) -> list[Path]:
     generator = np.random.default_rng(0)
     folder.mkdir()
     for index in range(count):
@@ -45,7 +44,7 @@ def made_images(folder: Path, count: int = 40) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def linked(images: list[Path], folder: Path, count: int) -> list[str]:
+def link_images(images: list[Path], folder: Path, count: int) -> list[str]:
     ids = [f"class_{index % CLASSES:03d}/image_{index:06d}.jpg" for index in range(count)]
     for index, id_ in enumerate(ids):
         (folder / id_).parent.mkdir(parents=True, exist_ok=True)
@@ -53,32 +52,33 @@ def linked(images: list[Path], folder: Path, count: int) -> list[str]:
     return ids
 
 
-def scored(scorer: Scorer, count: int, seed: int) -> list[ImageScores]:
-    """Scores of 300 images; the evaluation takes them in turn."""
+def score_maps(scorer: Scorer, count: int, seed: int) -> list[ImageScores]:
+    """Return the scores of some images, which the evaluation repeats."""
     generator, frame = np.random.default_rng(seed), Frame.resized(SIZE, (224, 224))
-    found = []
+    scores = []
     for index in range(count):
         map_ = generator.random((14, 14)) * generator.random()
         map_[3:11, 4:11] += generator.random() * generator.random((8, 7))
         label = index % CLASSES
         top = [label if generator.random() < 0.8 else (label + 1) % CLASSES, 3, 4, 5, 6]
-        found.append(scorer.score(map_, label, top, frame=frame, boxes=[BOX]))
-    return found
+        scores.append(scorer.score(map_, label, top, frame=frame, boxes=[BOX]))
+    return scores
 
 
-def evaluation(folder: Path, dataset: ImageDataset, scorer: Scorer, root: Path, seed: int) -> dict[str, float]:
+def write_evaluation(folder: Path, dataset: ImageDataset, scorer: Scorer, root: Path, seed: int) -> dict[str, float]:
     """Write an evaluation's files; return the processor time per image of scoring, and of evaluating with all boxes."""
     began = time.process_time()
-    some = scored(scorer, 300, seed)
+    some = score_maps(scorer, 300, seed)
     scoring = (time.process_time() - began) / len(some)
     images = (replace(some[i % len(some)], id=sample.id, label=sample.label) for i, sample in enumerate(dataset))
     began = time.process_time()
-    measured = Evaluator(dataset, scorer, folder / "boxes.npz").evaluate(images)
-    keeping = (time.process_time() - began) / len(dataset)
+    result = Evaluator(dataset, scorer, folder / "boxes.npz").evaluate(images)
+    storing = (time.process_time() - began) / len(dataset)
     data = {"name": "folder", "root": str(root), "split": "all", "options": {}}
-    write_json(folder / "metrics.json", {**measured.to_dict(), "data": data})
-    save_tables(measured, folder)
-    return {"scoring": 1e3 * scoring, "keeping": 1e3 * keeping, "size": (folder / "boxes.npz").stat().st_size / 1e6}
+    write_json(folder / "metrics.json", {**result.to_dict(), "data": data})
+    result.save_images(folder / "images.csv")
+    save_curves(folder, result.evaluation.curve)
+    return {"scoring": 1e3 * scoring, "storing": 1e3 * storing, "size": (folder / "boxes.npz").stat().st_size / 1e6}
 
 
 OPENING = """() => {
@@ -99,7 +99,7 @@ MOVING = """async (moves) => {
 }"""
 
 
-def opened(path: Path) -> list[float]:
+def measure_page(path: Path) -> list[float]:
     """Return first paint, load event and a slider's move until it is drawn, in milliseconds: medians of three."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     runs = []
@@ -117,29 +117,29 @@ def opened(path: Path) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5794)
-    parser.add_argument("--images", type=Path)
+    parser.add_argument("--folder", type=Path)
     parser.add_argument("--protocol", default="standard")
     given = parser.parse_args()
     protocol = get_protocol(given.protocol)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        images = files_under(given.images, IMAGE_SUFFIXES) if given.images else None
-        ids = linked(images or made_images(folder / "made"), folder / "images", given.images)
+        images = find_images(given.folder) if given.folder else None
+        ids = link_images(images or generate_images(folder / "generated"), folder / "images", given.images)
         samples = [Sample(id_, None, index % CLASSES, as_boxes([BOX])) for index, id_ in enumerate(ids)]
         dataset = ImageDataset("test", [f"class_{index:03d}" for index in range(CLASSES)], samples)
         for seed, run in enumerate("ab"):
-            cost = evaluation(folder / run, dataset, Scorer(protocol, 0.2), folder / "images", seed)
+            cost = write_evaluation(folder / run, dataset, Scorer(protocol, 0.2), folder / "images", seed)
         print(f"{given.images} images, protocol {protocol.name}; {setting()}\n")
-        print("for an image: scoring {scoring:.2f} ms, evaluating {keeping:.2f} ms".format(**cost))
+        print("per image: scoring {scoring:.2f} ms, evaluating {storing:.2f} ms".format(**cost))
         print("boxes.npz: {size:.1f} MB\n".format(**cost))
         print("| runs | images | written in (s) | size (MB) | first paint (ms) | loaded (ms) | slider (ms) |")
         print("|---|---|---|---|---|---|---|")
-        for runs, shown in (("a", 24), ("ab", 24), ("a", "all")):
+        for runs, images_each in (("a", 24), ("ab", 24), ("a", "all")):
             began = time.perf_counter()
-            path = report([folder / run for run in runs], out=folder / "report.html", images=shown)
+            path = report([folder / run for run in runs], out=folder / "report.html", images=images_each)
             taken, size = time.perf_counter() - began, path.stat().st_size / 1e6
-            numbers = " | ".join(f"{number:.0f}" for number in opened(path))
-            print(f"| {len(runs)} | {shown} | {taken:.1f} | {size:.1f} | {numbers} |", flush=True)
+            numbers = " | ".join(f"{number:.0f}" for number in measure_page(path))
+            print(f"| {len(runs)} | {images_each} | {taken:.1f} | {size:.1f} | {numbers} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from PIL import Image
 from tokenloc.commands.demo import STEPS, scenes
 from tokenloc.inference import Localizer, PredictionOptions
 from tokenloc.methods import list_methods
-from tokenloc.reporting import save_image, table_of_images
-from tokenloc.reporting.drawing import FOUND, TRUTH, heatmap, one_above_another, side_by_side, with_boxes
+from tokenloc.reporting import draw_boxes, draw_map, heatmap, image_table, save_image, stack
+from tokenloc.reporting.drawing import PREDICTED, TRUTH
 
 DOCS = Path(__file__).parent
 SCENES = (0, 1, 5)  # rows of the figures of the methods
@@ -34,27 +34,25 @@ def overview(run: Path) -> Image.Image:
     images, maps = [], []
     for index in FIRST:
         scene = test.image(index)
-        found = plain(scene)
-        boxes = with_boxes(with_boxes(scene, test[index].boxes, TRUTH), found.boxes, FOUND)
+        result = plain(scene)
+        boxes = draw_boxes(draw_boxes(scene, test[index].boxes, TRUTH), result.boxes, PREDICTED)
         images.append(boxes.resize((SIDE, SIDE)))
-        maps.append(heatmap(scene, found.map_on_image()).resize((SIDE, SIDE)))
-    return one_above_another([side_by_side(images), side_by_side(maps)])
+        maps.append(heatmap(scene, result.map_on_image()).resize((SIDE, SIDE)))
+    return stack([stack(images), stack(maps)], vertical=True)
 
 
 def maps_of_method(run: Path) -> Image.Image:
     """Return a row per scene: the intermediate maps, the map and the refined map with their boxes."""
-    plain = localizer(run)
+    plain, refined = localizer(run), localizer(run, *STEPS)
     test, rows, names = scenes("test", 0), [], []
     for index in SCENES:
         scene = test.image(index)
         intermediate = plain.intermediate_maps(scene)
         names = list(intermediate)
-        row = [with_boxes(scene, test[index].boxes, TRUTH), *(heatmap(scene, map_) for map_ in intermediate.values())]
-        for one in (plain, localizer(run, *STEPS)):
-            found = one(scene)
-            row.append(with_boxes(heatmap(scene, found.map_on_image()), found.boxes, FOUND))
+        row = [draw_boxes(scene, test[index].boxes, TRUTH), *(heatmap(scene, map_) for map_ in intermediate.values())]
+        row += [draw_map(scene, each(scene)) for each in (plain, refined)]
         rows.append((test.classes[test[index].label], row))
-    return table_of_images(["scene, true box", *names, "map, box", "refined"], rows, side=SIDE)
+    return image_table(["scene, true box", *names, "map, box", "refined"], rows, side=SIDE)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The demo, shrunk; the whole of it takes minutes and is run by `make demo`."""
+"""A small version of the demo; the full one takes minutes and is run by `make demo`."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from tokenloc.data import create_dataset
 
 
 @pytest.fixture
-def shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = demo_module.demo_settings
 
     def few(*args: Any) -> dict[str, Any]:
-        small = settings(*args)
-        small["data"].options["length"] = 16
-        return small
+        chosen = settings(*args)
+        chosen["data"].options["length"] = 16
+        return chosen
 
     monkeypatch.setattr(demo_module, "demo_settings", few)
     monkeypatch.setattr(demo_module, "LENGTHS", {"val": 6, "test": 8})
 
 
-@pytest.mark.usefixtures("shrunk")
+@pytest.mark.usefixtures("small")
 def test_the_demo_compares_methods_and_refined_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     demo(out=tmp_path, methods=["tscam", "tokencut"], epochs=1)
     content = json.loads((tmp_path / "metrics.json").read_text())
@@ -46,21 +46,21 @@ def test_the_demo_compares_methods_and_refined_maps(tmp_path: Path, capsys: pyte
     assert "centre 70 % box" in printed
 
 
-@pytest.mark.usefixtures("shrunk")
-def test_an_unknown_method_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("small")
+def test_an_unknown_method_is_reported_before_the_training(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown method 'tscan'; did you mean 'tscam'"):
         demo(out=tmp_path, methods=["cam", "tscan"])
     assert not list(tmp_path.iterdir())
 
 
-def test_scenes_cannot_be_guessed_from_the_images_frame() -> None:
-    """The whole image and its centre hit at IoU 0.5 in few scenes, so the demo's table means something."""
+def test_boxes_that_ignore_the_image_rarely_hit() -> None:
+    """The whole image and its centre reach IoU 0.5 in few scenes, so the demo's table is meaningful."""
     boxes = np.array([sample.boxes[0] for sample in create_dataset("scenes", None, "test", length=300)])
-    for share in (0.7, 1.0):
-        low, high = 96 * (1 - share) / 2, 96 * (1 + share) / 2
+    for fraction in (0.7, 1.0):
+        low, high = 96 * (1 - fraction) / 2, 96 * (1 + fraction) / 2
         width = np.minimum(boxes[:, 2], high) - np.maximum(boxes[:, 0], low)
         height = np.minimum(boxes[:, 3], high) - np.maximum(boxes[:, 1], low)
-        shared = np.maximum(width, 0) * np.maximum(height, 0)
+        intersection = np.maximum(width, 0) * np.maximum(height, 0)
         areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        hits = shared / (areas + (high - low) ** 2 - shared) >= 0.5
+        hits = intersection / (areas + (high - low) ** 2 - intersection) >= 0.5
         assert hits.mean() < 0.25

@@ -11,7 +11,6 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +186,11 @@ def finished(index: int) -> FinishedImage:
     return FinishedImage(NAMES[index], f"{index}", [result.record()], [{"mask": "m"}])
 
 
+def plain(image: FinishedImage) -> dict[str, Any]:
+    records = [{name: np.asarray(value).tolist() for name, value in vars(record).items()} for record in image.records]
+    return {**vars(image), "records": records}
+
+
 def append_and_fail(path: Path, settings: dict[str, object], indices: range, before: int = 0) -> None:
     with suppress(KeyError), open_journal(path, settings) as journal:
         assert len(journal) == before
@@ -205,11 +209,7 @@ def test_the_journal_restores_what_was_appended(tmp_path: Path, cut: int) -> Non
         assert journal.stems == ["0", "1", "2"]
         files = [Path(name) for name in reversed(NAMES)]
         for index, image in zip((2, 1, 0), journal.read([*files, Path("another")]), strict=True):
-            expected = finished(index)
-            assert replace(image, records=[]) == replace(expected, records=[])
-            assert image.to_dict() == expected.to_dict()
-            assert image.records[0].boxes.tolist() == expected.records[0].boxes.tolist()
-            assert image.records[0].confidence.tolist() == [1 / 3]
+            assert plain(image) == plain(finished(index))
     assert not path.exists()
 
 

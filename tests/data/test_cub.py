@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from pathlib import Path
 
@@ -33,26 +32,6 @@ def test_labels_follow_a_selection_of_classes(tmp_path: Path) -> None:
     assert [(sample.id[:3], sample.label) for sample in dataset] == [("001", 0), ("001", 0), ("003", 1), ("003", 1)]
     with pytest.raises(ValueError, match=r"unknown class '001.And'; did you mean '001.Ant'\? Valid: 001.Ant, 002.Bee"):
         create_dataset("cub", tmp_path, "test", ["001.And"])
-
-
-def test_missing_images_are_an_error_or_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    folder = build.cub(tmp_path)
-    (folder / "images/001.Ant/Ant_1.jpg").unlink()
-    (folder / "images/003.Cat/Cat_0.jpg").unlink()
-    message = (
-        r"2 of the 6 images of cub train are not in .*images: 001.Ant/Ant_1.jpg, 003.Cat/Cat_0.jpg"
-        r". Unpack all .*classes=.*missing='skip'"
-    )
-    with pytest.raises(FileNotFoundError, match=message):
-        CubDataset(folder, "train")
-    assert len(CubDataset(folder, "train", ["002.Bee"])) == 2
-    with caplog.at_level(logging.WARNING):
-        dataset = CubDataset(folder, "train", missing="skip")
-    assert "2 of the 6 images of cub train are not in" in caplog.text
-    assert dataset.skipped == ("001.Ant/Ant_1.jpg", "003.Cat/Cat_0.jpg")
-    assert dataset.labels.tolist() == [0, 1, 1, 2]
-    shutil.rmtree(folder / "images/003.Cat")
-    assert CubDataset(folder, "train", missing="skip").classes == ("001.Ant", "002.Bee", "003.Cat")
 
 
 def test_bad_arguments_and_missing_lists_are_reported(tmp_path: Path) -> None:

@@ -110,14 +110,6 @@ def test_val_has_the_same_samples_wherever_boxes_come_from(tmp_path: Path, neste
     assert not ImageNetDataset(tmp_path, "val", boxes="none", annotations=annotations).has_boxes
 
 
-def test_the_first_box_of_the_xml_is_the_list_of_one_box_for_each_image(tmp_path: Path) -> None:
-    _val(tmp_path)
-    _xml(tmp_path / "Annotations/val")
-    one = _released(tmp_path / "one_box.txt", slice(1))
-    assert _rows(ImageNetDataset(tmp_path, "val", boxes="first")) == FIRST
-    assert _rows(ImageNetDataset(tmp_path, "val", annotations=one)) == FIRST
-
-
 def test_kaggles_archive_is_found(tmp_path: Path) -> None:
     data = tmp_path / "ILSVRC/Data/CLS-LOC"
     _train(data)
@@ -131,6 +123,8 @@ def test_kaggles_archive_is_found(tmp_path: Path) -> None:
         assert val.classes == ("tench", "goldfish")
         assert [boxes for _, _, boxes in _rows(val)] == [boxes for _, _, boxes in EXPECTED]
         assert val.declared_size(0) == build.SIZE
+    one = _released(tmp_path / "one_box.txt", slice(1))  # the list of one box for each image
+    assert [boxes for _, _, boxes in _rows(ImageNetDataset(data, "val", annotations=one))] == [b for _, _, b in FIRST]
 
 
 def test_boxes_of_train_are_read_on_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -269,15 +263,6 @@ def test_incomplete_folders_are_reported(tmp_path: Path) -> None:
         ImageNetDataset(tmp_path, "train")
 
 
-def test_a_class_without_an_image_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    _train(tmp_path)
-    (tmp_path / f"train/{SHARK}").mkdir()
-    train = ImageNetDataset(tmp_path, "train")
-    assert train.classes == (TENCH, FISH, SHARK)
-    assert f"1 of the 3 classes of imagenet train have no image: {SHARK}" in caplog.text
-    assert [str(problem) for problem in train.check()] == [f"{SHARK}: is a class without an image in the train split"]
-
-
 @pytest.mark.parametrize(
     ("name", "lines", "message"),
     [
@@ -289,20 +274,15 @@ def test_a_class_without_an_image_is_reported(tmp_path: Path, caplog: pytest.Log
         ("a.txt", ["x.JPEG 0 1 2 3"], r"a.txt, line 1: expected FILE LABEL"),
         ("a.txt", ["x.JPEG 1000 1 2 3 4"], r"a.txt, line 1: label 1000 is not one of ILSVRC's, 0 to 999"),
         ("a.txt", ["n01443537/x.JPEG 0 1 2 3 4"], r"line 1: the folder says n01443537, but label 0 is n01440764"),
+        ("1.xml", ["<annotation>"], r"1.xml: not a Pascal VOC XML file"),
     ],
 )
 def test_damaged_lists_are_reported(tmp_path: Path, name: str, lines: list[str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        read_truth(build.text(tmp_path / name, lines))
-
-
-def test_damaged_xml_and_missing_annotations_are_reported(tmp_path: Path) -> None:
-    _val(tmp_path)
-    build.text(tmp_path / "xml/1.xml", ["<annotation>"])
-    with pytest.raises(ValueError, match=r"1.xml: not a Pascal VOC XML file"):
-        ImageNetDataset(tmp_path, "val", annotations=tmp_path / "xml")
     with pytest.raises(FileNotFoundError, match=r"boxes.txt: no such file or folder; check option annotations"):
-        ImageNetDataset(tmp_path, "val", annotations=tmp_path / "boxes.txt")
+        read_truth(tmp_path / "boxes.txt")
+    path = build.text(tmp_path / name, lines)
+    with pytest.raises(ValueError, match=message):
+        read_truth(tmp_path if name.endswith("xml") else path)
 
 
 def test_options_are_validated(tmp_path: Path) -> None:

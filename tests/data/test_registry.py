@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ def test_every_module_registers_its_dataset() -> None:
     for name in modules:
         assert issubclass(DATASETS[name], ImageDataset)
         assert DATASETS[name].name == name
-        assert "Raises:" in (DATASETS[name].__doc__ or "")
+        options = [name for name, one in signature(DATASETS[name]).parameters.items() if one.kind is one.KEYWORD_ONLY]
+        assert all(f"        {option}: " in (DATASETS[name].__doc__ or "") for option in options)
 
 
 def test_an_unknown_dataset_lists_the_valid_ones() -> None:

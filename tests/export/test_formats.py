@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.export.examples import CLASSES, HOSTILE, golden_results, localization, read_annotations
-from tokenloc.export import FORMATS, Destination, list_formats, open_writer, parquet
+from tokenloc.export import FORMATS, Destination, list_formats, parquet, write_annotations
 from tokenloc.inference import Localization
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -25,9 +25,7 @@ def test_golden_files(tmp_path: Path) -> None:
     """Without Parquet, which is not text. Review a difference before you copy it to tests/export/golden."""
     root = Path("/nowhere/photos")
     formats = [FORMATS[name] for name in list_formats() if name != "parquet"]
-    with open_writer(formats, Destination(tmp_path, CLASSES, root)) as write:
-        for result in golden_results(root):
-            write(result)
+    write_annotations(formats, golden_results(root), Destination(tmp_path, CLASSES, root))
     written, golden = files_of(tmp_path), files_of(GOLDEN)
     assert written.keys() == golden.keys()
     for name, content in golden.items():

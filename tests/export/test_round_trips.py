@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.export.examples import CLASSES, localization, read_annotations
+from tests.export.examples import localization, read_annotations
 from tokenloc.data.annotations import Annotation
 from tokenloc.export import FORMATS
 from tokenloc.inference import Localization
@@ -88,11 +88,3 @@ def test_round_trip_of_yolo_needs_the_images(case: Case) -> None:
         read = round_trip("yolo", results, classes)
     assert [annotation.file_name for annotation in read] == [f"{index}.png" for index in range(len(results))]
     assert_equal("yolo", read, results)
-
-
-@pytest.mark.parametrize("name", [name for name in TOLERANCE if name != "yolo"])
-def test_the_longest_file_names(name: str) -> None:
-    longest = "ü" * 121 + "\n a.jpg"
-    assert len(longest.encode()) == 249
-    read = round_trip(name, [localization(f"{folder}/{longest}") for folder in "ab"], CLASSES)
-    assert [annotation.file_name for annotation in read] == [f"a/{longest}", f"b/{longest}"]

@@ -118,34 +118,14 @@ def test_training_equals_that_through_the_backbone(method: str, tmp_path: Path) 
     assert [path.name for path in sorted((tmp_path / "2/features").glob("*/view-*"))] == ["view-0", "view-1"]
 
 
-def test_training_is_bit_identical_to_the_same_features_in_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = run(tmp_path / "cached", "lcar", 1)
-    read = FeatureCache.view
+def test_memory_maps_train_bit_identically_to_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = run(tmp_path / "mapped", "lcar", 1)
+    mapped = FeatureCache.view
 
     def in_memory(self: FeatureCache, view: int) -> list[tuple[torch.Tensor, int]]:
-        crops = TrainingImages(memory["train"], train_transform(memory["preprocessing"]), seed=epoch_seed(0, 0))
-        stored, items = read(self, view), []
-        for part in range(0, len(stored), 4):
-            for start in (part, part + 3):
-                rows = range(start, min(start + (3 if start == part else 1), len(stored)))
-                if rows:
-                    with torch.no_grad():
-                        pooled = memory["model"].pool(
-                            memory["model"].backbone(torch.stack([crops[i][0] for i in rows]))
-                        )
-                    items += [(one, crops[i][1]) for one, i in zip(pooled, rows, strict=True)]
-        return items
+        stored = mapped(self, view)
+        return [stored[index] for index in range(len(stored))]
 
-    memory: dict[str, Any] = {}
-    fill_cache = CachedFeatureData.fill
-
-    def noting(self: CachedFeatureData, model: Frozen, *arguments: Any) -> None:
-        memory.update(model=model, train=self.train, preprocessing=self.preprocessing)
-        fill_cache(self, model, *arguments)
-
-    monkeypatch.setattr(CachedFeatureData, "fill", noting)
     monkeypatch.setattr(FeatureCache, "view", in_memory)
     found = run(tmp_path / "memory", "lcar", 1)
     assert all(torch.equal(found[name], value) for name, value in expected.items())
@@ -240,6 +220,7 @@ def in_a_process(act: Any, folder: Path) -> int | None:
     return process.exitcode
 
 
+@pytest.mark.slow
 def test_after_a_kill_only_the_rest_is_computed(tmp_path: Path) -> None:
     assert in_a_process(die_while_filling, tmp_path) == -9
     files = sorted(path.name for path in (tmp_path / "cache").rglob("view-0/*"))

@@ -128,6 +128,7 @@ def test_two_processes(tmp_path: Path) -> None:
     assert_same_training(two, one)
 
 
+@pytest.mark.slow
 def test_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     without = {"cpp.cxx": ("no-such-compiler",), "fx_graph_cache": False}

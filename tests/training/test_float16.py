@@ -34,6 +34,7 @@ def float16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit.L, "Trainer", trainer)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float16")
 def test_a_skipped_step_is_not_a_divergence(tmp_path: Path) -> None:
     """A resumed run starts with the scale that was found."""

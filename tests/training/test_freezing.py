@@ -80,6 +80,7 @@ def test_the_attention_baseline_has_no_spatial_block() -> None:
     assert sat(200, map="attention").spatial_blocks == ()
 
 
+@pytest.mark.slow
 def test_only_frozen_weights_stay_the_same(tmp_path: Path) -> None:
     def train(lr: float) -> dict[str, Tensor]:
         optimisation = Optimisation(epochs=1, batch_size=8, lr=lr, freeze="mlp")

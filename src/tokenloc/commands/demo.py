@@ -1,4 +1,4 @@
-"""``tokenloc demo``: the methods beside one another on generated scenes, without any download."""
+"""``tokenloc demo``: a comparison of the methods on generated scenes, without any download."""
 
 from __future__ import annotations
 
@@ -34,51 +34,49 @@ DRAWN = 4  # scenes in the image
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One method of the demo: how good its maps are as they come and refined, and how long its training took."""
+class MethodResult:
+    """One method with plain and with refined maps: two evaluations and localizers, and the seconds of its training."""
 
-    localizer: Localizer
-    refining: Localizer
-    plain: EvaluationResult
-    refined: EvaluationResult
+    evaluations: list[EvaluationResult]
+    localizers: list[Localizer]
     seconds: float
 
 
 def demo(*, out: Path = Path("runs/demo"), methods: list[str] | None = None, seed: int = 0, epochs: int = 5) -> Path:
-    """Compare the methods, and their refined maps, on generated scenes from class labels alone; draw what they find.
+    """Compare the methods, and their refined maps, on generated scenes, trained on class labels alone.
 
-    A small vision transformer first learns from nothing to tell the classes apart, so no weights are downloaded; each
-    method then goes on from it for a fifth of the epochs. The table shows, beside the methods, what the box of the
-    whole image and the box of its centre reach.
+    A small vision transformer is first trained from scratch to classify the scenes, so no weights are downloaded. Each
+    method then continues from it for a fifth of the epochs. The table also has the accuracies of the box of the whole
+    image and of its centre.
 
     Args:
         out: the folder to write to: metrics.json, figures/summary.png, and a run's folder for each method.
-        methods: names of `tokenloc list methods`; by default all of them. One alone, such as tscam, is quickest.
+        methods: names of `tokenloc list methods`; by default all of them. A single one, such as tscam, is fastest.
         seed: of scenes, weights and training.
-        epochs: passes over the scenes until the transformer tells the classes apart.
+        epochs: of the first training.
 
     Returns:
         the folder.
     """
     chosen = list(dict.fromkeys(methods or list_methods()))
     for method in chosen:
-        METHODS[method]  # an unknown name is told before anything is trained
-    print_message("a vision transformer learns to tell the classes apart")
+        METHODS[method]  # reports an unknown name before the training
+    print_message("training a vision transformer to classify the scenes")
     start = train(**demo_settings("tscam", out / "backbone", seed, epochs))
-    compared = {method: compare(method, start, out / method, seed, max(1, epochs // 5)) for method in chosen}
-    print_comparison(compared)
-    content = {
-        method: {"plain": one.plain.to_dict(), "refined": one.refined.to_dict(), "training_seconds": one.seconds}
-        for method, one in compared.items()
-    }
+    results = {method: run_method(method, start, out / method, seed, max(1, epochs // 5)) for method in chosen}
+    print_demo(results)
+    content = {}
+    for method, result in results.items():
+        plain, refined = (each.to_dict() for each in result.evaluations)
+        content[method] = {"plain": plain, "refined": refined, "training_seconds": result.seconds}
     write_json(out / METRICS, {"protocol": "standard", "images": LENGTHS["test"], "methods": content})
-    save_image(comparison_image(compared, scenes("test", seed)), out / "figures" / "summary.png")
-    print_message(f"look at {out / 'figures' / 'summary.png'}")
+    save_image(draw_demo(results, scenes("test", seed)), out / "figures" / "summary.png")
+    print_message(f"maps and boxes of all methods: {out / 'figures' / 'summary.png'}")
     return out
 
 
 def demo_settings(method: str, out: Path, seed: int, epochs: int, start: Path | None = None) -> dict[str, Any]:
-    """Return the arguments of ``train`` for a method; ``start`` is a checkpoint whose backbone it goes on from."""
+    """Return the arguments of ``train`` for a method; ``start`` is a checkpoint to take the backbone from."""
     return {
         "data": DataConfig("scenes", resize=SIDE + 8, crop=SIDE, options={"size": SIDE, "seed": seed}),
         "model": ModelChoice(method, "vit_tiny_patch16_224", start or False, backbone_options=VIT),
@@ -101,61 +99,54 @@ def scenes(split: str, seed: int) -> ImageDataset:
     return create_dataset("scenes", None, split, size=SIDE, seed=seed, length=LENGTHS[split])
 
 
-def compare(method: str, start: Path, out: Path, seed: int, epochs: int) -> Compared:
-    """Train one method from the backbone of ``start``, choose its threshold on val, and measure it on test."""
+def run_method(method: str, start: Path, out: Path, seed: int, epochs: int) -> MethodResult:
+    """Train one method from the backbone of ``start``, calibrate it on val, and evaluate it on test."""
     print_message(f"\n{method}")
     began = time.perf_counter()
     checkpoint = train(**demo_settings(method, out, seed, epochs, start))
     seconds = time.perf_counter() - began
     model, metadata = load_checkpoint(checkpoint)
     standard, plain, refined = get_protocol("standard"), PredictionOptions(refine=()), PredictionOptions(refine=STEPS)
-    settings: dict[str, Any] = {"progress": progress}
+    loading: dict[str, Any] = {"progress": progress}
     threshold = calibrate_threshold(
-        model, scenes("val", seed), metadata.preprocessing, standard, options=plain, **settings
+        model, scenes("val", seed), metadata.preprocessing, standard, options=plain, **loading
     )
     for name in ("best.ckpt", "last.ckpt"):
         store_threshold(out / CHECKPOINTS / name, threshold)
-    metadata = replace(metadata, threshold=threshold)
-
-    def measured(chosen: PredictionOptions) -> EvaluationResult:
-        test = scenes("test", seed)
-        scorer = Scorer(standard, threshold.value)
-        return evaluate_model(model, test, metadata.preprocessing, scorer, options=chosen, **settings)
-
-    own = measured(plain)
-    write_json(out / METRICS, {**own.to_dict(), "threshold_source": threshold.source})
-    localizers = Localizer(model, metadata, options=plain), Localizer(model, metadata, options=refined)
-    return Compared(*localizers, own, measured(refined), seconds)
+    metadata, scorer = replace(metadata, threshold=threshold), Scorer(standard, threshold.value)
+    test = scenes("test", seed)
+    evaluations = [
+        evaluate_model(model, test, metadata.preprocessing, scorer, options=options, **loading)
+        for options in (plain, refined)
+    ]
+    write_json(out / METRICS, {**evaluations[0].to_dict(), "threshold_source": threshold.source})
+    localizers = [Localizer(model, metadata, options=options) for options in (plain, refined)]
+    return MethodResult(evaluations, localizers, seconds)
 
 
-def print_comparison(compared: dict[str, Compared]) -> None:
-    """Print a row for each method, beside what boxes that ignore the image would reach."""
+def print_demo(results: dict[str, MethodResult]) -> None:
+    """Print a row for each method, and for boxes that ignore the image."""
     title = "generated scenes, protocol standard, percent; * refined; s: training"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     for column in ("Cls@1", "Loc@1", "GT-kn.", "IoU.7", "IoU.9", "GT-kn.*", "IoU.7*", "IoU.9*", "s"):
         table.add_column(column, justify="right", no_wrap=True)
-    for method, one in compared.items():
-        plain, refined = one.plain.evaluation, one.refined.evaluation.box_acc or {}
-        own = plain.box_acc or {}
-        numbers = (plain.top1_cls, plain.top1_loc, *(own.get(level) for level in (0.5, 0.7, 0.9)))
-        table.add_row(
-            method, *percents(*numbers, *(refined.get(level) for level in (0.5, 0.7, 0.9))), f"{one.seconds:.0f}"
-        )
-    for name, accuracy in next(iter(compared.values())).plain.evaluation.constant_boxes.items():
+    for method, result in results.items():
+        plain, refined = (each.evaluation for each in result.evaluations)
+        levels = [(each.box_acc or {}).get(level) for each in (plain, refined) for level in (0.5, 0.7, 0.9)]
+        table.add_row(method, *percents(plain.top1_cls, plain.top1_loc, *levels), f"{result.seconds:.0f}")
+    for name, accuracy in next(iter(results.values())).evaluations[0].evaluation.constant_boxes.items():
         table.add_row(name, "", "", *percents(*(accuracy[level] for level in (0.5, 0.7, 0.9))))
     console.print(table)
 
 
-def comparison_image(compared: dict[str, Compared], dataset: ImageDataset) -> Image.Image:
-    """Return an image: a column for each method, and for each of some scenes a row of maps and one of refined maps."""
-    found = list(compared.values())
+def draw_demo(results: dict[str, MethodResult], dataset: ImageDataset) -> Image.Image:
+    """Return an image with a column for each method, and two rows for each of some scenes: plain and refined maps."""
     rows: list[tuple[str, list[Image.Image]]] = []
     for index in range(DRAWN):
-        scene = dataset.image(index)
-        true = draw_boxes(scene, dataset[index].boxes, TRUTH)
-        rows.append(
-            (dataset.classes[dataset[index].label], [true, *(draw_map(scene, one.localizer(scene)) for one in found)])
-        )
-        rows.append(("refined", [true, *(draw_map(scene, one.refining(scene)) for one in found)]))
-    return image_table(["scene, true box", *compared], rows)
+        scene, sample = dataset.image(index), dataset[index]
+        truth = draw_boxes(scene, sample.boxes, TRUTH)
+        for name, which in ((dataset.classes[sample.label], 0), ("refined", 1)):
+            localized = (draw_map(scene, result.localizers[which](scene)) for result in results.values())
+            rows.append((name, [truth, *localized]))
+    return image_table(["scene, true box", *results], rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tokenloc.inference.options import DEFAULT_OPTIONS
 from tokenloc.inference.processes import process_group
 from tokenloc.inference.stored_maps import evaluate_maps
 from tokenloc.metrics import Scorer
-from tokenloc.metrics.stored_maps import open_maps, writing_maps
+from tokenloc.metrics.stored_maps import StoredMaps, open_maps, writing_maps
 from tokenloc.models.checkpoint import load_checkpoint, store_threshold
 from tokenloc.models.hub import run_folder, writable_path
 from tokenloc.reporting.runs import BOXES, METRICS
@@ -72,65 +72,80 @@ def evaluate(
     """
     judged = get_protocol(protocol)
     judged = judged.with_thresholds(thresholds) if thresholds else judged
+    subfolder = Path("evaluation", protocol)
     if maps is not None and checkpoint is None and save_maps is None:
-        folder = out or Path(str(maps).rstrip("/")).parent / "evaluation" / protocol
-        return _evaluate_maps(maps, data, split, judged, threshold, folder, workers)
+        job = _Job(data, split, judged, threshold, out or maps.parent / subfolder, workers)
+        return _evaluate_maps(open_maps(maps), job)
     if maps is not None or checkpoint is None:
         raise ValueError("give either CHECKPOINT, with or without --save-maps, or --maps")
-    folder = out or run_folder(checkpoint) / "evaluation" / protocol
+    job = _Job(data, split, judged, threshold, out or run_folder(checkpoint) / subfolder, workers)
+    return _evaluate_checkpoint(checkpoint, job, options, save_maps, batch_size=batch_size, device=device)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is evaluated, under which protocol and threshold, and where the results go."""
+
+    data: DataSource
+    split: str | None
+    protocol: Protocol
+    threshold: float | None
+    folder: Path
+    workers: int
+
+
+def _evaluate_checkpoint(
+    checkpoint: Path, job: _Job, options: PredictionOptions, save_maps: Path | None, *, batch_size: int, device: str
+) -> Path:
     model, metadata = load_checkpoint(checkpoint)
-    described = data_of(metadata, data, split, "measured")
+    described = data_of(metadata, job.data, job.split, "measured")
     dataset = open_data(described, metadata.classes)
     calibrated = calibrated_threshold(metadata, options, dataset)
-    value, source = choose_threshold(judged, threshold, calibrated)
+    threshold, source = choose_threshold(job.protocol, job.threshold, calibrated)
     about = {
-        "input_frame": judged.input_frame,
+        "input_frame": job.protocol.input_frame,
         "viewing": str(options),
         "classes": metadata.classes,
         "model": asdict(metadata.model),
         "threshold": calibrated.value,
         "threshold_source": calibrated.source,
     }
-    settings: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "options": options}
-    with (
-        process_group() as first,
-        writing_maps(save_maps, about) if save_maps and first else nullcontext() as save,
-    ):
+    settings: dict[str, Any] = {"batch_size": batch_size, "workers": job.workers, "options": options}
+    with process_group() as first, writing_maps(save_maps, about) if save_maps and first else nullcontext() as maps:
         model.to(choose_device(device))
-        settings |= {"progress": progress, "boxes": folder / BOXES} if first else {}
-        result = evaluate_model(model, dataset, metadata.preprocessing, Scorer(judged, value), maps=save, **settings)
+        settings |= {"progress": progress, "boxes": job.folder / BOXES} if first else {}
+        scorer = Scorer(job.protocol, threshold)
+        result = evaluate_model(model, dataset, metadata.preprocessing, scorer, maps=maps, **settings)
     if first:
         content = {"model": asdict(metadata.model), "data": described, "viewing": str(options)}
-        write_results(folder, result, source, content)
-        localizer = Localizer(model, metadata, result.evaluation.threshold, options=options, protocol=judged)
-        save_figures(localizer, dataset, folder / "figures")
-        save_failures(localizer, dataset, result, folder / "figures")
-        _finish(f"metrics and figures in {folder}", result, "images could not be read")
-    return folder / METRICS
+        write_results(job.folder, result, source, content)
+        localizer = Localizer(model, metadata, result.evaluation.threshold, options=options, protocol=job.protocol)
+        save_figures(localizer, dataset, job.folder / "figures")
+        save_failures(localizer, dataset, result, job.folder / "figures")
+        _finish(f"metrics and figures in {job.folder}", result, "images could not be read")
+    return job.folder / METRICS
 
 
-def _evaluate_maps(
-    path: Path, data: DataSource, split: str | None, protocol: Protocol, given: float | None, folder: Path, workers: int
-) -> Path:
-    maps = open_maps(str(path))
-    described = data_of(None, data, split, "measured")
+def _evaluate_maps(maps: StoredMaps, job: _Job) -> Path:
+    described = data_of(None, job.data, job.split, "measured")
     dataset = open_data(described, maps.about.get("classes"))
     calibrated = ThresholdChoice(maps.about.get("threshold"), maps.about.get("threshold_source"))
-    value, source = choose_threshold(protocol, given, calibrated)
+    threshold, source = choose_threshold(job.protocol, job.threshold, calibrated)
     with process_group() as first:
-        settings: dict[str, Any] = {"progress": progress, "boxes": folder / BOXES} if first else {}
-        result, matched = evaluate_maps(maps, dataset, Scorer(protocol, value), workers=workers, **settings)
+        settings: dict[str, Any] = {"progress": progress, "boxes": job.folder / BOXES} if first else {}
+        scorer = Scorer(job.protocol, threshold)
+        result, matched = evaluate_maps(maps, dataset, scorer, workers=job.workers, **settings)
     if first:
         about = {"folder": str(maps.folder), "differing": matched.differing, "surplus": matched.surplus}
-        write_results(folder, result, source, {"model": maps.about.get("model"), "data": described, "maps": about})
+        write_results(job.folder, result, source, {"model": maps.about.get("model"), "data": described, "maps": about})
         for ids, what in (
             (matched.differing, "maps match an image except for its extension or slashes"),
             (matched.surplus, "maps match no image"),
         ):
             if ids:
                 print_message(f"{len(ids)} {what}: {shorten(ids)}")
-        _finish(f"metrics in {folder}", result, "images have no map or mask, or a broken one")
-    return folder / METRICS
+        _finish(f"metrics in {job.folder}", result, "images have no map or mask, or a broken one")
+    return job.folder / METRICS
 
 
 def _finish(message: str, result: EvaluationResult, fault: str) -> None:

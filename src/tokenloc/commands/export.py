@@ -15,8 +15,7 @@ def export(checkpoint: Path, *, out: Path = Path("model.onnx"), maps: Maps = "to
     The file turns pixels into logits and maps. It is compared with PyTorch before it is written.
 
     Args:
-        checkpoint: a checkpoint of `tokenloc train`, such as RUN/checkpoints/best.ckpt; a folder that was saved for
-            sharing; or hf-hub:USER/NAME.
+        checkpoint: a file such as RUN/checkpoints/best.ckpt, a folder that was saved for sharing, or hf-hub:USER/NAME.
         out: the file to write.
         maps: top for the map of the most probable class, all for the maps of every class.
         overwrite: replace an existing file.

@@ -39,25 +39,15 @@ class FinishedImage:
     records: list[LocalizationRecord]
     outputs: list[dict[str, str]]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, from which ``from_dict`` restores exactly this."""
-        records = [
-            {**vars(record), "boxes": record.boxes.tolist(), "confidence": record.confidence.tolist()}
-            for record in self.records
-        ]
-        return {**vars(self), "records": records}
-
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> FinishedImage:
-        """Restore what ``to_dict`` returned."""
-        return cls(**{**values, "records": [_record(**record) for record in values["records"]]})
-
-
-def _record(boxes: list[list[float]], confidence: list[float], size: list[int], **others: Any) -> LocalizationRecord:
-    corners = np.array(boxes, np.float64).reshape(-1, 4)
-    return LocalizationRecord(
-        **others, boxes=corners, confidence=np.array(confidence, np.float64), size=(size[0], size[1])
-    )
+    def from_json(cls, line: bytes) -> FinishedImage:
+        """Restore an image from its line in the journal."""
+        values = json.loads(line)
+        for record in values["records"]:
+            record["boxes"] = np.array(record["boxes"], np.float64).reshape(-1, 4)
+            record["confidence"] = np.array(record["confidence"], np.float64)
+            record["size"] = tuple(record["size"])
+        return cls(**{**values, "records": [LocalizationRecord(**record) for record in values["records"]]})
 
 
 class Journal:
@@ -83,15 +73,14 @@ class Journal:
 
     def append(self, image: FinishedImage) -> None:
         """Store the results of an image, so that they survive this process."""
-        values = image.to_dict()
-        self._index(values, self._write(values))
+        self._index(vars(image), self._write(vars(image)))
 
     def read(self, files: Iterable[Path]) -> Iterator[FinishedImage]:
         """Yield those of ``files`` that are finished, in their order, from disk."""
         for file in files:
             if file in self:
                 self._file.seek(self._offsets[str(file)])
-                yield FinishedImage.from_dict(json.loads(self._file.readline()))
+                yield FinishedImage.from_json(self._file.readline())
 
     def restart(self, header: dict[str, Any]) -> None:
         """Drop all results and store a new header."""
@@ -120,10 +109,15 @@ class Journal:
         self.stems.append(values["stem"])
 
     def _write(self, values: Mapping[str, Any]) -> int:
+        """Append a line and return its offset."""
         offset = self._file.seek(0, os.SEEK_END)
-        self._file.write(json.dumps(values, allow_nan=False).encode("ascii") + b"\n")
+        self._file.write(json.dumps(values, allow_nan=False, default=_plain).encode("ascii") + b"\n")
         self._file.flush()
         return offset
+
+
+def _plain(value: object) -> object:
+    return value.tolist() if isinstance(value, np.ndarray) else vars(value)
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
@@ -154,7 +148,7 @@ def open_journal(path: Path, settings: Mapping[str, Any], overwrite: bool = Fals
         journal = Journal(file)
         if journal.header is not None:
             if not overwrite:
-                _check_header(journal, header, path)
+                _check_header(journal, journal.header, header, path)
             remove_partial_files(path.parent)
         if journal.header != header:
             journal.restart(header)
@@ -168,18 +162,18 @@ def open_journal(path: Path, settings: Mapping[str, Any], overwrite: bool = Fals
                 path.unlink(missing_ok=True)
 
 
-def _check_header(journal: Journal, header: Mapping[str, Any], path: Path) -> None:
-    stored = journal.header or {}
-    if stored.get("format") != header["format"]:
+def _check_header(journal: Journal, stored: Mapping[str, Any], current: Mapping[str, Any], path: Path) -> None:
+    remedy = "choose another --out, or give --overwrite to start over"
+    if stored.get("format") != current["format"]:
         raise ValueError(
             f"{path}: the journal of an interrupted run, written by another version of tokenloc; finish the run with "
-            "that version, choose another --out, or give --overwrite to start over"
+            f"that version, {remedy}"
         )
-    old, new = stored["settings"], header["settings"]
+    old, new = stored["settings"], current["settings"]
     if len(journal) and old != new:
         names = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
         lines = "\n".join(f"  {name}: {old.get(name)} then, {new.get(name)} now" for name in names)
         raise ValueError(
             f"{path}: an interrupted run with other settings finished {len(journal)} images:\n{lines}\n"
-            "give the same settings to resume it, choose another --out, or give --overwrite to start over"
+            f"give the same settings to resume it, {remedy}"
         )

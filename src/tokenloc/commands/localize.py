@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,9 @@ from tokenloc.commands.journal import FinishedImage, Journal, open_journal
 from tokenloc.commands.review import TABLE, write_review
 from tokenloc.commands.thresholds import calibration_note
 from tokenloc.data import Unreadable, find_images
-from tokenloc.export import FORMATS, Destination, check_outputs, common_folder, open_writer
+from tokenloc.export import FORMATS, Destination, check_outputs, common_folder, write_annotations
 from tokenloc.export.base import JsonArray, valid_text
-from tokenloc.inference import Localization, Localizer, Prediction, PredictionOptions
+from tokenloc.inference import Localizer, Prediction, PredictionOptions
 from tokenloc.inference.localization import Objects
 from tokenloc.inference.options import DEFAULT_OPTIONS
 from tokenloc.inference.threads import THREADS, map_ahead
@@ -58,8 +58,7 @@ def localize(
     The same command resumes an interrupted run.
 
     Args:
-        checkpoint: a checkpoint of `tokenloc train`, such as RUN/checkpoints/best.ckpt; a folder that was saved for
-            sharing; or hf-hub:USER/NAME.
+        checkpoint: a file such as RUN/checkpoints/best.ckpt, a folder that was saved for sharing, or hf-hub:USER/NAME.
         inputs: images and folders of images.
         out: the output folder; it is created.
         threshold: on the map scaled to [0, 1]; by default the calibrated one in the checkpoint.
@@ -67,7 +66,7 @@ def localize(
         top_k: number of classes per image, the most probable ones; each has its own result.
         min_score: probability below which a class gets no box, for images that show none of the classes.
         options: how the model predicts.
-        images: draw the images; false writes only localizations.json and review.csv.
+        images: write a drawing of each image.
         masks: write a mask for each result in original pixels, white where its map exceeds the threshold.
         format: annotation files to write: coco yolo voc label-studio csv parquet.
         image_url: for label-studio, the prefix of image names; by default the address of its local files.
@@ -90,49 +89,12 @@ def localize(
     version = f"tokenloc {localizer.metadata.model.method}"
     destination = Destination(out, localizer.metadata.classes, common_folder(inputs), image_url, version, overwrite)
     with open_journal(out / JOURNAL, settings, overwrite) as journal:
-        remaining = [file for file in files if file not in journal]
-        if len(remaining) < len(files):
-            print_message(f"{len(files) - len(remaining)} of {len(files)} images were finished by an interrupted run")
-        predictions = localizer.predict(remaining, batch_size, top_k, keep_images=images)
-        stems = free_stems(remaining, journal.stems)
-        with closing(predictions):
-            unreadable = _finish(zip(stems, predictions, strict=True), _Outputs(out, masks), journal, len(remaining))
-        with open_writer(formats, destination) as write:
-            for image in journal.read(files):
-                write(image.records)
+        predict = partial(localizer.predict, batch_size=batch_size, top_k=top_k, keep_images=images)
+        unreadable = _localize_remaining(files, journal, predict, partial(_write_outputs, out, masks))
+        write_annotations(formats, (image.records for image in journal.read(files)), destination)
         _write_results(out / RESULTS, journal.read(files), unreadable)
         write_review(out, files, journal)
     return _report(out / RESULTS, len(files), unreadable)
-
-
-@dataclass(frozen=True)
-class _Outputs:
-    """Writes the drawings and masks of images."""
-
-    out: Path
-    masks: bool
-
-    def write(self, item: tuple[str, Prediction | Unreadable]) -> FinishedImage | Unreadable:
-        """Write the files of one image, given their stem; nothing if it is unreadable."""
-        stem, prediction = item
-        if isinstance(prediction, Unreadable):
-            return prediction
-        results = prediction.results
-        outputs: list[dict[str, str]] = [{} for _ in results]
-        if prediction.image is not None:
-            drawing = stack([draw_localization(prediction.image, result) for result in results], vertical=True)
-            drawing.thumbnail(LARGEST_JPEG)
-            save_image(drawing, self.out / "images" / f"{stem}.jpg")
-            outputs = [{"image": f"images/{stem}.jpg"} for _ in results]
-        if self.masks:
-            for rank, (output, result) in enumerate(zip(outputs, results, strict=True), start=1):
-                output["mask"] = self._write_mask(result, stem if rank == 1 else f"{stem}.top{rank}")
-        return FinishedImage(results[0].source, stem, [result.record() for result in results], outputs)
-
-    def _write_mask(self, result: Localization, stem: str) -> str:
-        name = f"masks/{stem}.png"
-        save_image(Image.fromarray(255 * result.mask_on_image().astype(np.uint8)), self.out / name)
-        return name
 
 
 def _settings(localizer: Localizer, top_k: int) -> dict[str, Any]:
@@ -150,18 +112,50 @@ def _settings(localizer: Localizer, top_k: int) -> dict[str, Any]:
     }
 
 
-def _finish(
-    predictions: Iterable[tuple[str, Prediction | Unreadable]], outputs: _Outputs, journal: Journal, total: int
+def _localize_remaining(
+    files: Sequence[Path],
+    journal: Journal,
+    predict: Callable[[Sequence[Path]], Generator[Prediction | Unreadable, None, None]],
+    write: Callable[[tuple[str, Prediction | Unreadable]], FinishedImage | Unreadable],
 ) -> list[Unreadable]:
-    """Write the outputs of all images, add them to the journal, and return the unreadable files."""
+    """Add the files that the journal lacks to it, and return the unreadable ones."""
+    remaining = [file for file in files if file not in journal]
+    if len(remaining) < len(files):
+        print_message(f"{len(files) - len(remaining)} of {len(files)} images were finished by an interrupted run")
+    names = UniqueNames("", longest=240)  # leaves room for suffixes
+    for stem in journal.stems:
+        names.take(stem)
+    stems = (names.take(valid_text(file.stem)) for file in remaining)
     unreadable: list[Unreadable] = []
-    with closing(map_ahead(outputs.write, predictions, THREADS)) as finished:
-        for item in progress(finished, "localizing", total):
+    with (
+        closing(predict(remaining)) as predictions,
+        closing(map_ahead(write, zip(stems, predictions, strict=True), THREADS)) as finished,
+    ):
+        for item in progress(finished, "localizing", len(remaining)):
             if isinstance(item, Unreadable):
                 unreadable.append(item)
             else:
                 journal.append(item)
     return unreadable
+
+
+def _write_outputs(out: Path, masks: bool, item: tuple[str, Prediction | Unreadable]) -> FinishedImage | Unreadable:
+    """Write the drawing and the masks of one image, given the stem of their names; nothing if it is unreadable."""
+    stem, prediction = item
+    if isinstance(prediction, Unreadable):
+        return prediction
+    results = prediction.results
+    outputs: list[dict[str, str]] = [{} for _ in results]
+    if prediction.image is not None:
+        drawing = stack([draw_localization(prediction.image, result) for result in results], vertical=True)
+        drawing.thumbnail(LARGEST_JPEG)
+        save_image(drawing, out / "images" / f"{stem}.jpg")
+        outputs = [{"image": f"images/{stem}.jpg"} for _ in results]
+    if masks:
+        for rank, (output, result) in enumerate(zip(outputs, results, strict=True), start=1):
+            output["mask"] = f"masks/{stem}.png" if rank == 1 else f"masks/{stem}.top{rank}.png"
+            save_image(Image.fromarray(255 * result.mask_on_image().astype(np.uint8)), out / output["mask"])
+    return FinishedImage(results[0].source, stem, [result.record() for result in results], outputs)
 
 
 def _write_results(path: Path, images: Iterable[FinishedImage], unreadable: Sequence[Unreadable]) -> None:
@@ -187,15 +181,3 @@ def _report(results: Path, total: int, unreadable: Sequence[Unreadable]) -> Path
         lines = "\n".join(f"  {valid_text(item.reason)}" for item in unreadable)
         raise IncompleteError(f"{len(unreadable)} of {total} files could not be read:\n{lines}")
     return results
-
-
-def free_stems(files: Iterable[Path], taken: Iterable[str] = ()) -> Iterator[str]:
-    """Yield a unique stem for the output files of each file, different from those ``taken``.
-
-    >>> list(free_stems([Path("a/x.jpg"), Path("b/x.png"), Path("b/y.png")]))
-    ['x', 'x-2', 'y']
-    """
-    names = UniqueNames("", longest=240)  # leaves room for suffixes
-    for stem in taken:
-        names.take(stem)
-    return (names.take(valid_text(file.stem)) for file in files)

@@ -35,10 +35,6 @@ class CubDataset(ListedDataset):
         metadata: the `metadata/CUB` of `wsol-eval` (or the folder above it, or the split's own), whose lists then
             replace the official ones. If root has a classes.txt, only its classes are used.
         missing: "error", or "skip" images that are listed but absent; see ``ListedDataset``.
-
-    Raises:
-        FileNotFoundError: if lists or images are missing.
-        ValueError: if lists are damaged or contradict one another, or an argument has an unknown value.
     """
 
     name = "cub"
@@ -92,7 +88,7 @@ def _official(folder: Path, split: str, source: str) -> Listing:
     images, classes, labels, flags, boxes = (folder / name for name in _LISTS)
     lists.require([images, classes, labels, flags, boxes], source)
     names = _class_names(classes)
-    train = {row[0]: lists.integer(row[1], place) == 1 for place, row in lists.rows(flags, 2)}
+    train = {row[0]: lists.integer(row[1], location) == 1 for location, row in lists.rows(flags, 2)}
     class_ids = {row[0]: row[1] for _, row in lists.rows(labels, 2)}
     paths = {row[0]: row[1] for _, row in lists.rows(images, 2)}
     lists.require_unique(list(paths.values()), images)
@@ -101,7 +97,7 @@ def _official(folder: Path, split: str, source: str) -> Listing:
     used = sorted({class_ids[number] for number in paths})
     lists.require_listed(used, names, f"{labels} uses classes that are not in {classes}")
     wanted = {number: path for number, path in paths.items() if train[number] == (split == "train")}
-    corners = {row[0]: _corners(row[1:], place) for place, row in lists.rows(boxes, 5) if row[0] in wanted}
+    corners = {row[0]: _corners(row[1:], location) for location, row in lists.rows(boxes, 5) if row[0] in wanted}
     lists.require_listed(wanted, corners, f"{boxes} has no line for listed images")
     return Listing(
         tuple(names.values()),
@@ -111,8 +107,8 @@ def _official(folder: Path, split: str, source: str) -> Listing:
     )
 
 
-def _corners(cells: Sequence[str], place: str) -> Boxes:
-    x, y, width, height = (lists.number(cell, place) for cell in cells)
+def _corners(cells: Sequence[str], location: str) -> Boxes:
+    x, y, width, height = (lists.number(cell, location) for cell in cells)
     return as_boxes([[x, y, x + width, y + height]])
 
 

@@ -42,10 +42,6 @@ class FgvcAircraftDataset(ListedDataset):
         level: what the classes are: 100 variants ("Boeing 737-700" is "737-700"), 70 families or 30 manufacturers.
         keep_banner: do not cut off the banner.
         missing: "error", or "skip" images that are listed but absent; see ``ListedDataset``.
-
-    Raises:
-        FileNotFoundError: if lists or images are missing.
-        ValueError: if lists are damaged or contradict one another, or an argument has an unknown value.
     """
 
     name = "fgvc_aircraft"
@@ -89,8 +85,8 @@ class FgvcAircraftDataset(ListedDataset):
         class_of = dict(lines)
         lists.require_listed(sorted(set(class_of.values())), names, f"{images} uses classes that are not in {classes}")
         corners = {
-            f"{row[0]}.jpg": as_boxes([half_open([lists.number(cell, place) for cell in row[1:]], counted_from=1)])
-            for place, row in lists.rows(boxes, 5)
+            f"{row[0]}.jpg": as_boxes([half_open([lists.number(cell, location) for cell in row[1:]], counted_from=1)])
+            for location, row in lists.rows(boxes, 5)
         }
         lists.require_listed(class_of, corners, f"{boxes} has no line for listed images")
         return Listing(tuple(names), class_of, (folder / "images",), corners)

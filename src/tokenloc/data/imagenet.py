@@ -53,11 +53,6 @@ class ImageNetDataset(ListedDataset):
             give images, labels, boxes and sizes. A mapping.txt beside them gives the original names of ImageNetV2's
             files.
         missing: "error", or "skip" images that are listed but absent; see ``ListedDataset``.
-
-    Raises:
-        FileNotFoundError: if folders or images are missing. A val without boxes is a warning.
-        ValueError: if lists are damaged or contradict one another, an image has no class, or an argument has an
-            unknown value.
     """
 
     name = "imagenet"

@@ -108,11 +108,6 @@ def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     return list(found)
 
 
-def files_under(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """Return the files of ``names_under`` as paths."""
-    return [folder / name for name in names_under(folder, suffixes)]
-
-
 def names_under(folder: Path, suffixes: Collection[str]) -> list[str]:
     """Return the visible files below ``folder`` whose lower-case suffix is among ``suffixes``, sorted.
 

@@ -68,8 +68,9 @@ class ListedDataset(ImageDataset):
         list_images: returns the listing of the split, given the dataset's own folder.
 
     Raises:
-        FileNotFoundError: if images are missing; the message counts them and names files with another suffix.
-        ValueError: for an unknown class or value of ``missing``, and as ``ImageDataset``.
+        FileNotFoundError: if lists or images are missing; the message counts them and names files with another suffix.
+        ValueError: if lists are damaged or contradict one another, for an unknown class or option, and as
+            ``ImageDataset``.
     """
 
     samples: SampleTable

@@ -77,12 +77,14 @@ def read_split_files(folder: Path) -> SplitFiles:
     image_ids = tuple(image_id(row[0]) for _, row in rows(folder / "image_ids.txt", 1))
     require_unique(image_ids, folder / "image_ids.txt")
     wanted = set(image_ids)
-    labels = {image_id(row[0]): integer(row[1], place) for place, row in rows(folder / "class_labels.txt", 2, ",")}
+    labels = {
+        image_id(row[0]): integer(row[1], location) for location, row in rows(folder / "class_labels.txt", 2, ",")
+    }
     require_listed(image_ids, labels, f"{folder / 'class_labels.txt'} has no line for listed images")
     boxes, masks = _localization(folder / "localization.txt", wanted)
     sizes = {
-        image_id(row[0]): (integer(row[1], place), integer(row[2], place))
-        for place, row in rows(folder / "image_sizes.txt", 3, ",", optional=True)
+        image_id(row[0]): (integer(row[1], location), integer(row[2], location))
+        for location, row in rows(folder / "image_sizes.txt", 3, ",", optional=True)
         if image_id(row[0]) in wanted
     }
     return SplitFiles(image_ids, {name: labels[name] for name in image_ids}, boxes, sizes, masks)
@@ -94,10 +96,10 @@ def _localization(path: Path, wanted: set[str]) -> tuple[dict[str, Boxes], dict[
     if first is not None and first[1][0].count(",") == 2:
         return {}, _mask_files(path, wanted)
     boxes: dict[str, list[list[float]]] = {}
-    for place, row in rows(path, 5, ",", optional=True):
+    for location, row in rows(path, 5, ",", optional=True):
         name = image_id(row[0])
         if name in wanted:
-            boxes.setdefault(name, []).append([number(value, place) for value in row[1:]])
+            boxes.setdefault(name, []).append([number(value, location) for value in row[1:]])
     return {name: as_boxes(several) for name, several in boxes.items()}, {}
 
 
@@ -160,26 +162,28 @@ def rows(
         if not line.strip():
             continue
         cells = line.split(None, columns - 1) if separator is None else line.rsplit(separator, columns - 1)
-        place = f"{path}, line {count}"
+        location = f"{path}, line {count}"
         if len(cells) != columns:
-            raise ValueError(f"{place}: expected {columns} values, got {line!r}; correct it, or download it again")
-        yield place, [cell.strip() for cell in cells]
+            raise ValueError(f"{location}: expected {columns} values, got {line!r}; correct it, or download it again")
+        yield location, [cell.strip() for cell in cells]
 
 
-def number(text: str, place: str) -> float:
-    """Return ``text`` as a float; raises ValueError that names the ``place`` of the text."""
+def number(text: str, location: str) -> float:
+    """Return ``text`` as a float; raises ValueError that names the ``location`` of the text."""
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"{place}: {text!r} is not a number; correct it, or download the file again") from None
+        raise ValueError(f"{location}: {text!r} is not a number; correct it, or download the file again") from None
 
 
-def integer(text: str, place: str) -> int:
-    """Return ``text`` as an integer; raises ValueError that names the ``place`` of the text."""
+def integer(text: str, location: str) -> int:
+    """Return ``text`` as an integer; raises ValueError that names the ``location`` of the text."""
     try:
         return int(text)
     except ValueError:
-        raise ValueError(f"{place}: {text!r} is not a whole number; correct it, or download the file again") from None
+        raise ValueError(
+            f"{location}: {text!r} is not a whole number; correct it, or download the file again"
+        ) from None
 
 
 def read_mat(path: Path, variable: str, fields: Sequence[str] = ()) -> list[Any]:

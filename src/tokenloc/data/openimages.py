@@ -36,10 +36,6 @@ class OpenImagesDataset(ListedDataset):
         metadata: the `metadata/OpenImages` of `wsol-eval` (or the folder above it, or the split's own), whose lists
             then give images, labels and masks, instead of the files' names.
         missing: "error", or "skip" images that are listed but absent; see ``ListedDataset``.
-
-    Raises:
-        FileNotFoundError: if folders, images or listed masks are missing.
-        ValueError: if lists are damaged or contradict one another, or an argument has an unknown value.
     """
 
     name = "openimages"

@@ -1,4 +1,4 @@
-"""Generated scenes: one textured object on a cluttered ground, with its exact box and mask. No files."""
+"""Generated scenes: one textured object on a cluttered background, with its exact box and mask."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tokenloc.data.registry import DATASETS
 from tokenloc.data.textures import TEXTURES, Plane
 
 LENGTHS = {"train": 3000, "val": 300, "test": 600}
-"""Scenes in each split where no length is given."""
+"""Default number of scenes in each split."""
 
 Bytes = NDArray[np.uint8]
 
@@ -30,21 +30,18 @@ _FRACTION_BITS = 4  # of OpenCV's coordinates: a sixteenth of a pixel
 class ScenesDataset(ImageDataset):
     """Scenes of one textured object each: classes differ by texture alone.
 
-    Shape, size (sides of 25 to 70 % of the image's), place and colours are drawn apart from the class, and so are
-    the ground and its plain or speckled distractors; neither a box around the whole image nor one around its centre
-    finds the objects. A scene depends on seed, split, index and size, on nothing drawn before, so every worker
-    and every order gives the same. Class ``index % len(classes)``: any run of scenes is balanced.
+    Shape, size (sides of 25 to 70 % of the image's), position and colours are drawn independently of the class, and so
+    are the background and its plain or speckled distractors. Neither a box around the whole image nor one around its
+    centre finds the objects. A scene depends on seed, split, index and size only, so every worker and every order gives
+    the same. Classes alternate: class ``index % len(classes)``.
 
     Args:
-        root: not used; there are no files.
-        split: "train", "val" or "test": other seeds, so no scene is in two.
+        root: ignored.
+        split: "train", "val" or "test", which have different seeds.
         classes: names of textures (``tokenloc.data.textures``), None for all.
         size: side of the images in pixels, or (width, height); at least 16.
         length: number of scenes, None for 3000, 300 and 600 in train, val and test.
-        seed: another seed gives other scenes.
-
-    Raises:
-        ValueError: for an unknown split or class, a size below 16, a length below 1 or a negative seed.
+        seed: of all scenes, at least 0.
     """
 
     name = "scenes"
@@ -75,7 +72,7 @@ class ScenesDataset(ImageDataset):
         super().__init__(split, chosen, samples)
 
     def image(self, index: int, min_size: tuple[int, int] | None = None) -> Image.Image:
-        """Return a scene, RGB, of ``size`` whatever suffices."""
+        """Return a scene, RGB, of the full ``size``."""
         del min_size
         generator = self._generator(index)
         cover = draw_object(generator, self.size)
@@ -94,7 +91,7 @@ class ScenesDataset(ImageDataset):
 
 
 def draw_object(generator: np.random.Generator, size: Size) -> Bytes:
-    """Return how much of every pixel an object of random shape, size and place covers: [H, W] uint8, 255 for all."""
+    """Return how much an object of random shape, size and position covers each pixel: [H, W] uint8, 255 for all."""
     sides = generator.uniform(0.25, 0.7, 2)
     corner = generator.uniform(0, 1 - sides)
     cover = np.zeros((size[1], size[0]), np.uint8)
@@ -103,12 +100,12 @@ def draw_object(generator: np.random.Generator, size: Size) -> Bytes:
 
 
 def object_mask(cover: Bytes) -> Bytes:
-    """Return 1 for the pixels that are covered to more than half, else 0; [H, W] uint8."""
+    """Return 1 for pixels that are covered by more than half, else 0; [H, W] uint8."""
     return (cover > 127).astype(np.uint8)
 
 
 def paint_scene(generator: np.random.Generator, cover: Bytes, texture: str) -> Bytes:
-    """Return a scene [H, W, 3] uint8 RGB: ground, distractors, and over them the object where ``cover`` says."""
+    """Return a scene [H, W, 3] uint8 RGB: background, distractors, and the object where ``cover`` is above 0."""
     size = (cover.shape[1], cover.shape[0])
     speckles = _smooth_noise(generator, size, (24, 24))
     scene = _ground(generator, size, speckles)
@@ -124,7 +121,7 @@ def paint_scene(generator: np.random.Generator, cover: Bytes, texture: str) -> B
 
 
 def _outlines(generator: np.random.Generator, count: int) -> NDArray[np.float64]:
-    """Return closed outlines [count, P, 2] (x, y) that just fill the unit square: ellipse to box, dented or bulged."""
+    """Return closed outlines [count, P, 2] (x, y) that span the unit square: ellipses to boxes, with bumps."""
     bumps = generator.uniform(-0.12, 0.12, (count, 1, 3))
     phases = generator.uniform(0, 2 * np.pi, (count, 1, 3))
     radius = 1 + (bumps * np.cos(_WAVES + phases)).sum(2, keepdims=True)
@@ -141,13 +138,13 @@ def _fill(canvas: Bytes, points: NDArray[np.float64], colour: float | Sequence[f
 
 
 def _smooth_noise(generator: np.random.Generator, size: Size, shape: tuple[int, ...]) -> Bytes:
-    """Return noise [H, W, …] uint8, ``shape`` random values, smooth between them."""
+    """Return noise [H, W, …] uint8 that interpolates ``shape`` random values smoothly."""
     values = np.frombuffer(generator.bytes(int(np.prod(shape))), np.uint8).reshape(shape)
     return cv2.resize(values, size, interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
 
 
 def _ground(generator: np.random.Generator, size: Size, speckles: Bytes) -> Bytes:
-    """Return a ground [H, W, 3] of clouds around one colour, speckles and grain."""
+    """Return a background [H, W, 3] of clouds around one colour, speckles and grain."""
     clouds = _smooth_noise(generator, size, (4, 4, 3))
     grain = np.frombuffer(generator.bytes(size[0] * size[1]), np.uint8).reshape(size[1], size[0])
     light = cv2.addWeighted(speckles, 0.3, grain, 0.12, -54)
@@ -157,7 +154,7 @@ def _ground(generator: np.random.Generator, size: Size, speckles: Bytes) -> Byte
 
 
 def _paint_distractors(generator: np.random.Generator, scene: Bytes, blobs: Bytes) -> None:
-    """Paint shapes without a texture of any class on ``scene``: plain ones, and ones of two-coloured ``blobs``."""
+    """Paint shapes without a class's texture on ``scene``: plain ones, and ones with two-coloured ``blobs``."""
     count = int(generator.integers(4, 8))
     size = np.array([scene.shape[1], scene.shape[0]])
     sides = generator.uniform(0.1, 0.4, (count, 1, 2))
@@ -176,7 +173,7 @@ def _paint_distractors(generator: np.random.Generator, scene: Bytes, blobs: Byte
 
 
 def _pattern(generator: np.random.Generator, texture: str, size: Size, image_side: int) -> Plane:
-    """Return a texture [h, w] in 0 to 1, at a random phase, a little turned and scaled."""
+    """Return a texture [h, w] in 0 to 1, at a random phase, angle and scale."""
     turn = generator.uniform(-0.25, 0.25)
     period = image_side * generator.uniform(0.085, 0.125)
     phase = generator.uniform(0, 1, 2)
@@ -190,7 +187,7 @@ def _pattern(generator: np.random.Generator, texture: str, size: Size, image_sid
 
 
 def _colour_pairs(generator: np.random.Generator, count: int) -> NDArray[np.float32]:
-    """Return pairs of RGB colours [count, 2, 3], 0 to 255, clearly different in lightness, either one first."""
+    """Return pairs of RGB colours [count, 2, 3], 0 to 255, clearly different in lightness, in random order."""
     pairs = generator.random((count, 2, 3), np.float32) * 110
     pairs[:, 1] = 255 - pairs[:, 1]
     swapped = generator.random(count) < 0.5

@@ -28,10 +28,6 @@ class StanfordCarsDataset(ListedDataset):
         split: "train" or "test".
         classes: names as in cars_meta.mat ("AM General Hummer SUV 2000"); labels follow the selection, in its order.
         missing: "error", or "skip" images that are listed but absent; see ``ListedDataset``.
-
-    Raises:
-        FileNotFoundError: if lists or images are missing.
-        ValueError: if lists are damaged or contradict one another, or an argument has an unknown value.
     """
 
     name = "stanford_cars"

@@ -25,10 +25,6 @@ class StanfordDogsDataset(ListedDataset):
         split: "train" or "test".
         classes: names of class folders ("n02085620-Chihuahua"); labels follow the selection, in the lists' order.
         missing: "error", or "skip" images that are listed but absent; see ``ListedDataset``.
-
-    Raises:
-        FileNotFoundError: if lists, images or annotations are missing.
-        ValueError: if lists are damaged or contradict one another, or an argument has an unknown value.
     """
 
     name = "stanford_dogs"

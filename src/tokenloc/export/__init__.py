@@ -7,7 +7,7 @@ from tokenloc.export.base import (
     check_outputs,
     common_folder,
     list_formats,
-    open_writer,
+    write_annotations,
 )
 from tokenloc.export.coco import COCO
 from tokenloc.export.csv_table import CSV
@@ -31,5 +31,5 @@ __all__ = [
     "common_folder",
     "list_formats",
     "localize_dataset",
-    "open_writer",
+    "write_annotations",
 ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -81,7 +81,7 @@ class Format:
     def write(
         self, results: Iterable[ImageResult], classes: Sequence[str], folder: str | Path, **options: Any
     ) -> list[Path]:
-        """Write the annotations of any number of images in constant memory.
+        """Write the annotations of any number of images; see ``write_annotations``.
 
         Args:
             results: the localization of each image, or a sequence of those of several classes.
@@ -91,16 +91,9 @@ class Format:
 
         Returns:
             the paths of ``outputs``.
-
-        Raises:
-            FileExistsError: if an output exists, without ``overwrite=True``.
-            ValueError: if the class of a localization does not match ``classes``.
-            ImportError: if a library that the format needs is not installed.
         """
         destination = Destination(Path(folder), tuple(classes), **options)
-        with open_writer([self], destination) as write:
-            for result in results:
-                write(result)
+        write_annotations([self], results, destination)
         return [destination.folder / name for name in self.outputs]
 
 
@@ -113,33 +106,29 @@ def list_formats(pattern: str | None = None) -> list[str]:
     return FORMATS.names(pattern)
 
 
-@contextmanager
-def open_writer(formats: Sequence[Format], destination: Destination) -> Iterator[Callable[[ImageResult], None]]:
-    """Yield a function that writes the result of one image in several formats.
+def write_annotations(formats: Sequence[Format], results: Iterable[ImageResult], destination: Destination) -> None:
+    """Write the annotations of any number of images in several formats, in one pass and in constant memory.
 
-    The files appear when the block ends without an error; after an error nothing is written.
+    The files appear when all are complete; after an error nothing is written.
 
     Raises:
-        ValueError: if the class of a localization does not match ``destination.classes``.
         FileExistsError: if an annotation file exists, without ``destination.overwrite``.
+        ValueError: if the class of a localization does not match ``destination.classes``.
         ImportError: if a library that a format needs is not installed.
     """
     check_outputs(formats, destination.folder, destination.overwrite)
     with ExitStack() as stack:
         writers = [stack.enter_context(chosen.open(destination)) for chosen in formats]
-
-        def write_result(result: ImageResult) -> None:
+        for result in results:
             records = [result] if isinstance(result, LocalizationRecord) else result
             for record in records:
                 _check_class(record, destination.classes)
             for write_image in writers if records else []:
                 write_image(destination.image_name(records[0].source), records)
 
-        yield write_result
-
 
 def check_outputs(formats: Sequence[Format], folder: Path, overwrite: bool = False) -> None:
-    """Raise FileExistsError or ImportError as ``open_writer`` does when its block begins."""
+    """Raise FileExistsError or ImportError as ``write_annotations`` does, before anything is computed."""
     for chosen in formats:
         if chosen.needs is not None:
             library(*chosen.needs)

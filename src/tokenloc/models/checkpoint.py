@@ -32,9 +32,9 @@ def load_checkpoint(path: str | Path) -> tuple[Method, ModelMetadata]:
         path: a file, a folder written by ``Localizer.save_pretrained``, or ``hf-hub:USER/NAME[@REVISION]``.
 
     Raises:
-        FileNotFoundError: the file or repository does not exist, or cannot be downloaded.
-        ValueError: the file is truncated, contains code (which never runs), comes from another program, or has weights
-            that do not fit the model it describes.
+        FileNotFoundError: if the file or repository does not exist, or cannot be downloaded.
+        ValueError: if the file is truncated, contains code (which never runs), comes from another program, or has
+            weights that do not fit the model it describes.
     """
     content = read_checkpoint(path)
     metadata = ModelMetadata.from_dict(content[METADATA_KEY], path)
@@ -87,7 +87,7 @@ def store_threshold(path: str | Path, threshold: Threshold) -> None:
     """Store ``threshold`` in a checkpoint, or in the configuration of a folder, atomically.
 
     Raises:
-        ValueError: the checkpoint is on the hub.
+        ValueError: if the checkpoint is on the hub.
     """
     path = writable_path(path)
     is_folder = path.is_dir()
@@ -103,7 +103,7 @@ def save_atomically(content: dict[str, Any], path: str | Path) -> None:
     """Write a checkpoint atomically and flush it to the disk.
 
     Raises:
-        OSError: the file cannot be written, for example on a full disk; an existing ``path`` is unchanged.
+        OSError: if the file cannot be written, for example on a full disk; an existing ``path`` is unchanged.
     """
     with durable_write(path, "free some space or repair the disk, then continue with --resume") as file:
         torch.save(content, file)

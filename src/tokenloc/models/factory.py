@@ -39,8 +39,8 @@ def create_model(
         options: options of the method; see its class.
 
     Raises:
-        ValueError: an unknown method, backbone or option, or a value out of range.
-        FileNotFoundError: the weights are neither on disk nor downloadable.
+        ValueError: if a method, backbone or option is unknown, or a value is out of range.
+        FileNotFoundError: if the weights are neither on disk nor downloadable.
 
     >>> import torch
     >>> model = create_model("tscam", "vit_tiny_patch16_224", num_classes=3, pretrained=False)

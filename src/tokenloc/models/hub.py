@@ -42,7 +42,7 @@ def save_folder(folder: Path, name: str, model: Method, metadata: ModelMetadata,
         origin: the checkpoint that the model was loaded from, for its metrics.
 
     Raises:
-        ValueError: the metadata cannot be represented as JSON.
+        ValueError: if the metadata cannot be represented as JSON.
     """
     metadata, metrics = metadata.without_paths(), read_metrics(origin) if origin else None
     config = {METADATA_KEY: metadata.to_dict()}
@@ -67,8 +67,8 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read the configuration and weights in the output of ``save_folder``.
 
     Raises:
-        FileNotFoundError: one of the two files is missing.
-        ValueError: one of them is damaged or has another format.
+        FileNotFoundError: if one of the two files is missing.
+        ValueError: if one of them is damaged or has another format.
     """
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
@@ -136,8 +136,8 @@ def local_copy(checkpoint: str | Path, revision: str | None = None, token: str |
         token: for private repositories; None uses the one stored by ``hf auth login``, or ``HF_TOKEN``.
 
     Raises:
-        FileNotFoundError: the repository or revision does not exist, or is neither cached nor reachable.
-        ValueError: the repository name is invalid, or a revision was given for a path, or twice.
+        FileNotFoundError: if the repository or revision does not exist, or is neither cached nor reachable.
+        ValueError: if the repository name is invalid, or a revision was given for a path, or twice.
     """
     if not is_on_hub(checkpoint):
         if revision is not None:
@@ -146,6 +146,8 @@ def local_copy(checkpoint: str | Path, revision: str | None = None, token: str |
     repository, _, own_revision = PurePath(checkpoint).as_posix().removeprefix(PREFIX).partition("@")
     if own_revision and revision is not None:
         raise ValueError(f"{checkpoint} already names a revision; remove revision={revision!r}")
+    if repository.count("/") != 1:
+        raise _invalid_name(repository)
     return _download(repository, revision or own_revision or None, token)
 
 
@@ -179,8 +181,8 @@ def upload(
     An existing README.md in the repository is not replaced: its owner may have edited it.
 
     Raises:
-        ValueError: the repository name is invalid.
-        OSError: the hub is unreachable or denies write access.
+        ValueError: if the repository name is invalid.
+        OSError: if the hub is unreachable or denies write access.
     """
     api = HfApi(token=token, library_name="tokenloc", library_version=tokenloc.__version__)
     try:
@@ -191,7 +193,7 @@ def upload(
             repo_id=url.repo_id, folder_path=folder, commit_message=message, revision=revision, ignore_patterns=ignored
         )
     except errors.HFValidationError as error:
-        raise _invalid_name(repository, error) from error
+        raise _invalid_name(repository) from error
     except Exception as error:  # the client's error classes differ between its versions
         raise OSError(
             f"cannot write to {repository} on {constants.ENDPOINT} ({_reason(error)}); log in with `hf auth login`, or "
@@ -206,7 +208,7 @@ def _download(repository: str, revision: str | None, token: str | None) -> Path:
     try:
         folder = huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=list(FILES), **client)
     except errors.HFValidationError as error:
-        raise _invalid_name(repository, error) from error
+        raise _invalid_name(repository) from error
     except Exception as error:  # the client's error classes differ between its versions
         raise FileNotFoundError(_not_available(repository, revision, error)) from error
     if not Path(folder, CONFIG).is_file():
@@ -214,8 +216,8 @@ def _download(repository: str, revision: str | None, token: str | None) -> Path:
     return Path(folder)
 
 
-def _invalid_name(repository: str, error: Exception) -> ValueError:
-    return ValueError(f"{repository!r} is not an existing path or a valid hub repository (USER/NAME): {_reason(error)}")
+def _invalid_name(repository: str) -> ValueError:
+    return ValueError(f"{repository!r} is not an existing path or a valid hub repository; expected USER/NAME")
 
 
 def _not_available(repository: str, revision: str | None, error: Exception) -> str:

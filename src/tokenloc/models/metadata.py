@@ -85,7 +85,7 @@ class ModelMetadata:
         """Validate and read the output of ``to_dict``, which may come from an untrusted file.
 
         Raises:
-            ValueError: a value is missing, unknown or of another type. The message quotes it and names ``path``.
+            ValueError: if a value is missing, unknown or of another type. The message quotes it and names ``path``.
         """
         stored_format = values.get("format") if isinstance(values, dict) else values
         if stored_format != FORMAT:
