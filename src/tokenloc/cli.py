@@ -105,7 +105,7 @@ class _Parser(ArgumentParser):
         sys.exit(_exit(f"tokenloc: {unknown_name('option', unknown[1], self.options)}", status=2))
 
 
-def _make_parser(wanted: Collection[str] = tuple(COMMANDS)) -> tuple[_Parser, dict[str, Command]]:
+def _make_parser(wanted: Collection[str]) -> tuple[_Parser, dict[str, Command]]:
     """Return a parser that knows the names of all commands, and the flags of the ``wanted`` ones, which it imports."""
     parser = _Parser(prog="tokenloc", description="Learn to draw boxes from image labels alone.")
     subcommands = parser.add_subcommands()
