@@ -44,10 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = [_with_underscores(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     parser, commands = _make_parser([word for word in words if word in COMMANDS][:1])
     try:
-        words = _resolve_recipes(words)
+        settings = parser.instantiate(parser.parse_args(_resolve_recipes(words)))
     except ValueError as error:
         return _exit(f"tokenloc: {error}", status=2)
-    settings = parser.instantiate(parser.parse_args(words))
     name = settings.subcommand
     values = {key: value for key, value in vars(settings[name]).items() if key not in ("config", "__default_config__")}
     try:

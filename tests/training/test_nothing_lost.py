@@ -93,7 +93,7 @@ def die_while_writing(checkpoint: int) -> None:
 
 
 def die_while_evaluating() -> None:
-    command.measure = lambda *_, **__: die()
+    command.evaluate_model = lambda *_, **__: die()
 
 
 def begin(moment: Callable[[], None], out: Path, changes: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import yaml
 
 from tests.runs import tiny_run, tiny_settings
 from tokenloc.boxes import get_protocol
+from tokenloc.cli import main
 from tokenloc.commands.results import print_results
 from tokenloc.data import create_dataset
 from tokenloc.data.base import Subset
@@ -157,8 +158,16 @@ def test_a_finished_run_prints_the_next_commands(tmp_path: Path, capsys: pytest.
     assert f"{out / 'checkpoints' / 'last.ckpt'} has all 2 epochs" in capsys.readouterr().err
 
 
-def test_removed_and_impossible_settings() -> None:
-    with pytest.raises(ValueError, match=r"data\.cached_pictures was removed; delete it from the configuration"):
-        DataConfig(cached_pictures=True)
-    with pytest.raises(ValueError, match=r"data\.cached_views must be at least 0; got -1"):
-        DataConfig(cached_views=-1)
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("data.cached_pictures", "true", "data.cached_pictures was removed; delete it from the configuration"),
+        ("data.cached_views", "-1", "data.cached_views must be at least 0; got -1"),
+        ("optimisation.epochs", "0", "optimisation.epochs must be at least 1; got 0"),
+    ],
+)
+def test_invalid_settings_are_reported_without_a_traceback(
+    option: str, value: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--data.name", "scenes", f"--{option}", value]) == 2
+    assert f"tokenloc: {message}" in capsys.readouterr().err
