@@ -107,7 +107,7 @@ def test_runs_that_cannot_be_compared_are_refused(made: Path, tmp_path: Path, ca
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda path: path.unlink(), "boxes.npz is missing"),
+        (lambda path: path.unlink(), "copy/boxes.npz: `tokenloc evaluate` writes it"),
         (lambda path: path.write_bytes(path.read_bytes()[:500]), "boxes.npz is damaged"),
         (lambda path: shutil.copy(path.parents[1] / "other/boxes.npz", path), "is from another evaluation"),
     ],

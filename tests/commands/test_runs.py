@@ -37,7 +37,7 @@ def test_any_number_of_runs_are_printed_and_written(tmp_path: Path, capsys: pyte
     assert content["protocol"] == "sat"
     assert [group["runs"][0]["metrics"]["gt_known"] for group in content["groups"].values()] == [80.0, 84.0, None]
     assert content["groups"][str(folders[0])]["runs"][0]["metrics"]["box_acc_0.7"] == 50.0
-    assert not (tmp_path / "found/comparison.json").exists()
+    assert not (tmp_path / "out/comparison.json").exists()
     printed = capsys.readouterr().err
     assert "84.0" in printed
     assert "mean" not in printed

@@ -62,11 +62,7 @@ def report(
 
 
 def find_evaluation(folder: Path, name: str | None = None) -> Path:
-    """Return the folder with the metrics.json that ``folder`` stands for: itself, or an evaluation in it.
-
-    Args:
-        folder: of a run or an evaluation.
-        name: of the evaluation in a run's folder; by default ``standard``, else the only one.
+    """Return ``folder`` itself or, for a run's folder, its evaluation ``name``, else ``standard``, else the only one.
 
     Raises:
         FileNotFoundError: if there is no evaluation.
@@ -93,20 +89,16 @@ def find_evaluation(folder: Path, name: str | None = None) -> Path:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Return a short name for each folder, or their paths if short names are not unique."""
-    short = [_short_name(folder.absolute()) for folder in folders]
-    return short if len(set(short)) == len(short) else [str(folder) for folder in folders]
+    """Return a short name for each folder, or their paths if short names are not unique.
 
-
-def _short_name(folder: Path) -> str:
-    """Return the name of an evaluation's run.
-
-    >>> [_short_name(Path("runs/sat") / path) for path in ("evaluation/standard", "evaluation/flip", "")]
-    ['sat', 'sat, flip', 'sat']
+    >>> _names([Path("runs/sat/evaluation/standard"), Path("runs/scm/evaluation/flip"), Path("runs/cam")])
+    ['sat', 'scm, flip', 'cam']
     """
-    if folder.parent.name != EVALUATIONS:
-        return folder.name or str(folder)
-    return folder.parents[1].name + ("" if folder.name == DEFAULT else f", {folder.name}")
+    names = []
+    for folder in (folder.absolute() for folder in folders):
+        evaluation = "" if folder.name == DEFAULT else f", {folder.name}"
+        names.append(folder.parents[1].name + evaluation if folder.parent.name == EVALUATIONS else folder.name)
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
 def _require_same_images(first: Run, other: Run) -> None:

@@ -32,8 +32,8 @@ def write_results(folder: Path, result: EvaluationResult, source: str | None, de
     Args:
         folder: of the run or evaluation.
         result: the metrics.
-        source: where the threshold comes from, unless the protocol chooses it.
-        described: further content of metrics.json: what was evaluated, and how.
+        source: of the threshold, unless the protocol chooses it.
+        described: further content of metrics.json.
     """
     print_results(result, source)
     sources = {"threshold_source": source} if source else {}

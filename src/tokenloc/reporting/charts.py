@@ -16,12 +16,9 @@ from tokenloc._files import atomic_write, write_text
 from tokenloc.metrics import iou_by_size, iou_distribution
 from tokenloc.reporting.runs import Run, read_run
 
-DASHES = {"0.5": "-", "0.7": "--", "0.9": ":"}
-"""The IoU levels of the accuracy chart and their dash patterns."""
-
+DASHES = {"0.5": "-", "0.7": "--", "0.9": ":"}  # of the IoU levels in the accuracy chart
 BINS = 20
-LEFT, RIGHT, TOP, BOTTOM = 34, 350, 8, 190
-"""The plot area of an SVG chart, which has 360 by 220 pixels."""
+LEFT, RIGHT, TOP, BOTTOM = 34, 350, 8, 190  # the plot area of an SVG chart of 360 by 220 pixels
 
 
 class Line(NamedTuple):
@@ -36,17 +33,10 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart of lines.
+    """A chart of lines, and of vertical markers (run, x) at the reported thresholds.
 
-    Args:
-        title: Of the chart.
-        xlabel: Of the x axis.
-        lines: In drawing order.
-        xmax: The end of the x axis, which starts at 0; None fits it to the lines, for matplotlib only.
-        ymax: Likewise for the y axis.
-        unit: Of the y values.
-        markers: (run, x) of vertical lines: the reported thresholds.
-        note: What the chart shows, in words.
+    The axes range from 0 to ``xmax`` and ``ymax``, or fit the lines (None; only in matplotlib). ``note`` describes the
+    chart in words.
     """
 
     title: str
@@ -143,11 +133,7 @@ def save_curves(folder: Path, curve: Mapping[str, Sequence[float]] | None) -> No
 
     ``threshold.csv`` has the accuracy of the largest component by map threshold, a column for each IoU level (SAT,
     Fig. 7); ``iou.csv`` a histogram of the IoU of correct boxes (IoU ≥ 0.5; Fig. 5); ``iou_by_size.csv`` the mean IoU
-    of images by object size (Fig. 6).
-
-    Args:
-        folder: Of the evaluation, with metrics.json and images.csv.
-        curve: See ``Evaluation.curve``.
+    of images by object size (Fig. 6). The evaluation's ``folder`` has metrics.json and images.csv already.
     """
     run, figures = read_run(folder, ""), folder / "figures"
     iou, fractions = run.boxed
@@ -176,10 +162,9 @@ def save_charts(charts: Sequence[Chart], path: Path) -> None:
 
 
 def read_curves(logs: Path) -> dict[str, list[tuple[float, float]]]:
-    """Return what a training logged, by name: (epoch, value), averaged over the steps of an epoch.
+    """Return what a training logged in OUT/logs, by name: (epoch, value), averaged over the steps of an epoch.
 
-    Args:
-        logs: OUT/logs of a run. A resumed run has several versions; the latest one with an epoch counts.
+    A resumed run has several versions; the latest one with an epoch counts.
     """
     curves: dict[str, dict[float, float]] = {}
     for path in sorted(logs.glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1])):

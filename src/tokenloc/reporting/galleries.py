@@ -18,26 +18,14 @@ from tokenloc.metrics.stored_boxes import SweptImage
 from tokenloc.reporting.runs import Run
 from tokenloc.reporting.tables import ERRORS, error_of
 
-SIDE = 256  # the longer side of a thumbnail, in pixels
-QUALITY = 76
-STOPS = 100
-"""The threshold slider has at most so many stops besides the reported threshold."""
-
-UNIT = 1000
-"""Box coordinates are integers in 1/UNIT of the image's width and height, IoU in 1/UNIT."""
+SIDE, QUALITY = 256, 76  # of thumbnails: longer side in pixels, JPEG quality
+STOPS = 100  # of the slider at most, besides the reported threshold
+UNIT = 1000  # boxes are in 1/UNIT of the image's width and height, IoU in 1/UNIT
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images to look at together.
-
-    Args:
-        key: differ, check, worst, best, all, or a kind of error.
-        title: For people.
-        run: The run that they are chosen by; None for all runs.
-        images: Indices of rows, in display order.
-        total: How many images are of that kind, in the gallery or not; None if every image is.
-    """
+    """Indices of images to show together, chosen by one run or by all (None), of ``total`` images of their kind."""
 
     key: str
     title: str
@@ -49,8 +37,7 @@ class Gallery:
 def make_galleries(runs: Sequence[Run], count: int | None) -> list[Gallery]:
     """Return the galleries of runs on the same images, with at most ``count`` images each; the last unites them."""
     galleries = [_differing(runs, count)] if len(runs) > 1 else []
-    for index, run in enumerate(runs):
-        galleries += _galleries_of(run.rows, index, count)
+    galleries += [gallery for index, run in enumerate(runs) for gallery in _galleries_of(run.rows, index, count)]
     galleries = [gallery for gallery in galleries if gallery.images]
     union = range(len(runs[0].rows)) if count is None else {image for each in galleries for image in each.images}
     return [*galleries, Gallery("all", "All with an image", None, sorted(union))]
@@ -84,19 +71,12 @@ def _column(rows: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Slider:
-    """The thresholds that a run's slider stops at, ascending.
+    """The stops of a run's threshold slider, ascending; ``start`` is the stop of the reported threshold."""
 
-    Args:
-        columns: Index of each stop among the thresholds of the stored boxes.
-        thresholds: Their values.
-        start: The stop of the reported threshold.
-        gt_known: GT-known in percent at each stop; None where it is unknown.
-    """
-
-    columns: list[int]
+    columns: list[int]  # of the stored boxes
     thresholds: list[float]
     start: int
-    gt_known: list[float | None]
+    gt_known: list[float | None]  # percent
 
 
 def make_slider(run: Run) -> Slider | None:
@@ -115,19 +95,15 @@ def make_slider(run: Run) -> Slider | None:
 
 @dataclass
 class ReportImage:
-    """An image of a report, in plain values for its page.
+    """An image in plain values for the page.
 
-    Args:
-        size: (width, height), or the thumbnail's without stored boxes; None if unknown.
-        truth: True boxes, four numbers each in 1/``UNIT``.
-        boxes: For each run six numbers for each stop where its box changes: the stop, x0, y0, x1, y1, IoU.
-        thumbnail: JPEG, base64; None if the image could not be read.
+    ``boxes`` has six numbers for each run and each stop where its box changes: the stop, x0, y0, x1, y1, IoU.
     """
 
-    size: tuple[int, int] | None = None
+    boxes: list[list[int]]
     truth: list[list[int]] = field(default_factory=list)
-    boxes: list[list[int]] = field(default_factory=list)
-    thumbnail: str | None = None
+    size: tuple[int, int] | None = None  # (width, height); without stored boxes that of the thumbnail
+    thumbnail: str | None = None  # JPEG, base64; None if the image could not be read
 
 
 def make_images(
@@ -138,7 +114,7 @@ def make_images(
     progress: Callable[[Iterable[Any], str, int], Iterable[Any]] | None = None,
 ) -> dict[int, ReportImage]:
     """Return the images at ``indices`` of the rows, read from ``dataset`` by the rows' ids; see ``render_report``."""
-    images = {index: ReportImage(boxes=[[] for _ in runs]) for index in sorted(set(indices))}
+    images = {index: ReportImage([[] for _ in runs]) for index in sorted(set(indices))}
     for number, (run, slider) in enumerate(zip(runs, sliders, strict=True)):
         if run.boxes is not None and slider is not None:
             for index, swept in run.boxes.images(images):
@@ -166,8 +142,7 @@ def box_steps(image: SweptImage, size: tuple[int, int], columns: Sequence[int]) 
     iou = np.floor(np.float64(UNIT) * iou + 1e-4).astype(np.int64)  # truncated: a near miss must not look like a hit
     steps = np.column_stack([np.arange(len(columns)), _to_unit(image.boxes[list(columns)], size), iou])
     changed = np.concatenate([[True], (np.diff(steps[:, 1:], axis=0) != 0).any(axis=1)])
-    flat: list[int] = steps[changed].ravel().tolist()
-    return flat
+    return [int(value) for value in steps[changed].ravel()]
 
 
 def _to_unit(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.int64]:

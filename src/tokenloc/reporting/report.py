@@ -22,9 +22,7 @@ from tokenloc.reporting.tables import (
     metric_table,
 )
 
-LETTERS = "ABCDEF"
-"""The runs' labels on images; a report has at most six."""
-
+LETTERS = "ABCDEF"  # the runs' labels on images
 STYLES = ("base.css", "report.css")
 SCRIPTS = ("core.js", "overlay.js", "filters.js", "slider.js", "gallery.js", "tables.js", "start.js")
 
@@ -43,10 +41,10 @@ def render_report(
     Args:
         runs: Evaluations of the same images under the same protocol, at most six.
         dataset: The images; None draws boxes without them.
-        images: Images in each gallery; None for all.
+        images: Per gallery; None for all.
         title: Of the page; by default the runs' names.
-        notes: What a reader should know about the report.
-        progress: Wraps the reading of the images, to show its progress.
+        notes: Shown at the top.
+        progress: Wraps the images while they are read.
 
     Raises:
         ValueError: If there is no run or more than six, or a file of a run is damaged.

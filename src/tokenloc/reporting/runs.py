@@ -28,13 +28,7 @@ MISSING = {
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """An evaluation, read from its folder; files other than metrics.json are read when they are needed.
-
-    Args:
-        folder: Of a run or an evaluation.
-        name: For people.
-        content: The content of metrics.json.
-    """
+    """An evaluation on disk: its folder, a name for people, and metrics.json; other files are read when needed."""
 
     folder: Path
     name: str
@@ -60,12 +54,7 @@ class Run:
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of images.csv, see ``read_table``.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the file is damaged, or of another evaluation than metrics.json.
-        """
+        """The rows of images.csv; raises as ``read_table``, and ValueError if metrics.json is of other images."""
         rows = read_table(self.folder / IMAGES)
         if not rows or self.content["images"] != len(rows):
             raise ValueError(
@@ -103,20 +92,16 @@ class Run:
         boxed = [index for index, row in enumerate(self.rows) if row["largest"] is not None]
         if not boxed:
             return None, []
-        path = self.folder / BOXES
-        if not path.is_file():
-            return None, [f"{path} is missing, so there is no threshold slider; {AGAIN} to get it"]
         try:
-            boxes = open_boxes(path)
+            boxes = open_boxes(self.folder / BOXES)
             if not self._matches(boxes, boxed[0]):
-                note = f"{path} is from another evaluation than {IMAGES} beside it, so there is no threshold slider"
-                return None, [f"{note}; {AGAIN} to get it"]
-        except ValueError as error:
-            return None, [f"{error}; until then there is no threshold slider"]
+                raise ValueError(f"{boxes.path} is from another evaluation than {IMAGES} beside it; {AGAIN}")
+        except (FileNotFoundError, ValueError) as error:
+            return None, [f"there is no threshold slider: {error}"]
         return boxes, []
 
     def _matches(self, boxes: StoredBoxes, index: int) -> bool:
-        """Return whether boxes are of the same protocol and images, and of the same IoU for the image at ``index``."""
+        """Return whether boxes have the protocol and ids of this run, and its IoU for the image at ``index``."""
         ids, thresholds = [row["id"] for row in self.rows], boxes.thresholds.tolist()
         if (boxes.protocol, list(boxes.ids)) != (self.protocol, ids) or self.threshold not in thresholds:
             return False

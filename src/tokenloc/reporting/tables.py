@@ -22,7 +22,6 @@ DESCRIPTIONS = {
     "pxap": "average precision of pixels",
     "piou": "best IoU of pixels",
 }
-SIGNIFICANT = 0.05
 ERRORS = {
     "correct": ("Correct", "class right, IoU over 0.5"),
     "classification": ("Wrong class", "whatever the box"),
@@ -38,10 +37,7 @@ CLASS_COLUMNS = {"top1_cls": "Cls", "top1_loc": "Loc", "gt_known": "GT-known", "
 
 
 class Cell(NamedTuple):
-    """A metric of a run.
-
-    ``best``: the greatest of several runs. ``significant``: the best one differs from each other run with p < 0.05.
-    """
+    """A metric of a run; the best of several is significant if it differs from each other one with p < 0.05."""
 
     value: float | None
     interval: list[float] | None
@@ -79,7 +75,7 @@ def _cell(runs: Sequence[Run], run: Run, key: str) -> Cell:
     others = [other for other in runs if other is not run]
     best = value is not None and bool(others) and all(value > (other.metrics.get(key) or 0.0) for other in others)
     compared = [_compare(other, run, key) for other in others] if best else [None]
-    significant = all(comparison is not None and comparison.p_value < SIGNIFICANT for comparison in compared)
+    significant = all(comparison is not None and comparison.p_value < 0.05 for comparison in compared)
     return Cell(value, run.content.get("confidence", {}).get(key), best, significant)
 
 

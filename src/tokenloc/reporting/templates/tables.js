@@ -4,28 +4,30 @@ let visibleRows = ROWS;
 const sorting = { column: 0, direction: 1 };
 
 function markSorted(headers, column, direction) {
-  headers.forEach((header, index) => {
-    if (index === column) header.setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");
-    else header.removeAttribute("aria-sort");
-  });
+  headers.forEach((header) => header.removeAttribute("aria-sort"));
+  headers[column].setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");
 }
 
-const nextDirection = (header) => (header.getAttribute("aria-sort") === "ascending" ? -1 : 1);
+// Calls sort(column, direction) for a click on a header; a second click reverses the direction.
+function onSort(headers, sort) {
+  headers.forEach((header, column) =>
+    header.querySelector("button").addEventListener("click", () => {
+      const direction = header.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+      markSorted(headers, column, direction);
+      sort(column, direction);
+    }),
+  );
+}
 
 function startClassTable() {
   const table = byId("class-table"), body = table.tBodies[0];
-  const headers = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
   const value = (row, column) => {
     const text = row.cells[column].dataset.value;
     return column === 0 ? text : text === "" ? null : Number(text);
   };
-  headers.forEach((header, column) =>
-    header.querySelector("button").addEventListener("click", () => {
-      const direction = nextDirection(header);
-      markSorted(headers, column, direction);
-      body.append(...[...body.rows].sort((a, b) => compareValues(value(a, column), value(b, column), direction)));
-    }),
-  );
+  onSort([...table.tHead.rows[table.tHead.rows.length - 1].cells], (column, direction) => {
+    body.append(...[...body.rows].sort((a, b) => compareValues(value(a, column), value(b, column), direction)));
+  });
   body.addEventListener("click", (event) => {
     const name = event.target.closest("[data-class]")?.dataset.class;
     if (name === undefined) return;
@@ -66,15 +68,13 @@ function showRows() {
 }
 
 function startImageTable() {
-  const headers = columns.map((column, index) => {
+  const headers = columns.map((column) => {
     const button = make("button", { type: "button" }, column.run === undefined ? null : badge(column.run), column.name);
-    const header = make("th", { scope: "col", class: column.text ? null : "value" }, button);
-    button.addEventListener("click", () => {
-      Object.assign(sorting, { column: index, direction: nextDirection(header) });
-      markSorted(headers, index, sorting.direction);
-      showRows();
-    });
-    return header;
+    return make("th", { scope: "col", class: column.text ? null : "value" }, button);
+  });
+  onSort(headers, (column, direction) => {
+    Object.assign(sorting, { column, direction });
+    showRows();
   });
   markSorted(headers, 0, 1);
   byId("list").tHead.append(make("tr", {}, ...headers));
