@@ -1,4 +1,4 @@
-"""What the benchmarks on one thread share: the time of a call, and which machine it was."""
+"""Timing and a description of the machine, for the benchmarks on one thread."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 
 
 def best_time(call: Callable[[], object], repeats: int, device: str = "cpu") -> float:
-    """Return the least of ``repeats`` times of ``call``, in milliseconds, after one call that is not counted.
+    """Return the minimum time of ``repeats`` calls in milliseconds, after one call to warm up.
 
-    On the CPU it is processor time, so that what else runs on the machine disturbs it little: set torch to one thread.
-    On a GPU it is time on the clock until all its work is done.
+    On the CPU it is processor time, which other processes hardly affect: set torch to one thread. On a GPU it is
+    wall-clock time until all its work is done.
     """
     on_cpu = torch.device(device).type == "cpu"
     clock = time.process_time if on_cpu else time.perf_counter
@@ -30,7 +30,7 @@ def best_time(call: Callable[[], object], repeats: int, device: str = "cpu") -> 
 
 
 def setting(device: str = "cpu") -> str:
-    """Return processor, threads, torch and date in one line, before them the GPU where ``device`` is one."""
+    """Return the GPU (if ``device`` is one), processor, threads, torch version and date in one line."""
     if torch.device(device).type == "cuda":
         return f"{torch.cuda.get_device_name(device)}; {setting()}"
     cpuinfo = Path("/proc/cpuinfo")

@@ -1,8 +1,8 @@
-"""LCTR's convolution with a kernel of its own for each image: ways to compute it, forward and backward.
+"""Implementations of LCTR's convolution with a kernel per image, forward and backward.
 
     python benchmarks/lctr_head.py [--images 8] [--repeats 3]
 
-Training needs the average of the C maps over the grid, testing the map of a class or a few. D = 384, G = 4, 14 x 14.
+Training needs the average of the C maps over the grid, inference the maps of a few classes. D = 384, G = 4, 14 x 14.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from torch import Tensor
 from tokenloc.methods.lctr import CueDigging
 
 WIDTH, KERNELS, SIDE = 384, 4, 14
-Way = Callable[[CueDigging, Tensor, Tensor], Tensor]
+Implementation = Callable[[CueDigging, Tensor, Tensor], Tensor]
 
 
 def loop_over_images(head: CueDigging, tokens: Tensor, scores: Tensor) -> Tensor:
-    """Equation 6 as it is written."""
+    """Equation 6 literally."""
     mixed = [torch.einsum("g,gcdij->cdij", score, head.weight) for score in scores]
     return torch.stack([F.conv2d(x, kernel, padding=1) for x, kernel in zip(tokens, mixed, strict=True)])
 
 
 def grouped(head: CueDigging, tokens: Tensor, scores: Tensor) -> Tensor:
-    """One convolution with a group for each image."""
+    """One convolution with a group per image."""
     mixed = torch.einsum("bg,gcdij->bcdij", scores, head.weight).flatten(0, 1)
     return F.conv2d(tokens.flatten(0, 1)[None], mixed, padding=1, groups=len(tokens)).unflatten(1, (len(tokens), -1))[0]
 
@@ -40,15 +40,15 @@ def all_kernels(head: CueDigging, tokens: Tensor, scores: Tensor) -> Tensor:
     return torch.einsum("bg,bgchw->bchw", scores, maps)
 
 
-def average_of(way: Way) -> Way:
-    return lambda head, tokens, scores: way(head, tokens, scores).mean(dim=(2, 3))
+def average_of(maps: Implementation) -> Implementation:
+    return lambda head, tokens, scores: maps(head, tokens, scores).mean(dim=(2, 3))
 
 
 def one_map(head: CueDigging, tokens: Tensor, scores: Tensor) -> Tensor:
     return head.maps(tokens, scores, torch.zeros(len(tokens), 1, dtype=torch.int64))
 
 
-WAYS: dict[str, tuple[Way, Way]] = {  # how to train, how to test
+IMPLEMENTATIONS: dict[str, tuple[Implementation, Implementation]] = {  # for training, for inference
     "a loop over images": (average_of(loop_over_images), loop_over_images),
     "a grouped convolution": (average_of(grouped), grouped),
     "all kernels, then weighted": (average_of(all_kernels), all_kernels),
@@ -56,19 +56,19 @@ WAYS: dict[str, tuple[Way, Way]] = {  # how to train, how to test
 }
 
 
-def forward_and_backward(way: Way, head: CueDigging, tokens: Tensor, scores: Tensor) -> None:
+def forward_and_backward(pooled: Implementation, head: CueDigging, tokens: Tensor, scores: Tensor) -> None:
     leaves = [x.detach().requires_grad_() for x in (tokens, scores)]
-    torch.autograd.grad(way(head, *leaves).square().sum(), [*leaves, head.weight])
+    torch.autograd.grad(pooled(head, *leaves).square().sum(), [*leaves, head.weight])
 
 
 def report(classes: int, images: int, repeats: int) -> None:
-    """Print a row for each way."""
+    """Print a row for each implementation."""
     head = CueDigging(WIDTH, classes, KERNELS, 3, "separate")
-    given = (head, torch.randn(images, WIDTH, SIDE, SIDE), torch.rand(images, KERNELS))
-    for name, (train, test) in WAYS.items():
-        training = best_time(partial(forward_and_backward, train, *given), repeats)
+    inputs = (head, torch.randn(images, WIDTH, SIDE, SIDE), torch.rand(images, KERNELS))
+    for name, (train, test) in IMPLEMENTATIONS.items():
+        training = best_time(partial(forward_and_backward, train, *inputs), repeats)
         with torch.no_grad():
-            testing = best_time(partial(test, *given), repeats)
+            testing = best_time(partial(test, *inputs), repeats)
         print(f"| {classes} | {name} | {training:.1f} | {testing:.1f} |")
 
 
@@ -79,7 +79,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print(f"LCTR's head, {arguments.images} images, float32, processor time; {setting()}\n")
-    print("| classes | way | training (ms) | one map per image (ms) |\n|---|---|---|---|")
+    print("| classes | implementation | training (ms) | one map per image (ms) |\n|---|---|---|---|")
     for classes in (200, 1000):
         report(classes, arguments.images, arguments.repeats)
 

@@ -1,9 +1,9 @@
-"""Normalized cuts of a batch of images at once, against scipy image by image.
+"""Normalized cuts of a batch of images, against scipy image by image.
 
     python benchmarks/normalized_cut.py [--images 64] [--side 14] [--repeats 5] [--device cpu]
 
-Eigenvectors alone, and the whole way from keys to maps. The way of TokenCut's kind: each image's graph with numpy, and
-its second smallest generalised eigenvector, and no other, with scipy.linalg.eigh. scipy always runs on the CPU.
+Eigenvectors only, and from keys to maps. The reference, like TokenCut, builds each image's graph with numpy and
+computes only its second smallest generalised eigenvector, with scipy.linalg.eigh. scipy always runs on the CPU.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from tokenloc.methods._normalized_cut import Edges, eigenvector_maps, oriented_t
 CASES: list[tuple[Edges, float]] = [("binary", 0.2), ("cosine", 0.0)]
 
 
-def made_keys(images: int, side: int, width: int = 384) -> Tensor:
-    """Return keys [B, N, D] of an object on a background; neighbours are alike, as in images."""
+def make_keys(images: int, side: int, width: int = 384) -> Tensor:
+    """Return keys [B, N, D] of an object on a background; neighbours are similar, as in images."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(images, width, 4, 4, generator=generator)
     scene = F.interpolate(coarse, size=(side, side), mode="bilinear")
@@ -45,7 +45,7 @@ def scipy_eigenvectors(weights: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def scipy_maps(keys: NDArray[np.float32], tau: float, edges: Edges) -> NDArray[np.float64]:
-    """Return the map of each image of keys [B, N, D], made one by one."""
+    """Return the map of each image, from keys [B, N, D], one by one."""
     maps = []
     for rows in keys:
         unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -57,22 +57,22 @@ def scipy_maps(keys: NDArray[np.float32], tau: float, edges: Edges) -> NDArray[n
 
 
 def compare(keys: Tensor, side: int, edges: Edges, tau: float, repeats: int, device: str) -> None:
-    """Print the rows of one kind of graph: both times, their ratio, and how far apart the maps are."""
-    there = keys.to(device)
-    graphs = patch_graph(there, tau, edges)
+    """Print the rows of one kind of graph: both times, their ratio, and the difference of the maps."""
+    on_device = keys.to(device)
+    graphs = patch_graph(on_device, tau, edges)
     plain_graphs, plain_keys = graphs.cpu().numpy(), keys.numpy()
     plain_vectors, vectors = torch.from_numpy(scipy_eigenvectors(plain_graphs)), second_eigenvectors(graphs).cpu()
-    apart = (oriented_to_peak(plain_vectors) - oriented_to_peak(vectors)).abs().max() / plain_vectors.abs().max()
+    difference = (oriented_to_peak(plain_vectors) - oriented_to_peak(vectors)).abs().max() / plain_vectors.abs().max()
     rows = {
         "eigenvectors": (lambda: scipy_eigenvectors(plain_graphs), lambda: second_eigenvectors(graphs)),
         "keys to maps": (
             lambda: scipy_maps(plain_keys, tau, edges),
-            lambda: eigenvector_maps(there, (side, side), tau, edges),
+            lambda: eigenvector_maps(on_device, (side, side), tau, edges),
         ),
     }
     for name, (plain, ours) in rows.items():
         slow, fast = best_time(plain, repeats), best_time(ours, repeats, device)
-        print(f"| {name} | {edges}, tau {tau} | {slow:.1f} | {fast:.1f} | {slow / fast:.1f} | {apart:.0e} |")
+        print(f"| {name} | {edges}, tau {tau} | {slow:.1f} | {fast:.1f} | {slow / fast:.1f} | {difference:.0e} |")
 
 
 def main() -> None:
@@ -85,9 +85,9 @@ def main() -> None:
     torch.set_num_threads(1)
     size = f"{arguments.images} images of {arguments.side} x {arguments.side} patches"
     print(f"Normalized cut, {size}, D = 384; {setting(arguments.device)}\n")
-    print("| what | edges | scipy, one by one (ms) | tokenloc, at once (ms) | ratio | results apart |")
+    print("| what | edges | scipy, one by one (ms) | tokenloc, at once (ms) | ratio | difference |")
     print("|---|---|---|---|---|---|")
-    keys = made_keys(arguments.images, arguments.side)
+    keys = make_keys(arguments.images, arguments.side)
     for edges, tau in CASES:
         compare(keys, arguments.side, edges, tau, arguments.repeats, arguments.device)
 

@@ -1,9 +1,9 @@
-"""Self-guided re-prediction of many maps at once, against one by one.
+"""Self-guided re-prediction of many maps at once and one by one.
 
     python benchmarks/reprediction.py [--images 16] [--size 224] [--steps 20] [--repeats 3] [--device cpu]
 
-All networks take the same number of steps, so that the fits are compared and not the images. One by one is twice:
-with the same code, and as one would write it with torch.nn, autograd and torch.optim. Superpixels are made before.
+All networks take the same number of steps, so that the time does not depend on the images. One by one is measured with
+the same code, and with torch.nn, autograd and torch.optim. Superpixels are computed beforehand.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from tokenloc.refinement.reprediction import Networks, PseudoLabels, standardise
 from tokenloc.refinement.superpixels import Superpixels, felzenszwalb_superpixels
 
 
-def made_scenes(images: int, size: int) -> tuple[Tensor, Tensor]:
-    """Return images [B, 3, H, W] of a disc on a textured ground, and blurred maps [B, H, W] of it in [0, 1]."""
+def make_scenes(images: int, size: int) -> tuple[Tensor, Tensor]:
+    """Return images [B, 3, H, W] of a disc on a textured background, and blurred maps [B, H, W] of it in [0, 1]."""
     generator = torch.Generator().manual_seed(0)
     y, x = torch.meshgrid(torch.linspace(0, 1, size), torch.linspace(0, 1, size), indexing="ij")
     centres = 0.3 + 0.4 * torch.rand(2, images, 1, 1, generator=generator)
@@ -35,7 +35,7 @@ def made_scenes(images: int, size: int) -> tuple[Tensor, Tensor]:
 
 
 def plain_network(settings: Reprediction, inputs: Tensor) -> nn.Sequential:
-    """Return a network of plain layers for ``inputs`` [C, h, w], with the first weights of tokenloc's."""
+    """Return a network of torch.nn layers for ``inputs`` [C, h, w], with the initial weights of tokenloc's."""
     widths = (len(inputs), *[settings.channels] * (settings.layers - 1), 2)
     weights = Networks(1, widths, settings.seed, inputs.device).parameters[::3]
     layers: list[nn.Module] = []
@@ -47,7 +47,7 @@ def plain_network(settings: Reprediction, inputs: Tensor) -> nn.Sequential:
 
 
 def plain_fit(inputs: Tensor, map_: Tensor, pixels: Superpixels, settings: Reprediction) -> Tensor:
-    """Fit one network [C, h, w] to one map [h, w] with the layers, losses and optimiser of torch."""
+    """Train one network [C, h, w] for one map [h, w] with PyTorch's layers, losses and optimiser."""
     s = settings
     network = plain_network(s, inputs)
     optimiser = torch.optim.SGD(network.parameters(), s.lr, s.momentum)
@@ -80,24 +80,24 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    images, maps = made_scenes(arguments.images, arguments.size)
+    images, maps = make_scenes(arguments.images, arguments.size)
     pixels = felzenszwalb_superpixels(images, 100.0, 0.5, 50)
     what = f"{arguments.images} maps of {arguments.size} x {arguments.size}, {arguments.steps} steps"
     print(f"Re-prediction, {what}, forward and backward; {setting(arguments.device)}\n")
-    print("| stride | torch.nn, one by one (ms) | tokenloc, one by one (ms) | at once (ms) | ratios | results apart |")
+    print("| stride | torch.nn, one by one (ms) | tokenloc, one by one (ms) | at once (ms) | ratios | difference |")
     print("|---|---|---|---|---|---|")
     for stride in (2, 1):
         settings = Reprediction(stride=stride, disagreement=-1.0, max_steps=arguments.steps)
-        seen = F.avg_pool2d(torch.cat([images, maps[:, None]], dim=1), stride).to(arguments.device)
-        inputs, few = standardised(seen), pixels.sampled(stride)
+        pooled = F.avg_pool2d(torch.cat([images, maps[:, None]], dim=1), stride).to(arguments.device)
+        inputs, few = standardised(pooled), pixels.sampled(stride)
         few = Superpixels.of(few.ids.to(arguments.device))
-        compare(settings, inputs, seen[:, -1], few, arguments.repeats, arguments.device)
+        compare(settings, inputs, pooled[:, -1], few, arguments.repeats, arguments.device)
 
 
 def compare(
     settings: Reprediction, inputs: Tensor, maps: Tensor, pixels: Superpixels, repeats: int, device: str
 ) -> None:
-    """Print the row of one stride: the three times, two ratios, and how far apart the log-odds are."""
+    """Print the row of one stride: three times, two ratios, and the difference of the log-odds."""
     rows = torch.arange(len(inputs), device=device)[:, None]
 
     def plain() -> Tensor:
@@ -112,10 +112,10 @@ def compare(
             [settings.fit(inputs[part], PseudoLabels.of(maps[part], pixels[part], settings)) for part in parts]
         )
 
-    apart = float((plain() - together()).abs().max() / together().abs().max())
+    difference = float((plain() - together()).abs().max() / together().abs().max())
     slow, single, fast = (best_time(call, repeats, device) for call in (plain, alone, together))
     ratios = f"{slow / fast:.1f}, {single / fast:.1f}"
-    print(f"| {settings.stride} | {slow:.0f} | {single:.0f} | {fast:.0f} | {ratios} | {apart:.0e} |")
+    print(f"| {settings.stride} | {slow:.0f} | {single:.0f} | {fast:.0f} | {ratios} | {difference:.0e} |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""SCM's activation diffusion by stencils against the dense form of the released code, forward and backward.
+"""SCM's activation diffusion: stencils against the dense form of the released code, forward and backward.
 
     python benchmarks/scm_block.py [--classes 200] [--steps 4] [--repeats 5]
 
@@ -35,7 +35,7 @@ Calibrate = Callable[[Tensor, Tensor, Tensor, Tensor, Sequence[int]], Tensor]
 def dense_block(
     semantic: Tensor, activation: Tensor, weight: Tensor, ratio: Tensor, steps: int
 ) -> tuple[Tensor, Tensor]:
-    """One block by matrices: Eqs. 3 to 7 as they are written, combined as the released code does."""
+    """One block with matrices: Eqs. 3 to 7 literally, combined as in the released code."""
     rows, columns = semantic.shape[-2:]
     vectors = F.normalize(semantic.flatten(2), dim=1)
     similarity = vectors.mT @ vectors
@@ -51,7 +51,7 @@ def dense_block(
 def stencil_block(
     semantic: Tensor, activation: Tensor, weight: Tensor, ratio: Tensor, steps: int
 ) -> tuple[Tensor, Tensor]:
-    """One block by the library's functions."""
+    """One block with tokenloc's functions."""
     laplacian = semantic_laplacian(neighbour_similarity(semantic), weight)
     diffused = diffuse(laplacian, activation, steps, SCALE)
     filtered = soft_filter(diffused, ratio * activation.amax(dim=(1, 2), keepdim=True))
@@ -59,14 +59,14 @@ def stencil_block(
 
 
 def dense_module(semantic: Tensor, activation: Tensor, weight: Tensor, ratio: Tensor, steps: Sequence[int]) -> Tensor:
-    """All blocks by matrices, each with its own similarities, to the logits."""
+    """All blocks with matrices, each with its own similarities, and the logits."""
     for p in steps:
         semantic, activation = dense_block(semantic, activation, weight, ratio, p)
     return semantic.mean(dim=(2, 3))
 
 
 def stencil_module(semantic: Tensor, activation: Tensor, weight: Tensor, ratio: Tensor, steps: Sequence[int]) -> Tensor:
-    """All blocks as SCM runs them: similarities once, the semantic maps scaled once."""
+    """All blocks as in SCM: similarities are computed once, semantic maps scaled once."""
     similarity, gain = neighbour_similarity(semantic), torch.ones_like(activation)
     for p in steps:
         diffused = diffuse(semantic_laplacian(similarity, weight), activation, p, SCALE)
@@ -75,8 +75,8 @@ def stencil_module(semantic: Tensor, activation: Tensor, weight: Tensor, ratio: 
     return (semantic * gain[:, None]).mean(dim=(2, 3))
 
 
-def made_maps(side: int, images: int, classes: int) -> list[Tensor]:
-    """Return S, F, lambda and beta; patches of S have a common part, as real ones have."""
+def make_maps(side: int, images: int, classes: int) -> list[Tensor]:
+    """Return S, F, lambda and beta; the patches of S have a common component, as real ones have."""
     generator = torch.Generator().manual_seed(0)
     semantic = torch.randn(images, classes, side, side, generator=generator)
     semantic += 2 * torch.randn(classes, 1, 1, generator=generator)
@@ -85,7 +85,7 @@ def made_maps(side: int, images: int, classes: int) -> list[Tensor]:
 
 
 def forward_and_backward(calibrate: Callable[..., object], inputs: list[Tensor], *rest: object) -> list[Tensor]:
-    """Return what ``calibrate`` gives, and the gradients of its mean square to all inputs."""
+    """Return the outputs of ``calibrate``, and the gradients of their mean square to all inputs."""
     leaves = [x.detach().requires_grad_() for x in inputs]
     outputs = calibrate(*leaves, *rest)
     outputs = list(outputs) if isinstance(outputs, tuple) else [outputs]
@@ -94,12 +94,12 @@ def forward_and_backward(calibrate: Callable[..., object], inputs: list[Tensor],
 
 
 def compare(name: str, plain: Calibrate, ours: Calibrate, inputs: list[Tensor], steps: object, repeats: int) -> None:
-    """Print one row: both times, their ratio, and how far apart the results are (share of the largest value)."""
+    """Print one row: both times, their ratio, and the difference of the results (relative to the largest value)."""
     pairs = zip(forward_and_backward(ours, inputs, steps), forward_and_backward(plain, inputs, steps), strict=True)
-    apart = [float((a - b).abs().max() / b.abs().max()) for a, b in pairs][:-1]  # beta's gradient cancels in float32
+    errors = [float((a - b).abs().max() / b.abs().max()) for a, b in pairs][:-1]  # beta's gradient cancels in float32
     slow, fast = (best_time(lambda f=f: forward_and_backward(f, inputs, steps), repeats) for f in (plain, ours))
     side, images = inputs[1].shape[-1], len(inputs[1])
-    print(f"| {name} | {side}x{side} | {images} | {slow:.1f} | {fast:.1f} | {slow / fast:.1f} | {max(apart):.0e} |")
+    print(f"| {name} | {side}x{side} | {images} | {slow:.1f} | {fast:.1f} | {slow / fast:.1f} | {max(errors):.0e} |")
 
 
 def main() -> None:
@@ -110,10 +110,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print(f"SCM, {arguments.classes} classes, float32, forward and backward, processor time; {setting()}\n")
-    print("| what | grid | images | dense (ms) | tokenloc (ms) | ratio | results apart |")
+    print("| what | grid | images | dense (ms) | tokenloc (ms) | ratio | difference |")
     print("|---|---|---|---|---|---|---|")
     for side, images in CASES:
-        inputs = made_maps(side, images, arguments.classes)
+        inputs = make_maps(side, images, arguments.classes)
         block = f"block, p = {arguments.steps}"
         compare(block, dense_block, stencil_block, inputs, arguments.steps, arguments.repeats)
         compare("module, p = 16, 4, 4, 4", dense_module, stencil_module, inputs, (16, 4, 4, 4), 1)

@@ -59,7 +59,7 @@ def main() -> None:
     """Draw the figures of the methods in the demo, and the README's if SCM is among them."""
     runs = {method: Path(sys.argv[1]) / method for method in list_methods()}
     figures = {
-        DOCS / f"methods/pictures/{method}.png": maps_of_method(run) for method, run in runs.items() if run.is_dir()
+        DOCS / f"methods/images/{method}.png": maps_of_method(run) for method, run in runs.items() if run.is_dir()
     }
     if runs["scm"].is_dir():
         figures[DOCS / "assets/scenes.png"] = overview(runs["scm"])

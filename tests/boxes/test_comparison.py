@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 from tokenloc.boxes import Frame, best_iou, compared_boxes, get_protocol, possible_boxes, truth_boxes
 
 STANDARD, SAT = get_protocol("standard"), get_protocol("sat")
-TS_CAM, REFEREE = get_protocol("ts-cam"), get_protocol("wsol-eval")
+TS_CAM, WSOL_EVAL = get_protocol("ts-cam"), get_protocol("wsol-eval")
 
 
-def test_standard_leaves_ground_truth_untouched() -> None:
+def test_standard_does_not_change_ground_truth() -> None:
     boxes = [[1.25, 2.5, 300.75, 410.125]]
     assert truth_boxes(boxes, Frame.resized((500, 400), (224, 224)), STANDARD).tolist() == boxes
 
 
-def test_the_referee_scales_and_truncates() -> None:
+def test_wsol_eval_scales_and_truncates() -> None:
     frame = Frame.resized((500, 375), (224, 224))
-    assert truth_boxes([[10.9, 20, 499, 375]], frame, REFEREE).tolist() == [[4, 11, 223, 224]]
+    assert truth_boxes([[10.9, 20, 499, 375]], frame, WSOL_EVAL).tolist() == [[4, 11, 223, 224]]
 
 
 def test_ts_cam_truncates_before_and_after_and_clips() -> None:
@@ -38,28 +38,28 @@ def test_sat_shifts_by_the_crop() -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.integers(1, 5000), st.data())
 def test_truncation_is_exact_on_whole_numbers(width: int, data: st.DataObject) -> None:
-    """x · 224 / width in integers; a float64 scale alone puts some whole results just below."""
+    """x · 224 / width in integers; with a float64 scale some whole results would be slightly too small."""
     x = data.draw(st.integers(0, width))
     frame = Frame.resized((width, width), (224, 224))
-    assert truth_boxes([[0, 0, x, x]], frame, REFEREE)[0, 2] == x * 224 // width
+    assert truth_boxes([[0, 0, x, x]], frame, WSOL_EVAL)[0, 2] == x * 224 // width
 
 
 def test_predictions_are_compared_in_the_protocols_frame() -> None:
     frame = Frame.resized((448, 112), (224, 224))
     box = [[10, 20, 30, 44]]
-    assert compared_boxes(box, frame, REFEREE).tolist() == box
+    assert compared_boxes(box, frame, WSOL_EVAL).tolist() == box
     assert compared_boxes(box, frame, STANDARD).tolist() == [[20, 10, 60, 22]]
 
 
-def test_the_best_of_several_ground_truths_counts() -> None:
+def test_the_best_matching_ground_truth_counts() -> None:
     truth = [[0, 0, 4, 4], [10, 10, 14, 14]]
     ious = best_iou([[10, 10, 14, 12], [0, 0, 4, 4], [20, 20, 22, 22]], truth, STANDARD)
     assert ious.tolist() == [0.5, 1.0, 0.0]
     assert best_iou([[0, 0, 4, 4]], [], STANDARD).tolist() == [0.0]
-    assert best_iou([[0, 0, 1, 1]], [[1, 1, 2, 2]], REFEREE).tolist() == pytest.approx([1 / 7])
+    assert best_iou([[0, 0, 1, 1]], [[1, 1, 2, 2]], WSOL_EVAL).tolist() == pytest.approx([1 / 7])
 
 
-def test_impossible_ground_truth_is_left_out() -> None:
+def test_impossible_ground_truth_is_dropped() -> None:
     frame = Frame.resized((10, 8), (224, 224))
     boxes = [[0, 0, 5, 5], [5, 0, 2, 5], [12, 0, 15, 5], [0, 0, np.inf, 3], [-4, -4, 20, 20]]
     assert possible_boxes(boxes, frame).tolist() == [boxes[0], boxes[4]]

@@ -1,4 +1,4 @@
-"""All level sets at once against a search at each level, as the released evaluators do it."""
+"""The sweep over all level sets against a search at each level, as in the released evaluators."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tokenloc.boxes._sweep import _compiled, fill_holes
 
 Map = NDArray[np.float32]
 PROTOCOLS = [get_protocol(name) for name in list_protocols()]
-REFEREE = get_protocol("wsol-eval")
+WSOL_EVAL = get_protocol("wsol-eval")
 sides = st.integers(1, 12)
 
 
@@ -32,7 +32,7 @@ def prepared_map(map_: Map, protocol: Protocol) -> Map | NDArray[np.uint8]:
 
 
 def contour_boxes(map_: NDArray[np.uint8], level: int) -> list[list[int]]:
-    """the `wsol-eval` evaluator's boxes at a level, by ``findContours``: that of the largest contour first."""
+    """The boxes of the `wsol-eval` evaluator at a level, by ``findContours``: that of the largest contour first."""
     contours = cv2.findContours((map_ > level).astype(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[-2]
     largest = max(contours, key=cv2.contourArea) if len(contours) else None
     rectangles = [cv2.boundingRect(contour) for contour in contours if contour is not largest]
@@ -45,16 +45,16 @@ def check(prepared: Map | NDArray[np.uint8], thresholds: list[float], protocol: 
     """Compare the scan with a search at each threshold."""
     scan = scan_boxes(prepared, thresholds, protocol)
     boxes, largest = scan.boxes, scan.largest()
-    places = np.arange(len(scan.nodes.boxes), dtype=np.float64)
-    greatest = scan.greatest(places)
+    indices = np.arange(len(scan.nodes.boxes), dtype=np.float64)
+    greatest = scan.greatest(indices)
     for index, threshold in enumerate(thresholds):
         alone = all_boxes(prepared, threshold, protocol).tolist()
         found = boxes[scan.entry[index]].tolist()
         assert largest[index].tolist() == found[0] == alone[0]
         assert sorted(found) == sorted(alone)
-        here = (scan.nodes.low <= scan.entry[index]) & (scan.entry[index] <= scan.nodes.high)
-        assert sorted(scan.nodes.boxes[here].tolist()) == sorted(alone)
-        assert greatest[index] == places[here].max()
+        alive = (scan.nodes.low <= scan.entry[index]) & (scan.entry[index] <= scan.nodes.high)
+        assert sorted(scan.nodes.boxes[alive].tolist()) == sorted(alone)
+        assert greatest[index] == indices[alive].max()
 
 
 LEVELS = [0.0, 0.05, 0.15, 0.25, 0.4, 0.55, 0.6, 0.75, 0.9, 1.0]
@@ -69,9 +69,9 @@ def test_small_maps(map_: Map, protocol: Protocol) -> None:
 
 @settings(max_examples=400)
 @given(maps_of(0.0, 0.25, 0.5, 0.75, 1.0))
-def test_contours_are_opencvs(map_: Map) -> None:
-    quantised = prepared_map(map_, REFEREE)
-    scan = scan_boxes(quantised, LEVELS, REFEREE)
+def test_contours_match_opencv(map_: Map) -> None:
+    quantised = prepared_map(map_, WSOL_EVAL)
+    scan = scan_boxes(quantised, LEVELS, WSOL_EVAL)
     for index, threshold in enumerate(LEVELS):
         expected = contour_boxes(quantised, int(threshold * quantised.max()))
         found = scan.boxes[scan.entry[index]].tolist()
@@ -110,28 +110,28 @@ def test_larger_maps(map_: Map, protocol: Protocol) -> None:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
-def test_a_patch_grids_map_at_full_size(protocol: Protocol) -> None:
+def test_an_upsampled_map(protocol: Protocol) -> None:
     cells = np.random.default_rng(3).random((14, 14)).cumsum(axis=0)
     check(prepare_map(cells, (224, 224), protocol), list(threshold_grid(0.01)), protocol)
 
 
-def test_a_thousand_thresholds_of_the_referees_maps(parity_dir: Path) -> None:
+def test_recorded_maps_at_a_thousand_thresholds(parity_dir: Path) -> None:
     with np.load(parity_dir / "wsol_evaluation.npz") as file:
         maps = file["maps"][:3].astype(np.float32)
     for map_ in maps:
-        quantised = prepared_map(map_, REFEREE)
-        scan = scan_boxes(quantised, REFEREE.thresholds, REFEREE)
+        quantised = prepared_map(map_, WSOL_EVAL)
+        scan = scan_boxes(quantised, WSOL_EVAL.thresholds, WSOL_EVAL)
         boxes = scan.boxes
-        for threshold in REFEREE.thresholds[::29]:
+        for threshold in WSOL_EVAL.thresholds[::29]:
             expected = contour_boxes(quantised, int(threshold * quantised.max()))
-            found = boxes[scan.entry[REFEREE.thresholds.index(threshold)]].tolist()
+            found = boxes[scan.entry[WSOL_EVAL.thresholds.index(threshold)]].tolist()
             assert found[0] == expected[0]
             assert sorted(found) == sorted(expected)
 
 
 @settings(max_examples=200)
 @given(arrays(np.uint16, st.tuples(sides, sides), elements=st.integers(0, 5)))
-def test_filled_is_what_cannot_reach_the_edge(ranks: NDArray[np.uint16]) -> None:
+def test_filled_pixels_cannot_reach_the_edge(ranks: NDArray[np.uint16]) -> None:
     filled = fill_holes(ranks, 5)
     for level in range(5):
         outside = np.pad(ranks <= level, 1, constant_values=True).astype(np.uint8)
@@ -146,20 +146,20 @@ def test_thresholds_of_one_foreground_share_an_entry() -> None:
     assert [boxes.tolist() for boxes in scan.boxes] == [[[1, 0, 3, 1]], [[2, 0, 3, 1]], [[0, 0, 0, 0]]]
 
 
-def test_too_many_thresholds_are_told() -> None:
+def test_too_many_thresholds_are_refused() -> None:
     with pytest.raises(ValueError, match="at most 65535 different thresholds can be scanned, got 70000"):
         scan_boxes(np.zeros((2, 2), np.float32), np.linspace(0, 1, 70000), get_protocol("standard"))
 
 
-def test_where_compiled_code_cannot_be_kept_it_is_compiled_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = numba.njit
+def test_functions_are_compiled_without_a_writable_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    njit = numba.njit
 
-    def without_a_place(**options: bool) -> object:
+    def without_cache(**options: bool) -> object:
         if options.get("cache"):
             raise RuntimeError("cannot cache function: no locator available")
-        return plain(**options)
+        return njit(**options)
 
-    monkeypatch.setattr(numba, "njit", without_a_place)
+    monkeypatch.setattr(numba, "njit", without_cache)
 
     def double(value: int) -> int:
         return 2 * value

@@ -1,4 +1,4 @@
-"""Trust: each sign against a slow version of its definition, and what the product promises."""
+"""Box confidence: each factor against a slow version of its definition, and properties of the product."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def hills(seed: int = 0) -> np.ndarray:
     return np.asarray(prepare_map(np.random.default_rng(seed).random((6, 5)) ** 3, (44, 40), STANDARD))
 
 
-def slow_trust(probability: float, map_: np.ndarray, box: np.ndarray, threshold: float, name: str) -> float:
+def slow_confidence(probability: float, map_: np.ndarray, box: np.ndarray, threshold: float, name: str) -> float:
     """The definition, step by step: every component of every nearby threshold, every pixel."""
     protocol = get_protocol(name)
     agreements = []
-    for near in nearby_thresholds(threshold).tolist():  # a test of their own says what they are
-        there = all_boxes(map_, near, protocol)
-        agreements.append(max(box_iou([box], [other])[0, 0] for other in there))
+    for near in nearby_thresholds(threshold).tolist():  # tested separately
+        others = all_boxes(map_, near, protocol)
+        agreements.append(max(box_iou([box], [other])[0, 0] for other in others))
     level = threshold * (map_.max() if protocol.threshold_of == "maximum" else 255 if protocol.quantised else 1)
     values = map_.astype(float).ravel()
     inside = map_.ravel() > np.asarray(level).astype(map_.dtype)
@@ -41,13 +41,13 @@ def slow_trust(probability: float, map_: np.ndarray, box: np.ndarray, threshold:
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 @pytest.mark.parametrize("threshold", [0.08, 0.3, 0.7])
-def test_trust_is_what_its_definition_says(name: str, threshold: float) -> None:
+def test_confidence_matches_its_definition(name: str, threshold: float) -> None:
     protocol = get_protocol(name)
     for seed in range(5):
         grid = np.random.default_rng(seed).random((6, 5)) ** 3
         map_ = prepare_map(grid, (44, 40), protocol)
         boxes = all_boxes(map_, threshold, protocol)
-        expected = [slow_trust(0.8, map_, box, threshold, name) for box in boxes]
+        expected = [slow_confidence(0.8, map_, box, threshold, name) for box in boxes]
         np.testing.assert_allclose(box_confidence(0.8, map_, boxes, threshold, protocol), expected, atol=0.501e-4)
 
 
@@ -62,7 +62,7 @@ def test_nearby_thresholds_halve_and_double_the_odds() -> None:
 
 
 @given(MAPS, THRESHOLDS, st.sampled_from(PROTOCOLS), st.floats(0, 1))
-def test_trust_lies_between_zero_and_the_class_probability(
+def test_confidence_is_between_zero_and_the_class_probability(
     grid: np.ndarray, threshold: float, name: str, probability: float
 ) -> None:
     protocol = get_protocol(name)
@@ -76,7 +76,7 @@ def test_trust_lies_between_zero_and_the_class_probability(
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 @pytest.mark.parametrize("threshold", [0.05, 0.5, 0.9])
-def test_a_step_is_trusted_as_its_class_is(name: str, threshold: float) -> None:
+def test_the_confidence_of_a_step_is_that_of_its_class(name: str, threshold: float) -> None:
     protocol = get_protocol(name)
     step = np.zeros((30, 20), np.float32)
     step[5:25, 3:12] = 1
@@ -85,15 +85,15 @@ def test_a_step_is_trusted_as_its_class_is(name: str, threshold: float) -> None:
     assert box_confidence(0.7, map_, box, threshold, protocol) == pytest.approx([0.7])
 
 
-def test_a_box_at_the_edge_is_trusted_whichever_way_its_end_is_written() -> None:
-    """the `wsol-eval` evaluator's boxes end at the last pixel, those of a mask behind it."""
+def test_confidence_at_the_edge_does_not_depend_on_the_end_convention() -> None:
+    """Boxes of `wsol-eval` end at the last pixel, exclusive ones after it."""
     step = np.zeros((30, 20), np.uint8)
     step[20:, 10:] = 255
     ends = [[10, 20, 19, 29], [10, 20, 20, 30]]
     assert box_confidence(0.7, step, ends, 0.5, get_protocol("wsol-eval")).tolist() == [0.7, 0.7]
 
 
-def test_trust_falls_as_the_step_is_blurred() -> None:
+def test_confidence_decreases_as_a_step_is_blurred() -> None:
     distance = np.abs(np.arange(60) - 30)
     far = np.maximum(distance[:, None], distance[None]).astype(np.float32)
     found = []
@@ -105,7 +105,7 @@ def test_trust_falls_as_the_step_is_blurred() -> None:
     assert (np.diff(found) < 0).all()
 
 
-def test_trust_is_the_same_for_the_mirrored_map_and_any_size() -> None:
+def test_confidence_does_not_depend_on_mirroring_and_size() -> None:
     map_ = hills()
     box = largest_boxes(map_, [0.3], STANDARD)
     x0, y0, x1, y1 = box[0]
@@ -115,7 +115,7 @@ def test_trust_is_the_same_for_the_mirrored_map_and_any_size() -> None:
     np.testing.assert_allclose([mirrored, doubled], [expected, expected], atol=1.01e-4)
 
 
-def test_a_box_is_judged_for_itself_though_another_is_the_largest() -> None:
+def test_stability_does_not_depend_on_the_largest_component() -> None:
     """Two peaks: at low thresholds the plateau is the largest, at high ones the sharp block that never changes."""
     map_ = np.zeros((40, 40), np.float32)
     map_[2:10, 2:10] = 1
@@ -127,13 +127,13 @@ def test_a_box_is_judged_for_itself_though_another_is_the_largest() -> None:
     assert plateau == pytest.approx(np.mean(nearby_thresholds(0.25) < np.float32(0.3)))
 
 
-def test_without_boxes_there_is_no_trust() -> None:
+def test_confidence_without_boxes() -> None:
     flat = np.zeros((5, 5), np.float32)
     assert box_confidence(0.9, flat, np.zeros((0, 4)), 0.2, STANDARD).shape == (0,)
     assert box_confidence(0.9, flat, [[0, 0, 0, 0]], 0.2, STANDARD).tolist() == [0]
 
 
-def test_separation_is_greatest_at_otsus_threshold() -> None:
+def test_separation_has_its_maximum_at_otsus_threshold() -> None:
     map_ = hills(3)
     levels = np.linspace(0.02, 0.98, 97)
     best = levels[np.argmax([map_separation(map_, map_ > level) for level in levels])]
@@ -148,5 +148,5 @@ def test_separation_is_greatest_at_otsus_threshold() -> None:
         (np.eye(3, dtype=np.float32), np.ones((3, 3), bool)),
     ],
 )
-def test_nothing_is_separated_where_there_is_nothing(map_: np.ndarray, foreground: np.ndarray) -> None:
+def test_separation_is_zero_without_contrast(map_: np.ndarray, foreground: np.ndarray) -> None:
     assert map_separation(map_, foreground) == 0

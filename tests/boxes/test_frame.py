@@ -34,7 +34,7 @@ def boxes_in(draw: st.DrawFn, size: tuple[int, int]) -> np.ndarray:
 
 @settings(max_examples=200, deadline=None)
 @given(st.data(), frames())
-def test_boxes_come_back_from_the_network(data: st.DataObject, frame: Frame) -> None:
+def test_to_original_inverts_to_input(data: st.DataObject, frame: Frame) -> None:
     boxes = data.draw(boxes_in(frame.original_size))
     back = frame.to_original(frame.to_input(boxes), clip=False)
     np.testing.assert_allclose(back, boxes, atol=1e-6)
@@ -43,23 +43,23 @@ def test_boxes_come_back_from_the_network(data: st.DataObject, frame: Frame) -> 
 
 @settings(max_examples=100, deadline=None)
 @given(st.data(), frames())
-def test_network_boxes_come_back_from_the_image(data: st.DataObject, frame: Frame) -> None:
+def test_to_input_inverts_to_original(data: st.DataObject, frame: Frame) -> None:
     boxes = data.draw(boxes_in(frame.input_size))
     np.testing.assert_allclose(frame.to_input(frame.to_original(boxes)), boxes, atol=1e-6)
 
 
 @settings(max_examples=50, deadline=None)
 @given(frames())
-def test_what_is_seen_lies_in_the_image_and_is_the_networks_input(frame: Frame) -> None:
-    seen = frame.visible_box()
-    assert (seen >= 0).all()
-    assert (seen <= [*frame.original_size, *frame.original_size]).all()
-    np.testing.assert_allclose(frame.to_input([seen]), [[0, 0, *frame.input_size]], atol=1e-6)
+def test_the_visible_box_is_in_the_image_and_is_the_network_input(frame: Frame) -> None:
+    visible = frame.visible_box()
+    assert (visible >= 0).all()
+    assert (visible <= [*frame.original_size, *frame.original_size]).all()
+    np.testing.assert_allclose(frame.to_input([visible]), [[0, 0, *frame.input_size]], atol=1e-6)
 
 
 @settings(max_examples=50, deadline=None)
 @given(frames(), st.integers(1, 8))
-def test_the_look_at_a_copy_is_the_look_at_the_original(frame: Frame, times: int) -> None:
+def test_the_frame_of_the_original_of_a_resized_copy(frame: Frame, times: int) -> None:
     original = (frame.original_size[0] * times, frame.original_size[1] * times)
     whole = frame.of_original(original)
     assert whole.original_size == original
@@ -67,7 +67,7 @@ def test_the_look_at_a_copy_is_the_look_at_the_original(frame: Frame, times: int
     np.testing.assert_allclose(whole.to_input([[0, 0, *original]]), frame.to_input([[0, 0, *frame.original_size]]))
 
 
-def test_a_map_lies_on_a_smaller_copy_as_on_the_image_itself() -> None:
+def test_a_map_on_a_smaller_copy_matches_the_map_on_the_image() -> None:
     frame = Frame.center_cropped((400, 300), (256, 256), (224, 224))
     map_ = np.linspace(0.1, 1, 224 * 224, dtype=np.float32).reshape(224, 224)
     half = frame.of_original((200, 150)).map_to_original(map_)
@@ -76,13 +76,13 @@ def test_a_map_lies_on_a_smaller_copy_as_on_the_image_itself() -> None:
     np.testing.assert_allclose(half[15:-15, 20:-20], averaged[15:-15, 20:-20], atol=1e-5)
 
 
-def test_a_straight_resize_stretches_each_axis_by_itself() -> None:
+def test_a_direct_resize_scales_each_axis_separately() -> None:
     frame = Frame.resized((500, 375), (224, 112))
     np.testing.assert_allclose(frame.to_input([[0, 0, 500, 375], [250, 75, 500, 150]])[1], [112, 22.4, 224, 44.8])
 
 
 @pytest.mark.parametrize(("resized", "crop"), [((256, 256), (224, 224)), ((257, 300), (224, 221)), ((9, 8), (4, 3))])
-def test_the_crop_is_torchvisions(resized: tuple[int, int], crop: tuple[int, int]) -> None:
+def test_the_crop_matches_torchvision(resized: tuple[int, int], crop: tuple[int, int]) -> None:
     width, height = resized
     columns = torch.arange(width).expand(1, height, width)
     rows = torch.arange(height)[:, None].expand(1, height, width)
@@ -91,20 +91,20 @@ def test_the_crop_is_torchvisions(resized: tuple[int, int], crop: tuple[int, int
     assert frame.offset == (cropped[0][0, 0, 0].item(), cropped[1][0, 0, 0].item())
 
 
-def test_boxes_beyond_the_image_are_clipped_unless_asked_otherwise() -> None:
+def test_boxes_are_clipped_to_the_image_by_default() -> None:
     frame = Frame.resized((10, 20), (10, 20))
     outside = [[-5, -1, 15, 30]]
     assert frame.to_original(outside).tolist() == [[0, 0, 10, 20]]
     assert frame.to_original(outside, clip=False).tolist() == outside
 
 
-def test_no_boxes_stay_no_boxes() -> None:
+def test_empty_boxes() -> None:
     frame = Frame.identity((4, 4))
     assert frame.to_input([]).shape == frame.to_original(np.zeros((0, 4))).shape == (0, 4)
 
 
 def slow_map_to_original(frame: Frame, map_: np.ndarray) -> np.ndarray:
-    """Each original pixel by itself: its centre in the network, the four cell centres around it."""
+    """Each original pixel alone: its centre in input pixels, and the four cell centres around it."""
     cells = map_.shape[::-1]
     out = np.zeros(frame.original_size[::-1])
     for y in range(frame.original_size[1]):
@@ -125,7 +125,7 @@ def slow_map_to_original(frame: Frame, map_: np.ndarray) -> np.ndarray:
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_maps_land_where_the_slow_way_puts_them(data: st.DataObject) -> None:
+def test_map_to_original_matches_a_slow_version(data: st.DataObject) -> None:
     small = st.tuples(st.integers(1, 13), st.integers(1, 13))
     original, network, grid = data.draw(small), data.draw(small), data.draw(small)
     margin = data.draw(st.integers(0, 5))
@@ -137,14 +137,14 @@ def test_maps_land_where_the_slow_way_puts_them(data: st.DataObject) -> None:
     np.testing.assert_allclose(ours, slow_map_to_original(frame, map_), atol=1e-5)
 
 
-def test_a_map_is_upsampled_as_torch_does_it() -> None:
+def test_upsampling_matches_torch() -> None:
     map_ = torch.rand(1, 1, 7, 5)
     expected = torch.nn.functional.interpolate(map_, size=(61, 83), mode="bilinear", align_corners=False)
     ours = Frame.resized((83, 61), (224, 224)).map_to_original(map_[0, 0].numpy())
     np.testing.assert_allclose(ours, expected[0, 0].numpy(), atol=1e-5)
 
 
-def test_nothing_is_said_of_what_the_network_did_not_see() -> None:
+def test_maps_are_zero_outside_the_visible_box() -> None:
     frame = Frame.center_cropped((300, 200), (256, 256), (224, 224))
     map_ = frame.map_to_original(np.ones((14, 14), dtype=np.float32))
     x0, y0, x1, y1 = frame.visible_box()
@@ -156,13 +156,13 @@ def test_nothing_is_said_of_what_the_network_did_not_see() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.tuples(st.integers(1, 90), st.integers(1, 90)), st.sampled_from([32, 64, 128]))
-def test_masks_are_sampled_as_opencv_does_it(original: tuple[int, int], side: int) -> None:
+def test_mask_sampling_matches_opencv(original: tuple[int, int], side: int) -> None:
     mask = np.random.default_rng(0).integers(0, 256, original[::-1]).astype(np.uint8)
     ours = Frame.resized(original, (side, side)).pixels_to_input(mask)
     np.testing.assert_array_equal(ours, cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST))
 
 
-def test_a_masks_crop_is_that_of_the_resized_mask() -> None:
+def test_the_crop_of_a_mask_is_that_of_the_resized_mask() -> None:
     mask = np.random.default_rng(0).integers(0, 256, (40, 30)).astype(np.uint8)
     whole = Frame.resized((30, 40), (64, 64)).pixels_to_input(mask)
     cropped = Frame.center_cropped((30, 40), (64, 64), (48, 32)).pixels_to_input(mask)
@@ -170,7 +170,7 @@ def test_a_masks_crop_is_that_of_the_resized_mask() -> None:
 
 
 def test_frames_are_values() -> None:
-    one = Frame.resized((np.int64(5), 7), (224, 224))  # type of the numbers does not matter
+    one = Frame.resized((np.int64(5), 7), (224, 224))  # any number type
     assert one == Frame.resized((5, 7), (224, 224))
     assert hash(one) == hash(Frame.resized((5, 7), (224, 224)))
     with pytest.raises(AttributeError):
@@ -204,7 +204,7 @@ def test_a_crop_larger_than_the_image_is_refused() -> None:
         Frame.center_cropped((500, 300), (256, 200), (224, 224))
 
 
-def test_wrong_shapes_are_told() -> None:
+def test_wrong_shapes_are_refused() -> None:
     frame = Frame.identity((6, 4))
     with pytest.raises(ValueError, match=r"boxes must be \[N, 4\] as x0, y0, x1, y1, got shape \(4,\)"):
         frame.to_input([0, 0, 1, 1])

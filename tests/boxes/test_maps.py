@@ -19,7 +19,7 @@ def min_max(map_: np.ndarray, epsilon: float = 0.0) -> np.ndarray:
     return (map_ - map_.min()) / (map_.max() - map_.min() + epsilon)
 
 
-def test_each_protocol_scales_in_its_own_order() -> None:
+def test_protocols_scale_in_different_orders() -> None:
     map_ = RNG.normal(size=(7, 5)).astype(np.float32)
     size = (90, 61)
     expected = {
@@ -52,13 +52,13 @@ def test_quantisation_truncates() -> None:
 
 @pytest.mark.parametrize("name", list_protocols())
 @pytest.mark.parametrize("value", [0.0, -3.0, 7.5])
-def test_a_constant_map_says_nothing(name: str, value: float) -> None:
+def test_a_constant_map_becomes_zero(name: str, value: float) -> None:
     prepared = prepare_map(np.full((14, 14), value), (28, 28), get_protocol(name))
     assert not prepared.any()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_values_that_are_not_finite_are_placed(value: float) -> None:
+def test_non_finite_values_are_located(value: float) -> None:
     map_ = np.zeros((4, 6), dtype=np.float32)
     map_[2, 5] = map_[3, 0] = value
     with pytest.raises(
@@ -69,12 +69,12 @@ def test_values_that_are_not_finite_are_placed(value: float) -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 4), (16,), (0, 4)])
-def test_a_wrong_shape_is_told(shape: tuple[int, ...]) -> None:
+def test_a_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"a map must be \[height, width\] with at least one cell, got shape"):
         prepare_map(np.zeros(shape), (28, 28), get_protocol("sat"))
 
 
-def test_the_given_map_is_left_as_it_was() -> None:
+def test_the_given_map_is_not_changed() -> None:
     map_ = RNG.normal(size=(28, 28)).astype(np.float32)
     before = map_.copy()
     for name in list_protocols():
@@ -83,14 +83,14 @@ def test_the_given_map_is_left_as_it_was() -> None:
     np.testing.assert_array_equal(map_, before)
 
 
-def test_a_ready_map_is_itself_or_refused() -> None:
+def test_a_ready_map_is_unchanged_or_refused() -> None:
     map_ = np.linspace(0, 1, 20).reshape(4, 5)
     protocol = get_protocol("wsol-eval")
     assert ready_map(map_, (5, 4), protocol) is map_
     for wrong, message in [
         (
             map_.T,
-            r"shape \(5, 4\), expected \(4, 5\) \(height, width\), the network's input under protocol 'wsol-eval'",
+            r"shape \(5, 4\), expected \(4, 5\) \(height, width\), the network input of protocol 'wsol-eval'",
         ),
         (map_ - 0.1, r"values from -0\.1 to 0\.9, expected \[0, 1\]"),
         (np.where(map_ > 0.99, np.nan, map_), "1 of 20 values that are not finite, the first nan at row 3, column 4"),

@@ -8,7 +8,7 @@ import pytest
 
 from tokenloc.boxes import Frame, Protocol, get_protocol, list_protocols, threshold_grid
 
-# The table of the specification, a column of it each; what is not named is as in `standard`.
+# The columns of the specification's table; values that are not listed are those of `standard`.
 TABLE: dict[str, dict[str, Any]] = {
     "wsol-eval": {
         "upsampling": "cubic",
@@ -54,7 +54,7 @@ TABLE: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_published_protocols_are_as_the_table_says(name: str) -> None:
+def test_published_protocols_match_the_table(name: str) -> None:
     protocol, standard = get_protocol(name), get_protocol("standard")
     for field in fields(Protocol):
         if field.name not in ("name", "summary"):
@@ -75,13 +75,13 @@ def test_protocols_are_listed_by_wildcard() -> None:
     assert list_protocols("ts*") == ["ts-cam"]
 
 
-def test_an_unknown_protocol_names_the_nearest() -> None:
+def test_an_unknown_protocol_suggests_the_closest() -> None:
     with pytest.raises(ValueError, match=r"unknown protocol 'tscam'; did you mean 'ts-cam'\? Valid: sat, standard"):
         get_protocol("tscam")
 
 
 def test_a_changed_protocol_needs_another_name() -> None:
-    with pytest.raises(ValueError, match="'sat' is the name of a published protocol that differs; give the changed"):
+    with pytest.raises(ValueError, match="'sat' is the name of a published protocol that differs; choose another name"):
         replace(get_protocol("sat"), inclusive_iou=False)
     assert replace(get_protocol("sat"), name="sat, true IoU", inclusive_iou=False).name == "sat, true IoU"
     assert replace(get_protocol("sat")) == get_protocol("sat")
@@ -95,7 +95,7 @@ def test_other_thresholds_change_the_name() -> None:
     assert get_protocol("sat").with_thresholds([0.3, 0.35, 0.4, 0.45]) is get_protocol("sat")
 
 
-def test_the_grid_is_numpys() -> None:
+def test_the_grid_matches_numpy() -> None:
     assert threshold_grid(0.01) == tuple(np.arange(0, 1, 0.01).tolist())
 
 
@@ -109,16 +109,16 @@ def test_a_bad_step_is_quoted(step: float) -> None:
     ("change", "message"),
     [
         ({"upsampling": "cubik"}, "unknown upsampling of a protocol 'cubik'; did you mean 'cubic'"),
-        ({"thresholds": ()}, "thresholds must be at least one, in ascending order"),
-        ({"thresholds": (0.2, 0.2)}, "thresholds must be at least one, in ascending order"),
-        ({"pixel_thresholds": (0.5, 0.2)}, "thresholds must be at least one, in ascending order"),
+        ({"thresholds": ()}, "expected at least one threshold, in ascending order"),
+        ({"thresholds": (0.2, 0.2)}, "expected at least one threshold, in ascending order"),
+        ({"pixel_thresholds": (0.5, 0.2)}, "expected at least one threshold, in ascending order"),
         ({"thresholds": (0.2, 1.2)}, r"a map threshold must be in \[0, 1\], got 1.2"),
-        ({"threshold": 0.2}, "threshold_rule 'calibrated' does not go with threshold 0.2"),
-        ({"threshold_rule": "fixed"}, "threshold_rule 'fixed' does not go with threshold None"),
+        ({"threshold": 0.2}, "threshold_rule 'calibrated' does not match threshold 0.2"),
+        ({"threshold_rule": "fixed"}, "threshold_rule 'fixed' does not match threshold None"),
         ({"threshold_rule": "fixed", "threshold": -1}, r"a map threshold must be in \[0, 1\], got -1"),
     ],
 )
-def test_what_cannot_be_is_refused(change: dict[str, Any], message: str) -> None:
+def test_invalid_protocols_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(get_protocol("standard"), name="mine", **change)
 
@@ -129,7 +129,7 @@ def test_protocols_are_hashable_values() -> None:
     assert {mine: 1}[Protocol(name="mine", thresholds=(0.1, 0.2))] == 1
 
 
-def test_frames_are_as_the_table_says() -> None:
+def test_frames_match_the_table() -> None:
     whole, crop = get_protocol("standard"), get_protocol("sat")
     assert whole.frame((500, 375), (224, 224)) == Frame.resized((500, 375), (224, 224))
     assert crop.frame((500, 375), (224, 224)) == Frame.center_cropped((500, 375), (256, 256), (224, 224))

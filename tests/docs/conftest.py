@@ -37,6 +37,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def at_home(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Change to a copy of that folder."""
+    """Change to a copy of that folder, and keep the cache of Hugging Face datasets out of the user's home."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     shutil.copytree(home.parent, tmp_path / "home")
     monkeypatch.chdir(tmp_path / "home/work")

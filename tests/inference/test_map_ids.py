@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tokenloc.inference.map_ids import match_ids
+from tokenloc.inference.stored_maps import match_ids
 
 
 def test_equal_ids_are_matched() -> None:

@@ -13,8 +13,7 @@ from tokenloc.commands.results import print_results
 from tokenloc.data import create_dataset
 from tokenloc.data.base import NO_BOXES, ImageDataset
 from tokenloc.inference.evaluation import EvaluationResult, evaluate_model
-from tokenloc.inference.map_ids import MatchedIds
-from tokenloc.inference.stored_maps import evaluate_maps
+from tokenloc.inference.stored_maps import MatchedIds, evaluate_maps
 from tokenloc.metrics import Scorer, evaluate
 from tokenloc.metrics.stored_maps import open_maps, writing_maps
 from tokenloc.models.checkpoint import load_checkpoint

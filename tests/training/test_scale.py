@@ -17,6 +17,7 @@ from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnv
 
 from tests.runs import TINY_VIT, tiny_settings
 from tokenloc.commands.train import train
+from tokenloc.inference.processes import first_process
 from tokenloc.models import create_model
 from tokenloc.models.checkpoint import read_checkpoint
 from tokenloc.training.config import ModelChoice, Optimisation
@@ -26,7 +27,6 @@ from tokenloc.training.placement import (
     check_shares,
     choose_placement,
     environments,
-    first_process,
 )
 
 # 24 images in batches of 7, 7, 7 and 3, none of which splits evenly among two processes.

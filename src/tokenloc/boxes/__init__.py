@@ -11,7 +11,7 @@ from tokenloc.boxes.extraction import (
     scan_boxes,
 )
 from tokenloc.boxes.frame import Frame, Size
-from tokenloc.boxes.iou import box_faults, box_iou, check_boxes
+from tokenloc.boxes.iou import box_faults, box_iou
 from tokenloc.boxes.maps import prepare_map, quantised_map, ready_map, scaled_map
 from tokenloc.boxes.protocols import Protocol, get_protocol, list_protocols, threshold_grid
 
@@ -26,7 +26,6 @@ __all__ = [
     "box_confidence",
     "box_faults",
     "box_iou",
-    "check_boxes",
     "compared_boxes",
     "detect_boxes",
     "find_components",

@@ -1,6 +1,6 @@
-"""Compiled sweeps over the pixels of a map; ``component_tree`` says what they are for.
+"""Compiled sweeps over the pixels of a map; see ``component_tree``.
 
-Pixels are told by their place in reading order.
+Pixels are identified by their index in reading order.
 """
 
 from __future__ import annotations
@@ -17,33 +17,32 @@ from numpy.typing import NDArray
 Function = TypeVar("Function", bound=Callable[..., object])
 Ranks = NDArray[np.uint16]
 Integers = NDArray[np.int64]
-Places = NDArray[np.int32]
+Indices = NDArray[np.int32]
 
-AROUND = ((0, -1), (-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1))
-"""The neighbours (y, x) of a pixel, clockwise: bit n of a neighbourhood stands for neighbour n."""
+NEIGHBOURS = ((0, -1), (-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1))
+"""The neighbours (y, x) of a pixel, clockwise; bit n of a neighbourhood stands for neighbour n."""
 
 X0, Y0, X1, Y1, LOW, HIGH = range(6)
 """The columns of a node."""
 
 FIRST, SIZE, UNTIL, NODE = range(4, 8)
-"""The columns of a component, after those of its box: its first pixel, its size, the lowest level at which it counts,
-and the node that is open for it, or -1."""
+"""The columns of a component after its box: first pixel, size, lowest level at which it counts, open node or -1."""
 
 
 def _compiled(function: Function) -> Function:
-    """Compile a function when it is first called; the code is kept on disk where there is a place for it."""
+    """Compile a function on its first call, with an on-disk cache if a cache folder is writable."""
     try:
         compiled: Function = numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # neither the package's folder nor the user's can be written to
+    except RuntimeError:  # no writable cache folder
         compiled = numba.njit(nogil=True)(function)
     return compiled
 
 
 @_compiled
 def rank_pixels(values: NDArray[np.float32] | NDArray[np.uint8], levels: NDArray[Any]) -> tuple[Ranks, Integers]:
-    """Return how many foregrounds each pixel is in, the widest first, and which of them each level gives.
+    """Return in how many foregrounds each pixel is, and the foreground of each level, the widest first.
 
-    Where no pixel exceeds just the levels before, a level has the foreground of the one before.
+    Levels without pixels between them share a foreground.
 
     Args:
         values: [H, W].
@@ -53,20 +52,20 @@ def rank_pixels(values: NDArray[np.float32] | NDArray[np.uint8], levels: NDArray
         [H, W] uint16, and [L] int64.
     """
     ranks = np.empty(values.shape, np.uint16)
-    met = np.zeros(len(levels) + 1, np.bool_)
+    occurs = np.zeros(len(levels) + 1, np.bool_)
     exceeded = 0
     for y in range(values.shape[0]):
         for x in range(values.shape[1]):
-            # Pixels side by side are alike: the count is sought from the last one's.
+            # Neighbouring pixels are similar: the search starts at the previous count.
             while exceeded < len(levels) and values[y, x] > levels[exceeded]:
                 exceeded += 1
             while exceeded > 0 and values[y, x] <= levels[exceeded - 1]:
                 exceeded -= 1
             ranks[y, x] = exceeded
-            met[exceeded] = True
-    met[0] = True
+            occurs[exceeded] = True
+    occurs[0] = True
     counts = np.zeros(len(levels) + 1, np.uint16)
-    counts[1:] = np.cumsum(met[:-1])
+    counts[1:] = np.cumsum(occurs[:-1])
     for y in range(values.shape[0]):
         for x in range(values.shape[1]):
             ranks[y, x] = counts[ranks[y, x]]
@@ -80,11 +79,11 @@ def sweep(
 
     Args:
         ranks: see ``component_tree``.
-        levels: how many.
-        until: [H, W] the lowest level at which the component of a pixel counts; None where all count down to 0.
-        diagonal: 8-connected; else 4-connected.
-        outline: the largest is by the area of its outline, without regard to holes, of equals the one that begins
-            last in reading order; else by pixels, and the one that begins first.
+        levels: number of levels.
+        until: [H, W] the lowest level at which the component of a pixel counts; None for level 0.
+        diagonal: 8-connected components; otherwise 4-connected.
+        outline: the largest component is the one whose outline has the largest area, ignoring holes; of equals the one
+            that begins last in reading order. Otherwise it has most pixels; of equals it begins first.
 
     Returns:
         The nodes [N, 6], and the box of the largest component at each level [levels, 4], zeros without one; int64.
@@ -93,36 +92,36 @@ def sweep(
     gains = _outline_gains() if outline else np.ones(256, np.int64)
     ends = np.zeros_like(ranks) if until is None else until
     height, width = ranks.shape
-    # No two components begin side by side.
-    most = -(-height // 2) * -(-width // 2) if diagonal else -(-ranks.size // 2)
-    return _sweep(ranks, levels, ends, contacts, gains, outline, most)
+    # No two components begin at neighbouring pixels.
+    capacity = -(-height // 2) * -(-width // 2) if diagonal else -(-ranks.size // 2)
+    return _sweep(ranks, levels, ends, contacts, gains, outline, capacity)
 
 
 @cache
 def _contacts(diagonal: bool) -> Integers:
-    """Return for each neighbourhood one neighbour (y, x) of each component that it touches: [256, 5, 2], ended by 0, 0.
+    """Return one neighbour (y, x) of each component that a neighbourhood touches: [256, 5, 2], terminated by 0, 0.
 
-    Neighbours are of one component where they are each other's neighbours, too.
+    Neighbours belong to one component if they are neighbours of each other.
     """
     table = np.zeros((256, 5, 2), dtype=np.int64)
     for bits in range(256):
         present = [n for n in range(8) if bits >> n & 1]
         group = {n: n for n in present}
         for a, b in product(present, present):
-            apart = sorted(abs(i - j) for i, j in zip(AROUND[a], AROUND[b], strict=True))
-            if apart == [0, 1] or (diagonal and apart == [1, 1]):
+            distance = sorted(abs(i - j) for i, j in zip(NEIGHBOURS[a], NEIGHBOURS[b], strict=True))
+            if distance == [0, 1] or (diagonal and distance == [1, 1]):
                 group = {n: group[a] if g == group[b] else g for n, g in group.items()}
-        touched = {group[n]: AROUND[n] for n in present if diagonal or n % 2 == 0}
+        touched = {group[n]: NEIGHBOURS[n] for n in present if diagonal or n % 2 == 0}
         table[bits, : len(touched)] = np.array(list(touched.values())).reshape(-1, 2)
     return table
 
 
 @cache
 def _outline_gains() -> Integers:
-    """Return for each neighbourhood by how much a pixel more enlarges the outline: [256], twice the area.
+    """Return by how much one more pixel enlarges the outline, for each neighbourhood: [256], twice the area.
 
-    The outline passes through pixels' centres. Its area is that of the 2x2 windows of them: 1 where all four are
-    foreground, 1/2 where three are.
+    The outline passes through pixel centres. Its area is the sum over 2x2 windows: 1 if all four pixels are foreground,
+    1/2 if three are.
     """
     corners = [[0, 1, 2], [2, 3, 4], [4, 5, 6], [6, 7, 0]]
     return np.array([sum(sum(bits >> n & 1 for n in corner) >= 2 for corner in corners) for bits in range(256)])
@@ -130,17 +129,17 @@ def _outline_gains() -> Integers:
 
 @_compiled
 def _sweep(
-    ranks: Ranks, levels: int, until: Ranks, contacts: Places, gains: Integers, outline: bool, most: int
+    ranks: Ranks, levels: int, until: Ranks, contacts: Indices, gains: Integers, outline: bool, capacity: int
 ) -> tuple[Integers, Integers]:
     width = ranks.shape[1]
     pixels, starts = _by_rank(ranks.ravel(), levels)
     neighbourhoods, ends = _neighbourhoods(ranks).ravel(), until.ravel()
     labels = np.empty(ranks.size, np.int32)
-    parent = np.empty(most, np.int32)
-    components = np.empty((most, 8), np.int32)
-    nodes = np.empty((ranks.size, 6), np.int64)  # never more than pixels: each begins where a component grew
+    parent = np.empty(capacity, np.int32)
+    components = np.empty((capacity, 8), np.int32)
+    nodes = np.empty((ranks.size, 6), np.int64)  # at most one per pixel: each begins where a component grew
     largest = np.zeros((levels, 4), np.int64)
-    alive = np.empty(most, np.int32)
+    alive = np.empty(capacity, np.int32)
     count = made = opened = 0
     for level in range(levels - 1, -1, -1):
         for pixel in pixels[starts[level + 1] : starts[level + 2]]:
@@ -155,21 +154,21 @@ def _sweep(
             label = _root(labels[pixel + contacts[bits, 0]], parent)
             labels[pixel] = label
             _grow(components, label, pixel, width, gains[bits])
-            for place in range(1, 5):
-                if contacts[bits, place] == 0:
+            for index in range(1, 5):
+                if contacts[bits, index] == 0:
                     break
-                other = _root(labels[pixel + contacts[bits, place]], parent)
+                other = _root(labels[pixel + contacts[bits, index]], parent)
                 if other != label:
                     label = _merge(label, other, parent, components, nodes, level)
-        count, opened, best = _take_stock(alive, count, parent, components, nodes, opened, level, outline)
+        count, opened, best = _finish_level(alive, count, parent, components, nodes, opened, level, outline)
         if best >= 0:
             largest[level] = components[best, :4]
     return nodes[:opened].copy(), largest
 
 
 @_compiled
-def _by_rank(ranks: Ranks, levels: int) -> tuple[Places, Integers]:
-    """Return all pixels, by rank, then in reading order, and where each rank starts."""
+def _by_rank(ranks: Ranks, levels: int) -> tuple[Indices, Integers]:
+    """Return all pixels by rank, then in reading order, and the start of each rank."""
     starts = np.zeros(levels + 2, np.int64)
     for rank in ranks:
         starts[rank + 1] += 1
@@ -183,31 +182,31 @@ def _by_rank(ranks: Ranks, levels: int) -> tuple[Places, Integers]:
 
 @_compiled
 def _neighbourhoods(ranks: Ranks) -> NDArray[np.uint8]:
-    """Return which neighbours a pixel meets when its turn comes: those of higher rank, and of its own before it."""
+    """Return which neighbours are visited before each pixel: those of higher rank, and earlier ones of the same."""
     height, width = ranks.shape
-    framed = np.zeros((height + 2, width + 2), np.uint16)
-    framed[1:-1, 1:-1] = ranks
-    found = np.empty((height, width), np.uint8)
+    padded = np.zeros((height + 2, width + 2), np.uint16)
+    padded[1:-1, 1:-1] = ranks
+    bits = np.empty((height, width), np.uint8)
     for y in range(height):
-        above, here, below = framed[y], framed[y + 1], framed[y + 2]
+        above, row, below = padded[y], padded[y + 1], padded[y + 2]
         for x in range(width):
-            rank = here[x + 1]
-            found[y, x] = (
-                np.uint8(here[x] >= rank)
+            rank = row[x + 1]
+            bits[y, x] = (
+                np.uint8(row[x] >= rank)
                 | np.uint8(above[x] >= rank) << 1
                 | np.uint8(above[x + 1] >= rank) << 2
                 | np.uint8(above[x + 2] >= rank) << 3
-                | np.uint8(here[x + 2] > rank) << 4
+                | np.uint8(row[x + 2] > rank) << 4
                 | np.uint8(below[x + 2] > rank) << 5
                 | np.uint8(below[x + 1] > rank) << 6
                 | np.uint8(below[x] > rank) << 7
             )
-    return found
+    return bits
 
 
 @_compiled
-def _begin(components: Places, made: int, pixel: int, width: int, gain: int) -> None:
-    y = np.int64(np.uint32(pixel) // np.uint32(width))  # unsigned, which is quicker
+def _begin(components: Indices, made: int, pixel: int, width: int, gain: int) -> None:
+    y = np.int64(np.uint32(pixel) // np.uint32(width))  # unsigned division is faster
     x = pixel - y * width
     components[made, X0], components[made, Y0] = x, y
     components[made, X1], components[made, Y1] = x + 1, y + 1
@@ -215,10 +214,10 @@ def _begin(components: Places, made: int, pixel: int, width: int, gain: int) -> 
 
 
 @_compiled
-def _grow(components: Places, grown: int, pixel: int, width: int, gain: int) -> None:
+def _grow(components: Indices, grown: int, pixel: int, width: int, gain: int) -> None:
     y = np.int64(np.uint32(pixel) // np.uint32(width))
     x = pixel - y * width
-    # Most pixels lie inside the box: asking is quicker than always writing the least and greatest.
+    # Most pixels are inside the box: comparing is faster than always writing the minimum and maximum.
     if x < components[grown, X0]:
         components[grown, X0] = x
     if x >= components[grown, X1]:
@@ -231,8 +230,8 @@ def _grow(components: Places, grown: int, pixel: int, width: int, gain: int) -> 
 
 
 @_compiled
-def _merge(one: int, other: int, parent: Places, components: Places, nodes: Integers, level: int) -> int:
-    """Make two components one, and end the node of one of them; return which it is now."""
+def _merge(one: int, other: int, parent: Indices, components: Indices, nodes: Integers, level: int) -> int:
+    """Merge two components, close the node of one of them, and return the merged component."""
     if components[one, SIZE] < components[other, SIZE]:
         one, other = other, one
     parent[other] = one
@@ -250,8 +249,8 @@ def _merge(one: int, other: int, parent: Places, components: Places, nodes: Inte
 
 
 @_compiled
-def _root(component: int, parent: Places) -> int:
-    """Return what a component is part of by now, and halve the way to it."""
+def _root(component: int, parent: Indices) -> int:
+    """Return the component that a component was merged into, with path halving."""
     while parent[component] != component:
         parent[component] = parent[parent[component]]
         component = parent[component]
@@ -259,23 +258,22 @@ def _root(component: int, parent: Places) -> int:
 
 
 @_compiled
-def _take_stock(
-    alive: Places,
+def _finish_level(
+    alive: Indices,
     count: int,
-    parent: Places,
-    components: Places,
+    parent: Indices,
+    components: Indices,
     nodes: Integers,
     opened: int,
     level: int,
     outline: bool,
 ) -> tuple[int, int, int]:
-    """Note the boxes that are new at ``level``, and find the largest component.
+    """Open nodes for the boxes that are new at ``level``, and find the largest component.
 
-    Of the first ``count`` entries of ``alive`` those that are not merged into another, and count still, move to the
-    front.
+    Merged and ended components are removed from the first ``count`` entries of ``alive``.
 
     Returns:
-        How many are alive, how many nodes are opened by now, and the largest component or -1.
+        The number of components alive, the number of open nodes, and the largest component or -1.
     """
     kept, best = 0, -1
     for component in alive[:count]:
@@ -293,8 +291,8 @@ def _take_stock(
 
 
 @_compiled
-def _open_node(component: int, components: Places, nodes: Integers, opened: int, level: int) -> int:
-    """Where a component's box is new, end its node and open another; return how many are opened by now."""
+def _open_node(component: int, components: Indices, nodes: Integers, opened: int, level: int) -> int:
+    """If the box of a component changed, close its node and open another; return the number of open nodes."""
     node = components[component, NODE]
     if node >= 0:
         changed = False
@@ -310,7 +308,7 @@ def _open_node(component: int, components: Places, nodes: Integers, opened: int,
 
 
 @_compiled
-def _is_larger(one: int, other: int, components: Places, outline: bool) -> bool:
+def _is_larger(one: int, other: int, components: Indices, outline: bool) -> bool:
     if components[one, SIZE] == components[other, SIZE]:
         return bool((components[one, FIRST] > components[other, FIRST]) == outline)
     return bool(components[one, SIZE] > components[other, SIZE])
@@ -318,38 +316,38 @@ def _is_larger(one: int, other: int, components: Places, outline: bool) -> bool:
 
 @_compiled
 def fill_holes(ranks: Ranks, levels: int) -> Ranks:
-    """Return ``ranks`` with the holes of every level set filled: foreground are all pixels that cannot reach the edge.
+    """Return ``ranks`` with the holes of every level set filled: every pixel that cannot reach the edge is foreground.
 
-    A pixel's filled rank is the least that a 4-connected way out has at its highest point. Two scans find most pixels
-    that are this point themselves; from these the others are flooded, lowest ranks first.
+    The filled rank of a pixel is the lowest maximum along any 4-connected path to the edge. Two scans find most pixels
+    that are that maximum themselves; the others are flooded from these, lowest ranks first.
     """
-    filled = _scanned(ranks)
+    filled = _scan_paths(ranks)
     floor, flood = ranks.ravel(), filled.ravel()
     dry = flood > floor  # never at the edge
-    around = (-1, -ranks.shape[1], 1, ranks.shape[1])
-    waiting = np.full(levels + 1, -1, np.int32)  # the pixels that wait at a rank are a linked list
+    steps = (-1, -ranks.shape[1], 1, ranks.shape[1])
+    queue = np.full(levels + 1, -1, np.int32)  # a linked list of pixels for each rank
     following = np.full(ranks.size, -2, np.int32)
     for pixel in np.flatnonzero(dry):
-        for way in around:
-            near = pixel + way
+        for step in steps:
+            near = pixel + step
             if not dry[near] and following[near] == -2:
-                following[near], waiting[flood[near]] = waiting[flood[near]], near
+                following[near], queue[flood[near]] = queue[flood[near]], near
     for rank in range(levels + 1):
-        while waiting[rank] >= 0:
-            pixel = waiting[rank]
-            waiting[rank] = following[pixel]
-            for way in around:
-                near = min(max(pixel + way, 0), ranks.size - 1)  # beyond the first and last row: a pixel at the edge
+        while queue[rank] >= 0:
+            pixel = queue[rank]
+            queue[rank] = following[pixel]
+            for step in steps:
+                near = min(max(pixel + step, 0), ranks.size - 1)  # beyond the first and last row: a pixel at the edge
                 if dry[near]:
                     dry[near] = False
                     flood[near] = max(floor[near], rank)
-                    following[near], waiting[flood[near]] = waiting[flood[near]], near
+                    following[near], queue[flood[near]] = queue[flood[near]], near
     return filled
 
 
 @_compiled
-def _scanned(ranks: Ranks) -> Ranks:
-    """Return for each pixel the highest point of a way out along rows and columns, right where it is the pixel."""
+def _scan_paths(ranks: Ranks) -> Ranks:
+    """Return an upper bound of each filled rank, by paths along rows and columns; exact at the maximum of a path."""
     height, width = ranks.shape
     filled: Ranks = ranks.copy()
     for y in range(1, height - 1):
@@ -367,7 +365,7 @@ def _scanned(ranks: Ranks) -> Ranks:
 
 @_compiled
 def greatest(values: NDArray[np.float64], low: Integers, high: Integers, levels: int) -> NDArray[np.float64]:
-    """Return the greatest of the ``values`` ≥ 0 of nodes at each level: [levels] float64; 0 where there is no node."""
+    """Return the maximum of the ``values`` ≥ 0 of the nodes at each level, [levels] float64; 0 without a node."""
     best = np.zeros(levels)
     for node in range(len(values)):
         for level in range(low[node], high[node] + 1):

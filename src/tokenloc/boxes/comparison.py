@@ -1,4 +1,4 @@
-"""Where a protocol compares boxes: ground truth and predictions brought into one frame, and their IoU."""
+"""Comparison of predicted boxes with ground truth, in the frame that a protocol defines."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tokenloc.boxes.protocols import Protocol
 
 
 def possible_boxes(boxes: ArrayLike, frame: Frame) -> NDArray[np.float64]:
-    """Return those of the ground-truth boxes [G, 4] (original pixels) that can be: [G', 4] float64.
+    """Return the valid ones of the ground-truth boxes [G, 4] in original pixels: [G', 4] float64.
 
-    Left out are boxes that are not finite, inverted, empty, or without any part in the image: a handful of wrong
-    annotations must not end an evaluation. The metrics count them; ``check_boxes`` names them.
+    Boxes that are not finite, inverted, empty or entirely outside the image are dropped, so that a few wrong
+    annotations do not stop an evaluation. The metrics count them; `tokenloc info` lists them.
     """
     array = checked_boxes(boxes)
     faults = box_faults(array, frame.original_size, margin=math.inf)
@@ -24,10 +24,9 @@ def possible_boxes(boxes: ArrayLike, frame: Frame) -> NDArray[np.float64]:
 
 
 def truth_boxes(boxes: ArrayLike, frame: Frame, protocol: Protocol) -> NDArray[np.float64]:
-    """Return ground-truth boxes [G, 4] (original pixels) where and as ``protocol`` compares them: [G, 4] float64.
+    """Return ground-truth boxes [G, 4], given in original pixels, as ``protocol`` compares them: [G, 4] float64.
 
-    Truncation is towards zero, as python's int(); a coordinate that is a whole number stays one whatever the rounding
-    of the scaling's float64 product.
+    Truncation is towards zero, like Python's int(); whole numbers survive the rounding errors of the scaling.
     """
     truth = checked_boxes(boxes)
     if protocol.truth_frame == "original":
@@ -44,19 +43,19 @@ def truth_boxes(boxes: ArrayLike, frame: Frame, protocol: Protocol) -> NDArray[n
 
 
 def compared_boxes(boxes: ArrayLike, frame: Frame, protocol: Protocol) -> NDArray[np.float64]:
-    """Return predicted boxes [N, 4] (input pixels) where ``protocol`` compares them: [N, 4] float64."""
+    """Return predicted boxes [N, 4], given in input pixels, in the frame where ``protocol`` compares them."""
     return frame.to_original(boxes) if protocol.truth_frame == "original" else checked_boxes(boxes)
 
 
 def best_iou(boxes: ArrayLike, truth: ArrayLike, protocol: Protocol) -> NDArray[np.float64]:
-    """Return each box's IoU with the ground-truth box that it meets best.
+    """Return the IoU of each box with the best-matching ground-truth box.
 
     Args:
         boxes: [N, 4] from ``compared_boxes``.
         truth: [G, 4] from ``truth_boxes``.
-        protocol: Says if the IoU counts the last row and column.
+        protocol: defines whether the IoU includes the last row and column.
 
     Returns:
-        [N] float64 in [0, 1]; 0 where there is no ground truth.
+        [N] float64 in [0, 1]; 0 without ground truth.
     """
     return np.asarray(box_iou(boxes, truth, protocol.inclusive_iou).max(axis=1, initial=0.0))

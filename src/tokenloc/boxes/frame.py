@@ -1,7 +1,7 @@
-"""The frame: how a input pixels lie on the original image.
+"""The frame: the mapping between original and input pixels.
 
-Coordinates are continuous pixel edges, origin top left: pixel i covers [i, i + 1], its centre is i + 0.5. Sizes and
-points are (x, y), that is (width, height); arrays are [height, width].
+Coordinates are continuous, origin top left: pixel i covers [i, i + 1], its centre is i + 0.5. Sizes and points are
+(x, y), that is (width, height); arrays are [height, width].
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ Pixel = TypeVar("Pixel", bound=np.generic)
 
 @dataclass(frozen=True)
 class Frame:
-    """The map between original and input pixels: x_input = x_original · scale_x - offset_x, and so for y.
+    """The mapping between original and input pixels: x_input = x_original · scale_x - offset_x, likewise for y.
 
-    Made by the transform, carried with the sample, used in both directions; no other code does this arithmetic.
+    The transform creates it, and the sample carries it. No other code does this arithmetic.
 
     Args:
         original_size: (width, height) of the image, in original pixels.
-        input_size: (width, height) of the network's input, in input pixels.
+        input_size: (width, height) of the network input, in input pixels.
         scale: (x, y), input pixels per original pixel; positive.
-        offset: (x, y), left and top of the network's input on the resized image, in input pixels.
+        offset: (x, y), left and top of the network input on the resized image, in input pixels.
 
     Raises:
-        ValueError: where a size is not two positive integers, or scale and offset are not two finite numbers.
+        ValueError: if a size is not two positive integers, or scale or offset are not two finite numbers.
 
     >>> frame = Frame.center_cropped((500, 375), resized_size=(256, 256), crop_size=(224, 224))
     >>> frame.visible_box().round(2).tolist()
@@ -44,7 +44,7 @@ class Frame:
     offset: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
-        """Validate, and store plain python numbers, so that equal frames compare and hash equal."""
+        """Validate, and convert to Python numbers, so that equal frames compare and hash equal."""
         object.__setattr__(self, "original_size", checked_size(self.original_size, "original_size"))
         object.__setattr__(self, "input_size", checked_size(self.input_size, "input_size"))
         object.__setattr__(self, "scale", _checked_pair(self.scale, "scale"))
@@ -54,23 +54,23 @@ class Frame:
 
     @classmethod
     def identity(cls, size: Size) -> Frame:
-        """Return the frame of a network that sees the image's own pixels; ``size`` is (width, height)."""
+        """Return the frame of a network input that is the image itself; ``size`` is (width, height)."""
         return cls.resized(size, size)
 
     @classmethod
     def resized(cls, original_size: Size, input_size: Size) -> Frame:
-        """Return the frame of a straight resize, which sees the whole image; sizes are (width, height)."""
-        original, network = checked_size(original_size, "original_size"), checked_size(input_size, "input_size")
-        return cls(original, network, (network[0] / original[0], network[1] / original[1]))
+        """Return the frame of a direct resize of the whole image; sizes are (width, height)."""
+        original, input_ = checked_size(original_size, "original_size"), checked_size(input_size, "input_size")
+        return cls(original, input_, (input_[0] / original[0], input_[1] / original[1]))
 
     @classmethod
     def center_cropped(cls, original_size: Size, resized_size: Size, crop_size: Size) -> Frame:
-        """Return the frame of a resize to ``resized_size`` and a centre crop of ``crop_size``; sizes (width, height).
+        """Return the frame of a resize and a centre crop; sizes are (width, height).
 
-        The crop's corner is torchvision's: int(round((resized - crop) / 2)).
+        The corner of the crop is torchvision's: int(round((resized - crop) / 2)).
 
         Raises:
-            ValueError: where a size is bad, or the crop does not fit into the resized image.
+            ValueError: if a size is invalid, or the crop does not fit into the resized image.
         """
         resized, crop = checked_size(resized_size, "resized_size"), checked_size(crop_size, "crop_size")
         if crop[0] > resized[0] or crop[1] > resized[1]:
@@ -88,12 +88,12 @@ class Frame:
 
     @classmethod
     def from_array(cls, values: NDArray[np.float64]) -> Frame:
-        """Return the frame that ``to_array`` described."""
+        """Return the frame of ``to_array``."""
         numbers = values.tolist()
         return cls(*(tuple(numbers[start : start + 2]) for start in range(0, 8, 2)))
 
     def of_original(self, size: Size) -> Frame:
-        """Return the same look at the image of original ``size`` (width, height), of which this frame's is a copy.
+        """Return the frame for the original of ``size`` (width, height), if this frame is that of a resized copy.
 
         >>> Frame.resized((500, 375), (224, 224)).of_original((4000, 3000)) == Frame.resized((4000, 3000), (224, 224))
         True
@@ -103,55 +103,52 @@ class Frame:
         return Frame(size, self.input_size, (x * small_width / width, y * small_height / height), self.offset)
 
     def to_input(self, boxes: ArrayLike) -> NDArray[np.float64]:
-        """Return ``boxes`` [N, 4] xyxy of original pixels in input pixels, float64, not clipped."""
+        """Convert ``boxes`` [N, 4] xyxy from original to input pixels; float64, not clipped."""
         return checked_boxes(boxes) * _twice(self.scale) - _twice(self.offset)
 
     def to_original(self, boxes: ArrayLike, clip: bool = True) -> NDArray[np.float64]:
-        """Return ``boxes`` [N, 4] xyxy of input pixels in original pixels, float64.
-
-        ``clip`` moves corners that lie outside of the image onto its edge.
-        """
+        """Convert ``boxes`` [N, 4] xyxy from input to original pixels; float64, by default clipped to the image."""
         original = (checked_boxes(boxes) + _twice(self.offset)) / _twice(self.scale)
         return np.clip(original, 0.0, _twice(self.original_size)) if clip else original
 
     def visible_box(self) -> NDArray[np.float64]:
-        """Return the part of the image that the network saw: [4] float64 xyxy in original pixels."""
+        """Return the part of the image that the network input covers: [4] float64 xyxy in original pixels."""
         box: NDArray[np.float64] = self.to_original([[0, 0, *self.input_size]])[0]
         return box
 
     def map_to_original(self, map_: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Return a map of the network's frame on the original pixels.
+        """Resample a map to original pixels.
 
         Args:
-            map_: [h, w] of any resolution, spread evenly over the network's input.
+            map_: [h, w] of any resolution, covering the network input.
 
         Returns:
-            [height, width] of the original, float32: bilinear between cell centres, constant beyond the outermost
-            ones, and zero at the pixels whose centre the network did not see.
+            [height, width] float32: bilinear between cell centres, constant beyond the outermost ones, and zero at
+            pixels whose centre is outside the network input.
 
         Raises:
-            ValueError: where ``map_`` is not two-dimensional or is empty.
+            ValueError: if ``map_`` is not two-dimensional or is empty.
         """
         cells = np.asarray(map_, dtype=np.float32)
         if cells.ndim != 2 or cells.size == 0:
             raise ValueError(f"a map must be [height, width] with at least one cell, got shape {cells.shape}")
-        low_y, high_y, part_y, seen_y = self._samples(1, cells.shape[0])
-        low_x, high_x, part_x, seen_x = self._samples(0, cells.shape[1])
+        low_y, high_y, part_y, covered_y = self._samples(1, cells.shape[0])
+        low_x, high_x, part_x, covered_x = self._samples(0, cells.shape[1])
         rows = cells[low_y] * (1 - part_y)[:, None] + cells[high_y] * part_y[:, None]
         whole = rows[:, low_x] * (1 - part_x) + rows[:, high_x] * part_x
         original = whole.astype(np.float32, copy=False)
-        original[~seen_y] = 0
-        original[:, ~seen_x] = 0
+        original[~covered_y] = 0
+        original[:, ~covered_x] = 0
         return original
 
     def pixels_to_input(self, pixels: NDArray[Pixel]) -> NDArray[Pixel]:
-        """Return an image of original pixels [height, width] (a mask, say) in the network's frame, nearest pixel.
+        """Resample original pixels [height, width], such as a mask, to input pixels, by nearest neighbour.
 
-        The nearest pixel is the one that OpenCV and the `wsol-eval` evaluator (Choe et al.) take: floor(x_original) of a network
-        pixel's left top corner, not of its centre.
+        The nearest pixel is that of OpenCV and the `wsol-eval` evaluator (Choe et al.): floor(x_original) of the top
+        left corner of an input pixel, not of its centre.
 
         Raises:
-            ValueError: where ``pixels`` is not of the original size.
+            ValueError: if ``pixels`` is not of the original size.
         """
         width, height = self.original_size
         if pixels.shape != (height, width):
@@ -161,21 +158,23 @@ class Frame:
     def _samples(
         self, axis: int, cells: int
     ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32], NDArray[np.bool_]]:
-        """Return for each original pixel of an axis (0: x) the cells on both sides, the second's part, and if seen."""
+        """Return the cells on both sides of each original pixel along an axis (0: x), the weight of the second, and
+        whether the network input covers the pixel.
+        """
         centre = (np.arange(self.original_size[axis]) + 0.5) * self.scale[axis] - self.offset[axis]
-        seen = (centre >= 0) & (centre <= self.input_size[axis])
+        covered = (centre >= 0) & (centre <= self.input_size[axis])
         cell = np.clip(centre * cells / self.input_size[axis] - 0.5, 0, cells - 1)
         low = np.floor(cell).astype(np.intp)
-        return low, np.minimum(low + 1, cells - 1), (cell - low).astype(np.float32), seen
+        return low, np.minimum(low + 1, cells - 1), (cell - low).astype(np.float32), covered
 
     def _nearest(self, axis: int) -> NDArray[np.intp]:
         corner = (np.arange(self.input_size[axis]) + self.offset[axis]) / self.scale[axis]
-        # Rounding first: an exact integer that float64 puts one ulp too low must not fall to the pixel before.
+        # Round first: an integer that float64 puts one ulp too low must not select the previous pixel.
         return np.clip(np.floor(np.round(corner, 9)), 0, self.original_size[axis] - 1).astype(np.intp)
 
 
 def checked_size(size: Size, name: str = "size") -> Size:
-    """Return ``size`` as two python integers (width, height); raise ValueError where it is not two integers ≥ 1."""
+    """Return ``size`` as two Python integers (width, height); raise ValueError unless both are integers ≥ 1."""
     try:
         width, height = size
         if int(width) == width >= 1 and int(height) == height >= 1:
@@ -186,7 +185,7 @@ def checked_size(size: Size, name: str = "size") -> Size:
 
 
 def checked_boxes(boxes: ArrayLike) -> NDArray[np.float64]:
-    """Return ``boxes`` as float64 [N, 4]; no box at all may be [] or [0, 4]. Raise ValueError for another shape."""
+    """Return ``boxes`` as float64 [N, 4]; an empty array of any shape is [0, 4]. Raise ValueError for other shapes."""
     array = np.asarray(boxes, dtype=np.float64)
     if array.size == 0:
         return array.reshape(0, 4)
@@ -196,7 +195,7 @@ def checked_boxes(boxes: ArrayLike) -> NDArray[np.float64]:
 
 
 def _twice(pair: tuple[float, float]) -> NDArray[np.float64]:
-    """Return (x, y) as [x, y, x, y], to act on xyxy."""
+    """Return (x, y) as [x, y, x, y], for boxes."""
     return np.array([*pair, *pair], dtype=np.float64)
 
 

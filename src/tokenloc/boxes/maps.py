@@ -1,4 +1,4 @@
-"""Maps made ready for thresholds: upsampled, scaled to [0, 1] and quantised as a protocol says."""
+"""Preparation of maps for thresholds: upsampling, scaling to [0, 1] and quantisation under a protocol."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tokenloc.boxes.frame import Size, checked_size
 from tokenloc.boxes.protocols import Protocol
 
 PreparedMap = NDArray[np.float32] | NDArray[np.uint8]
-"""[H, W]: float32 in [0, 1], or uint8 where the protocol quantises."""
+"""[H, W]: float32 in [0, 1], or uint8 if the protocol quantises."""
 
 _INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
 
@@ -19,16 +19,16 @@ def prepare_map(map_: NDArray[np.floating], size: Size, protocol: Protocol) -> P
     """Return a localization map as ``protocol`` thresholds it.
 
     Args:
-        map_: [h, w], any range, spread evenly over the network's input.
-        size: (width, height) of the network's input.
-        protocol: Says how to interpolate, scale and quantise.
+        map_: [h, w], any range, covering the network input.
+        size: (width, height) of the network input.
+        protocol: defines interpolation, scaling and quantisation.
 
     Returns:
-        [height, width]: float32 in [0, 1], or uint8 where ``protocol.quantised``. A constant map, which says
-        nothing of where, becomes 0 everywhere (and so gives the protocol's empty box).
+        [height, width]: float32 in [0, 1], or uint8 if ``protocol.quantised``. A constant map, which carries no
+        information, becomes 0 everywhere and so gives the protocol's empty box.
 
     Raises:
-        ValueError: where the map is not two-dimensional, is empty, or has values that are not finite.
+        ValueError: if the map is not two-dimensional, is empty, or is not finite.
     """
     scaled = scaled_map(map_, size, protocol)
     return quantised_map(scaled) if protocol.quantised else scaled
@@ -43,18 +43,17 @@ def scaled_map(map_: NDArray[np.floating], size: Size, protocol: Protocol) -> ND
 
 
 def ready_map(map_: NDArray[np.floating], size: Size, protocol: Protocol) -> NDArray[np.floating]:
-    """Return a map that is scaled and of the network's size already, as the `wsol-eval` evaluator's stored ones are: itself.
+    """Check a map that is already scaled and of the input size, as stored for `wsol-eval`, and return it unchanged.
 
-    Its dtype is kept, too: where the evaluator that it was made for quantises, it does so from there.
+    Its dtype is kept: the evaluator that it was made for quantises from that precision.
 
     Raises:
-        ValueError: where the map is not [height, width] of ``size`` (width, height), or has values that are not finite
-            or outside of [0, 1].
+        ValueError: if the map is not [height, width] of ``size`` (width, height), or its values are not in [0, 1].
     """
     width, height = checked_size(size)
     if map_.shape != (height, width):
         raise ValueError(
-            f"the map has shape {map_.shape}, expected {(height, width)} (height, width), the network's input under "
+            f"the map has shape {map_.shape}, expected {(height, width)} (height, width), the network input of "
             f"protocol {protocol.name!r}"
         )
     if not np.isfinite(map_).all():
@@ -66,7 +65,7 @@ def ready_map(map_: NDArray[np.floating], size: Size, protocol: Protocol) -> NDA
 
 
 def quantised_map(scaled: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Return a map of [0, 1] as uint8: x255, truncated (not rounded), as the released evaluators do."""
+    """Return a map in [0, 1] as uint8: x255, truncated (not rounded), as in the released evaluators."""
     return np.asarray(scaled * np.float32(255)).astype(np.uint8)
 
 
@@ -90,6 +89,6 @@ def _checked_map(map_: NDArray[np.floating]) -> NDArray[np.float32]:
         row, column = np.argwhere(bad)[0]
         raise ValueError(
             f"the map has {bad.sum()} of {array.size} values that are not finite, the first {array[row, column]} at "
-            f"row {row}, column {column}; look for an overflow in the network (half precision, a diverged training)"
+            f"row {row}, column {column}; check for an overflow in the network (half precision, diverged training)"
         )
     return array

@@ -1,4 +1,4 @@
-"""Protocols: how a map becomes a box and how a box is judged, each published convention as one frozen value."""
+"""Protocols: how maps become boxes and how boxes are judged, each published convention as a frozen value."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PROTOCOLS: Registry[Protocol] = Registry("protocol")
 
 
 def threshold_grid(step: float) -> tuple[float, ...]:
-    """Return all multiples of ``step`` in [0, 1), as numpy's arange gives them (and so the `wsol-eval` evaluator's).
+    """Return all multiples of ``step`` in [0, 1), as computed by NumPy's arange (and so by the `wsol-eval` evaluator).
 
     >>> threshold_grid(0.25)
     (0.0, 0.25, 0.5, 0.75)
@@ -40,38 +40,38 @@ def threshold_grid(step: float) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Protocol:
-    """One convention of measuring localization; see ``get_protocol`` for the four that are known by name.
+    """A convention for measuring localization; ``get_protocol`` returns the four published ones.
 
     Args:
-        name: Printed with every result. A changed protocol needs another name.
-        summary: One sentence on where it comes from.
-        input_frame: The network sees the image by a straight "resize", or a centre "crop" of a larger resize.
-        resize_ratio: Size of that larger resize over the crop's (256/224); 1 for "resize".
-        upsampling: Interpolation of the map to the network's input size, half-pixel centres.
-        min_max: The map is scaled to [0, 1] "before" or "after" the upsampling.
-        min_max_epsilon: Added to the range that the map is divided by.
-        quantised: The map becomes uint8, x255 and truncated; a level is then truncated to an integer, too.
-        threshold_of: A threshold t is the level itself ("value"), or a share of the map's "maximum": t · max. Pixels
+        name: printed with every result; a changed protocol needs another name.
+        summary: one sentence on its origin.
+        input_frame: the network input is a direct "resize" of the image, or a centre "crop" of a larger resize.
+        resize_ratio: size of the larger resize divided by that of the crop (256/224); 1 for "resize".
+        upsampling: interpolation of the map to the input size, half-pixel centres.
+        min_max: the map is scaled to [0, 1] "before" or "after" upsampling.
+        min_max_epsilon: added to the range that the map is divided by.
+        quantised: the map becomes uint8, x255 and truncated; levels are truncated to integers, too.
+        threshold_of: a threshold t is the level itself ("value"), or relative to the map's "maximum": t · max. Pixels
             strictly above the level are foreground.
-        components: "pixels": 8-connected components, the largest has most pixels. "contours": OpenCV's contours, those
-            of holes among them, the largest by the area of its polygon. Of equally large ones the first is taken:
-            by pixels in reading order, by contours in OpenCV's.
+        components: "pixels": 8-connected components, the largest has most pixels. "contours": OpenCV's contours,
+            including those of holes, the largest by the area of its polygon. Of equals the first counts: in reading
+            order for pixels, in OpenCV's order for contours.
         box_end: x1, y1 are "exclusive" (x + w, y + h), or "inside" the map: at most its size - 1.
-        empty_box: The box of a map without foreground, xyxy in input pixels; None for the whole map.
-        truth_frame: Boxes and masks are compared in "original" or in "network" pixels.
-        truth_truncation: Ground truth is truncated to integers: "none"; "scaled", once it is in input pixels; "both",
-            before it is scaled and again after.
-        truth_clipped: Ground truth in input pixels is clipped to 0 … size - 1.
-        inclusive_iou: IoU counts the last row and column (+1).
-        threshold_rule: Who picks the threshold: "fixed" (``threshold``); "calibrated" on a held-out split and then
-            given; "best" on the evaluated set itself, which is an oracle.
-        threshold: The fixed threshold in [0, 1], None for the other rules.
-        thresholds: The ascending grid in [0, 1] on which best (oracle) thresholds are sought.
-        pixel_thresholds: The grid of the pixel metrics' histograms; None for ``thresholds``.
-        strict_top_k: Top-k Loc wants IoU > 0.5; False IoU ≥ 0.5, as GT-known and MaxBoxAcc always do.
+        empty_box: the box of a map without foreground, xyxy in input pixels; None for the whole map.
+        truth_frame: boxes and masks are compared in "original" or in "network" (input) pixels.
+        truth_truncation: ground truth is truncated to integers: "none"; "scaled", in input pixels; "both", before and
+            after scaling.
+        truth_clipped: ground truth in input pixels is clipped to 0 … size - 1.
+        inclusive_iou: the IoU includes the last row and column (+1).
+        threshold_rule: the threshold is "fixed" (``threshold``), "calibrated" on a held-out split and then given, or
+            the "best" on the evaluated set itself, an oracle.
+        threshold: the fixed threshold in [0, 1]; None for the other rules.
+        thresholds: the ascending grid in [0, 1] among which the best (oracle) threshold is chosen.
+        pixel_thresholds: the grid of the pixel metrics; None for ``thresholds``.
+        strict_top_k: Top-k Loc needs IoU > 0.5; False: IoU ≥ 0.5, as GT-known and MaxBoxAcc always do.
 
     Raises:
-        ValueError: where a choice is unknown, a threshold is out of range, or the name is that of another protocol.
+        ValueError: if a choice is unknown, a threshold is out of range, or the name is that of another protocol.
     """
 
     name: str
@@ -97,7 +97,7 @@ class Protocol:
     strict_top_k: bool = False
 
     def __post_init__(self) -> None:
-        """Validate; thresholds become tuples, so that protocols compare and hash by value."""
+        """Validate; thresholds become tuples, so that protocols are hashable."""
         for field, choices in _CHOICES.items():
             if getattr(self, field) not in choices:
                 raise unknown_name(f"{field} of a protocol", getattr(self, field), choices)
@@ -106,19 +106,19 @@ class Protocol:
             object.__setattr__(self, "pixel_thresholds", _checked_grid(self.pixel_thresholds))
         if (self.threshold_rule == "fixed") != (self.threshold is not None):
             raise ValueError(
-                f"threshold_rule {self.threshold_rule!r} does not go with threshold {self.threshold}: "
-                "the rule 'fixed' has a threshold, the others have none"
+                f"threshold_rule {self.threshold_rule!r} does not match threshold {self.threshold}: "
+                "only the rule 'fixed' has a threshold"
             )
         if self.threshold is not None:
             checked_threshold(self.threshold)
         if self.name in _PROTOCOLS.names() and self != _PROTOCOLS[self.name]:
             raise ValueError(
-                f"{self.name!r} is the name of a published protocol that differs; give the changed one another name, "
-                f"for example {self.name + '-changed'!r}"
+                f"{self.name!r} is the name of a published protocol that differs; choose another name for the changed "
+                f"one, for example {self.name + '-changed'!r}"
             )
 
     def with_thresholds(self, thresholds: Iterable[float]) -> Protocol:
-        """Return this protocol on another grid of thresholds, with a name that says so.
+        """Return this protocol with another grid of thresholds, and a name that states it.
 
         >>> get_protocol("sat").with_thresholds([0.2, 0.4]).name
         'sat[2 thresholds, 0.2 to 0.4]'
@@ -130,7 +130,7 @@ class Protocol:
         return replace(self, name=name, thresholds=grid)
 
     def frame(self, original_size: Size, input_size: Size) -> Frame:
-        """Return how this protocol shows an image to the network; sizes are (width, height)."""
+        """Return the frame of an image under this protocol; sizes are (width, height)."""
         if self.input_frame == "resize":
             return Frame.resized(original_size, input_size)
         width, height = input_size
@@ -142,13 +142,13 @@ def get_protocol(name: str) -> Protocol:
     """Return the protocol ``standard``, ``wsol-eval``, ``ts-cam`` or ``sat``.
 
     Raises:
-        ValueError: for another name; it lists the valid ones and the nearest.
+        ValueError: for an unknown name; lists the valid ones and the closest.
     """
     return _PROTOCOLS[name]
 
 
 def list_protocols(pattern: str | None = None) -> list[str]:
-    """Return the protocols' names, sorted; ``pattern`` is a shell wildcard.
+    """Return the names of the protocols, sorted; ``pattern`` is a shell wildcard.
 
     >>> list_protocols()
     ['sat', 'standard', 'ts-cam', 'wsol-eval']
@@ -157,7 +157,7 @@ def list_protocols(pattern: str | None = None) -> list[str]:
 
 
 def checked_threshold(threshold: float) -> float:
-    """Return ``threshold`` as a float; raise ValueError where it is not in [0, 1]."""
+    """Return ``threshold`` as a float; raise ValueError if it is not in [0, 1]."""
     if not 0 <= threshold <= 1:
         raise ValueError(f"a map threshold must be in [0, 1], got {threshold!r}")
     return float(threshold)
@@ -166,22 +166,18 @@ def checked_threshold(threshold: float) -> float:
 def _checked_grid(thresholds: Iterable[float]) -> tuple[float, ...]:
     grid = tuple(checked_threshold(threshold) for threshold in thresholds)
     if not grid or any(high <= low for low, high in pairwise(grid)):
-        raise ValueError(f"thresholds must be at least one, in ascending order, got {grid}")
+        raise ValueError(f"expected at least one threshold, in ascending order, got {grid}")
     return grid
 
 
-_PROTOCOLS.add(
-    "standard",
+for _protocol in (
     Protocol(
         name="standard",
-        summary="tokenloc's own: exact original pixels, half-open boxes, true IoU, a threshold calibrated elsewhere.",
+        summary="tokenloc's own: original pixels, half-open boxes, exact IoU, a threshold calibrated on other images.",
     ),
-)
-_PROTOCOLS.add(
-    "wsol-eval",
     Protocol(
         name="wsol-eval",
-        summary="The `wsol-eval` evaluator of Choe et al. (CVPR 2020), as released.",
+        summary="The released evaluator of Choe et al. (CVPR 2020).",
         upsampling="cubic",
         min_max="after",
         quantised=True,
@@ -195,12 +191,9 @@ _PROTOCOLS.add(
         thresholds=threshold_grid(0.001),
         pixel_thresholds=None,
     ),
-)
-_PROTOCOLS.add(
-    "ts-cam",
     Protocol(
         name="ts-cam",
-        summary="The releases of TS-CAM and SCM; the threshold is CUB's, ILSVRC's is 0.12.",
+        summary="The releases of TS-CAM and SCM; the threshold is for CUB, ILSVRC uses 0.12.",
         min_max="after",
         quantised=True,
         threshold_of="maximum",
@@ -214,12 +207,9 @@ _PROTOCOLS.add(
         threshold=0.10,
         strict_top_k=True,
     ),
-)
-_PROTOCOLS.add(
-    "sat",
     Protocol(
         name="sat",
-        summary="The release of SAT, and so of BAS and PSOL.",
+        summary="The releases of SAT, BAS and PSOL.",
         input_frame="crop",
         resize_ratio=256 / 224,
         min_max_epsilon=1e-5,
@@ -231,4 +221,5 @@ _PROTOCOLS.add(
         threshold_rule="best",
         thresholds=(0.30, 0.35, 0.40, 0.45),
     ),
-)
+):
+    _PROTOCOLS.add(_protocol.name, _protocol)

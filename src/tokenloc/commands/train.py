@@ -23,6 +23,7 @@ from tokenloc.commands.thresholds import calibrated_threshold, choose_threshold
 from tokenloc.data import ImageDataset, Preprocessing
 from tokenloc.inference import Localizer, PredictionOptions
 from tokenloc.inference.evaluation import evaluate_model
+from tokenloc.inference.processes import first_process
 from tokenloc.methods import Method
 from tokenloc.metrics import Scorer
 from tokenloc.models import create_model
@@ -36,7 +37,7 @@ from tokenloc.training.config import DataConfig, DataSource, ModelChoice, Optimi
 from tokenloc.training.data import TrainingData, open_split, open_training_images
 from tokenloc.training.fit import fit
 from tokenloc.training.freezing import freeze
-from tokenloc.training.placement import check_precision, choose_placement, first_process
+from tokenloc.training.placement import check_precision, choose_placement
 from tokenloc.training.run_folder import RunFolder, plain
 from tokenloc.training.seeds import train_with_seeds
 from tokenloc.training.selection import describe_selection, selection_of

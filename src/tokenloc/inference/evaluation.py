@@ -187,7 +187,7 @@ def evaluate_model(
                     maps.add(image.id, map_, image.predicted, image.frame, image.probability)
                 yield image
 
-    with evaluating(model), ThreadPoolExecutor() as threads:
+    with evaluation_mode(model), ThreadPoolExecutor() as threads:
         return Evaluator(dataset, scorer, boxes).evaluate(scored_images())
 
 
@@ -260,13 +260,12 @@ def calibrate_threshold(
 
 
 @contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode without gradients, and restore the modes of its modules, also after errors."""
-    modes = {module: module.training for module in model.modules()}
+def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode, and restore the modes of its modules, also after errors."""
+    training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
-        for module, training in modes.items():
-            module.training = training
+        for module in training:
+            module.training = True

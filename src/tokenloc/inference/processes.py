@@ -1,4 +1,4 @@
-"""Evaluation by several processes: which batches each takes, and how their results come together in order."""
+"""Rank and number of processes, and evaluation by several processes."""
 
 from __future__ import annotations
 
@@ -37,6 +37,14 @@ def rank_and_world() -> tuple[int, int]:
     if not (dist.is_available() and dist.is_initialized()):
         return 0, 1
     return dist.get_rank(), dist.get_world_size()
+
+
+def first_process() -> bool:
+    """Return whether this process prints and writes files; also before the processes are connected."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank() == 0
+    names = ("RANK",) if "RANK" in os.environ else ("NODE_RANK", "LOCAL_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in names)
 
 
 def gather_in_order(results: Iterable[T], total: int) -> Iterator[T]:

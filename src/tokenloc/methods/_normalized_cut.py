@@ -136,16 +136,9 @@ def object_masks(maps: Tensor) -> Tensor:
 
 
 def _largest(weights: Tensor, roots: Tensor, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Return the largest eigenvector u of D^(-1/2) W D^(-1/2) orthogonal to D^(1/2) 1, from a Krylov space.
+    """Return the largest eigenvector u [B, N] of D^(-1/2) W D^(-1/2) orthogonal to D^(1/2) 1, and its residual [B].
 
-    Args:
-        weights: [B, N, N].
-        roots: D^(1/2) 1, [B, N].
-        start: the first vector of the space, [B, N].
-        steps: the dimension of the space.
-
-    Returns:
-        u [B, N] of unit length, and the norms [B] of its residuals.
+    It is sought in the Krylov space of dimension ``steps`` from ``start`` [B, N]; ``roots`` is D^(1/2) 1, [B, N].
     """
     batch, nodes = roots.shape
     noise = 100 * torch.finfo(roots.dtype).eps  # shorter vectors are rounding errors
@@ -168,10 +161,7 @@ def _largest(weights: Tensor, roots: Tensor, start: Tensor, steps: int) -> tuple
 def _ritz(basis: Tensor, images: Tensor, nonzero: Tensor) -> tuple[Tensor, Tensor]:
     """Return the largest Ritz vectors [B, N] and their residuals [B].
 
-    Args:
-        basis: [B, M, N], orthonormal rows, or 0 where ``nonzero`` [B, M] is False.
-        images: the matrix times each row, [B, M, N].
-        nonzero: the rows that span the space.
+    ``basis`` [B, M, N] has orthonormal rows, or 0 where ``nonzero`` is False; ``images`` are the matrix times each row.
     """
     projected = basis @ images.mT
     projected = (projected + projected.mT) / 2 - 2 * torch.diag_embed((~nonzero).to(basis.dtype))

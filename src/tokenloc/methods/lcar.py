@@ -90,12 +90,7 @@ class LCAR(TokenCut):
         return Output(self.teacher(pooled), {"student": self.head(patches)})
 
     def loss(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
-        """Return the terms ``teacher`` (Eq. 4), ``student`` and ``distillation`` (Eq. 6), and ``total``.
-
-        Args:
-            output: of ``forward``.
-            labels: class indices, [B] int64.
-        """
+        """Return the terms ``teacher`` (Eq. 4), ``student`` and ``distillation`` (Eq. 6), and ``total``."""
         student = output.auxiliary["student"]
         terms = {
             "teacher": cross_entropy(output.logits, labels),

@@ -122,12 +122,7 @@ class SAT(Method):
     def loss(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
         """Return the terms of Eq. 9: ``cross_entropy``, those of ``area`` and ``certainty`` in use, and ``total``.
 
-        All terms are means over the batches of all processes, each of which must call this. With gradient accumulation,
-        the mean area is that of each batch.
-
-        Args:
-            output: of ``forward``.
-            labels: class indices, [B] int64.
+        With gradient accumulation, the mean area is that of each batch.
         """
         location = output.auxiliary["map"]
         terms = {"cross_entropy": cross_entropy(output.logits, labels)}

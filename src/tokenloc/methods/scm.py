@@ -14,9 +14,6 @@ from tokenloc.methods._scaling import min_max
 from tokenloc.methods.base import Output, pick_classes, register_method
 from tokenloc.methods.tscam import TSCAM
 
-RELEASED_FIRST, RELEASED_REST = 16, 4
-"""Newton-Schulz steps of the released code: in the first block, and in the others."""
-
 MAX_STEPS = 24
 """Further Newton-Schulz steps make no difference in float32, whose significand has 24 bits."""
 
@@ -97,17 +94,11 @@ class SCM(TSCAM):
         return min_max(super().attention_map(features))
 
     def diffusion_maps(self, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the inputs of each block and the output of the last one (Fig. 6).
+        """Return S^l [B, L + 1, K, h, w] and F^l [B, L + 1, h, w] for l = 0…L, float32 (Fig. 6).
 
         Args:
             images: [B, 3, height, width], normalised.
-            classes: the classes to map, [B, K] int64 in [0, C).
-
-        Returns:
-            S^l [B, L + 1, K, h, w] and F^l [B, L + 1, h, w] for l = 0…L, float32.
-
-        Raises:
-            ValueError: ``classes`` has another shape or dtype, or an index outside [0, C).
+            classes: the classes to map, [B, K] int64 in [0, C); others raise a ValueError.
         """
         self.check_classes(classes, len(images))
         features = self.backbone(images, FeatureRequest(class_attention=True))
@@ -154,10 +145,7 @@ class SCM(TSCAM):
 
 
 def checked_steps(blocks: int, steps: int | Sequence[int] | None) -> tuple[int, ...]:
-    """Return the Newton-Schulz steps of each of ``blocks`` blocks; see ``SCM``.
-
-    Raises:
-        ValueError: no blocks, steps outside 1 to 24, or not one number per block.
+    """Return the Newton-Schulz steps of each of ``blocks`` blocks, checked; see ``SCM``.
 
     >>> checked_steps(4, None), checked_steps(2, 4), checked_steps(2, [6, 3])
     ((16, 4, 4, 4), (4, 4), (6, 3))
@@ -165,7 +153,7 @@ def checked_steps(blocks: int, steps: int | Sequence[int] | None) -> tuple[int, 
     if blocks < 1:
         raise ValueError(f"blocks, the number of diffusion blocks, must be at least 1; got {blocks} (use tscam for 0)")
     if steps is None:
-        steps = [RELEASED_FIRST] + [RELEASED_REST] * (blocks - 1)
+        steps = [16] + [4] * (blocks - 1)
     per_block = (steps,) * blocks if isinstance(steps, int) else tuple(steps)
     if len(per_block) != blocks:
         raise ValueError(

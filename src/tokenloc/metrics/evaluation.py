@@ -43,50 +43,28 @@ METRIC_NAMES = {
 
 
 class Totals:
-    """Integer sums over images, so that the order of the images does not matter; T and bins as in ``Scorer``.
-
-    Attributes:
-        images: number of images.
-        classified: images with predicted classes.
-        top1_cls: images whose first predicted class is correct.
-        top5_cls: images with the correct class among the first five.
-        boxed: images with a possible ground-truth box.
-        dropped_boxes: impossible ground-truth boxes.
-        largest_hits: [5, T] images where the largest component has IoU ≥ δ, for each δ of ``IOU_LEVELS``.
-        any_hits: [5, T] likewise for any component.
-        top1_hits: [T] images whose first predicted class is correct and whose box hits at IoU 0.5 (> or ≥ as defined
-            by the protocol).
-        top5_hits: [T] likewise for the first five.
-        errors: [6, T] images in each of ``ERROR_CATEGORIES``.
-        constant_hits: [2, 5] images where each of ``CONSTANT_BOXES`` has IoU ≥ δ.
-        masked: images with a mask.
-        pixels: [2, bins] background and object pixels by map value.
-    """
+    """Integer counts over images, so that the order of the images does not matter; T and bins as in ``Scorer``."""
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
         thresholds, levels = len(scorer.thresholds), len(IOU_LEVELS)
         self.images = self.classified = self.top1_cls = self.top5_cls = 0
         self.boxed = self.dropped_boxes = self.masked = 0
-        self.largest_hits, self.any_hits = np.zeros((2, levels, thresholds), np.int64)
-        self.top1_hits, self.top5_hits = np.zeros((2, thresholds), np.int64)
+        self.largest_hits, self.any_hits = np.zeros((2, levels, thresholds), np.int64)  # IoU ≥ δ
+        self.top1_hits, self.top5_hits = np.zeros((2, thresholds), np.int64)  # correct class and box
         self.errors = np.zeros((len(ERROR_CATEGORIES), thresholds), np.int64)
         self.constant_hits = np.zeros((len(CONSTANT_BOXES), levels), np.int64)
-        self.pixels = np.zeros((2, len(scorer.pixel_edges) - 1), np.int64)
+        self.pixels = np.zeros((2, len(scorer.pixel_edges) - 1), np.int64)  # background, object
 
     def add(self, image: ImageScores) -> None:
-        """Add an image.
-
-        Raises:
-            ValueError: if the image was scored at other thresholds.
-        """
-        for name, array, expected in (
+        """Add an image; raises ValueError if it was scored at other thresholds."""
+        for kind, scored, expected in (
             ("thresholds", image.largest, self.top1_hits),
             ("pixel bins", image.pixels, self.pixels),
         ):
-            if array.size and array.shape != expected.shape:
+            if scored.size and scored.shape != expected.shape:
                 raise ValueError(
-                    f"{image.id or 'an image'} was scored with {array.shape[-1]} {name}, expected "
+                    f"{image.id or 'an image'} was scored with {scored.shape[-1]} {kind}, expected "
                     f"{expected.shape[-1]}; use one scorer for scoring and evaluation"
                 )
         self.images += 1
@@ -102,7 +80,7 @@ class Totals:
 
     def _add_boxes(self, image: ImageScores) -> None:
         levels = np.array(IOU_LEVELS)
-        hits = image.largest > 0.5 if self.scorer.protocol.strict_top_k else image.largest >= 0.5
+        hits = image.hits(self.scorer.protocol)
         self.boxed += 1
         self.largest_hits += image.largest >= levels[:, None]
         self.any_hits += image.any >= levels[:, None]
@@ -116,12 +94,8 @@ class Totals:
 class Oracle:
     """Metrics in percent at the threshold that is best on the evaluated set itself; not a fair result.
 
-    Attributes:
-        threshold: the lowest threshold with the best GT-known.
-        gt_known: at ``threshold``, as ``top1_loc`` and ``top5_loc``; see ``Evaluation``.
-        top1_loc: Top-1 Loc.
-        top5_loc: Top-5 Loc.
-        box_acc: GT(δ), each at the best threshold of its δ.
+    ``threshold`` is the lowest one with the best GT-known, and the accuracies are those at it, except ``box_acc``:
+    GT(δ), each at the best threshold of its δ. See ``Evaluation``.
     """
 
     threshold: float

@@ -69,7 +69,7 @@ def image_row(scores: ImageScores, column: int, protocol: Protocol) -> ImageRow:
         values |= {"largest": largest, "any": best, "gt_known": largest >= 0.5}
         values |= {"error": ERROR_CATEGORIES[scores.errors[column]], "object_fraction": scores.object_fraction}
         if predicted:
-            hit = largest > 0.5 if protocol.strict_top_k else largest >= 0.5
+            hit = bool(scores.hits(protocol)[column])
             values |= {"top1_loc": hit and scores.in_top(1), "top5_loc": hit and scores.in_top(5)}
     return ImageRow(scores.id, scores.label, **values)
 

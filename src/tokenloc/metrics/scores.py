@@ -77,6 +77,10 @@ class ImageScores:
         """Return whether the true class is among the first ``k`` predicted classes."""
         return self.label in self.predicted[:k]
 
+    def hits(self, protocol: Protocol) -> NDArray[np.bool_]:
+        """Return whether the box counts as a hit for Top-k Loc at each threshold: [T]."""
+        return self.largest > 0.5 if protocol.strict_top_k else self.largest >= 0.5
+
 
 @dataclass(frozen=True)
 class Scorer:

@@ -90,9 +90,7 @@ def affinity(images: Tensor, distances: tuple[int, ...], position_weight: float,
 
     Args:
         images: [B, 3, H, W] float, RGB in [0, 1].
-        distances: see ``AffinityRefinement``.
-        position_weight: see ``AffinityRefinement``.
-        spread: see ``AffinityRefinement``.
+        distances, position_weight, spread: see ``AffinityRefinement``.
 
     Returns:
         [B, M, H, W] float; the sum over the M neighbours is 1 + position_weight.

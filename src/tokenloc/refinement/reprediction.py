@@ -32,18 +32,14 @@ class Reprediction:
         object_level: gamma_h1: higher values are object.
         superpixel_background_level: gamma_l2, on the map averaged over superpixels.
         superpixel_object_level: gamma_h2: 0.4 on CUB, 0.6 on ILSVRC.
-        object_weight: w_1 in Eq. 15.
-        background_weight: w_2 in Eq. 15.
+        object_weight, background_weight: w_1, w_2 in Eq. 15.
         consistency_weight: w_3 in Eq. 16.
         disagreement: training stops when the prediction is wrong on less than this fraction of the confident pixels.
         max_steps: training stops after this many steps in any case.
-        lr: of SGD.
-        momentum: of SGD.
+        lr, momentum: of SGD.
         channels: of the hidden layers.
         layers: 3 x 3 convolutions, each normalised over the image; the last has two output channels.
-        superpixel_scale: of Felzenszwalb and Huttenlocher's segmentation: larger means fewer superpixels.
-        superpixel_sigma: pixels; width of the Gaussian that smooths the image first.
-        superpixel_min_size: pixels.
+        superpixel_scale, superpixel_sigma, superpixel_min_size: see ``felzenszwalb_superpixels``.
         stride: the network's inputs are pooled by this factor.
         vote: whether the superpixels vote on the result.
         seed: of the initial weights, the same for all maps: a result depends only on its own map and image.
@@ -87,9 +83,6 @@ class Reprediction:
 
         The paper's levels suit the eigenvectors of DINO. Here values below the threshold are background and values 0.2
         above it object, both have equal weight, and training continues until less than 2 % disagree.
-
-        Args:
-            threshold: in [0, 0.8]; such as the calibrated one.
 
         Raises:
             ValueError: a threshold outside [0, 0.8].
@@ -138,14 +131,11 @@ class Reprediction:
         return (pixels.mean(scores > 0) > 0.5 if self.vote else scores > 0).float()
 
     def fit(self, inputs: Tensor, labels: PseudoLabels) -> Tensor:
-        """Train a network for each of M maps.
+        """Train a network for each of M maps; return the log-odds of object, [M, h, w] float32.
 
         Args:
             inputs: of the networks, [M, C, h, w].
             labels: their targets.
-
-        Returns:
-            the networks' log-odds of object, [M, h, w] float32.
         """
         result = torch.zeros_like(inputs[:, 0])
         pending = torch.arange(len(inputs), device=inputs.device)

@@ -7,12 +7,12 @@ from typing import Any
 
 from tokenloc.boxes import Protocol
 from tokenloc.inference.evaluation import calibrate_threshold
+from tokenloc.inference.processes import first_process
 from tokenloc.methods import Method
 from tokenloc.models.checkpoint import load_checkpoint, store_threshold
 from tokenloc.models.metadata import ModelMetadata
 from tokenloc.training.config import DataConfig
 from tokenloc.training.data import open_split
-from tokenloc.training.placement import first_process
 from tokenloc.training.run_folder import RunFolder
 
 

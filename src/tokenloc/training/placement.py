@@ -64,14 +64,6 @@ def choose_placement(device: str = "auto", devices: int | None = None, nodes: in
     return Placement(device, devices, nodes)
 
 
-def first_process() -> bool:
-    """Whether this process prints and writes files; known before the processes are connected, too."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank() == 0
-    names = ("RANK",) if "RANK" in os.environ else ("NODE_RANK", "LOCAL_RANK", "SLURM_PROCID")
-    return all(os.environ.get(name, "0") == "0" for name in names)
-
-
 def check_precision(precision: Precision, placement: Placement) -> None:
     """Raise ValueError if the precision is unknown or the device does not support it."""
     if one_of("precision", precision, Precision) == "16-mixed" and placement.device == "cpu":
