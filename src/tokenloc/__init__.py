@@ -9,42 +9,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tokenloc.backbones import list_backbones
-    from tokenloc.boxes import list_protocols
-    from tokenloc.data import list_datasets
-    from tokenloc.inference import Localization, Localizer, PredictionOptions, TestTimeAugmentation
-    from tokenloc.methods import list_methods
-    from tokenloc.models import create_model
-    from tokenloc.refinement import refine
+    from tokenloc.backbones import list_backbones as list_backbones
+    from tokenloc.boxes import list_protocols as list_protocols
+    from tokenloc.data import list_datasets as list_datasets
+    from tokenloc.inference import Localization as Localization
+    from tokenloc.inference import Localizer as Localizer
+    from tokenloc.inference import PredictionOptions as PredictionOptions
+    from tokenloc.inference import TestTimeAugmentation as TestTimeAugmentation
+    from tokenloc.methods import list_methods as list_methods
+    from tokenloc.models import create_model as create_model
+    from tokenloc.refinement import refine as refine
 
 __version__ = "0.1.0"
 
 _PACKAGES = {
-    "create_model": "models",
-    "list_methods": "methods",
-    "list_backbones": "backbones",
-    "list_datasets": "data",
-    "list_protocols": "boxes",
-    "Localizer": "inference",
     "Localization": "inference",
+    "Localizer": "inference",
     "PredictionOptions": "inference",
     "TestTimeAugmentation": "inference",
+    "create_model": "models",
+    "list_backbones": "backbones",
+    "list_datasets": "data",
+    "list_methods": "methods",
+    "list_protocols": "boxes",
     "refine": "refinement",
 }
 
-__all__ = [
-    "Localization",
-    "Localizer",
-    "PredictionOptions",
-    "TestTimeAugmentation",
-    "__version__",
-    "create_model",
-    "list_backbones",
-    "list_datasets",
-    "list_methods",
-    "list_protocols",
-    "refine",
-]
+__all__ = ["__version__", *_PACKAGES]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import tempfile
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,25 +14,23 @@ from pathlib import Path
 from typing import IO, Any
 
 _PREFIX = ".partial-"
-_UMASK_LOCK = threading.Lock()
-_PROBE_SIZE = 1 << 16  # bytes
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path next to ``path`` and rename it to ``path`` if the block succeeds.
+    """Yield an empty temporary file next to ``path`` and rename it to ``path`` if the block succeeds.
 
-    The folder is created. After an error the temporary file is removed and an existing ``path`` is unchanged. The
-    temporary name has the same suffix, for writers that choose a format by it.
+    The folder is created. After an error an existing ``path`` is unchanged. The temporary file has the same suffix, for
+    writers that choose a format by it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_PREFIX, suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f"{_PREFIX}{secrets.token_hex(8)}{path.suffix}")
+    temporary.touch(exist_ok=False)
+    mode = temporary.stat().st_mode
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp creates private files
+        temporary.chmod(mode)  # safetensors replaces the file by a private one
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -64,7 +62,7 @@ def atomic_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
     After an error nothing remains of it. With ``replace`` an existing ``path`` is removed once the new one is complete.
 
     Raises:
-        FileExistsError: if ``path`` exists and is not to be replaced.
+        FileExistsError: if ``path`` exists, without ``replace``.
     """
     path = Path(path)
     if path.exists() and not replace:
@@ -88,34 +86,18 @@ def remove_partial_files(folder: str | Path) -> None:
             partial.unlink()
 
 
-def _umask() -> int:
-    with _UMASK_LOCK:  # reading the umask means setting it, for all threads
-        umask = os.umask(0)
-        os.umask(umask)
-    return umask
-
-
-def existing_part(path: str | Path) -> Path:
-    """Return ``path`` or its nearest existing parent."""
-    existing = Path(path)
+def refuse_unwritable(folder: str | Path) -> None:
+    """Raise OSError if ``folder`` cannot be created and written to; leave no trace."""
+    existing = Path(folder)
     while not os.path.lexists(existing) and existing != existing.parent:
         existing = existing.parent
-    return existing
-
-
-def refuse_unwritable(folder: str | Path) -> None:
-    """Raise OSError if ``folder`` cannot be created and written to; leave no trace.
-
-    The check writes a temporary file to ``folder`` or its nearest existing parent.
-    """
     try:
-        with tempfile.TemporaryFile(dir=existing_part(folder)) as file:
-            file.write(bytes(_PROBE_SIZE))
+        with tempfile.TemporaryFile(dir=existing) as file:
+            file.write(bytes(1 << 16))
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(
-            f"cannot write to {folder} ({reason}); choose another folder, or change its permissions"
-        ) from error
+        reason = error.strerror or error
+        message = f"cannot write to {folder} ({reason}); choose another folder, or change its permissions"
+        raise OSError(message) from error
 
 
 class UniqueNames:
@@ -137,19 +119,16 @@ class UniqueNames:
 
         ``stem`` may contain folders, with forward slashes.
         """
+        folders, slash, last = stem.rpartition("/")
         while True:
             self._counts[stem.lower()] += 1
             count = self._counts[stem.lower()]
-            name = self._name(stem, "" if count == 1 else f"-{count}")
+            ending = (f"-{count}" if count > 1 else "") + self.suffix
+            cut = last.encode("utf-8", "surrogateescape")[: self.longest - len(ending)].decode("utf-8", "ignore")
+            name = f"{folders}{slash}{cut}{ending}"
             if name.lower() not in self._taken:
                 self._taken.add(name.lower())
                 return name
-
-    def _name(self, stem: str, number: str) -> str:
-        folders, slash, last = stem.rpartition("/")
-        ending = number + self.suffix
-        cut = last.encode("utf-8", "surrogateescape")[: self.longest - len(ending)]
-        return folders + slash + cut.decode("utf-8", "ignore") + ending
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import platform
 import sys
@@ -36,8 +35,8 @@ def exclusive_lock(folder: str | Path) -> Iterator[None]:
     while True:
         with path.open("a+", encoding="utf-8") as file:
             _lock(file, path)
-            if not _is_current(file, path):  # its holder ended and removed it before it was locked here
-                continue
+            if not (path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())):
+                continue  # its holder ended and removed it before it was locked here
             file.truncate(0)
             file.write(f"process {os.getpid()} on {platform.node()}\n")
             file.flush()
@@ -48,19 +47,13 @@ def exclusive_lock(folder: str | Path) -> Iterator[None]:
             return
 
 
-if sys.platform != "win32":
-
-    def _lock(file: IO[str], path: Path) -> None:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                return  # the file system has no locks
-            file.seek(0)
-            owner = file.read().strip() or "unknown process"
-            raise ValueError(
-                f"{path.parent} is in use by another run ({owner}); wait until it ends, or choose another --out"
-            ) from error
-
-    def _is_current(file: IO[str], path: Path) -> bool:
-        return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+def _lock(file: IO[str], path: Path) -> None:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        file.seek(0)
+        owner = file.read().strip() or "unknown process"
+        message = f"{path.parent} is in use by another run ({owner}); wait until it ends, or choose another --out"
+        raise ValueError(message) from error
+    except OSError:
+        return  # the file system has no locks

@@ -9,7 +9,6 @@ from typing import Any, Generic, TypeVar, get_args
 
 T = TypeVar("T")
 
-
 MOST_NAMES = 200
 """The number of valid names that a message lists; ImageNet has a thousand classes."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
@@ -48,9 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         return _exit(f"tokenloc: {error}", status=2)
     name = settings.subcommand
+    command = commands[name]
     values = {key: value for key, value in vars(settings[name]).items() if key not in ("config", "__default_config__")}
     try:
-        commands[name](**_group_flags(commands[name], values))
+        options = {key: _take(hint, values) for key, hint in get_type_hints(command).items() if _is_options(hint)}
+        command(**values, **options)
     except IncompleteError as error:
         return _exit(str(error), status=1)
     except (ValueError, OSError, ImportError) as error:
@@ -103,7 +105,7 @@ class _Parser(ArgumentParser):
         sys.exit(_exit(f"tokenloc: {unknown_name('option', unknown[1], self.options)}", status=2))
 
 
-def _make_parser(wanted: Collection[str] = tuple(COMMANDS)) -> tuple[_Parser, dict[str, Command]]:
+def _make_parser(wanted: Collection[str]) -> tuple[_Parser, dict[str, Command]]:
     """Return a parser that knows the names of all commands, and the flags of the ``wanted`` ones, which it imports."""
     parser = _Parser(prog="tokenloc", description="Learn to draw boxes from image labels alone.")
     subcommands = parser.add_subcommands()
@@ -119,52 +121,25 @@ def _make_parser(wanted: Collection[str] = tuple(COMMANDS)) -> tuple[_Parser, di
     return parser, commands
 
 
-@dataclass(frozen=True)
-class _Flag:
-    """A parameter of a command, or a field of its prediction options."""
-
-    name: str
-    hint: Any
-    default: Any
-    help: str | None
-    positional: bool
-
-    def arguments(self) -> dict[str, Any] | None:
-        """Return the arguments of ``add_argument`` if jsonargparse's own choice does not fit."""
-        default = {} if self.default is inspect.Parameter.empty else {"default": self.default}
-        lists = [kind for kind in (self.hint, *get_args(self.hint)) if get_origin(kind) in (list, tuple)]  # also | None
-        if lists and (get_origin(lists[0]) is list or get_args(lists[0])[-1] is Ellipsis):
-            return {"nargs": "+", "type": get_args(lists[0])[0], **default}
-        if self.positional:
-            return {"type": self.hint, **({"nargs": "?"} if default else {}), **default}
-        return {"action": "store_true"} if self.hint is bool and self.default is False else None
-
-
 def _command_parser(command: Command) -> ArgumentParser:
     """Return a parser for a function: keyword-only parameters become flags, the others positional arguments.
 
-    Parameters of a type in ``_flat_types`` become one flag per field.
+    Each field of ``PredictionOptions`` becomes a flag: ``--flip``, not ``--options.augmentation.flip``.
     """
     doc = docstring_parser.parse(inspect.getdoc(command) or "")
-    described = _described(command)
-    hints = get_type_hints(command)
+    described, hints = _described(command), get_type_hints(command)
     parser = ArgumentParser(description=f"{doc.short_description}\n\n{doc.long_description or ''}".strip())
     parser.add_argument("--config", action="config", help="a YAML file of these options")
     by_hand: set[str | int] = set()
     for name, parameter in inspect.signature(command).parameters.items():
         positional = parameter.kind is not parameter.KEYWORD_ONLY
-        flags = [_Flag(name, hints[name], parameter.default, described.get(name), positional)]
-        if hints[name] in _flat_types():
+        if _is_options(hints[name]):
             by_hand.add(name)
-            flags = list(_field_flags(hints[name]))
-        for flag in flags:
-            arguments = flag.arguments()
-            if arguments is None and flag.name != name:
-                arguments = {"type": flag.hint, "default": flag.default}
-            if arguments is not None:
-                prefix = "" if flag.positional else "--"
-                parser.add_argument(f"{prefix}{flag.name}", help=flag.help, **arguments)
-                by_hand.add(flag.name)
+            for flag, field_arguments in _field_flags(hints[name]):
+                parser.add_argument(flag, **field_arguments)
+        elif (arguments := _arguments(hints[name], parameter.default, positional)) is not None:
+            by_hand.add(name)
+            parser.add_argument(name if positional else f"--{name}", help=described.get(name), **arguments)
     parser.add_function_arguments(command, as_group=False, skip=by_hand)
     return parser
 
@@ -175,36 +150,37 @@ def _described(documented: Any) -> dict[str, str | None]:
     return {entry.arg_name: entry.description for entry in doc.params}
 
 
-def _flat_types() -> tuple[type, ...]:
-    """Return the dataclasses whose fields are flags of their own: ``--flip``, not ``--options.augmentation.flip``."""
+def _arguments(hint: Any, default: Any, positional: bool = False) -> dict[str, Any] | None:
+    """Return the arguments of ``add_argument`` for a parameter; None if jsonargparse's own choice fits."""
+    optional = {} if default is inspect.Parameter.empty else {"default": default}
+    lists = [kind for kind in (hint, *get_args(hint)) if get_origin(kind) in (list, tuple)]  # also | None
+    if lists and (get_origin(lists[0]) is list or get_args(lists[0])[-1] is Ellipsis):
+        return {"nargs": "+", "type": get_args(lists[0])[0], **optional}
+    if positional:
+        return {"type": hint, **({"nargs": "?"} if optional else {}), **optional}
+    return {"action": "store_true"} if hint is bool and default is False else None
+
+
+def _is_options(hint: Any) -> bool:
     from tokenloc.inference.options import PredictionOptions  # takes seconds to import
 
-    return (PredictionOptions,)
+    return hint is PredictionOptions
 
 
-def _field_flags(kind: type) -> Iterator[_Flag]:
-    described = {
-        entry.arg_name: entry.description for entry in docstring_parser.parse(inspect.getdoc(kind) or "").params
-    }
-    hints = get_type_hints(kind)
+def _field_flags(kind: type) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the flag of each field of a dataclass, and of each field of dataclasses in it."""
+    described, hints = _described(kind), get_type_hints(kind)
     for field in fields(kind):
-        if is_dataclass(hints[field.name]):
-            yield from _field_flags(hints[field.name])
+        hint = hints[field.name]
+        if isinstance(hint, type) and is_dataclass(hint):
+            yield from _field_flags(hint)
         else:
-            default = inspect.Parameter.empty if field.default is MISSING else field.default
-            yield _Flag(field.name, hints[field.name], default, described.get(field.name), positional=False)
-
-
-def _group_flags(command: Command, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a command, with the flags of dataclasses in ``_flat_types`` put together again."""
-    grouped = dict(values)
-    for name, hint in get_type_hints(command).items():
-        if hint in _flat_types():
-            grouped[name] = _take(hint, grouped)
-    return grouped
+            arguments = _arguments(hint, field.default) or {"type": hint, "default": field.default}
+            yield f"--{field.name}", {"help": described.get(field.name), **arguments}
 
 
 def _take(kind: type, values: dict[str, Any]) -> Any:
+    """Create a dataclass from the ``values`` of its flags, which are removed."""
     hints = get_type_hints(kind)
     return kind(
         **{

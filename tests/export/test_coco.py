@@ -41,14 +41,6 @@ def test_evaluation_against_itself_is_perfect(tmp_path: Path) -> None:
     assert evaluation.stats[0] == pytest.approx(1.0)
 
 
-def test_ids_are_unique_and_count_from_1(tmp_path: Path) -> None:
-    boxes = {"a.jpg": [[0, 0, 5, 5], [1, 1, 8, 8]], "b.jpg": [], "c.jpg": [[0, 0, 5, 5], [1, 1, 8, 8]]}
-    (path,) = COCO.write((localization(name, corners) for name, corners in boxes.items()), CLASSES, tmp_path)
-    content = json.loads(path.read_text())
-    assert [image["id"] for image in content["images"]] == [1, 2, 3]
-    assert [(entry["id"], entry["image_id"]) for entry in content["annotations"]] == [(1, 1), (2, 1), (3, 3), (4, 3)]
-
-
 def test_the_folder_dataset_reads_it(tmp_path: Path) -> None:
     """Corrected annotations can serve as ground truth for an evaluation."""
     scenes = create_dataset("scenes", None, "test", size=40, length=2)

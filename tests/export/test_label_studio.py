@@ -57,14 +57,6 @@ def test_tasks_match_the_published_format_and_the_configuration(tmp_path: Path) 
             check_region(region, configuration)
 
 
-def test_boxes_are_percent_and_predictions_score_by_confidence(tmp_path: Path) -> None:
-    tasks, _ = written(tmp_path)
-    assert [task["predictions"][0]["score"] for task in tasks] == [0.375, 0, round(1 / 6, 6)]
-    regions = tasks[0]["predictions"][0]["result"]
-    assert [region["score"] for region in regions] == [0.75, 0.75]
-    assert [regions[0]["value"][key] for key in PERCENT] == [12.8125, 13.75, 62.1875, 61.5625]
-
-
 def test_the_confidence_of_several_classes_is_that_of_the_most_probable(tmp_path: Path) -> None:
     both = [localization("a.jpg", score=0.75), localization("a.jpg", index=3, score=0.25)]
     path, _ = LABEL_STUDIO.write([both], CLASSES, tmp_path)

@@ -18,21 +18,6 @@ from tokenloc.export.csv_table import COLUMNS, escape_formula
 from tokenloc.export.parquet import ROWS_PER_GROUP
 
 
-def test_csv_cells(tmp_path: Path) -> None:
-    (path,) = CSV.write(golden_results("p"), CLASSES, tmp_path)
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, strict=True))
-    assert list(rows[0]) == list(COLUMNS)
-    assert [[row["file"], row["x1"]] for row in rows] == [
-        ["p/a/bird.jpg", "60.0"],
-        ["p/a/bird.jpg", "3.0"],
-        ["p/b/bird.png", ""],
-        ["p/c d,e & 🐦.jpg", "1234.0"],
-    ]
-    assert rows[2]["label"] == CLASSES[1]
-    assert [row["confidence"] for row in rows] == ["0.375", "0.25", "", str(1 / 6)]
-
-
 def test_no_csv_cell_is_a_formula(tmp_path: Path) -> None:
     names = ["=cmd.jpg", "+1.jpg", "-1.jpg", "@x.jpg", "\t=1.jpg", "'=1.jpg"]
     results = [localization(name, index=index, classes=HOSTILE) for name in names for index in range(len(HOSTILE))]
