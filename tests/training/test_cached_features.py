@@ -17,7 +17,7 @@ from PIL import Image
 from tests.runs import tiny_run, tiny_settings
 from tests.training.test_nothing_lost import PROCESSES, die
 from tokenloc.data import ImageDataset, Preprocessing, Sample, TrainingImages, train_transform
-from tokenloc.methods.frozen import Frozen
+from tokenloc.methods.base import Frozen
 from tokenloc.models import create_model
 from tokenloc.models.checkpoint import read_checkpoint
 from tokenloc.training import cached_features

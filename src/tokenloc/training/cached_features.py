@@ -25,7 +25,7 @@ from tokenloc.data import ImageDataset, Preprocessing
 from tokenloc.data.fingerprints import digest, digest_of_images
 from tokenloc.data.loading import LabelledDataset, batches_of_rank, labelled_loader
 from tokenloc.methods import Method
-from tokenloc.methods.frozen import Frozen
+from tokenloc.methods.base import Frozen
 from tokenloc.training.config import DataConfig
 from tokenloc.training.data import TrainingData
 
