@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 import torch
@@ -37,12 +37,9 @@ BATCH = 16
 """The default number of images that pass the network together."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Input:
-    """An image that was read for the network: its name, the network input [3, H, W] and its frame."""
-
+class _Input(NamedTuple):
     name: str
-    tensor: Tensor
+    tensor: Tensor  # the network input, [3, H, W]
     frame: Frame
     image: Image.Image | None
 
@@ -102,10 +99,6 @@ class Localizer:
             path: the file, a folder of ``save_pretrained``, or ``hf-hub:USER/NAME[@REVISION]``; code in it is never
                 run.
             device: ``auto`` (a GPU if available), or a PyTorch device name.
-            threshold: see the class.
-            objects: see the class.
-            options: see the class.
-            min_score: see the class.
 
         Raises:
             FileNotFoundError: if there is no such file.
@@ -169,7 +162,6 @@ class Localizer:
             token: a token with write access; None uses the one stored by ``hf auth login``, or ``HF_TOKEN``.
 
         Raises:
-            ValueError: if the repository name is invalid.
             OSError: if the hub is unreachable or denies write access.
         """
         with TemporaryDirectory() as folder:
@@ -206,10 +198,10 @@ class Localizer:
             FileNotFoundError, ValueError: if an image cannot be read; ``stream`` reports it instead.
         """
         if isinstance(images, (list, tuple)):
-            return list(self._first_results(iter(images)))
+            return list(self._first_results(images))
         if isinstance(images, Iterator):
             return self._first_results(images)
-        return self._localize([self._read(images)], 1)[0].results[0]
+        return self.top(images, 1)[0]
 
     def top(self, image: ImageInput, count: int) -> list[Localization]:
         """Localize the ``count`` most probable classes of an image, the most probable first; raises as a call does."""
@@ -256,12 +248,10 @@ class Localizer:
         logits, _ = self.model.class_maps(images)
         maps = self.model.intermediate_maps(images, logits.argmax(dim=1))
         arrays = {name: map_[0].float().cpu().numpy() for name, map_ in maps.items()}
-        return {
-            name: frame.map_to_original(scaled_map(map_, frame.input_size, self.protocol))
-            for name, map_ in arrays.items()
-        }
+        scaled = {name: scaled_map(map_, frame.input_size, self.protocol) for name, map_ in arrays.items()}
+        return {name: frame.map_to_original(map_) for name, map_ in scaled.items()}
 
-    def _first_results(self, images: Iterator[ImageInput]) -> Iterator[Localization]:
+    def _first_results(self, images: Iterable[ImageInput]) -> Iterator[Localization]:
         for prediction in self._predictions(self._read, images, BATCH, 1):
             if isinstance(prediction, Prediction):  # _read raises for the others
                 yield prediction.results[0]
@@ -296,12 +286,10 @@ class Localizer:
         if not inputs:
             return []
         predicted = self.predictor.class_maps(torch.stack([each.tensor for each in inputs]), top_k)
-        rows = zip(
-            inputs, predicted.scores.tolist(), predicted.classes.tolist(), predicted.maps.cpu().numpy(), strict=True
-        )
+        columns = predicted.scores.tolist(), predicted.classes.tolist(), predicted.maps.cpu().numpy()
         return [
             Prediction([self._result(each, *of_class) for of_class in zip(*of_classes, strict=True)], each.image)
-            for each, *of_classes in rows
+            for each, *of_classes in zip(inputs, *columns, strict=True)
         ]
 
     def _result(self, source: _Input, score: float, index: int, map_: NDArray[np.float32]) -> Localization:
@@ -327,11 +315,7 @@ class Localizer:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Return the device ``name``; ``auto`` selects CUDA, else Apple's MPS, else the CPU.
-
-    Raises:
-        ValueError: if the device is not available, with those that are.
-    """
+    """Return the device ``name``; ``auto`` selects CUDA, else Apple's MPS, else the CPU."""
     available = ["cpu"] + ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
     if name == "auto":
         return torch.device(available[-1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -121,14 +120,16 @@ class Predictor:
 
     def _merged_views(self, images: Tensor, region: Tensor, classes: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits, classes and unrefined maps, averaged over the views of ``region``."""
-        views = list(self._views_of(region))
-        predictions = [self.model.class_maps(view) for view, _ in views]
+        sizes = [self.preprocessing.at(side).size for side in self._scales]
+        resized = [_resize(region, height, width) for width, height in sizes]
+        views = [(view, flip) for view in resized for flip in (False, True)[: 1 + self._views.flip]]
+        predictions = [self.model.class_maps(_flip(*view)) for view in views]
         logits = self._ten_crop_logits(images) if self._views.ten_crop else _mean([each for each, _ in predictions])
         if isinstance(classes, int):
             classes = top_classes(logits, classes)
         self.model.check_classes(classes, len(images))
         pairs = zip(predictions, views, strict=True)
-        return logits, classes, merge_maps([_flip(maps(classes), flipped) for (_, maps), (_, flipped) in pairs])
+        return logits, classes, merge_maps([_flip(maps(classes), flip) for (_, maps), (_, flip) in pairs])
 
     def _visible_region(self, images: Tensor) -> Tensor:
         """Return the part of ``images`` that the frame covers, at the largest scale."""
@@ -136,15 +137,6 @@ class Predictor:
         if self._views.ten_crop and self._cropped:
             images = T.center_crop(images, [height, width])
         return _resize(images, height, width)
-
-    def _views_of(self, region: Tensor) -> Iterator[tuple[Tensor, bool]]:
-        """Yield each view and whether it is mirrored; smaller scales are resized from the largest."""
-        for side in self._scales:
-            width, height = self.preprocessing.at(side).size
-            view = _resize(region, height, width)
-            yield view, False
-            if self._views.flip:
-                yield view.flip(-1), True
 
     def _ten_crop_logits(self, images: Tensor) -> Tensor:
         width, height = self.preprocessing.size
@@ -168,8 +160,8 @@ def merge_maps(maps: list[Tensor]) -> Tensor:
     return _mean([F.interpolate(min_max(map_.float()), finest, mode="bilinear") for map_ in maps])
 
 
-def _flip(maps: Tensor, flipped: bool) -> Tensor:
-    return maps.flip(-1) if flipped else maps
+def _flip(images: Tensor, flip: bool) -> Tensor:
+    return images.flip(-1) if flip else images
 
 
 def _mean(values: list[Tensor]) -> Tensor:
