@@ -67,7 +67,6 @@ class Predictor:
         self.protocol = protocol or get_protocol("standard")
         self._views = self.options.augmentation
         self._scales = self._views.scales or (min(preprocessing.size),)
-        self._cropped = self.protocol.input_frame == "crop"
         width, height = preprocessing.at(max(self._scales)).resize
         self.sufficient_size = (DECODING_MARGIN * width, DECODING_MARGIN * height) if self.options.fast else None
         self.transform: FramedTransform = evaluation_transform(
@@ -103,14 +102,7 @@ class Predictor:
     def boxes(
         self, map_: NDArray[np.float32], score: float, frame: Frame, threshold: float, count: int | None = None
     ) -> tuple[NDArray[np.float32], DetectedBoxes]:
-        """Turn one map of ``class_maps`` into boxes.
-
-        Args:
-            map_: [h, w].
-            score: softmax probability of its class.
-            frame: of the image, from ``transform``.
-            threshold: on the scaled map, in [0, 1].
-            count: the number of components that get a box, largest first; None for all.
+        """Turn one map of ``class_maps``, [h, w], into boxes; see ``detect_boxes``.
 
         Returns:
             the map in [0, 1] in input pixels, and its boxes in original pixels.
@@ -134,7 +126,7 @@ class Predictor:
     def _visible_region(self, images: Tensor) -> Tensor:
         """Return the part of ``images`` that the frame covers, at the largest scale."""
         width, height = self.preprocessing.at(max(self._scales)).size
-        if self._views.ten_crop and self._cropped:
+        if self._views.ten_crop and self.protocol.input_frame == "crop":
             images = T.center_crop(images, [height, width])
         return _resize(images, height, width)
 

@@ -85,9 +85,8 @@ class Guard:
         host, origin, length = (headers.get(name, "").lower() for name in ("host", "origin", "content-length"))
         name = _HOST.fullmatch(host)
         if self.hosts is not None and (name is None or name[1].strip("[]") not in self.hosts):
-            return error_response(
-                421, f"unknown host {host!r}; expected one of {', '.join(sorted(self.hosts))}", _CLOSE
-            )
+            message = f"unknown host {host!r}; expected one of {', '.join(sorted(self.hosts))}"
+            return error_response(421, message, _CLOSE)
         if not has_body:
             return None
         if "origin" in headers and origin.rpartition("://")[2] != host:
