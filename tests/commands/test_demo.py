@@ -28,6 +28,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_module, "LENGTHS", {"val": 6, "test": 8})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_the_demo_compares_methods_and_refined_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     demo(out=tmp_path, methods=["tscam", "tokencut"], epochs=1)

@@ -96,6 +96,7 @@ def test_every_seed_trains_a_run_and_the_runs_are_summarized(repeated: Path, run
     assert each[0] != each[1]
 
 
+@pytest.mark.slow
 def test_interrupted_seeds_are_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -68,6 +68,7 @@ def test_info_reads_but_calibrate_refuses_models_on_the_hub(hub: Hub, capsys: py
     assert main(["localize", "hf-hub:user/cats", ".", "--out", "x"]) == 2
 
 
+@pytest.mark.slow
 def test_examples_of_the_sharing_page(hub: Hub, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "PHOTOS").mkdir()
     image = create_dataset("scenes", None, "test", size=(70, 50), length=1).image(0)

@@ -10,7 +10,8 @@ import pytest
 
 from tests.data import builders as build
 from tokenloc.data.base import Sample, SampleTable, as_boxes
-from tokenloc.data.listed import ListedDataset, Listing, own_folder
+from tokenloc.data.listed import ListedDataset, own_folder
+from tokenloc.data.lists import Listing
 
 IDS = [f"{name}/{number}.jpg" for name in ("cat", "dog") for number in range(3)]
 BOX = as_boxes([[0, 0, 5, 5]])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.data import builders as build
-from tokenloc.data.lists import integer, number, read_mat, read_split_files, require, rows
+from tokenloc.data.lists import Listing, integer, number, read_mat, read_split_files, require, rows
 
 FILES = {
     "image_ids.txt": "a/1.jpg\nb/2.jpg\nb/3, left.jpg\n",
@@ -17,6 +17,10 @@ FILES = {
     "image_sizes.txt": "a/1.jpg,100,80\nb/2.jpg,50,60\nc/4.jpg,1,1\n",
 }
 MASKS = "a/1.jpg,m/1a.png,m/ignore.png\na/1.jpg,m/1b.png,\nb/2.jpg,m/2.png,\nc/4.jpg,m/4.png,\n"
+
+
+def _read(folder: Path) -> Listing:
+    return read_split_files(folder, lambda name, label: f"{name[0]}{label}")
 
 
 def _write(folder: Path, **changed: str | None) -> Path:
@@ -34,27 +38,27 @@ def test_split_files_are_read(tmp_path: Path, slash: str) -> None:
             path.write_text(path.read_text().replace("/", slash))
         return tmp_path
 
-    split = read_split_files(written())
-    assert split.image_ids == ("a/1.jpg", "b/2.jpg", "b/3, left.jpg")
-    assert split.labels == {"a/1.jpg": 0, "b/2.jpg": 1, "b/3, left.jpg": 1}
+    split = _read(written())
+    assert list(split.class_of.items()) == [("a/1.jpg", "a0"), ("b/2.jpg", "b1"), ("b/3, left.jpg", "b1")]
+    assert split.classes == ("a0", "b1")
     boxes = {name: several.tolist() for name, several in split.boxes.items()}
     assert boxes == {"a/1.jpg": [[1, 2, 30, 40], [9, 9, 20.5, 20]], "b/2.jpg": [[5, 6, 7, 8]]}
     assert split.sizes == {"a/1.jpg": (100, 80), "b/2.jpg": (50, 60)}
     assert split.masks == {}
-    split = read_split_files(written(localization=MASKS))
+    split = _read(written(localization=MASKS))
     assert split.boxes == {}
     assert split.masks == {"a/1.jpg": ("m/1a.png", "m/1b.png", "m/ignore.png"), "b/2.jpg": ("m/2.png", "")}
 
 
 def test_localization_and_sizes_are_optional(tmp_path: Path) -> None:
-    split = read_split_files(_write(tmp_path, localization=None, image_sizes=None))
+    split = _read(_write(tmp_path, localization=None, image_sizes=None))
     assert (split.boxes, split.sizes, split.masks) == ({}, {}, {})
 
 
 def test_windows_lines_blank_lines_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
     folder = _write(tmp_path, class_labels="a/1.jpg,0\r\n\r\nb/2.jpg,1\r\nb/3, left.jpg,1")
     (folder / "image_ids.txt").write_bytes(b"\xef\xbb\xbfa/1.jpg\r\n\nb/2.jpg\r\n")
-    assert read_split_files(folder).labels == {"a/1.jpg": 0, "b/2.jpg": 1}
+    assert _read(folder).class_of == {"a/1.jpg": "a0", "b/2.jpg": "b1"}
 
 
 @pytest.mark.parametrize(
@@ -71,12 +75,12 @@ def test_windows_lines_blank_lines_and_a_byte_order_mark_are_read(tmp_path: Path
 )
 def test_damaged_lines_are_reported(tmp_path: Path, changed: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        read_split_files(_write(tmp_path, **changed))
+        _read(_write(tmp_path, **changed))
 
 
 def test_missing_files_are_reported_with_their_source(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"missing files in .* \(1\): class_labels.txt.*wsolevaluation"):
-        read_split_files(_write(tmp_path, class_labels=None))
+        _read(_write(tmp_path, class_labels=None))
     (tmp_path / "a.txt").touch()
     message = r"missing files in .* \(1\): b.txt; expected a.txt, b.txt; unpack the whole dataset there: here"
     with pytest.raises(FileNotFoundError, match=message):

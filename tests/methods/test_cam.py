@@ -5,17 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.methods.small import IMAGES, small_model
 from tokenloc.methods.cam import CAM
-from tokenloc.models import create_model
-
-SMALL = {"embed_dim": 24, "num_heads": 2, "depth": 2}
-IMAGES = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture
 def cam() -> CAM:
-    model = create_model("cam", "vit_tiny_patch16_224", 4, False, (64, 48), backbone_options=SMALL).eval()
-    assert isinstance(model, CAM)
+    model: CAM = small_model("cam", 4)
     torch.nn.init.normal_(model.head.bias)
     return model
 
@@ -37,9 +33,3 @@ def test_the_mean_of_a_map_is_the_logit_minus_the_bias(cam: CAM) -> None:
     logits, maps = cam.localize(IMAGES, torch.arange(4).repeat(2, 1))
     torch.testing.assert_close(maps.mean(dim=(2, 3)) + cam.head.bias, logits)
     torch.testing.assert_close(cam(IMAGES).logits, logits)
-
-
-def test_a_backbone_without_a_class_token() -> None:
-    options = {**SMALL, "class_token": False, "global_pool": "avg"}
-    cam = create_model("cam", "vit_tiny_patch16_224", 4, False, (64, 48), backbone_options=options)
-    assert cam.localize(IMAGES)[1].shape == (2, 1, 4, 3)

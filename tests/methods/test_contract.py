@@ -104,6 +104,18 @@ def test_a_loaded_state_dict_gives_the_same_results(method: str, kind: str) -> N
 
 
 @every_method
+def test_a_missing_class_token_is_refused_if_required(method: str) -> None:
+    options = {**VIT, "class_token": False, "global_pool": "avg"}
+    error = ""
+    try:
+        model = create_model(method, "vit_tiny_patch16_224", CLASSES, False, backbone_options=options).eval()
+        assert model.localize(make_images(model))[1].isfinite().all()
+    except ValueError as raised:
+        error = str(raised)
+    assert not error or f"has no class token, which {method} needs; choose a backbone with one" in error
+
+
+@every_method
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_stays_finite(method: str, dtype: torch.dtype) -> None:
     model = make(method, "plain").train()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.methods.test_tokencut import IMAGES, SMALL, small
+from tests.methods.test_tokencut import IMAGES, small
 from tokenloc.backbones import FeatureRequest
 from tokenloc.methods.base import Output
 from tokenloc.methods.lcar import LCAR
-from tokenloc.models import create_model
 
 
 def lcar(**options: object) -> LCAR:
@@ -110,9 +109,3 @@ def test_refinement_steps() -> None:
 def test_invalid_options_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         lcar(**options)
-
-
-def test_a_backbone_without_a_class_token_is_refused() -> None:
-    options = {**SMALL, "class_token": False, "global_pool": "avg"}
-    with pytest.raises(ValueError, match="has no class token, which lcar needs"):
-        create_model("lcar", "vit_tiny_patch16_224", 4, False, backbone_options=options)

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.methods.small import IMAGES, SMALL, small_model
 from tokenloc.backbones import FeatureRequest, create_backbone
 from tokenloc.methods.lctr import (
-    LCTR,
     CueDigging,
     class_attention_map,
     patch_relation_map,
@@ -20,16 +20,8 @@ from tokenloc.methods.lctr import (
 )
 from tokenloc.models import create_model
 
-SMALL = {"embed_dim": 24, "num_heads": 2, "depth": 2}
-IMAGES = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(1))
 EVERY_CLASS = torch.arange(5).repeat(2, 1)
 GRIDS = [(4, 3), (1, 5), (5, 1), (1, 1), (2, 2)]
-
-
-def model(**options: Any) -> LCTR:
-    made = create_model("lctr", "vit_tiny_patch16_224", 5, False, (64, 48), backbone_options=SMALL, **options).eval()
-    assert isinstance(made, LCTR)
-    return made
 
 
 def head(**options: Any) -> CueDigging:
@@ -118,7 +110,7 @@ def test_parameter_counts_of_sats_table_14() -> None:
 
 
 def test_the_map_is_the_product_of_semantic_and_relation_map() -> None:
-    lctr = model()
+    lctr = small_model("lctr")
     logits, maps = lctr.localize(IMAGES, EVERY_CLASS)
     features = lctr.backbone(IMAGES, FeatureRequest(class_attention=True, patch_relation=True))
     tokens, attention = features.patch_map(), features.class_attention.mean(dim=1).reshape(2, 4, 3)
@@ -133,7 +125,7 @@ def test_the_map_is_the_product_of_semantic_and_relation_map() -> None:
 
 def test_the_relation_vector_is_the_mean_of_the_weighted_attention() -> None:
     """Equation 5 and the text before it, with the weighted matrix."""
-    lctr = model()
+    lctr = small_model("lctr")
     inputs: list[Tensor] = []
     for block in lctr.backbone.blocks:
         block.norm1.register_forward_hook(lambda *call: inputs.append(call[-1].detach()))
@@ -146,13 +138,13 @@ def test_the_relation_vector_is_the_mean_of_the_weighted_attention() -> None:
 
 
 def test_the_loss_reaches_every_parameter() -> None:
-    lctr = model()
+    lctr = small_model("lctr")
     lctr.loss(lctr(IMAGES), torch.tensor([2, 0]))["total"].backward()
     assert not [name for name, p in lctr.named_parameters() if p.grad is None or not p.grad.any()]
 
 
 def test_without_both_modules_it_is_tscam() -> None:
-    lctr = model(relation=False, cue_digging=False)
+    lctr = small_model("lctr", relation=False, cue_digging=False)
     tscam = create_model("tscam", "vit_tiny_patch16_224", 5, False, (64, 48), backbone_options=SMALL).eval()
     tscam.load_state_dict(lctr.state_dict())
     for mine, theirs in zip(lctr.localize(IMAGES, EVERY_CLASS), tscam.localize(IMAGES, EVERY_CLASS), strict=True):
@@ -160,7 +152,7 @@ def test_without_both_modules_it_is_tscam() -> None:
 
 
 def test_the_relation_changes_the_map_but_not_the_logits() -> None:
-    lctr = model()
+    lctr = small_model("lctr")
     logits, maps = lctr.localize(IMAGES, EVERY_CLASS)
     lctr.relation = False
     logits_without, maps_without = lctr.localize(IMAGES, EVERY_CLASS)
@@ -172,7 +164,7 @@ def test_the_relation_changes_the_map_but_not_the_logits() -> None:
 
 @pytest.mark.parametrize("size", [(16, 96), (96, 16), (16, 16), (48, 80)])
 def test_any_grid(size: tuple[int, int]) -> None:
-    lctr = model()
+    lctr = small_model("lctr")
     images = torch.randn(2, 3, *size)
     lctr(images).logits.sum().backward()
     logits, maps = lctr.localize(images)
@@ -194,16 +186,11 @@ def test_any_grid(size: tuple[int, int]) -> None:
 )
 def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        model(**options)
-
-
-def test_a_backbone_without_class_token_is_refused() -> None:
-    with pytest.raises(ValueError, match="has no class token, which lctr needs; choose a backbone with one"):
-        create_model("lctr", "vit_base_patch16_gap_224", 5, False, backbone_options={"embed_dim": 24, "num_heads": 2})
+        small_model("lctr", **options)
 
 
 def test_features_without_attention_outputs_are_refused() -> None:
-    features = model().backbone(IMAGES)
+    features = small_model("lctr").backbone(IMAGES)
     with pytest.raises(ValueError, match=r"without class_attention; use FeatureRequest\(class_attention=True\)"):
         class_attention_map(features)
     with pytest.raises(ValueError, match=r"without patch_relation; use FeatureRequest\(patch_relation=True\)"):

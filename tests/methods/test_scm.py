@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.methods.small import IMAGES, small_model
 from tokenloc.backbones import FeatureRequest
 from tokenloc.methods._diffusion import (
     dense,
@@ -23,17 +24,8 @@ from tokenloc.methods._diffusion import (
 from tokenloc.methods._scaling import min_max
 from tokenloc.methods.scm import SCM
 from tokenloc.methods.tscam import TSCAM
-from tokenloc.models import create_model
 
-SMALL = {"embed_dim": 24, "num_heads": 2, "depth": 2}
-IMAGES = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(1))
 GRIDS = [(3, 4), (4, 3), (1, 6), (6, 1), (2, 1), (5, 5)]
-
-
-def model(**options: Any) -> SCM:
-    made = create_model("scm", "vit_tiny_patch16_224", 5, False, (64, 48), backbone_options=SMALL, **options).eval()
-    assert isinstance(made, SCM)
-    return made
 
 
 def maps_on(grid: tuple[int, int], channels: int = 5) -> tuple[Tensor, Tensor]:
@@ -205,7 +197,7 @@ def plain_training_pass(scm: SCM, images: Tensor, steps: Sequence[int]) -> tuple
 @pytest.fixture
 def unequal() -> SCM:
     """Return a model in float64 with different parameters in each block."""
-    scm = model(blocks=3, steps=[7, 4, 2]).double()
+    scm = small_model("scm", blocks=3, steps=[7, 4, 2]).double()
     with torch.no_grad():
         scm.similarity_weight.copy_(torch.tensor([1.0, 0.9, 1.1]))
         scm.threshold.copy_(torch.tensor([0.5, 0.4, 0.6]))
@@ -244,11 +236,11 @@ def test_diffusion_maps_of_each_block(unequal: SCM) -> None:
 
 def test_diffusion_maps_refuse_invalid_classes() -> None:
     with pytest.raises(ValueError, match=r"class indices must lie in \[0, 5\); got 0 to 5"):
-        model().diffusion_maps(IMAGES, torch.tensor([[0], [5]]))
+        small_model("scm").diffusion_maps(IMAGES, torch.tensor([[0], [5]]))
 
 
 def test_inference_runs_no_block_and_uses_tscams_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    scm = model()
+    scm = small_model("scm")
     assert SCM.class_maps is TSCAM.class_maps
     monkeypatch.setattr(SCM, "_calibrate", None)
     classes = torch.arange(5).repeat(2, 1)
@@ -262,14 +254,14 @@ def test_inference_runs_no_block_and_uses_tscams_code(monkeypatch: pytest.Monkey
 
 
 def test_steps_default_to_the_released_ones() -> None:
-    assert model().steps == (16, 4, 4, 4)
-    assert model(blocks=1).steps == (16,)
-    assert model(steps=4).steps == (4, 4, 4, 4)
-    assert model(blocks=2, steps=[3, 8]).steps == (3, 8)
+    assert small_model("scm").steps == (16, 4, 4, 4)
+    assert small_model("scm", blocks=1).steps == (16,)
+    assert small_model("scm", steps=4).steps == (4, 4, 4, 4)
+    assert small_model("scm", blocks=2, steps=[3, 8]).steps == (3, 8)
 
 
 def test_learned_scalars_are_logged_by_name() -> None:
-    scm = model(blocks=2)
+    scm = small_model("scm", blocks=2)
     with torch.no_grad():
         scm.similarity_weight[1] = 0.75
     assert scm.scalars() == {
@@ -282,7 +274,7 @@ def test_learned_scalars_are_logged_by_name() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_under_autocast_the_blocks_run_in_float32(dtype: torch.dtype) -> None:
-    scm = model()
+    scm = small_model("scm")
     with torch.autocast("cpu", dtype):
         logits = scm(IMAGES).logits
         features = scm.backbone(IMAGES, FeatureRequest(class_attention=True))
@@ -296,7 +288,7 @@ def test_under_autocast_the_blocks_run_in_float32(dtype: torch.dtype) -> None:
 
 
 def test_a_model_in_half_precision_trains() -> None:
-    scm = model().to(torch.bfloat16)
+    scm = small_model("scm").to(torch.bfloat16)
     logits = scm(IMAGES.to(torch.bfloat16)).logits
     logits.square().sum().backward()
     assert logits.isfinite().all()
@@ -305,7 +297,7 @@ def test_a_model_in_half_precision_trains() -> None:
 
 @pytest.mark.parametrize("size", [(16, 96), (96, 16), (32, 16), (48, 80)])
 def test_every_grid_of_at_least_two_patches_trains(size: tuple[int, int]) -> None:
-    scm = model(blocks=2, steps=[8, 3])
+    scm = small_model("scm", blocks=2, steps=[8, 3])
     logits = scm(torch.randn(2, 3, *size)).logits
     logits.square().sum().backward()
     assert logits.isfinite().all()
@@ -315,11 +307,11 @@ def test_every_grid_of_at_least_two_patches_trains(size: tuple[int, int]) -> Non
 
 def test_a_grid_of_one_patch_is_refused_in_training() -> None:
     with pytest.raises(ValueError, match="got a grid of 1 x 1"):
-        model()(torch.randn(2, 3, 16, 16))
+        small_model("scm")(torch.randn(2, 3, 16, 16))
 
 
 def test_zero_attention_changes_nothing() -> None:
-    scm = model(blocks=2, steps=3)
+    scm = small_model("scm", blocks=2, steps=3)
     semantic, _ = maps_on((3, 4))
     semantic = semantic.float().requires_grad_()
     gains, attentions = scm._calibrate(semantic, torch.zeros(2, 3, 4))
@@ -343,9 +335,4 @@ def test_zero_attention_changes_nothing() -> None:
 )
 def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        model(**options)
-
-
-def test_a_backbone_without_class_token_is_refused() -> None:
-    with pytest.raises(ValueError, match="has no class token, which scm needs; choose a backbone with one"):
-        create_model("scm", "vit_base_patch16_gap_224", 5, False, backbone_options={"embed_dim": 24, "num_heads": 2})
+        small_model("scm", **options)

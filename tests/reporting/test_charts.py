@@ -91,6 +91,7 @@ def test_logged_values_are_averaged_by_epoch_and_later_versions_win(tmp_path: Pa
     }
 
 
+@pytest.mark.slow
 def test_learned_parameters_of_scm_are_drawn_for_every_block(tmp_path: Path) -> None:
     vit = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
     model = ModelChoice("scm", "vit_tiny_patch16_224", False, {"blocks": 2}, vit)

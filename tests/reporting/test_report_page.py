@@ -47,12 +47,14 @@ def open_report(made: Report, page: Page) -> Rows:
 
 
 def displayed(page: Page) -> list[int]:
-    return [int(card.get_attribute("data-image") or -1) for card in page.query_selector_all(".card")]
+    images: list[int] = page.eval_on_selector_all(".card", "cards => cards.map(card => Number(card.dataset.image))")
+    return images
 
 
 def displayed_box(page: Page, image: int, run: int = 0) -> list[float]:
+    names = ["x", "y", "width", "height"]
     box = page.locator(f'.card[data-image="{image}"] rect.predicted.run-{run}')
-    x, y, width, height = (float(box.get_attribute(name) or "nan") for name in ("x", "y", "width", "height"))
+    x, y, width, height = box.evaluate("(box, names) => names.map(name => Number(box.getAttribute(name)))", names)
     return [x, y, x + width, y + height]
 
 
@@ -64,8 +66,9 @@ def stored_box(folder: Path, image: int, threshold: float) -> tuple[list[float],
 
 
 def column_text(page: Page, table: str, index: int) -> list[str]:
-    rows = page.query_selector_all(f"#{table} tbody tr")
-    return [row.query_selector_all("th, td")[index].inner_text() for row in rows]
+    column = "(rows, index) => rows.map(row => row.cells[index].innerText)"
+    texts: list[str] = page.eval_on_selector_all(f"#{table} tbody tr", column, index)
+    return texts
 
 
 def test_the_slider_updates_boxes_values_and_the_marker(one: Report, page: Page) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import asdict
 from pathlib import Path
 
 from tokenloc._files import write_json, write_text
@@ -51,7 +52,7 @@ def _compare_two(first: Run, second: Run, out: Path | None) -> list[Comparison]:
     print_table(COLUMNS, [_row(comparison) for comparison in comparisons])
     if out is not None:
         sides = {"first": str(first.folder), "second": str(second.folder), "protocol": first.protocol}
-        metrics = {comparison.metric: comparison.to_dict() for comparison in comparisons}
+        metrics = {comparison.metric: asdict(comparison) for comparison in comparisons}
         write_json(out / "comparison.json", {**sides, "metrics": metrics})
         _write_wins(out / "comparison.csv", hits)
     return comparisons

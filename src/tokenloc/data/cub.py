@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from tokenloc.data import lists
 from tokenloc.data.base import Boxes, as_boxes
 from tokenloc.data.images import IMAGE_SUFFIXES, names_under, read_image
-from tokenloc.data.listed import ListedDataset, Listing
+from tokenloc.data.listed import ListedDataset
+from tokenloc.data.lists import Listing
 from tokenloc.data.registry import DATASETS
 
 _LISTS = ("images.txt", "classes.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt")
@@ -119,15 +121,14 @@ def _class_names(path: Path) -> dict[str, str]:
 
 def _from_split_files(files: Path, folder: Path, split: str) -> Listing:
     """Return a split of the `wsol-eval` files, whose ids are CLASS/FILE."""
-    found = lists.read_split_files(files)
-    class_of = {name: name.split("/")[0] for name in found.image_ids}
-    classes = lists.classes_by_label(class_of, found.labels, files / "class_labels.txt")
+    listing = lists.read_split_files(files, lambda name, _: name.split("/")[0])
+    classes = listing.classes
     if (folder / "classes.txt").is_file():
         listed = _class_names(folder / "classes.txt").values()
-        classes = [name for name in listed if name in set(classes)]
+        classes = tuple(name for name in listed if name in set(classes))
     # CUBV2's archive unpacks into the folder of the other images, where `wsol-eval` expects it.
     first = _beside(folder, "CUBV2") if split == "val" else ()
-    return Listing(tuple(classes), class_of, (*first, folder / "images", folder), found.boxes, found.sizes)
+    return replace(listing, classes=classes, folders=(*first, folder / "images", folder))
 
 
 def _from_class_folders(second: Path, folder: Path, source: str) -> Listing:

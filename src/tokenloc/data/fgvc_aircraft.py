@@ -14,7 +14,8 @@ from tokenloc.data import lists
 from tokenloc.data.annotations import half_open
 from tokenloc.data.base import as_boxes
 from tokenloc.data.images import read_size
-from tokenloc.data.listed import ListedDataset, Listing
+from tokenloc.data.listed import ListedDataset
+from tokenloc.data.lists import Listing
 from tokenloc.data.registry import DATASETS
 
 BANNER = 20

@@ -12,7 +12,8 @@ from tokenloc.data import lists
 from tokenloc.data.base import refuse, select_classes, shorten
 from tokenloc.data.imagenet_truth import WNID, Truth, find_truth, read_titles, read_truth, stem_of, wnid_of
 from tokenloc.data.images import IMAGE_SUFFIXES, names_under
-from tokenloc.data.listed import ListedDataset, Listing
+from tokenloc.data.listed import ListedDataset
+from tokenloc.data.lists import Listing
 from tokenloc.data.registry import DATASETS
 
 SOURCE = "ILSVRC 2012 (train, val and the bounding boxes of both) from image-net.org"
@@ -193,18 +194,16 @@ def _second_folder(folder: Path) -> Path:
 
 def _from_split_files(files: Path, folder: Path, split: str) -> Listing:
     """Return a split of the `wsol-eval` files, with ids `train/WNID/FILE`, `val/FILE` or `val2/LABEL/FILE`."""
-    found = lists.read_split_files(files)
-    class_of = {name: wnid_of(label, str(files / "class_labels.txt")) for name, label in found.labels.items()}
+    listing = lists.read_split_files(files, lambda _, label: wnid_of(label, str(files / "class_labels.txt")))
     moved: dict[str, str] = {}
     if split == "val2":
         second = _second_folder(folder)
-        folder, moved = second.parent, _second_files(found.image_ids, second, files / "mapping.txt")
+        folder, moved = second.parent, _second_files(listing.class_of, second, files / "mapping.txt")
     elif split == "val" and (folder / "val").is_dir():
         moved = {
             f"val/{name.rpartition('/')[2]}": f"val/{name}" for name in names_under(folder / "val", IMAGE_SUFFIXES)
         }
-    classes = tuple(sorted(set(class_of.values())))
-    return Listing(classes, class_of, (folder,), found.boxes, found.sizes, moved)
+    return replace(listing, folders=(folder,), files=moved)
 
 
 def _second_files(ids: Iterable[str], second: Path, mapping: Path) -> dict[str, str]:

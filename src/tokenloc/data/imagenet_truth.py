@@ -49,22 +49,19 @@ def all_wnids() -> tuple[str, ...]:
     return tuple(ImageNetInfo("imagenet-1k").label_names())
 
 
-def wnid_of(label: int, location: str) -> str:
-    """Return the WordNet id of a label; raises ValueError, naming the ``location``, unless it is 0 to 999."""
+def wnid_of(label: int, source: str) -> str:
+    """Return the WordNet id of a label; raises ValueError, naming the ``source``, unless it is 0 to 999."""
     wnids = all_wnids()
     if not 0 <= label < len(wnids):
-        raise ValueError(f"{location}: label {label} is not one of ILSVRC's, 0 to {len(wnids) - 1}; download it again")
+        raise ValueError(f"{source}: label {label} is not one of ILSVRC's, 0 to {len(wnids) - 1}; download it again")
     return wnids[label]
 
 
-def find_truth(places: Sequence[Path]) -> list[Path]:
+def find_truth(folders: Sequence[Path]) -> list[Path]:
     """Return the folders of XML files and the lists that hold boxes of val, official ones first."""
-    folders = [
-        location / below for location in places for below in ("Annotations/CLS-LOC/val", "Annotations/val", "val")
-    ]
-    files = [location / name for location in places for name in _LISTS]
-    found = [folder for folder in folders if next(folder.rglob("*.xml"), None)]
-    return found + [file for file in files if file.is_file()]
+    below = ("Annotations/CLS-LOC/val", "Annotations/val", "val")
+    found = [folder / name for folder in folders for name in below if next((folder / name).rglob("*.xml"), None)]
+    return found + [folder / name for folder in folders for name in _LISTS if (folder / name).is_file()]
 
 
 def read_truth(path: Path, wanted: Collection[str] | None = None) -> dict[str, Truth]:
@@ -86,13 +83,13 @@ def read_truth(path: Path, wanted: Collection[str] | None = None) -> dict[str, T
         return _from_xml(path, wanted)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file or folder; check option annotations")
-    line: Callable[[str, str], tuple[str, Truth]] = _csv_line if path.suffix.lower() == ".csv" else _released_line
-    entries = [line(row[0], location) for location, row in rows(path, 1) if row[0] != "ImageId,PredictionString"]
+    parse: Callable[[str, str], tuple[str, Truth]] = _csv_line if path.suffix.lower() == ".csv" else _released_line
+    entries = [parse(row[0], line) for line, row in rows(path, 1) if row[0] != "ImageId,PredictionString"]
     require_unique([stem for stem, _ in entries], path)
     return dict(entries)
 
 
-def read_titles(places: Sequence[Path]) -> dict[str, str]:
+def read_titles(folders: Sequence[Path]) -> dict[str, str]:
     """Return names in words by WordNet id, from the first of ``TITLE_FILES`` that exists; empty if none does.
 
     A name is the first of its synonyms; a name that two classes share (ILSVRC has two cranes) also states the id.
@@ -100,16 +97,14 @@ def read_titles(places: Sequence[Path]) -> dict[str, str]:
     Raises:
         ValueError: for a line without a WordNet id and a name.
     """
-    path = next((location / name for name in TITLE_FILES for location in places if (location / name).is_file()), None)
+    path = next((folder / name for name in TITLE_FILES for folder in folders if (folder / name).is_file()), None)
     if path is None:
         return {}
     titles: dict[str, str] = {}
-    for location, row in rows(path, 1):
+    for line, row in rows(path, 1):
         match = re.search(r"\b(n\d{8})[\s,]+(\S.*)", row[0])
         if match is None:
-            raise ValueError(
-                f"{location}: expected a WordNet id and a name, got {row[0]!r}; correct or remove the file"
-            )
+            raise ValueError(f"{line}: expected a WordNet id and a name, got {row[0]!r}; correct or remove the file")
         titles[match[1]] = match[2].split(",")[0].strip()
     names = list(titles.values())
     return {wnid: f"{name} ({wnid})" if names.count(name) > 1 else name for wnid, name in titles.items()}
@@ -132,28 +127,26 @@ def _from_voc(path: Path) -> Truth:
     return Truth(wnid, as_boxes([box for name, box in annotation.objects if name == wnid]), annotation.size)
 
 
-def _csv_line(text: str, location: str) -> tuple[str, Truth]:
+def _csv_line(text: str, line: str) -> tuple[str, Truth]:
     """Read `ID,WNID x0 y0 x1 y1 WNID x0 …`."""
     stem, _, objects = text.partition(",")
     cells = objects.split()
     if not cells or len(cells) % 5:
-        raise ValueError(f"{location}: expected ID,WNID x0 y0 x1 y1 …, got {text!r}; correct it, or download it again")
-    corners = [number(cell, location) for position, cell in enumerate(cells) if position % 5]
+        raise ValueError(f"{line}: expected ID,WNID x0 y0 x1 y1 …, got {text!r}; correct it, or download it again")
+    corners = [number(cell, line) for position, cell in enumerate(cells) if position % 5]
     return stem, Truth(cells[0], as_boxes(np.reshape(corners, (-1, 4))))
 
 
-def _released_line(text: str, location: str) -> tuple[str, Truth]:
+def _released_line(text: str, line: str) -> tuple[str, Truth]:
     """Read `[WNID/]FILE LABEL x0 y0 x1 y1 …`."""
     name, *cells = text.split()
     if len(cells) % 4 != 1:
-        raise ValueError(
-            f"{location}: expected FILE LABEL x0 y0 x1 y1 …, got {text!r}; correct it, or download it again"
-        )
-    wnid = wnid_of(integer(cells[0], location), location)
+        raise ValueError(f"{line}: expected FILE LABEL x0 y0 x1 y1 …, got {text!r}; correct it, or download it again")
+    wnid = wnid_of(integer(cells[0], line), line)
     folder = name.rpartition("/")[0].rpartition("/")[2]
     if WNID.fullmatch(folder) and folder != wnid:
-        raise ValueError(f"{location}: the folder says {folder}, but label {cells[0]} is {wnid}; download it again")
-    corners = [number(cell, location) for cell in cells[1:]]
+        raise ValueError(f"{line}: the folder says {folder}, but label {cells[0]} is {wnid}; download it again")
+    corners = [number(cell, line) for cell in cells[1:]]
     return stem_of(name), Truth(wnid, as_boxes(np.reshape(corners, (-1, 4))))
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from tokenloc._names import one_of
-from tokenloc.boxes.frame import Size
 from tokenloc.data.base import (
-    Boxes,
     ImageDataset,
     Problem,
     SampleTable,
@@ -21,35 +18,11 @@ from tokenloc.data.base import (
     select_classes,
     shorten,
 )
+from tokenloc.data.lists import Listing
 
 Missing = Literal["error", "skip"]
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Listing:
-    """A split as its lists describe it, before classes are selected; every mapping is by image id.
-
-    Args:
-        classes: all class names, in the order of their labels.
-        class_of: the class name of every image, in the order of the samples.
-        folders: folders that may hold the images; the first that holds one of them is used.
-        boxes: [G, 4] float64 xyxy of original pixels, half-open.
-        sizes: (width, height) in pixels, if the lists state them.
-        files: the images' paths below their folder, where these are not the ids.
-        masks: paths of the objects' masks, and last the path of the mask of ignored pixels or "".
-        from_disk: the listing was made from the folder itself, so no image can be missing.
-    """
-
-    classes: tuple[str, ...]
-    class_of: Mapping[str, str]
-    folders: tuple[Path, ...]
-    boxes: Mapping[str, Boxes] = field(default_factory=dict)
-    sizes: Mapping[str, Size] = field(default_factory=dict)
-    files: Mapping[str, str] = field(default_factory=dict)
-    masks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    from_disk: bool = False
 
 
 class ListedDataset(ImageDataset):

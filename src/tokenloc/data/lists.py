@@ -7,7 +7,7 @@ folders hold `image_ids.txt`, `class_labels.txt`, `localization.txt` and `image_
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,23 +24,28 @@ WSOL_EVAL = "the metadata folders of github.com/clovaai/wsolevaluation"
 
 
 @dataclass(frozen=True)
-class SplitFiles:
-    """The content of a folder of `wsol-eval` split files; every mapping is by image id.
+class Listing:
+    """A split as its lists describe it, before classes are selected; every mapping is by image id.
 
     Args:
-        image_ids: paths relative to the dataset, in the file's order.
-        labels: class indices.
-        boxes: [G, 4] float64 xyxy, original pixels, as in the file. (CUB's were made from x, y, x + w, y + h and
-            clipped to width - 1 and height - 1.)
-        sizes: (width, height) in pixels; empty without `image_sizes.txt`.
-        masks: files of the objects' masks, and last that of the ignored region ("" for none).
+        classes: all class names, in the order of their labels.
+        class_of: the class name of every image, in the order of the samples.
+        folders: folders that may hold the images; the first that holds one of them is used.
+        boxes: [G, 4] float64 xyxy of original pixels, half-open.
+        sizes: (width, height) in pixels, if the lists state them.
+        files: the images' paths below their folder, where these are not the ids.
+        masks: paths of the objects' masks, and last the path of the mask of ignored pixels or "".
+        from_disk: the listing was made from the folder itself, so no image can be missing.
     """
 
-    image_ids: tuple[str, ...]
-    labels: dict[str, int]
-    boxes: dict[str, Boxes] = field(default_factory=dict)
-    sizes: dict[str, Size] = field(default_factory=dict)
-    masks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    classes: tuple[str, ...]
+    class_of: Mapping[str, str]
+    folders: tuple[Path, ...]
+    boxes: Mapping[str, Boxes] = field(default_factory=dict)
+    sizes: Mapping[str, Size] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    masks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    from_disk: bool = False
 
 
 def has_split_files(folder: Path) -> bool:
@@ -64,30 +69,38 @@ def find_split_files(metadata: str | Path, dataset: str, split: str) -> Path:
     return found
 
 
-def read_split_files(folder: Path) -> SplitFiles:
+def read_split_files(folder: Path, class_name: Callable[[str, int], str]) -> Listing:
     """Read a split: image_ids.txt and class_labels.txt, and localization.txt and image_sizes.txt if present.
 
-    Images that image_ids.txt does not list are left out, so a shorter image_ids.txt makes a subset.
+    Images that image_ids.txt does not list are left out, so a shorter image_ids.txt makes a subset. Boxes are
+    unchanged. (CUB's were made from x, y, x + w, y + h and clipped to width - 1 and height - 1.)
+
+    Args:
+        folder: the folder of the files.
+        class_name: returns the class name of an image id and its label.
+
+    Returns:
+        The listing, without ``folders``.
 
     Raises:
         FileNotFoundError: if one of the two required files is missing.
         ValueError: for a malformed line (file and line are named), or an image listed twice or without a label.
     """
     require([folder / "image_ids.txt", folder / "class_labels.txt"], WSOL_EVAL)
-    image_ids = tuple(image_id(row[0]) for _, row in rows(folder / "image_ids.txt", 1))
+    image_ids = [image_id(row[0]) for _, row in rows(folder / "image_ids.txt", 1)]
     require_unique(image_ids, folder / "image_ids.txt")
     wanted = set(image_ids)
-    labels = {
-        image_id(row[0]): integer(row[1], location) for location, row in rows(folder / "class_labels.txt", 2, ",")
-    }
-    require_listed(image_ids, labels, f"{folder / 'class_labels.txt'} has no line for listed images")
+    path = folder / "class_labels.txt"
+    labels = {image_id(row[0]): integer(row[1], location) for location, row in rows(path, 2, ",")}
+    require_listed(image_ids, labels, f"{path} has no line for listed images")
+    class_of = {name: class_name(name, labels[name]) for name in image_ids}
     boxes, masks = _localization(folder / "localization.txt", wanted)
     sizes = {
         image_id(row[0]): (integer(row[1], location), integer(row[2], location))
         for location, row in rows(folder / "image_sizes.txt", 3, ",", optional=True)
         if image_id(row[0]) in wanted
     }
-    return SplitFiles(image_ids, {name: labels[name] for name in image_ids}, boxes, sizes, masks)
+    return Listing(tuple(classes_by_label(class_of, labels, path)), class_of, (), boxes, sizes, masks=masks)
 
 
 def _localization(path: Path, wanted: set[str]) -> tuple[dict[str, Boxes], dict[str, tuple[str, ...]]]:

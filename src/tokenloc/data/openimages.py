@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from tokenloc.boxes.frame import Size
 from tokenloc.data import lists
 from tokenloc.data.base import refuse
 from tokenloc.data.images import names_under, read_image, read_size
-from tokenloc.data.listed import ListedDataset, Listing
+from tokenloc.data.listed import ListedDataset
+from tokenloc.data.lists import Listing
 from tokenloc.data.registry import DATASETS
 
 IGNORED = 255
@@ -83,10 +85,8 @@ class OpenImagesDataset(ListedDataset):
         if metadata is None:
             return _from_names(folder, split)
         files = lists.find_split_files(metadata, "OpenImages", split)
-        found = lists.read_split_files(files)
-        class_of = {name: name.rpartition("/")[0].rpartition("/")[2] for name in found.image_ids}
-        classes = lists.classes_by_label(class_of, found.labels, files / "class_labels.txt")
-        return Listing(tuple(classes), class_of, (folder,), sizes=found.sizes, masks=found.masks)
+        listing = lists.read_split_files(files, lambda name, _: name.rpartition("/")[0].rpartition("/")[2])
+        return replace(listing, folders=(folder,))
 
     def _require_masks(self) -> None:
         """Raise FileNotFoundError if listed masks are not beside the images."""

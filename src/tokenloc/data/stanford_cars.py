@@ -9,7 +9,8 @@ from typing import Any
 from tokenloc.data import lists
 from tokenloc.data.annotations import half_open
 from tokenloc.data.base import as_boxes, refuse
-from tokenloc.data.listed import ListedDataset, Listing
+from tokenloc.data.listed import ListedDataset
+from tokenloc.data.lists import Listing
 from tokenloc.data.registry import DATASETS
 
 _COLUMNS = ("class", "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")

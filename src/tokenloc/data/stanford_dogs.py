@@ -8,7 +8,8 @@ from pathlib import Path
 from tokenloc.data import lists
 from tokenloc.data.annotations import read_voc
 from tokenloc.data.base import as_boxes, refuse
-from tokenloc.data.listed import ListedDataset, Listing, present_files
+from tokenloc.data.listed import ListedDataset, present_files
+from tokenloc.data.lists import Listing
 from tokenloc.data.registry import DATASETS
 
 

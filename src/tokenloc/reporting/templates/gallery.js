@@ -90,18 +90,16 @@ function makeChip(gallery, index) {
   return button;
 }
 
-// One row of buttons for the galleries of all runs and one for each run; a single run has one row.
+// One row of buttons; with several runs one for the galleries of all runs and one for each run.
 function chipRows() {
+  const chips = data.galleries.map(makeChip);
+  if (!several) return [make("div", { class: "chips" }, ...chips)];
   const rows = [null, ...data.names.keys()].map((run) => {
-    const chips = data.galleries.map((gallery, index) => (gallery.run === run ? makeChip(gallery, index) : null)).filter(Boolean);
-    const name = several && run !== null ? make("span", {}, badge(run), data.names[run]) : null;
-    return chips.length ? make("div", { class: "chips" }, name, ...chips) : null;
+    const own = chips.filter((_, index) => data.galleries[index].run === run);
+    const name = run === null ? null : make("span", {}, badge(run), data.names[run]);
+    return own.length ? make("div", { class: "chips" }, name, ...own) : null;
   });
-  if (several) return rows.filter(Boolean);
-  const [shared, own] = rows;
-  if (!own) return [shared];
-  own.append(...shared.children);
-  return [own];
+  return rows.filter(Boolean);
 }
 
 function chooseGallery(index) {
