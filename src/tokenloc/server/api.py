@@ -27,6 +27,8 @@ def _service(request: Request) -> Any:
 Service = Annotated[PredictionService, Depends(_service)]
 THRESHOLD = "Threshold on the map, in [0, 1]. Default: the model's."
 OBJECTS = "One box around the largest component above the threshold, or one around each."
+Threshold = Annotated[float | None, Query(ge=0, le=1, description=THRESHOLD)]
+Boxes = Annotated[Objects, Query(description=OBJECTS)]
 
 
 class ErrorResponse(BaseModel):
@@ -105,30 +107,21 @@ async def predict(
     return await run_in_threadpool(lambda: _response(result.at(threshold, objects), token, images))
 
 
-def _redrawn(
-    service: Service,
-    token: str,
-    threshold: Annotated[float | None, Query(ge=0, le=1, description=THRESHOLD)] = None,
-    objects: Annotated[Objects, Query(description=OBJECTS)] = "largest",
-) -> Result:
-    return service.kept(token).at(threshold, objects)
-
-
-Redrawn = Annotated[Result, Depends(_redrawn)]
-
-
 @router.get("/results/{token}")
-def redraw(result: Redrawn, token: str) -> PredictionResponse:
+def redraw(service: Service, token: str, threshold: Threshold = None, objects: Boxes = "largest") -> PredictionResponse:
     """Return a kept result at another threshold, without running the model again."""
-    return _response(result, token)
+    return _response(service.kept(token).at(threshold, objects), token)
 
 
 @router.get("/results/{token}/annotations/{form}", response_class=Response)
-def download_annotation(result: Redrawn, form: str) -> Response:
+def download_annotation(
+    service: Service, token: str, form: str, threshold: Threshold = None, objects: Boxes = "largest"
+) -> Response:
     """Download a kept result in an annotation format: a file, or a ZIP archive of several."""
+    result = service.kept(token)
     if form not in usable_formats():
         raise HTTPException(422, str(unknown_name("format", form, usable_formats())))
-    name, content = annotation_file(result, form)
+    name, content = annotation_file(result.at(threshold, objects), form)
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return Response(content, media_type="application/octet-stream", headers=headers)
 
