@@ -197,7 +197,7 @@ class Localizer:
             return list(self._first_results(images))
         if isinstance(images, Iterator):
             return self._first_results(images)
-        return self.top(images, 1)[0]
+        return self._localize([self._read(images)], 1)[0].results[0]
 
     def top(self, image: ImageInput, count: int) -> list[Localization]:
         """Localize the ``count`` most probable classes of an image, the most probable first; raises as a call does."""
