@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import asdict
 from pathlib import Path
 
 from tokenloc._files import write_json, write_text
@@ -52,7 +53,7 @@ def _compare_two(first: Run, second: Run, out: Path | None) -> None:
     print_table(COLUMNS, [_row(comparison) for comparison in comparisons.values()])
     if out is not None:
         sides = {"first": str(first.folder), "second": str(second.folder), "protocol": first.protocol}
-        metrics = {metric: comparison.to_dict() for metric, comparison in comparisons.items()}
+        metrics = {metric: asdict(comparison) for metric, comparison in comparisons.items()}
         write_json(out / "comparison.json", {**sides, "metrics": metrics})
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([("metric", "id", "winner"), *wins])

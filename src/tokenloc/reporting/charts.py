@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tokenloc._files import atomic_write, write_text
-from tokenloc.metrics import iou_by_size, iou_distribution
+from tokenloc.metrics import iou_by_size
 from tokenloc.reporting.runs import Run, read_run
 
 DASHES = {"0.5": "-", "0.7": "--", "0.9": ":"}  # of the IoU levels in the accuracy chart
@@ -106,9 +106,10 @@ def save_curves(folder: Path, curve: Mapping[str, Sequence[float]] | None) -> No
     iou, fractions = run.boxed
     if curve is None or not iou:
         return
-    spread, (edges, means) = iou_distribution(iou), iou_by_size(iou, fractions)
+    edges, means = iou_by_size(iou, fractions)
+    counts, bins = np.histogram(iou, bins=25, range=(0.5, 1.0))
     _write_columns(figures / "threshold.csv", curve)
-    _write_columns(figures / "iou.csv", {"from": spread.edges[:-1], "to": spread.edges[1:], "images": spread.counts})
+    _write_columns(figures / "iou.csv", {"from": bins[:-1], "to": bins[1:], "images": counts})
     _write_columns(figures / "iou_by_size.csv", {"from": edges[:-1], "to": edges[1:], "mean_iou": means})
     _save_charts(evaluation_charts([run]), figures / "curves.png")
 

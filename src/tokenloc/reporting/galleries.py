@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tokenloc.data import ImageDataset
 from tokenloc.inference.evaluation import Progress
 from tokenloc.metrics import ERROR_CATEGORIES
-from tokenloc.metrics.stored_boxes import SweptImage
+from tokenloc.metrics.stored_boxes import ImageBoxes
 from tokenloc.reporting.runs import Run
 from tokenloc.reporting.tables import ERRORS, error_of
 
@@ -128,11 +128,11 @@ def make_images(
     return images
 
 
-def box_steps(image: SweptImage, size: tuple[int, int], columns: Sequence[int]) -> list[int]:
+def box_steps(image: ImageBoxes, size: tuple[int, int], columns: Sequence[int]) -> list[int]:
     """Return an image's boxes at ``columns`` of its thresholds where they change, see :class:`ReportImage`.
 
     >>> boxes = np.array([[0, 0, 20, 10], [0, 0, 20, 10], [5, 0, 10, 10]])
-    >>> box_steps(SweptImage(boxes, np.array([0.5, 0.5, 0.7996], np.float32)), (20, 10), [0, 1, 2])
+    >>> box_steps(ImageBoxes(boxes, np.array([0.5, 0.5, 0.7996], np.float32)), (20, 10), [0, 1, 2])
     [0, 0, 0, 1000, 1000, 500, 2, 250, 0, 500, 1000, 799]
     """
     iou = image.iou[list(columns)]
