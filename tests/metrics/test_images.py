@@ -87,6 +87,7 @@ def test_the_protocol_decides_on_a_hit_at_one_half(strict: bool, hit: bool) -> N
     scores = Scorer(protocol).score(map_, 0, [0], frame=Frame.identity((8, 8)), boxes=[[0, 0, 8, 8]])
     row = image_row(scores, 0, protocol)
     assert (row.largest, row.gt_known, row.top1_loc) == (0.5, True, hit)
+    assert row.error == ("correct" if hit else "part")
 
 
 def test_the_file_has_classes_by_name_and_empty_fields_for_none(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tokenloc.metrics.images import ImageRow
-from tokenloc.metrics.intervals import by_class, by_size, compare, confidence_intervals
+from tokenloc.metrics.intervals import by_class, by_size, compare, confidence_intervals, iou_by_size
 
 
 def rows(count: int, fraction: float, seed: int = 0) -> list[ImageRow]:
@@ -87,6 +87,15 @@ def test_accuracies_by_object_size() -> None:
         (0.5, 1.0, 3),
     ]
     assert [group["gt_known"] for group in found] == [50, 100, 0, pytest.approx(200 / 3)]
+
+
+def test_iou_by_size_is_the_mean_of_each_group() -> None:
+    iou, fraction = [0.2, 0.4, 0.9, 0.5, 0.7], [0.1, 0.2, 0.25, 1.3, 0.99]
+    edges, means = iou_by_size(iou, fraction, bins=4)
+    assert edges.tolist() == [0, 0.25, 0.5, 0.75, 1]
+    np.testing.assert_allclose(means, [0.3, 0.9, np.nan, 0.6])
+    with pytest.raises(ValueError, match=r"must both be \[N\], got shapes \(2,\) and \(1,\)"):
+        iou_by_size([0.1, 0.2], [0.5])
 
 
 def test_the_p_value_is_that_of_the_sign_test() -> None:

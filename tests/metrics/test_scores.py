@@ -55,16 +55,6 @@ def test_box_scores_match_each_threshold_alone(name: str) -> None:
         assert scores.errors[column] == category
 
 
-@pytest.mark.parametrize(("strict", "category"), [(False, "correct"), (True, "part")])
-def test_the_protocol_decides_on_the_category_at_iou_one_half(strict: bool, category: str) -> None:
-    protocol = Protocol(name="one", thresholds=(0.5,), strict_top_k=strict)
-    map_ = np.zeros((8, 8), dtype=np.float32)
-    map_[:4] = 1
-    scores = score(protocol, map_=map_, frame=Frame.identity((8, 8)), boxes=[[0, 0, 8, 8]])
-    assert scores.largest.tolist() == [0.5]
-    assert ERROR_CATEGORIES[scores.errors[0]] == category
-
-
 def test_the_fixed_threshold_is_the_given_one_or_the_protocols() -> None:
     ts_cam = get_protocol("ts-cam")
     assert Scorer(ts_cam).fixed_threshold == 0.1

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.evaluations import SCENES, scenes, with_column, write_evaluation
-from tokenloc.metrics.stored_boxes import SweptImage
+from tokenloc.metrics.stored_boxes import ImageBoxes
 from tokenloc.reporting.galleries import box_steps, make_galleries, make_images, make_slider
 from tokenloc.reporting.report import render_report
 from tokenloc.reporting.runs import Run, read_run
@@ -49,7 +49,7 @@ def test_errors_and_classes_are_counted(runs: list[Run]) -> None:
     for count in counts:
         assert count.images == sum(row["error"] == count.key for row in runs[0].rows)
         assert count.percent == pytest.approx(runs[0].content["metrics"]["errors"][count.key])
-    for name, images, columns in class_table(runs):
+    for name, images, columns in class_table(runs)[1]:
         rows = [row for row in runs[1].rows if row["label"] == name]
         assert images == len(rows)
         assert columns[1][2] == pytest.approx(100 * np.mean([row["gt_known"] for row in rows]))
@@ -102,7 +102,7 @@ def test_slider_stops_are_thresholds_and_include_the_reported_one_once(runs: lis
 def test_box_steps_reproduce_every_box() -> None:
     rng = np.random.default_rng(0)
     boxes = np.repeat(rng.integers(0, 50, (9, 4)), rng.integers(3, 9, 9), axis=0).astype(float)
-    image = SweptImage(boxes, rng.choice([0.25, 0.5], len(boxes)).astype(np.float32))
+    image = ImageBoxes(boxes, rng.choice([0.25, 0.5], len(boxes)).astype(np.float32))
     columns = list(range(0, len(boxes), 2))
     steps = np.array(box_steps(image, (100, 50), columns)).reshape(-1, 6)
     for stop, column in enumerate(columns):

@@ -1,10 +1,10 @@
 """Metrics: scores of single images, a table of them, and pure functions of that table. Nothing here imports torch."""
 
 from tokenloc.metrics.bootstrap import bootstrap_intervals
-from tokenloc.metrics.curves import IouDistribution, iou_by_size, iou_distribution
 from tokenloc.metrics.errors import ERROR_CATEGORIES, error_categories
 from tokenloc.metrics.evaluation import Evaluation, Oracle, evaluate
 from tokenloc.metrics.images import ImageRow, image_row
+from tokenloc.metrics.intervals import iou_by_size
 from tokenloc.metrics.reference import CONSTANT_BOXES, constant_box_iou
 from tokenloc.metrics.scores import ImageScores, Scorer
 from tokenloc.metrics.statistics import IOU_LEVELS
@@ -17,7 +17,6 @@ __all__ = [
     "Evaluation",
     "ImageRow",
     "ImageScores",
-    "IouDistribution",
     "Oracle",
     "ScoreTable",
     "Scorer",
@@ -27,5 +26,4 @@ __all__ = [
     "evaluate",
     "image_row",
     "iou_by_size",
-    "iou_distribution",
 ]

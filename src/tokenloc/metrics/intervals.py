@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 
 from tokenloc.metrics.images import ImageRow
@@ -71,6 +72,32 @@ def by_size(rows: Sequence[ImageRow]) -> list[dict[str, Any]]:
     return [{"from": low, "to": high, **accuracies(group)} for (low, high), group in zip(edges, groups, strict=True)]
 
 
+def iou_by_size(
+    iou: ArrayLike, object_fraction: ArrayLike, bins: int = 10
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean IoU by object size (SAT, Fig. 6).
+
+    Args:
+        iou: [N] in [0, 1], one per image.
+        object_fraction: [N] area of the object divided by that of the image; values above 1 count as 1.
+        bins: number of size groups, of equal width.
+
+    Returns:
+        The edges of the groups [bins + 1], and the mean IoU [bins] float64, NaN for an empty group.
+
+    Raises:
+        ValueError: if the lengths differ.
+    """
+    values, sizes = np.asarray(iou, dtype=np.float64), np.asarray(object_fraction, dtype=np.float64)
+    if values.ndim != 1 or values.shape != sizes.shape:
+        raise ValueError(f"iou and object_fraction must both be [N], got shapes {values.shape} and {sizes.shape}")
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    sizes = np.clip(sizes, 0.0, 1.0)
+    images, _ = np.histogram(sizes, bins=edges)
+    sums, _ = np.histogram(sizes, bins=edges, weights=values)
+    return edges, np.where(images > 0, sums / np.maximum(images, 1), np.nan)
+
+
 def accuracies(rows: Sequence[ImageRow]) -> dict[str, float | int | None]:
     """Return the number of ``rows`` and their accuracies in percent; None for a metric that no row has."""
     known = {name: [hit for row in rows if (hit := getattr(row, name)) is not None] for name in HITS}
@@ -101,10 +128,6 @@ class Comparison:
     only_second: int
     p_value: float
     difference: tuple[float, float]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
 
 
 def compare(

@@ -76,7 +76,7 @@ def _write_array(
             member.write(part.tobytes())
 
 
-class SweptImage(NamedTuple):
+class ImageBoxes(NamedTuple):
     """The boxes of one image at T thresholds: [T, 4] xyxy in original pixels, and their IoU [T], NaN without truth."""
 
     boxes: NDArray[np.float64]
@@ -107,7 +107,7 @@ class StoredBoxes:
         """Return (width, height) of an image in original pixels."""
         return Frame.from_array(self.frames[index]).original_size
 
-    def images(self, wanted: Collection[int]) -> Iterator[tuple[int, SweptImage]]:
+    def images(self, wanted: Collection[int]) -> Iterator[tuple[int, ImageBoxes]]:
         """Yield index and boxes of the images in ``wanted``, in order, without loading the others.
 
         Raises:
@@ -118,7 +118,7 @@ class StoredBoxes:
             rows = zip(_read_rows(archive, "boxes", (4,)), _read_rows(archive, "iou", ()), strict=True)
             for index, (boxes, iou) in enumerate(rows):
                 if index in wanted:
-                    yield index, SweptImage(Frame.from_array(self.frames[index]).to_original(boxes), iou)
+                    yield index, ImageBoxes(Frame.from_array(self.frames[index]).to_original(boxes), iou)
                 if index >= last:
                     return
 

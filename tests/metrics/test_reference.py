@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tokenloc.boxes import Frame, get_protocol
-from tokenloc.metrics import constant_box_iou, iou_by_size, iou_distribution
+from tokenloc.metrics import constant_box_iou
 from tokenloc.metrics.reference import center_box
 
 STANDARD, SAT = get_protocol("standard"), get_protocol("sat")
@@ -33,20 +33,3 @@ def test_a_crop_protocol_judges_the_crop() -> None:
 
 def test_without_ground_truth_there_is_no_iou() -> None:
     assert constant_box_iou(np.zeros((0, 4)), Frame.identity((10, 10)), STANDARD).tolist() == []
-
-
-def test_the_iou_distribution_has_only_correct_boxes() -> None:
-    found = iou_distribution([0.1, 0.49, 0.5, 0.62, 0.74, 1.0], bins=5)
-    assert found.edges.tolist() == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
-    assert found.counts.tolist() == [1, 1, 1, 0, 1]
-    assert found.median == pytest.approx(0.68)
-    assert iou_distribution([0.1]).median is None
-
-
-def test_iou_by_size_is_the_mean_of_each_group() -> None:
-    iou, fraction = [0.2, 0.4, 0.9, 0.5, 0.7], [0.1, 0.2, 0.25, 1.3, 0.99]
-    edges, means = iou_by_size(iou, fraction, bins=4)
-    assert edges.tolist() == [0, 0.25, 0.5, 0.75, 1]
-    np.testing.assert_allclose(means, [0.3, 0.9, np.nan, 0.6])
-    with pytest.raises(ValueError, match=r"must both be \[N\], got shapes \(2,\) and \(1,\)"):
-        iou_by_size([0.1, 0.2], [0.5])
