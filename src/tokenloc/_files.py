@@ -131,6 +131,13 @@ class UniqueNames:
                 return name
 
 
+@contextmanager
+def atomic_text(path: str | Path) -> Iterator[IO[str]]:
+    """Yield a UTF-8 text file, whose line breaks are written as they are; see ``atomic_write``."""
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        yield file
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write ``text`` as UTF-8, atomically."""
     with atomic_write(path) as temporary:

@@ -19,9 +19,6 @@ def export(checkpoint: Path, *, out: Path = Path("model.onnx"), maps: Maps = "to
         out: the file to write.
         maps: top for the map of the most probable class, all for the maps of every class.
         overwrite: replace an existing file.
-
-    Returns:
-        the path of the file.
     """
     model, metadata = load_checkpoint(checkpoint)
     difference = export_onnx(model, metadata, out, maps, overwrite)

@@ -39,16 +39,6 @@ class FinishedImage:
     records: list[LocalizationRecord]
     outputs: list[dict[str, str]]
 
-    @classmethod
-    def from_json(cls, line: bytes) -> FinishedImage:
-        """Restore an image from its line in the journal."""
-        values = json.loads(line)
-        for record in values["records"]:
-            record["boxes"] = np.array(record["boxes"], np.float64).reshape(-1, 4)
-            record["confidence"] = np.array(record["confidence"], np.float64)
-            record["size"] = tuple(record["size"])
-        return cls(**{**values, "records": [LocalizationRecord(**record) for record in values["records"]]})
-
 
 class Journal:
     """An open journal; see ``open_journal``.
@@ -63,7 +53,20 @@ class Journal:
         self.stems: list[str] = []
         self._file = file
         self._offsets: dict[str, int] = {}
-        self._load()
+        file.seek(0)
+        offset = 0
+        for line in file:
+            values = _parse(line)
+            if values is None:
+                file.truncate(offset)
+                break
+            if self.header is None:
+                self.header = values
+                if values.get("format") != FORMAT:
+                    break
+            else:
+                self._index(values, offset)
+            offset += len(line)
 
     def __contains__(self, file: Path) -> bool:
         return str(file) in self._offsets
@@ -80,29 +83,14 @@ class Journal:
         for file in files:
             if file in self:
                 self._file.seek(self._offsets[str(file)])
-                yield FinishedImage.from_json(self._file.readline())
+                values = json.loads(self._file.readline())
+                yield FinishedImage(**{**values, "records": [_record(**record) for record in values["records"]]})
 
     def restart(self, header: dict[str, Any]) -> None:
         """Drop all results and store a new header."""
         self._file.truncate(0)
         self.header, self.stems, self._offsets = header, [], {}
         self._write(header)
-
-    def _load(self) -> None:
-        self._file.seek(0)
-        offset = 0
-        for line in self._file:
-            values = _parse(line)
-            if values is None:
-                self._file.truncate(offset)
-                return
-            if self.header is None:
-                self.header = values
-                if values.get("format") != FORMAT:
-                    return
-            else:
-                self._index(values, offset)
-            offset += len(line)
 
     def _index(self, values: Mapping[str, Any], offset: int) -> None:
         self._offsets[values["file"]] = offset
@@ -120,6 +108,11 @@ def _plain(value: object) -> object:
     return value.tolist() if isinstance(value, np.ndarray) else vars(value)
 
 
+def _record(boxes: Any, confidence: Any, size: Any, **values: Any) -> LocalizationRecord:
+    boxes, confidence = np.array(boxes, np.float64).reshape(-1, 4), np.array(confidence, np.float64)
+    return LocalizationRecord(boxes=boxes, confidence=confidence, size=tuple(size), **values)
+
+
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         values = json.loads(line) if line.endswith(b"\n") else None
@@ -132,12 +125,8 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 def open_journal(path: Path, settings: Mapping[str, Any], overwrite: bool = False) -> Iterator[Journal]:
     """Open the journal of an interrupted run with the same settings, or a new one; lock its folder.
 
-    The journal is removed if the block ends without an error or before any image is finished.
-
-    Args:
-        path: of the journal; its folder is created.
-        settings: plain values that determine the results.
-        overwrite: start over if the settings or the format of the journal differ.
+    The journal is removed if the block ends without an error or before any image is finished. ``settings`` are plain
+    values that determine the results. ``overwrite`` starts over if they or the format differ.
 
     Raises:
         ValueError: if the interrupted run had other settings or another version wrote the journal, without

@@ -13,20 +13,20 @@ import numpy as np
 from PIL import Image
 
 import tokenloc
-from tokenloc._files import UniqueNames, atomic_write, refuse_unwritable
+from tokenloc._files import UniqueNames, atomic_text, refuse_unwritable
 from tokenloc.backbones.weights import weights_digest
 from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.journal import FinishedImage, Journal, open_journal
 from tokenloc.commands.review import TABLE, write_review
 from tokenloc.commands.thresholds import calibration_note
 from tokenloc.data import Unreadable, find_images
-from tokenloc.export import FORMATS, Destination, check_outputs, common_folder, write_annotations
-from tokenloc.export.base import JsonArray, valid_text
+from tokenloc.export import FORMATS, Destination, common_folder, write_annotations
+from tokenloc.export.base import JsonArray, check_outputs, valid_text
 from tokenloc.inference import Localizer, Prediction, PredictionOptions
 from tokenloc.inference.localization import Objects
 from tokenloc.inference.options import DEFAULT_OPTIONS
 from tokenloc.inference.threads import THREADS, map_ahead
-from tokenloc.reporting import draw_localization, save_image, stack
+from tokenloc.reporting.drawing import draw_localization, save_image, stack
 
 RESULTS = "localizations.json"
 JOURNAL = "localizations.journal.jsonl"
@@ -73,9 +73,6 @@ def localize(
         overwrite: replace existing annotation files, and start over if an interrupted run had other settings.
         batch_size: images per forward pass.
         device: auto, cpu, cuda or mps.
-
-    Returns:
-        the path of localizations.json.
     """
     files = find_images(inputs)
     formats = [FORMATS[name] for name in dict.fromkeys(format or [])]
@@ -98,7 +95,7 @@ def localize(
 
 
 def _settings(localizer: Localizer, top_k: int) -> dict[str, Any]:
-    """Return everything that determines the results; a run resumes only with the same settings."""
+    """Return what determines the results."""
     metadata = localizer.metadata
     model = repr((metadata.model, metadata.classes, metadata.preprocessing, weights_digest(localizer.model)))
     return {
@@ -151,16 +148,14 @@ def _write_outputs(out: Path, masks: bool, item: tuple[str, Prediction | Unreada
         drawing.thumbnail(LARGEST_JPEG)
         save_image(drawing, out / "images" / f"{stem}.jpg")
         outputs = [{"image": f"images/{stem}.jpg"} for _ in results]
-    if masks:
-        for rank, (output, result) in enumerate(zip(outputs, results, strict=True), start=1):
-            output["mask"] = f"masks/{stem}.png" if rank == 1 else f"masks/{stem}.top{rank}.png"
-            save_image(Image.fromarray(255 * result.mask_on_image().astype(np.uint8)), out / output["mask"])
+    for rank, (output, result) in enumerate(zip(outputs, results, strict=True) if masks else (), start=1):
+        output["mask"] = f"masks/{stem}.png" if rank == 1 else f"masks/{stem}.top{rank}.png"
+        save_image(Image.fromarray(255 * result.mask_on_image().astype(np.uint8)), out / output["mask"])
     return FinishedImage(results[0].source, stem, [result.record() for result in results], outputs)
 
 
 def _write_results(path: Path, images: Iterable[FinishedImage], unreadable: Sequence[Unreadable]) -> None:
-    """Write localizations.json: one entry per result, in the order of the images."""
-    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with atomic_text(path) as file:
         file.write('{"localizations": [')
         localizations = JsonArray(file)
         for image in images:
@@ -175,9 +170,8 @@ def _write_results(path: Path, images: Iterable[FinishedImage], unreadable: Sequ
 
 
 def _report(results: Path, total: int, unreadable: Sequence[Unreadable]) -> Path:
-    """Print a summary; raise IncompleteError if files could not be read."""
     print_message(f"{total - len(unreadable)} images localized; results in {results}, review order in {TABLE}")
     if unreadable:
-        lines = "\n".join(f"  {valid_text(item.reason)}" for item in unreadable)
-        raise IncompleteError(f"{len(unreadable)} of {total} files could not be read:\n{lines}")
+        lines = "".join(f"\n  {valid_text(item.reason)}" for item in unreadable)
+        raise IncompleteError(f"{len(unreadable)} of {total} files could not be read:{lines}")
     return results

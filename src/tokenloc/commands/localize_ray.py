@@ -11,8 +11,8 @@ from tokenloc._extras import library
 from tokenloc._files import atomic_write, refuse_unwritable
 from tokenloc.commands.console import IncompleteError, print_message
 from tokenloc.data import find_images
-from tokenloc.export import PARQUET, check_outputs, common_folder
-from tokenloc.export.base import absolute, refuse_existing
+from tokenloc.export import PARQUET, common_folder
+from tokenloc.export.base import absolute, check_outputs, refuse_existing
 from tokenloc.export.csv_table import COLUMNS
 from tokenloc.export.parquet import ROWS_PER_GROUP, box_schema
 from tokenloc.export.ray_data import ERROR, localize_dataset
@@ -59,9 +59,6 @@ def localize_ray(
         batch_size: images per forward pass.
         actors: number of models that run at once; by default one per GPU, or one per CPU except one.
         gpus: GPUs per model; by default 1 if there are any.
-
-    Returns:
-        the path of boxes.parquet.
     """
     refuse_unwritable(out)
     check_outputs([PARQUET], out, overwrite)
@@ -71,8 +68,7 @@ def localize_ray(
     with _running_ray() as ray:
         images, root = _open_images(ray, inputs)
         images.context.execution_options.preserve_order = True
-        rows = localize_dataset(images, checkpoint, root=root, **settings)
-        unreadable = _write(rows, out)
+        unreadable = _write(localize_dataset(images, checkpoint, root=root, **settings), out)
     print_message(f"boxes in {out / BOXES}")
     if unreadable:
         raise IncompleteError(f"{unreadable} images could not be read; they are listed in {out / UNREADABLE}")
@@ -100,32 +96,30 @@ def _open_images(ray: Any, inputs: list[str]) -> tuple[Any, Path | None]:
     if not tables:
         files = find_images(inputs)
         return ray.data.from_items([{"path": str(absolute(file))} for file in files]), common_folder(inputs)
-    if len(tables) < len(inputs):
-        other = next(item for item in inputs if item not in tables)
-        raise ValueError(f"inputs must be either images or Parquet files, not both: {tables[0]} and {other}")
-    return _read_tables(ray, tables), None
-
-
-def _read_tables(ray: Any, tables: list[str]) -> Any:
-    for table in tables:
-        if "://" not in table and not Path(table).exists():
-            raise FileNotFoundError(f"{table}: no such file or folder; check the path")
+    for item in inputs:
+        if item not in tables:
+            raise ValueError(f"inputs must be either images or Parquet files, not both: {tables[0]} and {item}")
+        if "://" not in item and not Path(item).exists():
+            raise FileNotFoundError(f"{item}: no such file or folder; check the path")
     paths = [table if "://" in table else str(absolute(table)) for table in tables]
     try:
         columns = ray.data.read_parquet(paths).columns()
-        return ray.data.read_parquet(paths, columns=[name for name in columns if name in ("path", "bytes")] or None)
+        wanted = [name for name in columns if name in ("path", "bytes")]
+        return ray.data.read_parquet(paths, columns=wanted or None), None
     except library("pyarrow", "ray").ArrowException as error:
         raise ValueError(f"{', '.join(tables)} cannot be read as Parquet: {error}") from error
 
 
 def _write(rows: Any, out: Path) -> int:
-    """Write both tables in constant memory, each atomically; return the number of unreadable images."""
+    """Write both tables in constant memory; return the number of unreadable images."""
     arrow, parquet = library("pyarrow", "ray"), library("pyarrow.parquet", "ray")
     unreadable = []
     with atomic_write(out / BOXES) as temporary, parquet.ParquetWriter(temporary, box_schema()) as writer:
         for table in rows.iter_batches(batch_size=ROWS_PER_GROUP, batch_format="pyarrow"):
             unreadable.append(table.filter(arrow.compute.is_valid(table[ERROR])).select(["file", ERROR]))
-            writer.write_table(table.filter(arrow.compute.is_null(table[ERROR])).select(COLUMNS).cast(box_schema()))
+            writer.write_table(
+                table.filter(arrow.compute.is_null(table[ERROR])).select(list(COLUMNS)).cast(box_schema())
+            )
     (out / UNREADABLE).unlink(missing_ok=True)
     count = sum(map(len, unreadable))
     if count:

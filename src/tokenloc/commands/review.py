@@ -8,51 +8,42 @@ from pathlib import Path
 
 import numpy as np
 
-from tokenloc._files import atomic_write
+from tokenloc._files import atomic_text
 from tokenloc.commands.journal import FinishedImage, Journal
 from tokenloc.data import read_image
 from tokenloc.export.base import valid_text
 from tokenloc.export.csv_table import escape_formula
-from tokenloc.reporting import save_image, sheet
+from tokenloc.reporting.drawing import save_image, sheet
 
 TABLE = "review.csv"
 SHEET = "review.jpg"
-COLUMNS = ("confidence", "file", "label", "score", "boxes", "image")
 SHEET_IMAGES = 12
 
 
 def write_review(out: Path, files: Iterable[Path], journal: Journal) -> None:
     """Write review.csv, one line per image with the least confident first, and a sheet of the first drawings.
 
-    The confidence of an image is that of the first box of its most probable class, 0 without a box. Memory holds one
-    number per image.
-
-    Args:
-        out: the output folder of the run.
-        files: the images; unfinished ones are left out.
-        journal: of the run.
+    The confidence of an image is that of the first box of its most probable class, 0 without a box. Unfinished
+    ``files`` are left out. Memory holds one number per image.
     """
     finished = [file for file in files if file in journal]
     confidence = np.array([image.records[0].first_confidence for image in journal.read(finished)])
     ordered = [finished[index] for index in np.argsort(confidence, kind="stable").tolist()]
     _write_table(out / TABLE, journal.read(ordered))
-    _write_sheet(out, journal.read(ordered[:SHEET_IMAGES]))
+    first = [image.outputs[0] for image in journal.read(ordered[:SHEET_IMAGES])]
+    drawings = [read_image(out / outputs["image"]) for outputs in first if "image" in outputs]
+    (out / SHEET).unlink(missing_ok=True)  # of an earlier run
+    if drawings:
+        title = f"least confident images: the first {len(drawings)} of {TABLE}"
+        save_image(sheet(drawings, columns=3, title=title), out / SHEET)
 
 
 def _write_table(path: Path, images: Iterable[FinishedImage]) -> None:
-    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with atomic_text(path) as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        writer.writerow(("confidence", "file", "label", "score", "boxes", "image"))
         for image in images:
             record, outputs = image.records[0], image.outputs[0]
             file_name, label = (escape_formula(valid_text(text)) for text in (record.source, record.label))
             confidence, score = round(record.first_confidence, 6), round(record.score, 6)
             writer.writerow((confidence, file_name, label, score, len(record.boxes), outputs.get("image", "")))
-
-
-def _write_sheet(out: Path, images: Iterable[FinishedImage]) -> None:
-    drawings = [read_image(out / image.outputs[0]["image"]) for image in images if "image" in image.outputs[0]]
-    (out / SHEET).unlink(missing_ok=True)  # of an earlier run
-    if drawings:
-        title = f"least confident images: the first {len(drawings)} of {TABLE}"
-        save_image(sheet(drawings, columns=3, title=title), out / SHEET)

@@ -1,14 +1,6 @@
 """Annotation files in the formats of other tools, one module per format; ONNX; localization on Ray."""
 
-from tokenloc.export.base import (
-    FORMATS,
-    Destination,
-    Format,
-    check_outputs,
-    common_folder,
-    list_formats,
-    write_annotations,
-)
+from tokenloc.export.base import FORMATS, Destination, Format, common_folder, list_formats, write_annotations
 from tokenloc.export.coco import COCO
 from tokenloc.export.csv_table import CSV
 from tokenloc.export.label_studio import LABEL_STUDIO
@@ -27,7 +19,6 @@ __all__ = [
     "YOLO",
     "Destination",
     "Format",
-    "check_outputs",
     "common_folder",
     "list_formats",
     "localize_dataset",

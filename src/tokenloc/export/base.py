@@ -23,7 +23,6 @@ WriteImage = Callable[[str, Sequence[LocalizationRecord]], None]
 """Writes the annotations of one image, given its name in the file and its localizations."""
 
 PIXEL_DIGITS = 4
-SCORE_DIGITS = 6
 
 _NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -35,10 +34,9 @@ class Destination:
     Args:
         folder: the output folder; it is created.
         classes: the class names of the checkpoint, in the order of ``class_index``.
-        root: images are named relative to this folder. Images outside it, and all images if it is None, keep the name
-            of their ``source``.
-        image_url: Label Studio only: the prefix of image names; None for Label Studio's local files.
-        model_version: Label Studio only: the name of the model.
+        root: images in this folder are named relative to it, others by their ``source``.
+        image_url: Label Studio only: the prefix of image names; None for its local files.
+        model_version: Label Studio only: the model's name.
         overwrite: replace existing annotation files.
     """
 
@@ -55,12 +53,11 @@ class Destination:
         return [valid_text(name) for name in self.classes]
 
     def image_name(self, source: str) -> str:
-        """Return the name of an image in the files: relative to ``root``, with forward slashes."""
-        if self.root is not None:
-            path, root = absolute(source), absolute(self.root)
-            if path.is_relative_to(root):
-                return valid_text(path.relative_to(root).as_posix())
-        return valid_text(Path(source).as_posix())
+        """Return the name of an image in the files, with forward slashes."""
+        path = Path(source)
+        if self.root is not None and absolute(path).is_relative_to(absolute(self.root)):
+            path = absolute(path).relative_to(absolute(self.root))
+        return valid_text(path.as_posix())
 
 
 @dataclass(frozen=True)
@@ -69,8 +66,8 @@ class Format:
 
     Attributes:
         outputs: the files or folders that it writes into the destination.
-        open: returns a context manager that yields ``WriteImage``. It writes images one by one; the outputs appear
-            when the block ends without an error.
+        open: returns a context manager that yields a function, which writes the annotations of an image. The outputs
+            appear when the block ends without an error.
         needs: the module that it needs and the extra that installs it.
     """
 
@@ -81,16 +78,10 @@ class Format:
     def write(
         self, results: Iterable[ImageResult], classes: Sequence[str], folder: str | Path, **options: Any
     ) -> list[Path]:
-        """Write the annotations of any number of images; see ``write_annotations``.
+        """Write annotations as ``write_annotations`` does; return the paths of ``outputs``.
 
-        Args:
-            results: the localization of each image, or a sequence of those of several classes.
-            classes: the class names of the checkpoint, in its order.
-            folder: the output folder; it is created.
-            options: further fields of ``Destination``.
-
-        Returns:
-            the paths of ``outputs``.
+        ``results`` holds the localization of each image, or a sequence of those of several classes. The other
+        arguments are the fields of ``Destination``.
         """
         destination = Destination(Path(folder), tuple(classes), **options)
         write_annotations([self], results, destination)
@@ -117,12 +108,18 @@ def write_annotations(formats: Sequence[Format], results: Iterable[ImageResult],
         ImportError: if a library that a format needs is not installed.
     """
     check_outputs(formats, destination.folder, destination.overwrite)
+    classes = dict(enumerate(destination.classes))
     with ExitStack() as stack:
         writers = [stack.enter_context(chosen.open(destination)) for chosen in formats]
         for result in results:
             records = [result] if isinstance(result, LocalizationRecord) else result
             for record in records:
-                _check_class(record, destination.classes)
+                if classes.get(record.class_index) != record.label:
+                    raise ValueError(
+                        f"{record.source}: class {record.class_index} is {record.label!r} in the localization, but "
+                        f"{classes.get(record.class_index)!r} among the {len(classes)} given classes; pass the "
+                        "checkpoint's classes, in its order"
+                    )
             for write_image in writers if records else []:
                 write_image(destination.image_name(records[0].source), records)
 
@@ -141,16 +138,6 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     if path.exists() and not overwrite:
         content = " and everything in it" if path.is_dir() else ""
         raise FileExistsError(f"{path} already exists; choose another folder, or replace it{content} with --overwrite")
-
-
-def _check_class(record: LocalizationRecord, classes: Sequence[str]) -> None:
-    index = record.class_index
-    expected = classes[index] if 0 <= index < len(classes) else None
-    if expected != record.label:
-        raise ValueError(
-            f"{record.source}: class {index} is {record.label!r} in the localization, but {expected!r} among the "
-            f"{len(classes)} given classes; pass the checkpoint's classes, in its order"
-        )
 
 
 def absolute(path: str | Path) -> Path:
@@ -193,6 +180,5 @@ class JsonArray:
 
     def append(self, item: dict[str, Any]) -> None:
         """Write an item. NaN raises ValueError, since standard readers refuse it."""
-        self.file.write(",\n" if self.count else "\n")
-        self.file.write(json.dumps(item, ensure_ascii=False, allow_nan=False))
+        self.file.write((",\n" if self.count else "\n") + json.dumps(item, ensure_ascii=False, allow_nan=False))
         self.count += 1

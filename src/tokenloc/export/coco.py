@@ -8,30 +8,17 @@ from contextlib import contextmanager
 from tempfile import TemporaryFile
 from typing import Any
 
-from tokenloc._files import atomic_write
-from tokenloc.export.base import (
-    FORMATS,
-    PIXEL_DIGITS,
-    SCORE_DIGITS,
-    Destination,
-    Format,
-    JsonArray,
-    WriteImage,
-    rounded_boxes,
-)
+from tokenloc._files import atomic_text
+from tokenloc.export.base import FORMATS, PIXEL_DIGITS, Destination, Format, JsonArray, WriteImage, rounded_boxes
 from tokenloc.inference.localization import LocalizationRecord
 
 
 @contextmanager
 def _open(destination: Destination) -> Iterator[WriteImage]:
     """Ids of images, annotations and categories count from 1; the category id is the class index + 1."""
-    with (
-        atomic_write(destination.folder / "coco.json") as temporary,
-        temporary.open("w", encoding="utf-8", newline="\n") as file,
-        # The annotations follow the images in the file: a temporary file collects them, not memory.
-        TemporaryFile("w+", encoding="utf-8", newline="\n") as annotations_file,
-    ):
-        categories, images, annotations = JsonArray(file), JsonArray(file), JsonArray(annotations_file)
+    # The annotations follow the images in the file: a temporary file collects them, not memory.
+    with atomic_text(destination.folder / "coco.json") as file, TemporaryFile("w+", encoding="utf-8") as collected:
+        categories, images, annotations = JsonArray(file), JsonArray(file), JsonArray(collected)
         file.write('{"info": {"description": "boxes by tokenloc"},\n"licenses": [],\n"categories": [')
         for label in destination.labels:
             categories.append({"id": categories.count + 1, "name": label, "supercategory": ""})
@@ -46,8 +33,8 @@ def _open(destination: Destination) -> Iterator[WriteImage]:
 
         yield write_image
         file.write('],\n"annotations": [')
-        annotations_file.seek(0)
-        shutil.copyfileobj(annotations_file, file)
+        collected.seek(0)
+        shutil.copyfileobj(collected, file)
         file.write("]}\n")
 
 
@@ -60,7 +47,7 @@ def _annotations(record: LocalizationRecord) -> Iterator[dict[str, Any]]:
             "area": round(width * height, PIXEL_DIGITS),
             "iscrowd": 0,
             "segmentation": [],  # tools would display an outline instead of the box
-            "score": round(record.score, SCORE_DIGITS),
+            "score": round(record.score, 6),
         }
 
 

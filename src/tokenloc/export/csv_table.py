@@ -8,14 +8,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from tokenloc._files import atomic_write
+from tokenloc._files import atomic_text
 from tokenloc.export.base import FORMATS, Destination, Format, WriteImage
 from tokenloc.inference.localization import LocalizationRecord
 
-CORNERS = ("x0", "y0", "x1", "y1")
-
-COLUMNS = ("file", "width", "height", "label", "class_index", "score", "confidence", *CORNERS)
-"""Corners are xyxy in original pixels, half-open; the score is the class probability."""
+COLUMNS = {
+    "file": "string",
+    "width": "int32",
+    "height": "int32",
+    "label": "string",
+    "class_index": "int32",
+    **dict.fromkeys(("score", "confidence", "x0", "y0", "x1", "y1"), "float64"),
+}
+"""Types by column. Corners are xyxy in original pixels, half-open; the score is the class probability."""
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 
@@ -23,17 +28,10 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 @contextmanager
 def _open(destination: Destination) -> Iterator[WriteImage]:
     labels = [escape_formula(label) for label in destination.labels]
-    with (
-        atomic_write(destination.folder / "boxes.csv") as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
-    ):
+    with atomic_text(destination.folder / "boxes.csv") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-
-        def write_image(name: str, records: Sequence[LocalizationRecord]) -> None:
-            writer.writerows(table_rows(escape_formula(name), records, labels))
-
-        yield write_image
+        yield lambda name, records: writer.writerows(table_rows(escape_formula(name), records, labels))
 
 
 def table_rows(name: str, records: Sequence[LocalizationRecord], labels: Sequence[str]) -> Iterator[tuple[Any, ...]]:

@@ -1,7 +1,7 @@
 """Label Studio: tasks with predictions as JSON, and the matching labeling configuration.
 
 Boxes are x, y, width, height in percent of the image, https://labelstud.io/guide/predictions. They are predictions,
-which people accept or correct; ``tokenloc.data.label_studio`` reads the corrections. The score of a region is the
+which people accept or correct; ``tokenloc.data.annotations`` reads the corrections. The score of a region is the
 probability of its class. The score of a prediction, by which tasks can be sorted, is the confidence of its first box.
 """
 
@@ -13,52 +13,52 @@ from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
-from tokenloc._files import atomic_write, write_text
-from tokenloc.data.label_studio import LOCAL_FILES
-from tokenloc.export.base import (
-    FORMATS,
-    SCORE_DIGITS,
-    Destination,
-    Format,
-    JsonArray,
-    WriteImage,
-    absolute,
-    rounded_boxes,
-)
+from tokenloc._files import atomic_text, write_text
+from tokenloc.data.annotations import LOCAL_FILES
+from tokenloc.export.base import FORMATS, Destination, Format, JsonArray, WriteImage, absolute, rounded_boxes
 from tokenloc.inference.localization import LocalizationRecord
 
 TASKS = "label-studio.json"
 CONFIGURATION = "label-studio.xml"
-PERCENT_DIGITS = 6
+
+_CONFIGURATION = """\
+<View>
+  <Image name="image" value="$image"/>
+  <RectangleLabels name="label" toName="image">
+{}
+  </RectangleLabels>
+</View>
+"""
 
 
 @contextmanager
 def _open(destination: Destination) -> Iterator[WriteImage]:
     """One task per image, and the configuration that a project needs to display them."""
     labels = destination.labels
-    with atomic_write(destination.folder / TASKS) as temporary:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write("[")
-            tasks = JsonArray(file)
+    with atomic_text(destination.folder / TASKS) as file:
+        file.write("[")
+        tasks = JsonArray(file)
 
-            def write_image(name: str, records: Sequence[LocalizationRecord]) -> None:
-                regions = [region for record in records for region in _regions(record, labels)]
-                prediction = {
-                    "model_version": destination.model_version,
-                    "score": round(records[0].first_confidence, SCORE_DIGITS),
-                    "result": [{"id": f"box-{rank}", **region} for rank, region in enumerate(regions, start=1)],
-                }
-                tasks.append({"data": {"image": image_url(name, destination)}, "predictions": [prediction]})
+        def write_image(name: str, records: Sequence[LocalizationRecord]) -> None:
+            regions = [region for record in records for region in _regions(record, labels)]
+            prediction = {
+                "model_version": destination.model_version,
+                "score": round(records[0].first_confidence, 6),
+                "result": [{"id": f"box-{rank}", **region} for rank, region in enumerate(regions, start=1)],
+            }
+            tasks.append({"data": {"image": image_url(name, destination)}, "predictions": [prediction]})
 
-            yield write_image
-            file.write("]\n")
-        write_text(destination.folder / CONFIGURATION, labeling_configuration(labels))
+        yield write_image
+        file.write("]\n")
+        lines = "\n".join(f"    <Label value={quoteattr(label)}/>" for label in dict.fromkeys(labels))
+        write_text(destination.folder / CONFIGURATION, _CONFIGURATION.format(lines))
 
 
 def _regions(record: LocalizationRecord, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
     width, height = record.size
     for x0, y0, x1, y1 in rounded_boxes(record):
         fractions = {"x": x0 / width, "y": y0 / height, "width": (x1 - x0) / width, "height": (y1 - y0) / height}
+        percent = {key: round(100 * fraction, 6) for key, fraction in fractions.items()}
         yield {
             "type": "rectanglelabels",
             "from_name": "label",
@@ -66,12 +66,8 @@ def _regions(record: LocalizationRecord, labels: Sequence[str]) -> Iterator[dict
             "original_width": width,
             "original_height": height,
             "image_rotation": 0,
-            "score": round(record.score, SCORE_DIGITS),
-            "value": {
-                **{key: round(100 * fraction, PERCENT_DIGITS) for key, fraction in fractions.items()},
-                "rotation": 0,
-                "rectanglelabels": [labels[record.class_index]],
-            },
+            "score": round(record.score, 6),
+            "value": {**percent, "rotation": 0, "rectanglelabels": [labels[record.class_index]]},
         }
 
 
@@ -85,23 +81,12 @@ def image_url(name: str, destination: Destination) -> str:
     >>> from pathlib import Path
     >>> image_url("a b.jpg", Destination(Path("out"), (), root=Path("/my/photos")))
     '/data/local-files/?d=photos/a%20b.jpg'
-    >>> image_url("a b.jpg", Destination(Path("out"), (), image_url="s3://bucket/"))
-    's3://bucket/a b.jpg'
     """
-    if destination.image_url is None:
+    prefix = destination.image_url
+    if prefix is None:
         folder = "" if destination.root is None else f"{absolute(destination.root).name}/"
         return LOCAL_FILES + quote(folder + name)
-    encoded = destination.image_url.startswith(("http:", "https:")) or "?" in destination.image_url
-    return destination.image_url + (quote(name) if encoded else name)
-
-
-def labeling_configuration(labels: Sequence[str]) -> str:
-    """Return the labeling configuration (XML) of a project with these labels."""
-    lines = "\n".join(f"    <Label value={quoteattr(label)}/>" for label in dict.fromkeys(labels))
-    return (
-        '<View>\n  <Image name="image" value="$image"/>\n  <RectangleLabels name="label" toName="image">\n'
-        f"{lines}\n  </RectangleLabels>\n</View>\n"
-    )
+    return prefix + (quote(name) if prefix.startswith(("http:", "https:")) or "?" in prefix else name)
 
 
 LABEL_STUDIO = FORMATS.add("label-studio", Format((TASKS, CONFIGURATION), _open))

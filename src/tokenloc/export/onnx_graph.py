@@ -32,13 +32,7 @@ LARGEST_DIFFERENCE = 1e-3
 
 
 class Graph(nn.Module):
-    """The computation in the file: pixels are scaled and normalised, and become logits and maps.
-
-    Args:
-        model: in evaluation mode.
-        preprocessing: its mean and standard deviation are used.
-        maps: ``top`` for the map of each image's most probable class, ``all`` for the maps of all C classes.
-    """
+    """The computation in the file, from pixels to logits and maps; arguments as for ``export_onnx``."""
 
     mean: Tensor
     std: Tensor
@@ -68,7 +62,7 @@ def export_onnx(
     Input ``pixels`` [batch, height, width, 3] uint8: upright RGB images, resized to the input size without cropping,
     in batches of any size. Outputs ``logits`` [batch, C] float32 and ``maps`` [batch, K, h, w] float32 on the patch
     grid, as from ``Method.localize``. The metadata, JSON under the key ``tokenloc``, holds what is needed to use the
-    file: classes, input size, interpolation and threshold.
+    file: classes, input size (width, height), interpolation and threshold on maps scaled to [0, 1].
 
     Args:
         model: in evaluation mode, on the CPU.
@@ -85,38 +79,35 @@ def export_onnx(
         FileExistsError: if the file exists, without ``overwrite``.
         ImportError: without the extra ``onnx``.
     """
+    method, preprocessing = metadata.model.method, metadata.preprocessing
     if not model.exportable:
         raise ValueError(
-            f"{metadata.model.method} cannot be exported to ONNX: its maps come from an eigenvalue solver, which ONNX "
-            "lacks; use tokenloc.Localizer, or train a method such as tscam or sat"
+            f"{method} cannot be exported to ONNX: its maps come from an eigenvalue solver, which ONNX lacks; use "
+            "tokenloc.Localizer, or train a method such as tscam or sat"
         )
     refuse_existing(Path(path), overwrite)
-    graph = Graph(model, metadata.preprocessing, maps).eval()
+    graph = Graph(model, preprocessing, maps).eval()
     with atomic_write(path) as temporary:
-        program = _export(graph, metadata.preprocessing)
-        program.model.metadata_props[METADATA] = json.dumps(onnx_metadata(model, metadata, maps))
+        program = _export(graph, preprocessing)
+        description = {
+            "version": __version__,
+            "method": method,
+            "backbone": metadata.model.backbone,
+            "classes": list(metadata.classes),
+            "size": list(preprocessing.size),
+            "interpolation": preprocessing.interpolation,
+            "threshold": default_threshold(model, metadata),
+            "maps": maps,
+        }
+        program.model.metadata_props[METADATA] = json.dumps(description)
         program.save(temporary, external_data=False)
-        difference = largest_difference(temporary, graph, metadata.preprocessing)
+        difference = largest_difference(temporary, graph, preprocessing)
         if not difference <= LARGEST_DIFFERENCE:
             raise ValueError(
-                f"the ONNX file of {metadata.model.method} differs from PyTorch by {difference:.1e} of the largest "
-                f"value, more than {LARGEST_DIFFERENCE:g}; try another version of onnxruntime or torch"
+                f"the ONNX file of {method} differs from PyTorch by {difference:.1e} of the largest value, more than "
+                f"{LARGEST_DIFFERENCE:g}; try another version of onnxruntime or torch"
             )
     return difference
-
-
-def onnx_metadata(model: Method, metadata: ModelMetadata, maps: Maps) -> dict[str, Any]:
-    """Return the metadata of the file; the size is (width, height) in pixels, the threshold is on maps in [0, 1]."""
-    return {
-        "version": __version__,
-        "method": metadata.model.method,
-        "backbone": metadata.model.backbone,
-        "classes": list(metadata.classes),
-        "size": list(metadata.preprocessing.size),
-        "interpolation": metadata.preprocessing.interpolation,
-        "threshold": default_threshold(model, metadata),
-        "maps": maps,
-    }
 
 
 def largest_difference(path: Path, graph: Graph, preprocessing: Preprocessing) -> float:

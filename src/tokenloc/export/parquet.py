@@ -9,7 +9,7 @@ from typing import Any
 from tokenloc._extras import library
 from tokenloc._files import atomic_write
 from tokenloc.export.base import FORMATS, Destination, Format, WriteImage
-from tokenloc.export.csv_table import COLUMNS, CORNERS, table_rows
+from tokenloc.export.csv_table import COLUMNS, table_rows
 from tokenloc.inference.localization import LocalizationRecord
 
 ROWS_PER_GROUP = 4096
@@ -18,14 +18,10 @@ ROWS_PER_GROUP = 4096
 
 @contextmanager
 def _open(destination: Destination) -> Iterator[WriteImage]:
-    """Confidence and corners are null in the row of an image without boxes."""
     parquet = library("pyarrow.parquet", "parquet")
-    labels, schema = destination.labels, box_schema()
-    rows: list[tuple[Any, ...]] = []
-    with (
-        atomic_write(destination.folder / "boxes.parquet") as temporary,
-        parquet.ParquetWriter(temporary, schema) as writer,
-    ):
+    labels, schema, rows = destination.labels, box_schema(), list[tuple[Any, ...]]()
+    path = destination.folder / "boxes.parquet"
+    with atomic_write(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
 
         def write_image(name: str, records: Sequence[LocalizationRecord]) -> None:
             rows.extend(table_rows(name, records, labels))
@@ -39,17 +35,13 @@ def _open(destination: Destination) -> Iterator[WriteImage]:
 
 def box_schema() -> Any:
     """Return the pyarrow schema of the table."""
-    arrow = library("pyarrow", "parquet")
-    types = dict.fromkeys(("file", "label"), arrow.string())
-    types |= dict.fromkeys(("width", "height", "class_index"), arrow.int32())
-    types |= dict.fromkeys(("score", "confidence", *CORNERS), arrow.float64())
-    return arrow.schema([(column, types[column]) for column in COLUMNS])
+    return library("pyarrow", "parquet").schema(list(COLUMNS.items()))
 
 
 def arrow_table(rows: Sequence[tuple[Any, ...]], schema: Any) -> Any:
     """Return rows, with the values of ``schema`` in order, as a pyarrow table."""
-    arrow = library("pyarrow", "parquet")
-    return arrow.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema=schema)
+    table = library("pyarrow", "parquet").Table
+    return table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema=schema)
 
 
 PARQUET = FORMATS.add("parquet", Format(("boxes.parquet",), _open, ("pyarrow.parquet", "parquet")))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from tokenloc.data import Unreadable
 from tokenloc.export.base import Destination, absolute, valid_text
 from tokenloc.export.csv_table import COLUMNS, table_rows
 from tokenloc.export.parquet import arrow_table, box_schema
-from tokenloc.inference import Localizer, Prediction
+from tokenloc.inference import Localizer
 from tokenloc.inference.inputs import ImageInput
 from tokenloc.inference.localizer import BATCH
 from tokenloc.models.checkpoint import read_metadata
@@ -51,8 +50,7 @@ def localize_dataset(
         top_k: number of classes per image, the most probable ones.
         actors: number of models that run at once; None for one per GPU, or one per CPU except one.
         gpus: GPUs per actor, such as 0.5 if two fit on one; None for 1 if the cluster has GPUs.
-        localizer: further arguments of ``Localizer.from_checkpoint``: ``threshold``, ``objects``, ``options``,
-            ``min_score``, ``device``.
+        localizer: further arguments of ``Localizer.from_checkpoint``.
 
     Returns:
         the rows of ``export.PARQUET``: one per box, and one with null corners for an image without boxes; the rows of
@@ -95,41 +93,32 @@ class LocalizingActor:
         self, checkpoint: str, destination: Destination, batch_size: int, top_k: int, localizer: Mapping[str, Any]
     ) -> None:
         self.localizer = Localizer.from_checkpoint(checkpoint, **localizer)
-        self.destination = destination
-        self.batch_size = batch_size
-        self.top_k = top_k
+        self.destination, self.batch_size, self.top_k = destination, batch_size, top_k
 
     def __call__(self, images: Any) -> Any:
         """Return the table of boxes of a table of images."""
         arrow = library("pyarrow", "ray")
         inputs = (image for _, image in _named_images(images))
         predictions = self.localizer.predict(inputs, self.batch_size, self.top_k)
-        pairs = zip((name for name, _ in _named_images(images)), predictions, strict=True)
-        rows = [row for name, prediction in pairs for row in self._rows(name, prediction)]
+        rows: list[tuple[Any, ...]] = []
+        for (source, _), prediction in zip(_named_images(images), predictions, strict=True):
+            name = self.destination.image_name(source)
+            if isinstance(prediction, Unreadable):
+                rows.append((name, *[None] * (len(COLUMNS) - 1), valid_text(prediction.reason)))
+            else:
+                rows += [(*row, None) for row in table_rows(name, prediction.results, self.destination.labels)]
         return arrow_table(rows, box_schema().append(arrow.field(ERROR, arrow.string())))
-
-    def _rows(self, name: str, prediction: Prediction | Unreadable) -> Iterator[tuple[Any, ...]]:
-        name = self.destination.image_name(name)
-        if isinstance(prediction, Unreadable):
-            yield (name, *[None] * (len(COLUMNS) - 1), valid_text(prediction.reason))
-            return
-        for row in table_rows(name, prediction.results, self.destination.labels):
-            yield (*row, None)
 
 
 def _named_images(table: Any) -> Iterator[tuple[str, ImageInput]]:
     """Yield the name and the image of each row; a row with neither yields None, which is reported as unreadable."""
-    paths, files = (_column(table, name) for name in ("path", "bytes"))
-    for path, file in zip(paths, files, strict=True):
+    missing = library("pyarrow", "ray").nulls(len(table))
+    columns = [table[name] if name in table.column_names else missing for name in ("path", "bytes")]
+    for row in zip(*columns, strict=True):
+        path, file = (value.as_py() for value in row)  # one row at a time: files may be large
         if path is None and isinstance(file, bytes):
             path = f"sha256:{hashlib.sha256(file).hexdigest()[:16]}"
         yield str(path or ""), path if file is None else file
-
-
-def _column(table: Any, name: str) -> Iterator[Any]:
-    if name not in table.column_names:
-        return repeat(None, len(table))
-    return (value.as_py() for value in table[name])  # one at a time: they may be large
 
 
 def _check(dataset: Dataset, batch_size: int, actors: int | None) -> None:

@@ -21,7 +21,7 @@ _IMAGE = """\
   <folder>{folder}</folder>
   <filename>{name}</filename>
   <source><database>tokenloc</database></source>
-  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>
+  <size><width>{0}</width><height>{1}</height><depth>3</depth></size>
   <segmented>0</segmented>
 {objects}</annotation>
 """
@@ -40,7 +40,7 @@ _OBJECT = """\
 @contextmanager
 def _open(destination: Destination) -> Iterator[WriteImage]:
     """The folder ``Annotations`` mirrors the folders of the images; ``filename`` is the name relative to the root."""
-    labels, names = destination.labels, UniqueNames(".xml")
+    labels, names = [_escape(label) for label in destination.labels], UniqueNames(".xml")
     with atomic_folder(destination.folder / "voc", replace=True) as folder:
         annotations = folder / "Annotations"
         annotations.mkdir()
@@ -48,7 +48,10 @@ def _open(destination: Destination) -> Iterator[WriteImage]:
         def write_image(name: str, records: Sequence[LocalizationRecord]) -> None:
             path = annotations / names.take(safe_stem(name))
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(_xml(name, records, labels), encoding="utf-8", newline="\n")
+            boxes = [(labels[record.class_index], box) for record in records for box in rounded_boxes(record)]
+            objects = "".join(_OBJECT.format(*voc_box(box), label=label) for label, box in boxes)
+            names_ = {"folder": _escape(name.rpartition("/")[0]), "name": _escape(name)}
+            path.write_text(_IMAGE.format(*records[0].size, **names_, objects=objects), encoding="utf-8", newline="\n")
 
         yield write_image
 
@@ -62,17 +65,6 @@ def safe_stem(name: str) -> str:
     path = PurePosixPath(name)
     parts = [part for part in path.parent.parts if part not in (path.anchor, "..")]
     return "/".join([*parts, path.stem if path.stem not in ("", "..") else "image"])
-
-
-def _xml(name: str, records: Sequence[LocalizationRecord], labels: Sequence[str]) -> str:
-    width, height = records[0].size
-    objects = "".join(
-        _OBJECT.format(*voc_box(box), label=_escape(labels[record.class_index]))
-        for record in records
-        for box in rounded_boxes(record)
-    )
-    folder = _escape(name.rpartition("/")[0])
-    return _IMAGE.format(folder=folder, name=_escape(name), width=width, height=height, objects=objects)
 
 
 def voc_box(box: Box) -> tuple[int, int, int, int]:

@@ -17,9 +17,6 @@ from tokenloc.data.annotations import Box
 from tokenloc.export.base import FORMATS, Destination, Format, WriteImage, rounded_boxes
 from tokenloc.inference.localization import LocalizationRecord
 
-SPLIT = "train"
-"""The only split. It is also named as the validation split, without which Ultralytics does not train."""
-
 
 @contextmanager
 def _open(destination: Destination) -> Iterator[WriteImage]:
@@ -28,11 +25,13 @@ def _open(destination: Destination) -> Iterator[WriteImage]:
     Subfolders would not do: Ultralytics replaces the last folder called images in a path by labels.
     """
     names = UniqueNames(".txt", longest=250)  # the suffix of an image may be longer
+    # The only split is also the validation split, without which Ultralytics does not train.
+    data = {"train": "images/train", "val": "images/train", "names": dict(enumerate(destination.labels))}
     with atomic_folder(destination.folder / "yolo", replace=True) as folder:
-        images, labels = folder / "images" / SPLIT, folder / "labels" / SPLIT
+        images, labels = folder / "images/train", folder / "labels/train"
         images.mkdir(parents=True)
         labels.mkdir(parents=True)
-        write_text(folder / "data.yaml", _data_yaml(destination.labels))
+        write_text(folder / "data.yaml", yaml.safe_dump(data, allow_unicode=True, sort_keys=False))
 
         def write_image(name: str, records: Sequence[LocalizationRecord]) -> None:
             source = Path(records[0].source)
@@ -42,12 +41,6 @@ def _open(destination: Destination) -> Iterator[WriteImage]:
                 _link(images / (label.stem + source.suffix), source)
 
         yield write_image
-
-
-def _data_yaml(labels: Sequence[str]) -> str:
-    images = f"images/{SPLIT}"
-    content = {"train": images, "val": images, "names": dict(enumerate(labels))}
-    return str(yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
 
 
 def _lines(record: LocalizationRecord) -> str:
