@@ -118,12 +118,10 @@ def test_dataset_options_default_to_those_of_training(run: Path) -> None:
     metadata = read_metadata(run / "checkpoints/best.ckpt")
     assert metadata.data is not None
     assert metadata.data["options"] == {"size": 40, "length": 24}
-    changed = open_data(data_of(metadata, DataSource(options={"length": 6}), "test", "measured"), metadata.classes)
-    assert (len(changed), changed.image(0).size) == (6, (40, 40))
-    named = open_data(
-        data_of(metadata, DataSource(name="scenes", options={"length": 6}), "test", "measured"), metadata.classes
-    )
-    assert (len(named), named.image(0).size) == (6, (96, 96))
+    for name, side in ((None, 40), ("scenes", 96)):
+        source = DataSource(name=name, options={"length": 6})
+        opened = open_data(data_of(metadata, source, "test", "measured"), metadata.classes)
+        assert (len(opened), opened.image(0).size) == (6, (side, side))
 
 
 def test_a_dataset_with_other_classes_is_refused(

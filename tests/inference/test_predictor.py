@@ -22,7 +22,7 @@ from tokenloc.data import Preprocessing, create_dataset
 from tokenloc.inference import Localizer, Prediction, PredictionOptions, Predictor
 from tokenloc.methods import Method
 from tokenloc.models import create_model
-from tokenloc.models.checkpoint import load_checkpoint, read_metadata
+from tokenloc.models.checkpoint import read_metadata
 from tokenloc.refinement import refine
 from tokenloc.training.config import DataSource
 
@@ -204,7 +204,7 @@ def test_a_threshold_stores_the_options_it_was_chosen_for(run: Path, tmp_path: P
 
 
 def test_the_note_on_other_options(run: Path) -> None:
-    _, metadata = load_checkpoint(run / "checkpoints/best.ckpt")
+    metadata = read_metadata(run / "checkpoints/best.ckpt")
     assert calibration_note(metadata, PredictionOptions()) == ""
     assert "(plain, not flip)" in calibration_note(metadata, prediction_options(flip=True))
     assert calibration_note(metadata, PredictionOptions(fast=True)) == ""
@@ -224,7 +224,7 @@ def test_intermediate_maps_cover_the_image(run: Path, images: list[Image.Image])
 
 def test_fast_multiplies_in_bfloat16_and_predicts_nearly_the_same(images: list[Image.Image]) -> None:
     model, products = make(), set()
-    for layer in [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]:
+    for layer in filter(lambda layer: isinstance(layer, torch.nn.Linear), model.modules()):
         layer.register_forward_hook(lambda _layer, _inputs, output: products.add(output.dtype))
     logits, maps = class_maps(model, images, flip=True, fast=True)
     assert products == {torch.bfloat16}

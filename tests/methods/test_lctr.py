@@ -12,12 +12,7 @@ from torch import Tensor
 
 from tests.methods.small import IMAGES, SMALL, small_model
 from tokenloc.backbones import FeatureRequest, create_backbone
-from tokenloc.methods.lctr import (
-    CueDigging,
-    class_attention_map,
-    patch_relation_map,
-    shifted_means,
-)
+from tokenloc.methods.lctr import CueDigging, shifted_means
 from tokenloc.models import create_model
 
 EVERY_CLASS = torch.arange(5).repeat(2, 1)
@@ -157,7 +152,7 @@ def test_the_relation_changes_the_map_but_not_the_logits() -> None:
     lctr.relation = False
     logits_without, maps_without = lctr.localize(IMAGES, EVERY_CLASS)
     features = lctr.backbone(IMAGES, FeatureRequest(class_attention=True, patch_relation=True))
-    ratio = class_attention_map(features) / patch_relation_map(features)
+    ratio = features.block_mean("class_attention") / features.block_mean("patch_relation")
     assert torch.equal(logits, logits_without)
     torch.testing.assert_close(maps_without, maps * ratio[:, None])
 
@@ -190,8 +185,5 @@ def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> N
 
 
 def test_features_without_attention_outputs_are_refused() -> None:
-    features = small_model("lctr").backbone(IMAGES)
-    with pytest.raises(ValueError, match=r"without class_attention; use FeatureRequest\(class_attention=True\)"):
-        class_attention_map(features)
     with pytest.raises(ValueError, match=r"without patch_relation; use FeatureRequest\(patch_relation=True\)"):
-        patch_relation_map(features)
+        small_model("lctr").backbone(IMAGES).block_mean("patch_relation")

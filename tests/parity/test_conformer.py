@@ -29,7 +29,7 @@ def model(released: Arrays, tmp_path: Path) -> TSCAM:
     path = tmp_path / "conformer.pth"
     torch.save({"model": state}, path)
     backbone = Conformer(channel_ratio=1, embed_dim=48, num_heads=4)
-    load_into(backbone, read_weights(path), path)
+    load_into(backbone, read_weights(path)[0], path)
     tscam = TSCAM(backbone, num_classes=10).eval()
     heads = {"head": "trans_cls_head", "pool.conv_head": "conv_cls_head"}
     tensors = {f"{ours}.{part}": state[f"{name}.{part}"] for ours, name in heads.items() for part in ("weight", "bias")}

@@ -16,7 +16,7 @@ from PIL import Image
 from tests.runs import in_process, tiny_run, tiny_settings, weights
 from tests.training.test_nothing_lost import die
 from tokenloc.data import ImageDataset, Preprocessing, Sample, TrainingImages, train_transform
-from tokenloc.methods.frozen import Frozen
+from tokenloc.methods.base import Frozen
 from tokenloc.models import create_model
 from tokenloc.training import cached_features
 from tokenloc.training.cached_features import CachedFeatureData, FeatureCache, feature_sources

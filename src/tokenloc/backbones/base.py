@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tokenloc.backbones.attention import AttentionOutput, Query, attend
+from tokenloc.backbones.attention import AttentionOutput, attend
 from tokenloc.backbones.features import FeatureRequest, Features, SpatialQuery
 
 
@@ -25,8 +25,7 @@ class Backbone(nn.Module, ABC):
         num_heads: H, of each block's attention.
         num_prefix_tokens: how many tokens precede the patches: class token, distillation token, registers.
         conv_dim: width of the pooled features of a convolution branch; None without such a branch.
-        checkpointed: whether training stores only the inputs of each transformer block and recomputes the rest in the
-            backward pass: the same gradients with less memory and more time.
+        checkpointed: whether training stores only the inputs of each transformer block and recomputes the rest.
     """
 
     name: str
@@ -46,11 +45,8 @@ class Backbone(nn.Module, ABC):
 
         Args:
             images: [B, 3, height, width], normalised for the weights; sides are multiples of the patch size.
-            request: the attention outputs to compute; None for none.
-            spatial: a spatial query, for methods that use one.
-
-        Returns:
-            the tokens after the last norm, and the requested outputs.
+            request: the attention outputs to compute.
+            spatial: a spatial query (SAT).
 
         Raises:
             ValueError: the image size is not a multiple of the patch size, or a required class token is missing.
@@ -86,16 +82,7 @@ class Backbone(nn.Module, ABC):
 
 
 class BlockRunner:
-    """Runs tokens through the transformer blocks of ``backbone`` and collects the requested attention outputs.
-
-    Args:
-        backbone: its blocks are run by calling this object with each of them, in order.
-        request: the attention outputs to compute; None for none.
-        spatial: a spatial query; its token is appended by ``append_spatial_token``.
-
-    Raises:
-        ValueError: a required class token is missing.
-    """
+    """Runs tokens through the transformer blocks of ``backbone``, in order, and collects the requested outputs."""
 
     def __init__(self, backbone: Backbone, request: FeatureRequest | None, spatial: SpatialQuery | None) -> None:
         self.backbone = backbone
@@ -117,7 +104,8 @@ class BlockRunner:
         """Run timm's pre-norm ``block``: attention, then MLP, each with residual, layer scale and drop path."""
         last = len(self.outputs) == self.backbone.depth - 1
         request = replace(self.request, keys=self.request.keys and last)
-        arguments = (block, tokens, request, self._query(), rope)
+        spatial = self.spatial if self.spatial is not None and len(self.outputs) in self.spatial.blocks else None
+        arguments = (block, tokens, request, spatial, rope)
         if self.backbone.checkpointed and torch.is_grad_enabled():
             tokens, output = checkpoint(_run_block, *arguments, use_reentrant=False)
         else:
@@ -141,17 +129,11 @@ class BlockRunner:
             spatial_gates=_stacked([output.gate for output in self.outputs], patches),
         )
 
-    def _query(self) -> Query | None:
-        """Return the spatial query of the next block: that of the appended (last) token, or of the class token."""
-        if self.spatial is None or len(self.outputs) not in self.spatial.blocks:
-            return None
-        return Query(index=0 if self.spatial.token is None else -1, gate=self.spatial.gate)
-
 
 def _run_block(
-    block: Any, tokens: Tensor, request: FeatureRequest, query: Query | None, rope: Tensor | None
+    block: Any, tokens: Tensor, request: FeatureRequest, query: SpatialQuery | None, rope: Tensor | None
 ) -> tuple[Tensor, AttentionOutput]:
-    """Return the tokens after ``block`` and its attention outputs; has no side effects, so that it can be rerun."""
+    """Return the tokens after ``block`` and its attention outputs, without side effects, so that it can be rerun."""
     attended, output = attend(block.attn, block.norm1(tokens), request, query, rope)
     tokens = tokens + block.drop_path1(_scaled(block, 1, attended))
     added: Tensor = block.drop_path2(_scaled(block, 2, block.mlp(block.norm2(tokens))))

@@ -21,9 +21,8 @@ PREFIX_TOKENS = ("cls_token", "dist_token", "reg_token")
 class ViT(Backbone):
     """A timm vision transformer, with timm's parameters: the same names, order and values.
 
-    ``state_dict()`` is that of the timm model without its classifier, so every timm checkpoint loads unchanged. Any
-    number of prefix tokens, any patch size, absolute or rotary positions, and any rectangular input whose sides are
-    multiples of the patch size. Absolute position embeddings are interpolated (bicubic, as in timm).
+    ``state_dict()`` is that of the timm model without its classifier, so every timm checkpoint loads unchanged.
+    Absolute position embeddings are interpolated to the input (bicubic, as in timm).
 
     Args:
         trunk: a timm ``VisionTransformer`` or ``Eva`` created with ``num_classes=0`` and ``dynamic_img_size=True``.
@@ -105,7 +104,6 @@ class ViT(Backbone):
 
 
 def _parts(module: Any) -> set[str]:
-    """Return the names of a module's own parameters, buffers and children."""
     own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False), *module.named_children()]
     return {name for name, _ in own}
 

@@ -187,8 +187,7 @@ class Localizer:
                 height, width] (uint8, or float in [0, 1]), or a list or iterator of these.
 
         Returns:
-            a localization; a list for a list; for an iterator an iterator that reads at most a batch ahead, in
-            constant memory.
+            a localization; a list for a list; an iterator in constant memory for an iterator.
 
         Raises:
             FileNotFoundError, ValueError: if an image cannot be read; ``stream`` reports it instead.

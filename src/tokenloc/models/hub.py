@@ -61,7 +61,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             expected = "a folder written by Localizer.save_pretrained, or a file such as RUN/checkpoints/best.ckpt"
             hint = f"It is the folder of a run: use {best}" if best.is_file() else f"Expected {expected}"
             raise FileNotFoundError(f"{folder} is not a tokenloc model: it has no {name}. {hint}")
-    return read_json(folder / CONFIG), read_weights(folder / WEIGHTS).tensors
+    return read_json(folder / CONFIG), read_weights(folder / WEIGHTS)[0]
 
 
 def read_json(path: Path) -> dict[str, Any]:

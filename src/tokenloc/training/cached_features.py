@@ -10,6 +10,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from tokenloc.data import ImageDataset, Preprocessing
 from tokenloc.data.fingerprints import digest, digest_of_images
 from tokenloc.data.loading import LabelledDataset, labelled_loader
 from tokenloc.methods import Method
-from tokenloc.methods.frozen import Frozen
+from tokenloc.methods.base import Frozen
 from tokenloc.training.config import DataConfig
 from tokenloc.training.data import TrainingData
 
@@ -51,9 +52,9 @@ def feature_sources(
     return {
         "weights": weights_digest(model.backbone),
         "network": digest([config.method, config.backbone, config.image_size, config.backbone_options]),
-        "preprocessing": digest(preprocessing.to_dict()),
+        "preprocessing": digest(asdict(preprocessing)),
         "seed": str(seed),
-        "images": digest_of_images(dataset, options, labels=True),
+        "images": digest_of_images(dataset, options),
     }
 
 
