@@ -120,10 +120,10 @@ def print_demo(results: dict[str, MethodResult]) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for method, result in results.items():
         plain, refined = (each.evaluation for each in result.evaluations)
-        levels = [(each.box_acc or {}).get(level) for each in (plain, refined) for level in (0.5, 0.7, 0.9)]
+        levels = [(each.box_acc or {}).get(level) for each in (plain, refined) for level in ("0.5", "0.7", "0.9")]
         table.add_row(method, *percents(plain.top1_cls, plain.top1_loc, *levels), f"{result.seconds:.0f}")
     for name, accuracy in next(iter(results.values())).evaluations[0].evaluation.constant_boxes.items():
-        table.add_row(name, "", "", *percents(*(accuracy[level] for level in (0.5, 0.7, 0.9))))
+        table.add_row(name, "", "", *percents(*(accuracy[level] for level in ("0.5", "0.7", "0.9"))))
     console.print(table)
 
 
