@@ -103,15 +103,14 @@ VAL = {"003.Cat/9.jpg": 2, "001.Ant/8.jpg": 0}
 
 
 @pytest.mark.parametrize("place", ["CUBV2", "images", ""])
-@pytest.mark.parametrize("lists", ["metadata/CUB/val", "metadata/val", "metadata", "CUBV2"])
+@pytest.mark.parametrize("lists", ["metadata/CUB/val", "metadata/val", "metadata"])
 def test_val_by_the_wsol_eval_lists(tmp_path: Path, place: str, lists: str) -> None:
     folder = build.cub(tmp_path)
     if place == "":
         shutil.rmtree(folder / "images")
     build.images(folder / place, list(VAL))
     _write_split(tmp_path / lists, VAL)
-    metadata = None if lists == "CUBV2" else tmp_path / "metadata"  # lists in the images' folder are found
-    val = CubDataset(folder, "val", metadata=metadata)
+    val = CubDataset(folder, "val", metadata=tmp_path / "metadata")
     assert val.classes == ("001.Ant", "003.Cat")
     assert [(sample.id, sample.label, sample.boxes.tolist()) for sample in val] == [
         ("003.Cat/9.jpg", 1, [[1, 2, 10, 7]]),
@@ -119,6 +118,12 @@ def test_val_by_the_wsol_eval_lists(tmp_path: Path, place: str, lists: str) -> N
     ]
     assert val.declared_size(0) == (12, 8)
     assert val.check() == []
+
+
+def test_lists_in_the_cubv2_folder_are_found(tmp_path: Path) -> None:
+    _write_split(tmp_path / "CUBV2", VAL)
+    build.images(tmp_path / "CUBV2", list(VAL))
+    assert CubDataset(build.cub(tmp_path), "val").has_boxes
 
 
 def test_wsol_eval_lists_of_all_classes_work_for_a_subset(tmp_path: Path) -> None:
