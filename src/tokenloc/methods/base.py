@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,6 @@ from tokenloc.methods.global_batch import cross_entropy
 
 ClassMaps = Callable[[Tensor], Tensor]
 """A function from classes [B, K] int64 to their maps [B, K, h, w]."""
-
-
-F = TypeVar("F", bound="Frozen")
 
 
 @dataclass(frozen=True)
@@ -128,7 +125,7 @@ class Frozen(Method):
         super().__init__(backbone, num_classes)
         backbone.requires_grad_(False).eval()  # trainers preserve each module's initial mode
 
-    def train(self: F, mode: bool = True) -> F:
+    def train(self, mode: bool = True) -> Frozen:
         """Set the mode of the head only."""
         super().train(mode)
         self.backbone.eval()
