@@ -70,13 +70,14 @@ def stack(images: Sequence[Image.Image], vertical: bool = False) -> Image.Image:
 
 def save_sheet(images: Sequence[Image.Image], path: Path, title: str) -> None:
     """Write images in rows of three, each 480 pixels wide, under a title; without images, remove an earlier sheet."""
-    path.unlink(missing_ok=True)
-    if images:
-        cells, header = [_scaled(image, 480) for image in images], 28 * (1 + title.count("\n"))
-        rows = [stack(cells[start : start + 3]) for start in range(0, len(cells), 3)]
-        page = ImageOps.expand(stack(rows, vertical=True), (0, header, 0, 0), "white")
-        ImageDraw.Draw(page).text((6, 4), title, font=ImageFont.load_default(18), fill=INK)
-        save_image(page, path)
+    if not images:
+        path.unlink(missing_ok=True)
+        return
+    cells = [_scaled(image, 480) for image in images]
+    rows = [stack(cells[start : start + 3]) for start in range(0, len(cells), 3)]
+    page = ImageOps.expand(stack(rows, vertical=True), (0, 28, 0, 0), "white")
+    ImageDraw.Draw(page).text((6, 4), title, font=ImageFont.load_default(18), fill=INK)
+    save_image(page, path)
 
 
 def image_table(
