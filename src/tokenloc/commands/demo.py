@@ -112,7 +112,7 @@ def _run_method(method: str, start: Path, out: Path, seed: int, epochs: int) -> 
 
 
 def _print_results(results: Mapping[str, MethodResult]) -> None:
-    rows, levels = [], (0.5, 0.7, 0.9)
+    rows, levels = [], ("0.5", "0.7", "0.9")
     for method, result in results.items():
         plain, refined = (each.evaluation for each in result.evaluations)
         accuracies = [(each.box_acc or {}).get(level) for each in (plain, refined) for level in levels]

@@ -42,13 +42,13 @@ def print_results(result: EvaluationResult, threshold_source: str | None = None)
     """Print the metrics beside those of boxes that ignore the image, and what they do not cover."""
     evaluation, oracle = result.evaluation, result.evaluation.oracle
     classes, levels = (evaluation.top1_cls, evaluation.top5_cls), evaluation.box_acc or {}
-    values = (evaluation.top1_loc, evaluation.top5_loc, evaluation.gt_known, levels.get(0.7), levels.get(0.9))
+    values = (evaluation.top1_loc, evaluation.top5_loc, evaluation.gt_known, levels.get("0.7"), levels.get("0.9"))
     rows = [["model", *percents(*classes, *values)]]
     if oracle is not None and evaluation.threshold != oracle.threshold:
-        values = (oracle.top1_loc, oracle.top5_loc, oracle.gt_known, oracle.box_acc[0.7], oracle.box_acc[0.9])
+        values = (oracle.top1_loc, oracle.top5_loc, oracle.gt_known, oracle.box_acc["0.7"], oracle.box_acc["0.9"])
         rows.append(["best threshold (oracle)", *percents(*classes, *values)])
     for name, box in evaluation.constant_boxes.items():
-        rows.append([name, "", "", "", "", *percents(*(box[level] for level in (0.5, 0.7, 0.9)))])
+        rows.append([name, "", "", "", "", *percents(*(box[level] for level in ("0.5", "0.7", "0.9")))])
     columns = ("", "Cls@1", "Cls@5", "Loc@1", "Loc@5", "GT-kn.", "IoU.7", "IoU.9")
     print_table(columns, rows, f"protocol {evaluation.protocol}, {evaluation.images} images, percent")
     for message in _messages(result, threshold_source):

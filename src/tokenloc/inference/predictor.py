@@ -112,6 +112,9 @@ class Predictor:
 
     def _merged_views(self, images: Tensor, region: Tensor, classes: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits, classes and unrefined maps, averaged over the views of ``region``."""
+        if len(self._scales) == 1 and not (self._views.flip or self._views.ten_crop):
+            logits, maps = self.model.localize(region, classes)
+            return logits, classes if isinstance(classes, Tensor) else top_classes(logits, classes), maps
         sizes = [self.preprocessing.at(side).size for side in self._scales]
         resized = [_resize(region, height, width) for width, height in sizes]
         views = [(view, flip) for view in resized for flip in (False, True)[: 1 + self._views.flip]]

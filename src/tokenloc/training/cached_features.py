@@ -10,6 +10,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,9 @@ def feature_sources(
     return {
         "weights": weights_digest(model.backbone),
         "network": digest([config.method, config.backbone, config.image_size, config.backbone_options]),
-        "preprocessing": digest(preprocessing.to_dict()),
+        "preprocessing": digest(asdict(preprocessing)),
         "seed": str(seed),
-        "images": digest_of_images(dataset, options, labels=True),
+        "images": digest_of_images(dataset, options),
     }
 
 

@@ -59,7 +59,6 @@ class TrainingData(L.LightningDataModule):
             self.batch_size,
             workers=self.training_workers,
             seed=epoch_seed(self.seed, epoch),
-            drop_last=False,
             start=done,
             rank=rank,
             world_size=world_size,
