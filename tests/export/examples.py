@@ -67,14 +67,12 @@ def read_annotations(name: str, folder: Path) -> list[Annotation]:
         return read_label_studio(folder / "label-studio.json", predictions=True)
     if name == "yolo":
         return _read_yolo(folder / "yolo")
-    rows = (
-        _read_csv(folder / "boxes.csv") if name == "csv" else parquet.read_table(folder / "boxes.parquet").to_pylist()
-    )
+    rows = _read_csv(folder) if name == "csv" else parquet.read_table(folder / "boxes.parquet").to_pylist()
     return [_annotation(file, list(of_file)) for file, of_file in groupby(rows, itemgetter("file"))]
 
 
-def _read_csv(path: Path) -> list[dict[str, Any]]:
-    with path.open(encoding="utf-8", newline="") as file:
+def _read_csv(folder: Path) -> list[dict[str, Any]]:
+    with (folder / "boxes.csv").open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file, strict=True)
         return [{**row, "file": unescaped(row["file"]), "label": unescaped(row["label"])} for row in rows]
 
