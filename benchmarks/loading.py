@@ -32,7 +32,6 @@ from torchvision.transforms import v2
 
 from tokenloc.data import ImageDataset, Preprocessing, TrainingImages, create_dataset, train_transform
 from tokenloc.data.hf import HfDataset
-from tokenloc.data.transforms import resize_whole
 from tokenloc.models import create_model
 from tokenloc.training.config import Optimisation
 from tokenloc.training.optimisation import make_optimiser
@@ -59,13 +58,16 @@ def write_images(folder: Path, count: int, size: tuple[int, int]) -> Path:
     return folder
 
 
+resize = v2.Resize(PREPROCESSING.resize[::-1], antialias=True)
+
+
 def rate(call: Callable[[], object], count: int, repeats: int) -> float:
     return 1e3 * count / best_time(call, repeats)
 
 
 def stages(dataset: ImageDataset, repeats: int) -> dict[str, float]:
     """Return images per second of decoding, of resizing, and of the whole transform."""
-    resize, transform = resize_whole(PREPROCESSING), train_transform(PREPROCESSING)
+    transform = train_transform(PREPROCESSING)
     rows = range(len(dataset))
     images = [dataset.image(row) for row in rows]
     calls: dict[str, Callable[[], object]] = {
@@ -91,7 +93,6 @@ def alternatives(dataset: ImageDataset, repeats: int) -> dict[str, str]:
     rows = range(len(dataset))
     files = [sample.path.read_bytes() for sample in dataset]
     whole = [np.array(dataset.image(row)) for row in rows]
-    resize = resize_whole(PREPROCESSING)
     small = [np.asarray(resize(Image.fromarray(pixels))) for pixels in whole]
     ways: dict[str, tuple[Callable[[int], np.ndarray], list[np.ndarray]]] = {
         "decode by Pillow alone": (lambda row: Image.open(io.BytesIO(files[row])).convert("RGB"), whole),

@@ -25,7 +25,7 @@ from tokenloc.boxes import Frame, get_protocol
 from tokenloc.commands.report import report
 from tokenloc.data import ImageDataset, Sample, find_images
 from tokenloc.data.base import as_boxes
-from tokenloc.inference.evaluation import Evaluator
+from tokenloc.inference.evaluation import evaluate_scores
 from tokenloc.metrics import ImageScores, Scorer
 from tokenloc.reporting.charts import save_curves
 
@@ -72,7 +72,7 @@ def write_evaluation(folder: Path, dataset: ImageDataset, scorer: Scorer, root: 
     scoring = (time.process_time() - began) / len(some)
     images = (replace(some[i % len(some)], id=sample.id, label=sample.label) for i, sample in enumerate(dataset))
     began = time.process_time()
-    result = Evaluator(dataset, scorer, folder / "boxes.npz").evaluate(images)
+    result = evaluate_scores(images, dataset, scorer, folder / "boxes.npz")
     storing = (time.process_time() - began) / len(dataset)
     data = {"name": "folder", "root": str(root), "split": "all", "options": {}}
     write_json(folder / "metrics.json", {**result.to_dict(), "data": data})

@@ -28,8 +28,8 @@ from lctr_head import loop_over_images
 from scm_block import dense_block
 from torch import Tensor
 
-from tokenloc.backbones import FeatureRequest
-from tokenloc.backbones.attention import AttentionOutput, Query, _project
+from tokenloc.backbones import FeatureRequest, SpatialQuery
+from tokenloc.backbones.attention import AttentionOutput, _project
 from tokenloc.methods import Method, Output, list_methods
 from tokenloc.methods.lctr import CueDigging
 from tokenloc.methods.scm import SCM
@@ -45,7 +45,7 @@ def plain_attend(
     attention: torch.nn.Module,
     tokens: Tensor,
     request: FeatureRequest,
-    query: Query | None = None,
+    query: SpatialQuery | None = None,
     *_: object,
 ) -> tuple[Tensor, AttentionOutput]:
     """timm's attention with a stored matrix."""
@@ -53,7 +53,7 @@ def plain_attend(
     scores = queries @ keys.transpose(-2, -1) * attention.scale
     matrix, gate = scores.softmax(dim=-1), None
     if query is not None:
-        gate = scores[:, :, query.index].mean(dim=1).sigmoid()
+        gate = scores[:, :, 0 if query.token is None else -1].mean(dim=1).sigmoid()
         matrix = matrix * gate[:, None, None] if query.gate == "values" else matrix
     stored.append(matrix)
     row = matrix.mean(dim=1)[:, 0] if request.class_attention else None

@@ -14,8 +14,7 @@ from PIL import Image
 from tokenloc.commands.demo import STEPS, scenes
 from tokenloc.inference import Localizer, PredictionOptions
 from tokenloc.methods import list_methods
-from tokenloc.reporting import draw_boxes, draw_map, heatmap, image_table, save_image, stack
-from tokenloc.reporting.drawing import PREDICTED, TRUTH
+from tokenloc.reporting.drawing import PREDICTED, TRUTH, draw_boxes, draw_map, heatmap, image_table, save_image, stack
 
 DOCS = Path(__file__).parent
 SCENES = (0, 1, 5)  # rows of the figures of the methods

@@ -13,7 +13,7 @@ from tokenloc._files import write_json
 from tokenloc.boxes import Frame, get_protocol
 from tokenloc.data import ImageDataset, Sample, create_dataset
 from tokenloc.data.base import as_boxes
-from tokenloc.inference.evaluation import Evaluator
+from tokenloc.inference.evaluation import evaluate_scores
 from tokenloc.metrics import ImageScores, Scorer
 from tokenloc.reporting.charts import save_curves
 
@@ -38,7 +38,7 @@ def write_evaluation(
     """Evaluate noisy maps around the true boxes, with three of four classes correct; write all files."""
     judged = get_protocol(protocol)
     scorer = Scorer(judged, THRESHOLD if judged.threshold_rule == "calibrated" else None)
-    result = Evaluator(dataset, scorer, folder / "boxes.npz").evaluate(_scored(dataset, scorer, seed))
+    result = evaluate_scores(_scored(dataset, scorer, seed), dataset, scorer, folder / "boxes.npz")
     write_json(folder / "metrics.json", {**result.to_dict(), **described})
     result.save_images(folder / "images.csv")
     save_curves(folder, result.evaluation.curve)

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
-from tokenloc._files import UniqueNames, atomic_folder, durable_write, refuse_unwritable, write_text
+from tokenloc._files import UniqueNames, atomic_folder, atomic_write, durable_write, refuse_unwritable, write_text
 
 
 def test_a_folder_appears_complete_and_replaces_the_old_one(tmp_path: Path) -> None:
@@ -41,24 +42,25 @@ def test_after_an_error_the_old_folder_remains(tmp_path: Path) -> None:
     assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["b", "b/old"]
 
 
-def test_the_folder_has_default_permissions(tmp_path: Path) -> None:
+def test_permissions_are_the_default_ones(tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     with atomic_folder(tmp_path / "whole"):
         pass
     assert (tmp_path / "whole").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    (tmp_path / "plain.safetensors").touch()
+    with atomic_write(tmp_path / "whole.safetensors") as temporary:
+        save_file({}, temporary)  # replaces the file by a private one
+    assert (tmp_path / "whole.safetensors").stat().st_mode == (tmp_path / "plain.safetensors").stat().st_mode
 
 
 def test_names_are_unique() -> None:
-    names = UniqueNames(".jpg")
-    assert [names.take(stem) for stem in ("x", "x-2", "x", "X", "x")] == [
-        "x.jpg",
-        "x-2.jpg",
-        "x-3.jpg",
-        "X-4.jpg",
-        "x-5.jpg",
-    ]
-    names = UniqueNames(".jpg")
-    assert [names.take(stem) for stem in ("x-2", "x", "X")] == ["x-2.jpg", "x.jpg", "X-3.jpg"]
+    expected = {
+        ("x", "x-2", "x", "X", "x"): ["x.jpg", "x-2.jpg", "x-3.jpg", "X-4.jpg", "x-5.jpg"],
+        ("x-2", "x", "X"): ["x-2.jpg", "x.jpg", "X-3.jpg"],
+    }
+    for stems, taken in expected.items():
+        names = UniqueNames(".jpg")
+        assert [names.take(stem) for stem in stems] == taken
 
 
 @pytest.mark.parametrize("stem", ["x" * 300, "ü" * 200, "🐦" * 100, "caf\udce9" * 90, "a/" + "y" * 251])
@@ -70,10 +72,7 @@ def test_long_names_are_cut_to_the_limit_of_file_systems(stem: str) -> None:
         last = name.rpartition("/")[2]
         assert 190 < len(last.encode()) <= 255
         assert last.endswith(".jpg")
-
-
-def test_short_names_are_not_cut() -> None:
-    assert UniqueNames(".jpg").take("z" * 251) == "z" * 251 + ".jpg"
+    assert names.take("z" * 251) == "z" * 251 + ".jpg"
 
 
 def test_concurrent_writes_do_not_change_the_umask(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from tokenloc.data import (
 )
 from tokenloc.models import create_model
 from tokenloc.training.config import Optimisation
-from tokenloc.training.optimisation import make_optimiser, make_schedule
+from tokenloc.training.optimisation import lr_factor, make_optimiser
 
 DATA = ("cub", "imagenet")
 RECIPES = list_recipes()
@@ -60,7 +60,7 @@ def test_a_recipe_trains_one_step(name: str, parser: Any) -> None:
     loss = network.loss(network(images), labels)["total"]
     loss.backward()
     optimiser.step()
-    make_schedule(optimiser, optimisation, 1)
+    assert lr_factor(optimisation, 1)(0) > 0
     assert loss.isfinite()
     moved = [name for name, value in network.named_parameters() if name in before and not value.equal(before[name])]
     assert any(name.startswith("head") for name in moved)

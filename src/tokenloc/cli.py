@@ -78,11 +78,7 @@ def _with_underscores(word: str) -> str:
 
 
 def _resolve_recipes(words: Sequence[str]) -> list[str]:
-    """Replace the recipe names after ``--config`` by files.
-
-    >>> _resolve_recipes(["train", "--seed", "1"])
-    ['train', '--seed', '1']
-    """
+    """Replace the recipe names after ``--config`` by files."""
     resolved = list(words)
     for index, (before, word) in enumerate(zip(["", *words], words, strict=False)):
         if before == "--config":
@@ -98,7 +94,6 @@ class _Parser(ArgumentParser):
     options: Collection[str] = ()
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Exit like any other invalid input."""
         unknown = re.search(r"does not accept option '([^']+)'", message)
         if unknown is None:
             super().error(message, ex)

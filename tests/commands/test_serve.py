@@ -46,9 +46,11 @@ def test_a_port_in_use_is_reported_before_models_are_loaded(capsys: pytest.Captu
     assert "no-such.ckpt" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("limit", ["max_bytes", "max_pixels", "max_queue"])
-def test_limits_are_at_least_one(limit: str, capsys: pytest.CaptureFixture[str]) -> None:
-    flag = {"max_bytes": "--max-megabytes", "max_pixels": "--max-megapixels", "max_queue": "--max-queue"}[limit]
+@pytest.mark.parametrize(
+    ("limit", "flag"),
+    [("max_bytes", "--max-megabytes"), ("max_pixels", "--max-megapixels"), ("max_queue", "--max-queue")],
+)
+def test_limits_are_at_least_one(limit: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "x.ckpt", flag, "0"]) == 2
     assert f"{limit} must be at least 1; got 0" in capsys.readouterr().err
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tokenloc.data.annotations import half_open, match, read_coco, read_voc
+from tokenloc.data.annotations import half_open, match, read_json, read_voc
 
 COCO: dict[str, Any] = {
     "images": [{"id": 7, "file_name": "a\\1.jpg", "width": 30, "height": 20}, {"id": 8, "file_name": "2.jpg"}],
@@ -25,7 +25,7 @@ COCO: dict[str, Any] = {
 def test_coco_is_read(tmp_path: Path) -> None:
     path = tmp_path / "coco.json"
     path.write_text(json.dumps(COCO))
-    first, second = read_coco(path)
+    first, second = read_json(path)
     assert (first.file_name, first.size) == ("a/1.jpg", (30, 20))
     assert first.objects == (("cat", (1.5, 2, 11.5, 7)), ("", (0, 0, 3, 2)))
     assert (second.file_name, second.objects, second.size) == ("2.jpg", (), None)
@@ -37,9 +37,8 @@ def test_coco_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", r"coco.json: not a JSON file .*export it again"),
-        ("[]", r"coco.json: expected COCO: an object with lists 'images' and 'annotations'"),
-        ('{"images": []}', r"coco.json: expected COCO"),
+        ("{", r"coco.json: not valid COCO or Label Studio tasks \(JSONDecodeError.*export it again"),
+        ('{"images": []}', r"coco.json: not valid COCO \(KeyError: 'annotations'\)"),
         ('{"images": [{"id": 1}], "annotations": []}', r"coco.json: not valid COCO \(KeyError: 'file_name'\)"),
         ('{"images": [], "annotations": [{"image_id": 5}]}', r"image_id 5 is not among the images"),
         ('{"images": 3, "annotations": []}', r"coco.json: not valid COCO \(TypeError"),
@@ -53,9 +52,9 @@ def test_invalid_coco_is_reported(tmp_path: Path, text: str, message: str) -> No
     path = tmp_path / "coco.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
-        read_coco(path)
+        read_json(path)
     with pytest.raises(FileNotFoundError, match=r"no.json: no such annotation file; check option annotations"):
-        read_coco(tmp_path / "no.json")
+        read_json(tmp_path / "no.json")
 
 
 def _voc(folder: Path, body: str) -> Path:

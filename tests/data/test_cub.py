@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.data import builders as build
-from tokenloc.data import create_dataset, stratified_split
+from tokenloc.data import create_dataset
 from tokenloc.data.cub import CubDataset
 
 
@@ -40,7 +40,7 @@ def test_bad_arguments_and_missing_lists_are_reported(tmp_path: Path) -> None:
         CubDataset(folder, "all")
     with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder; expected CUB_200_2011 from vision.caltech"):
         CubDataset(tmp_path / "nowhere", "train")
-    with pytest.raises(FileNotFoundError, match=r"looked for .*CUBV2 and .*CUBV2; .*wsolevaluation.*stratified_split"):
+    with pytest.raises(FileNotFoundError, match=r"looked for .*CUBV2 and .*CUBV2; .*wsolevaluation.*on train"):
         CubDataset(folder, "val")
     for name in ("images.txt", "bounding_boxes.txt"):
         (folder / name).unlink()
@@ -160,7 +160,6 @@ def test_the_real_ten_classes(shared_dir: Path) -> None:
     assert test[0].id == "001.Black_footed_Albatross/Black_Footed_Albatross_0046_18.jpg"
     assert test[0].boxes.tolist() == [[60, 27, 385, 331]]  # as in localization.txt of wsol-eval
     assert test.check() == []
-    assert list(map(len, stratified_split(train, 0.1))) == [270, 30]
 
 
 def test_selecting_the_ten_classes_of_a_full_folder_gives_the_same_samples(tmp_path: Path, shared_dir: Path) -> None:

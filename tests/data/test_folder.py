@@ -187,7 +187,7 @@ def test_check_lists_annotations_without_images_and_images_without_boxes(tmp_pat
     path = _coco(tmp_path / "boxes.json", {"val/cat/0.jpg": boxes, "train/cat/0.jpg": boxes, "val/cat/99.jpg": boxes})
     problems = FolderDataset(tmp_path, "val", annotations=path).check()
     assert [str(problem) for problem in problems] == [
-        f"{tmp_path / 'val/dog/0.jpg'}: has no box of class dog, while others have",
+        f"{tmp_path / 'val/dog/0.jpg'}: has no box, while others have",
         f"{path}: annotates val/cat/99.jpg, which has no image in {tmp_path}",
     ]
 

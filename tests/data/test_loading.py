@@ -38,7 +38,7 @@ def dataset(tmp_path: Path) -> ImageDataset:
     return ImageDataset("train", list("abcdefghij"), [Sample(p.name, p, n) for n, p in enumerate(paths)])
 
 
-def _training(dataset: ImageDataset, seed: int | None = None) -> TrainingImages:
+def _training(dataset: ImageDataset, seed: int = 0) -> TrainingImages:
     return TrainingImages(dataset, train_transform(SMALL), seed=seed)
 
 
@@ -67,26 +67,12 @@ def test_training_gives_up_if_nothing_can_be_read(tmp_path: Path) -> None:
         _training(many)[79]
 
 
-def test_a_sufficient_size_is_passed_on(tmp_path: Path) -> None:
-    path = build.image(tmp_path / "a.jpg", (160, 160))
-    dataset = ImageDataset("train", ["a"], [Sample("a.jpg", path, 0)])
-    sizes = []
-
-    def transform(image: Image.Image) -> torch.Tensor:
-        sizes.append(image.size)
-        return torch.zeros(3, 1, 1)
-
-    TrainingImages(dataset, transform)[0]
-    TrainingImages(dataset, transform, min_size=(40, 40))[0]
-    assert sizes == [(160, 160), (40, 40)]
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_training_batches_depend_on_the_seed_only(dataset: ImageDataset, workers: int) -> None:
     def run(seed: int, workers: int = workers) -> list[torch.Tensor]:
         torch.rand(seed + workers)  # the state of the global generator does not matter
         batches = list(training_loader(_training(dataset, seed), 4, workers=workers, seed=seed))
-        assert [tuple(images.shape) for images, _ in batches] == [(4, 3, 6, 8)] * 2
+        assert [tuple(images.shape) for images, _ in batches] == [(4, 3, 6, 8)] * 2 + [(2, 3, 6, 8)]
         assert all(labels.dtype == torch.int64 for _, labels in batches)
         return [tensor for batch in batches for tensor in batch]
 
@@ -107,15 +93,15 @@ def test_a_seeded_image_does_not_change_the_global_generator(dataset: ImageDatas
 
 
 def test_a_loader_starts_at_a_batch_and_counts_all(dataset: ImageDataset) -> None:
-    whole = list(training_loader(_training(dataset, 0), 4, seed=3, drop_last=False))
-    rest = training_loader(_training(dataset, 0), 4, seed=3, drop_last=False, start=1)
+    whole = list(training_loader(_training(dataset, 0), 4, seed=3))
+    rest = training_loader(_training(dataset, 0), 4, seed=3, start=1)
     torch.testing.assert_close(list(rest), whole[1:], rtol=0, atol=0)
     assert len(rest) == len(whole) == 3
 
 
 def test_the_processes_together_load_every_batch(dataset: ImageDataset) -> None:
-    whole = list(training_loader(_training(dataset, 0), 4, seed=3, drop_last=False))
-    parts = [training_loader(_training(dataset, 0), 4, seed=3, drop_last=False, rank=r, world_size=2) for r in (0, 1)]
+    whole = list(training_loader(_training(dataset, 0), 4, seed=3))
+    parts = [training_loader(_training(dataset, 0), 4, seed=3, rank=r, world_size=2) for r in (0, 1)]
     for (images, labels), *shards in zip(whole, *parts, strict=True):
         for rank, (own, own_labels) in enumerate(shards):
             assert torch.equal(own, images[rank::2])
@@ -124,16 +110,10 @@ def test_the_processes_together_load_every_batch(dataset: ImageDataset) -> None:
     assert [[batch.indices for batch in loader] for loader in loaders] == [[[0, 1, 2], [8, 9]], [[5, 6, 7]]]
 
 
-def test_a_smaller_last_batch_is_dropped_unless_it_is_the_only_one(dataset: ImageDataset) -> None:
-    assert [len(labels) for _, labels in training_loader(_training(dataset), 4, drop_last=False)] == [4, 4, 2]
-    assert [len(labels) for _, labels in training_loader(_training(dataset), 4)] == [4, 4]
-    assert [len(labels) for _, labels in training_loader(_training(dataset), 16)] == [10]
-
-
 def test_an_epoch_draws_every_image_once(tmp_path: Path) -> None:
     samples = [Sample(str(n), build.image(tmp_path / f"{n}.png"), n) for n in range(10)]
     images = _training(ImageDataset("train", list("abcdefghij"), samples))
-    labels = torch.cat([labels for _, labels in training_loader(images, 4, drop_last=False)]).tolist()
+    labels = torch.cat([labels for _, labels in training_loader(images, 4)]).tolist()
     assert sorted(labels) == list(range(10))
     assert labels != sorted(labels)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -15,8 +17,7 @@ from pyarrow import parquet
 
 from tokenloc.boxes import Frame
 from tokenloc.data import read_size
-from tokenloc.data.annotations import Annotation, read_coco, read_voc
-from tokenloc.data.label_studio import read_label_studio
+from tokenloc.data.annotations import Annotation, read_json, read_voc
 from tokenloc.inference import Localization
 
 CLASSES = ("bird", 'cat, "big" <b>&amp;</b>', "=1+1\nnaïve 🐦", "null")
@@ -57,18 +58,38 @@ def golden_results(root: str | Path) -> list[Localization]:
     ]
 
 
-def read_annotations(name: str, folder: Path) -> list[Annotation]:
+@dataclass(frozen=True)
+class Scored(Annotation):
+    """An annotation with the score of each object; none if the format has no scores."""
+
+    scores: tuple[float, ...] = ()
+
+
+def read_annotations(name: str, folder: Path) -> list[Scored]:
     """Read the files of a format: those that tokenloc reads by its own readers, the others by the format's library."""
     if name == "coco":
-        return read_coco(folder / "coco.json")
+        path = folder / "coco.json"
+        content = json.loads(path.read_text(encoding="utf-8"))
+        boxes = content["annotations"]
+        scores = [[box["score"] for box in boxes if box["image_id"] == image["id"]] for image in content["images"]]
+        return _scored(read_json(path), scores)
     if name == "voc":
-        return [read_voc(path) for path in sorted((folder / "voc").rglob("*.xml"))]
+        files = sorted((folder / "voc").rglob("*.xml"))
+        return _scored([read_voc(path) for path in files], [[]] * len(files))
     if name == "label-studio":
-        return read_label_studio(folder / "label-studio.json", predictions=True)
+        tasks = json.loads((folder / "label-studio.json").read_text(encoding="utf-8"))
+        predicted = [task["predictions"] for task in tasks]
+        path = folder / "accepted.json"
+        path.write_text(json.dumps([{**task, "annotations": task["predictions"]} for task in tasks]), "utf-8")
+        return _scored(read_json(path), [[region["score"] for region in last["result"]] for *_, last in predicted])
     if name == "yolo":
         return _read_yolo(folder / "yolo")
     rows = _read_csv(folder) if name == "csv" else parquet.read_table(folder / "boxes.parquet").to_pylist()
     return [_annotation(file, list(of_file)) for file, of_file in groupby(rows, itemgetter("file"))]
+
+
+def _scored(annotations: Sequence[Annotation], scores: Sequence[Sequence[float]]) -> list[Scored]:
+    return [Scored(**vars(one), scores=tuple(own)) for one, own in zip(annotations, scores, strict=True)]
 
 
 def _read_csv(folder: Path) -> list[dict[str, Any]]:
@@ -82,14 +103,14 @@ def unescaped(text: str) -> str:
     return text[1:] if text.startswith("'") and text.lstrip("'")[:1] in tuple("=+-@\t\r\n") else text
 
 
-def _annotation(name: str, rows: list[dict[str, Any]]) -> Annotation:
+def _annotation(name: str, rows: list[dict[str, Any]]) -> Scored:
     boxes = [row for row in rows if row["x0"] not in (None, "")]
     objects = tuple((row["label"], tuple(float(row[key]) for key in ("x0", "y0", "x1", "y1"))) for row in boxes)
     size = int(rows[0]["width"]), int(rows[0]["height"])
-    return Annotation(name, objects, size, tuple(float(row["score"]) for row in boxes))
+    return Scored(name, objects, size, tuple(float(row["score"]) for row in boxes))
 
 
-def _read_yolo(folder: Path) -> list[Annotation]:
+def _read_yolo(folder: Path) -> list[Scored]:
     """As Ultralytics documents it; sizes come from the images, which have the stem of the label file."""
     names = yaml.safe_load((folder / "data.yaml").read_text(encoding="utf-8"))["names"]
     images = {path.stem: path for path in (folder / "images/train").iterdir()}
@@ -101,5 +122,5 @@ def _read_yolo(folder: Path) -> list[Annotation]:
             index, *numbers = line.split()
             x, y, w, h = (float(number) * side for number, side in zip(numbers, [width, height] * 2, strict=True))
             objects.append((names[int(index)], (x - w / 2, y - h / 2, x + w / 2, y + h / 2)))
-        annotations.append(Annotation(images[path.stem].name, tuple(objects), (width, height)))
+        annotations.append(Scored(images[path.stem].name, tuple(objects), (width, height)))
     return annotations

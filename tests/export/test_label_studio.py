@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.export.examples import CLASSES, HOSTILE, golden_results, localization
-from tokenloc.data.label_studio import read_label_studio
+from tokenloc.data.annotations import read_json
 from tokenloc.export import LABEL_STUDIO, Destination
 from tokenloc.export.label_studio import image_url
 
@@ -102,21 +102,20 @@ def corrected(**changes: Any) -> dict[str, Any]:
 
 def test_corrections_replace_predictions(tmp_path: Path) -> None:
     (tmp_path / "export.json").write_text(json.dumps([corrected()]))
-    (read,) = read_label_studio(tmp_path / "export.json")
-    assert (read.file_name, read.size, read.scores) == ("photos/a b.jpg", (80, 40), ())
+    (read,) = read_json(tmp_path / "export.json")
+    assert (read.file_name, read.size) == ("photos/a b.jpg", (80, 40))
     assert read.objects == (("cat", (20.0, 20.0, 60.0, 30.0)),)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", r"tasks\.json: not Label Studio tasks with boxes \(JSONDecodeError"),
-        ('[{"data": {}}]', r"not Label Studio tasks with boxes \(KeyError: 'image'\)"),
-        ("[3]", "not Label Studio tasks with boxes"),
+        ('[{"data": {}}]', r"tasks\.json: not valid Label Studio tasks with boxes \(KeyError: 'image'\)"),
+        ("[3]", "not valid Label Studio tasks with boxes"),
         (json.dumps([corrected(rotation=30)]), "a box is rotated by 30 degrees"),
     ],
 )
 def test_invalid_tasks_are_reported(content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "tasks.json").write_text(content)
     with pytest.raises(ValueError, match=message):
-        read_label_studio(tmp_path / "tasks.json")
+        read_json(tmp_path / "tasks.json")

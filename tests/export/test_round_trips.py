@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.export.examples import localization, read_annotations
-from tokenloc.data.annotations import Annotation
+from tests.export.examples import Scored, localization, read_annotations
 from tokenloc.export import FORMATS
 from tokenloc.inference import Localization
 
@@ -51,13 +50,13 @@ def _edges(draw: st.DrawFn, side: int) -> tuple[float, float]:
     return start, draw(st.floats(min(side, start + side / 224), side))
 
 
-def round_trip(name: str, results: list[Localization], classes: tuple[str, ...]) -> list[Annotation]:
+def round_trip(name: str, results: list[Localization], classes: tuple[str, ...]) -> list[Scored]:
     with TemporaryDirectory() as folder:
         FORMATS[name].write(results, classes, folder)
         return read_annotations(name, Path(folder))
 
 
-def assert_equal(name: str, read: Sequence[Annotation], results: Sequence[Localization]) -> None:
+def assert_equal(name: str, read: Sequence[Scored], results: Sequence[Localization]) -> None:
     for annotation, result in zip(read, results, strict=True):
         assert [label for label, _ in annotation.objects] == [result.label] * len(result.boxes)
         boxes = np.reshape([box for _, box in annotation.objects], (-1, 4))

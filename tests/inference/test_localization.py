@@ -57,10 +57,9 @@ def test_plain_values(result: Localization) -> None:
 
 
 def test_boxes_are_read_only(result: Localization) -> None:
-    with pytest.raises(ValueError, match="read-only"):
-        result.boxes[0, 0] = 5
-    with pytest.raises(ValueError, match="read-only"):
-        result.confidence[0] = 1
+    for array in (result.boxes, result.confidence):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 5
 
 
 def test_a_result_may_have_no_box(result: Localization) -> None:
@@ -74,20 +73,14 @@ def test_a_result_may_have_no_box(result: Localization) -> None:
     [
         ({"boxes": np.array([[60.0, 10.0, 20.0, 30.0]])}, r"boxes of a\.jpg: .*inverted or empty.*x0 60"),
         ({"boxes": np.array([[20.0, 10.0, 600.0, 30.0]])}, r"boxes of a\.jpg: .*x1 600"),
-        (
-            {"confidence": np.array([1.5])},
-            r"confidence of a\.jpg must be one number in \[0, 1\] per box \(1 boxes\)",
-        ),
+        ({"confidence": np.array([1.5])}, r"confidence of a\.jpg must be one number in \[0, 1\] per box \(1 boxes\)"),
         ({"confidence": np.array([np.nan])}, r"confidence of a\.jpg must be one number in \[0, 1\]"),
         ({"confidence": np.array([0.5, 0.5])}, r"confidence of a\.jpg must be one number .* per box \(1 boxes\)"),
         ({"score": 1.5}, r"score of a\.jpg must lie in \[0, 1\]; got 1\.5"),
         ({"threshold": float("nan")}, r"threshold of a\.jpg must lie in \[0, 1\]; got nan"),
         ({"map": np.full((4, 8), np.nan, np.float32)}, r"the map of a\.jpg must be finite and lie in \[0, 1\]"),
         ({"map": np.full((4, 8), 2, np.float32)}, r"the map of a\.jpg must be finite and lie in \[0, 1\]"),
-        (
-            {"mask": np.zeros((3, 8), bool)},
-            r"map and mask of a\.jpg must be \[h, w\] of one size; got \(4, 8\) and \(3, 8\)",
-        ),
+        ({"mask": np.zeros((3, 8), bool)}, r"map and mask of a\.jpg must be .* got \(4, 8\) and \(3, 8\)"),
     ],
 )
 def test_contradictions_are_refused(result: Localization, changes: dict[str, object], message: str) -> None:
@@ -107,13 +100,6 @@ def test_at_threshold_equals_a_localizer_with_that_threshold(run: Path, threshol
     assert found.record().to_dict() == expected.record().to_dict()
 
 
-def test_all_objects_are_more_than_the_largest(run: Path) -> None:
-    localizer = Localizer.from_checkpoint(run / "checkpoints/best.ckpt", "cpu")
-    images = (np.random.default_rng(seed).integers(0, 256, (64, 64, 3), np.uint8) for seed in range(8))
-    assert max(len(localizer(image).at_threshold(0.6, "all").boxes) for image in images) > 1
-
-
-def test_a_threshold_out_of_range_is_refused(run: Path) -> None:
-    result = Localizer.from_checkpoint(run / "checkpoints/best.ckpt", "cpu")(Image.new("RGB", (40, 40)))
+def test_a_threshold_out_of_range_is_refused(result: Localization) -> None:
     with pytest.raises(ValueError, match=r"must be in \[0, 1\], got 1.5"):
         result.at_threshold(1.5)

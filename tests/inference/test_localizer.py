@@ -120,11 +120,6 @@ def test_invalid_inputs_are_refused(localizer: Localizer, form: object, message:
         localizer(form)
 
 
-def test_a_missing_file_is_named(localizer: Localizer, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.jpg"):
-        localizer(tmp_path / "nowhere.jpg")
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -19,10 +19,10 @@ from tokenloc.commands.evaluate import calibrate, evaluate
 from tokenloc.commands.localize import localize
 from tokenloc.commands.thresholds import calibration_note
 from tokenloc.data import Preprocessing, create_dataset
-from tokenloc.inference import Localizer, Prediction, PredictionOptions, Predictor, TestTimeAugmentation
+from tokenloc.inference import Localizer, Prediction, PredictionOptions, Predictor
 from tokenloc.methods import Method
 from tokenloc.models import create_model
-from tokenloc.models.checkpoint import load_checkpoint, read_metadata
+from tokenloc.models.checkpoint import read_metadata
 from tokenloc.refinement import refine
 from tokenloc.training.config import DataSource
 
@@ -137,13 +137,14 @@ def test_ten_crops_of_a_whole_image_frame(images: list[Image.Image]) -> None:
     assert frame.input_size == (32, 32)
 
 
-def test_maps_are_refined_with_the_input_pixels(images: list[Image.Image]) -> None:
+def test_maps_are_refined_with_the_input_pixels_in_float32(images: list[Image.Image]) -> None:
     model = make()
     _, plain = class_maps(model, images)
     _, refined = class_maps(model, images, refine=("affinity",))
     rgb = torch.cat([preprocessed(image, 36, 32) for image in images]) / 2 + 0.5
     torch.testing.assert_close(refined, refine(plain, rgb, ["affinity"]))
     assert refined.shape == (3, 1, 32, 32)
+    assert class_maps(model, images, fast=True, refine=("affinity",))[1].dtype == torch.float32
 
 
 def test_the_steps_of_a_method_are_the_default(images: list[Image.Image]) -> None:
@@ -165,15 +166,17 @@ def test_a_scale_that_is_no_multiple_of_the_patch_is_refused(images: list[Image.
         class_maps(make(), images, scales=(60,))
 
 
-@pytest.mark.parametrize("scales", [(0,), (224, 224)])
-def test_invalid_scales_are_refused(scales: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"different sides of at least 1 pixel; got \[(0|224, 224)\]"):
-        TestTimeAugmentation(scales)
-
-
-def test_an_unknown_step_is_refused() -> None:
-    with pytest.raises(ValueError, match="unknown refinement step 'afinity'; did you mean 'affinity'"):
-        PredictionOptions(refine=("afinity",))
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"scales": (0,)}, r"different sides of at least 1 pixel; got \[0\]"),
+        ({"scales": (224, 224)}, r"different sides of at least 1 pixel; got \[224, 224\]"),
+        ({"refine": ("afinity",)}, "unknown refinement step 'afinity'; did you mean 'affinity'"),
+    ],
+)
+def test_invalid_options_are_refused(flags: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        prediction_options(**flags)
 
 
 def test_python_and_command_line_agree(run: Path, tmp_path: Path, images: list[Image.Image]) -> None:
@@ -181,13 +184,7 @@ def test_python_and_command_line_agree(run: Path, tmp_path: Path, images: list[I
     options = prediction_options(scales=(32, 48), flip=True, refine=("affinity",))
     result = Localizer.from_checkpoint(checkpoint, "cpu", threshold=0.4, options=options)(images[0])
     images[0].save(tmp_path / "one.png")
-    written = localize(
-        checkpoint,
-        [tmp_path / "one.png"],
-        out=tmp_path / "out",
-        threshold=0.4,
-        options=options,
-    )
+    written = localize(checkpoint, [tmp_path / "one.png"], out=tmp_path / "out", threshold=0.4, options=options)
     assert f'"boxes": {result.boxes.round(2).tolist()}'.replace(" ", "") in "".join(written.read_text().split())
     assert result.map.shape == (32, 32)
 
@@ -207,7 +204,7 @@ def test_a_threshold_stores_the_options_it_was_chosen_for(run: Path, tmp_path: P
 
 
 def test_the_note_on_other_options(run: Path) -> None:
-    _, metadata = load_checkpoint(run / "checkpoints/best.ckpt")
+    metadata = read_metadata(run / "checkpoints/best.ckpt")
     assert calibration_note(metadata, PredictionOptions()) == ""
     assert "(plain, not flip)" in calibration_note(metadata, prediction_options(flip=True))
     assert calibration_note(metadata, PredictionOptions(fast=True)) == ""
@@ -227,18 +224,13 @@ def test_intermediate_maps_cover_the_image(run: Path, images: list[Image.Image])
 
 def test_fast_multiplies_in_bfloat16_and_predicts_nearly_the_same(images: list[Image.Image]) -> None:
     model, products = make(), set()
-    for layer in [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]:
+    for layer in filter(lambda layer: isinstance(layer, torch.nn.Linear), model.modules()):
         layer.register_forward_hook(lambda _layer, _inputs, output: products.add(output.dtype))
     logits, maps = class_maps(model, images, flip=True, fast=True)
     assert products == {torch.bfloat16}
     expected_logits, expected = class_maps(model, images, flip=True)
     assert 0 < (logits.float() - expected_logits).abs().max() < 0.02 * expected_logits.abs().max()
     torch.testing.assert_close(maps.float(), expected, rtol=0, atol=0.05)
-
-
-def test_refinement_with_fast_stays_in_float32(images: list[Image.Image]) -> None:
-    _, maps = class_maps(make(), images, fast=True, refine=("affinity",))
-    assert maps.dtype == torch.float32
 
 
 @pytest.mark.parametrize("orientation", [1, 6])

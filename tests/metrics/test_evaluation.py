@@ -80,12 +80,14 @@ def test_without_a_fixed_threshold_the_best_on_the_set_is_used_and_named() -> No
     result = evaluated(*FOUR)
     assert result.threshold == 0.4
     assert result.threshold_source == "best on the evaluated set (oracle)"
-    assert result.box_acc == pytest.approx({0.3: 100, 0.5: 100, 0.7: 200 / 3, 0.8: 100 / 3, 0.9: 0})
+    assert result.box_acc == pytest.approx({"0.3": 100, "0.5": 100, "0.7": 200 / 3, "0.8": 100 / 3, "0.9": 0})
     assert result.oracle.threshold == 0.4
     assert result.curve["threshold"] == [0.2, 0.4, 0.6]
     assert result.curve["0.5"] == pytest.approx([200 / 3, 100, 0])
     # Each level has its own best threshold: at 0.9 the lowest one hits once.
-    assert result.oracle.box_acc == pytest.approx({0.3: 100, 0.5: 100, 0.7: 200 / 3, 0.8: 100 / 3, 0.9: 100 / 3})
+    assert result.oracle.box_acc == pytest.approx(
+        {"0.3": 100, "0.5": 100, "0.7": 200 / 3, "0.8": 100 / 3, "0.9": 100 / 3}
+    )
 
 
 def test_a_fixed_threshold_is_used_and_the_oracle_is_reported() -> None:
@@ -96,7 +98,7 @@ def test_a_fixed_threshold_is_used_and_the_oracle_is_reported() -> None:
     result = evaluated(*fixed, threshold=0.3)
     assert (result.threshold, result.threshold_source) == (0.3, "given")
     assert (result.gt_known, result.top1_loc, result.top5_loc) == (50, 50, 50)
-    assert result.box_acc == {0.3: 50, 0.5: 50, 0.7: 0, 0.8: 0, 0.9: 0}
+    assert result.box_acc == {"0.3": 50, "0.5": 50, "0.7": 0, "0.8": 0, "0.9": 0}
     assert (result.oracle.threshold, result.oracle.gt_known) == (0.4, 100)
     assert (result.oracle.top1_loc, result.oracle.top5_loc) == (50, 100)
     # The fixed threshold is not a candidate for the best one.
@@ -119,6 +121,7 @@ def test_max_box_acc_variants_differ() -> None:
     assert two.max_box_acc_v2 == pytest.approx((100 + 50 + 50) / 3)
     assert two.max_box_acc_v2_largest == pytest.approx((100 + 50 + 50) / 3)
     assert two.max_box_acc_v2_one_threshold == pytest.approx((50 + 50 + 50) / 3)
+    assert evaluated(image(largest=(0.1, 0.6, 0.9))).threshold == 0.4  # the lowest of equals
 
 
 def test_the_protocol_decides_on_top_k_at_iou_one_half() -> None:
@@ -137,8 +140,8 @@ def test_errors_are_fractions_of_the_images_with_boxes() -> None:
 def test_constant_boxes_are_measured_on_the_images_with_boxes() -> None:
     result = evaluated(*FOUR, image(constant=np.array([0.95, 0.2])))
     assert result.constant_boxes == {
-        "centre 70 % box": {0.3: 100, 0.5: 25, 0.7: 25, 0.8: 25, 0.9: 25},
-        "whole-image box": {0.3: 75, 0.5: 75, 0.7: 75, 0.8: 0, 0.9: 0},
+        "centre 70 % box": {"0.3": 100, "0.5": 25, "0.7": 25, "0.8": 25, "0.9": 25},
+        "whole-image box": {"0.3": 75, "0.5": 75, "0.7": 75, "0.8": 0, "0.9": 0},
     }
     assert evaluated(image(largest=None)).constant_boxes == {}
 
@@ -178,9 +181,9 @@ def test_the_dictionary_has_the_layout_of_metrics_json(tmp_path: Path) -> None:
 
 
 def test_scores_of_another_scorer_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"a\.jpg was scored with 3 thresholds, expected 4; use one scorer"):
+    with pytest.raises(ValueError, match=r"a\.jpg was scored with 3 thresholds or pixel bins, expected 4; use one"):
         evaluated(*FOUR, protocol=FIXED)
-    with pytest.raises(ValueError, match="scored with 3 pixel bins, expected 4"):
+    with pytest.raises(ValueError, match="scored with 3 thresholds or pixel bins, expected 4"):
         evaluated(image(largest=None, pixels=np.zeros((2, 3), dtype=int)))
 
 

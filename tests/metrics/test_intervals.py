@@ -23,36 +23,24 @@ def rows(count: int, fraction: float, seed: int = 0) -> list[ImageRow]:
 
 def test_intervals_match_drawing_images() -> None:
     images = rows(200, 0.7)
-    found = confidence_intervals(images, resamples=4000)
+    found = confidence_intervals(images)
     rng = np.random.default_rng(5)
     hits = np.array([np.nan if row.gt_known is None else row.gt_known for row in images])
     drawn = hits[rng.integers(0, 200, (4000, 200))]
     expected = np.quantile(100 * np.nanmean(drawn, axis=1), [0.025, 0.975])
-    np.testing.assert_allclose(found["gt_known"], expected, atol=0.7)
+    np.testing.assert_allclose(found["gt_known"], expected, atol=1)  # of 1000 resamples
     assert found["gt_known"] == found["box_acc_0.5"]
     assert found["top5_cls"] == [100, 100]
     assert "top5_loc" not in found
     assert found["box_acc_0.9"][1] < found["box_acc_0.3"][0]
 
 
-def test_intervals_are_repeatable_and_narrow_with_images_and_level() -> None:
-    images = rows(100, 0.5)
-    first = confidence_intervals(images)
-    assert confidence_intervals(images) == first
-    assert confidence_intervals(images, seed=1) != first
-
-    def width(images: list[ImageRow], level: float = 0.95) -> float:
-        low, high = confidence_intervals(images, level)["top1_cls"]
+def test_intervals_narrow_with_more_images() -> None:
+    def width(images: list[ImageRow]) -> float:
+        low, high = confidence_intervals(images)["top1_cls"]
         return high - low
 
-    assert width(rows(1600, 0.5)) == pytest.approx(width(images) / 4, rel=0.25)
-    assert width(images, level=0.5) < width(images) / 2
-
-
-@pytest.mark.parametrize(("level", "resamples"), [(0, 10), (1, 10), (0.9, 0)])
-def test_bad_settings_are_refused(level: float, resamples: int) -> None:
-    with pytest.raises(ValueError, match=rf"a level in \(0, 1\) and at least 1 resample, got {level} and {resamples}"):
-        confidence_intervals(rows(5, 0.5), level, resamples)
+    assert width(rows(1600, 0.5)) == pytest.approx(width(rows(100, 0.5)) / 4, rel=0.25)
 
 
 def test_accuracies_by_class() -> None:
@@ -63,14 +51,8 @@ def test_accuracies_by_class() -> None:
     ]
     found = by_class(images, ["ant", "bee", "cat"])
     assert list(found) == ["ant", "cat"]
-    assert found["ant"] == {
-        "images": 2,
-        "top1_cls": 50,
-        "top5_cls": 100,
-        "top1_loc": None,
-        "top5_loc": None,
-        "gt_known": 50,
-    }
+    localized = {"top1_loc": None, "top5_loc": None, "gt_known": 50}
+    assert found["ant"] == {"images": 2, "top1_cls": 50, "top5_cls": 100, **localized}
     assert (found["cat"]["images"], found["cat"]["gt_known"]) == (1, None)
 
 
@@ -94,8 +76,6 @@ def test_iou_by_size_is_the_mean_of_each_group() -> None:
     edges, means = iou_by_size(iou, fraction, bins=4)
     assert edges.tolist() == [0, 0.25, 0.5, 0.75, 1]
     np.testing.assert_allclose(means, [0.3, 0.9, np.nan, 0.6])
-    with pytest.raises(ValueError, match=r"must both be \[N\], got shapes \(2,\) and \(1,\)"):
-        iou_by_size([0.1, 0.2], [0.5])
 
 
 def test_the_p_value_is_that_of_the_sign_test() -> None:

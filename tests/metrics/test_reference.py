@@ -5,15 +5,14 @@ import pytest
 
 from tokenloc.boxes import Frame, get_protocol
 from tokenloc.metrics import constant_box_iou
-from tokenloc.metrics.reference import center_box
 
 STANDARD, SAT = get_protocol("standard"), get_protocol("sat")
 
 
-def test_the_centre_box() -> None:
+def test_constant_boxes_are_centred_in_the_network_input() -> None:
     frame = Frame.resized((640, 480), (200, 100))
-    assert center_box(frame, 0.7).tolist() == pytest.approx([30, 15, 170, 85])
-    assert center_box(frame, 1).tolist() == [0, 0, 200, 100]
+    for row, box in enumerate(([30, 15, 170, 85], [0, 0, 200, 100])):
+        assert constant_box_iou(frame.to_original([box]), frame, STANDARD)[row] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("fraction", [0.25, 0.55, 0.95])

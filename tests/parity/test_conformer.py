@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,11 +16,6 @@ Arrays = dict[str, Tensor]
 
 
 @pytest.fixture
-def released(fixture_of: Callable[[str], Arrays]) -> Arrays:
-    return fixture_of("conformer")
-
-
-@pytest.fixture
 def model(released: Arrays, tmp_path: Path) -> TSCAM:
     """Return TS-CAM with the fixture's weights, loaded from a checkpoint file like the authors'."""
     state = {key.removeprefix("state."): value for key, value in released.items() if key.startswith("state.")}
@@ -29,7 +23,7 @@ def model(released: Arrays, tmp_path: Path) -> TSCAM:
     path = tmp_path / "conformer.pth"
     torch.save({"model": state}, path)
     backbone = Conformer(channel_ratio=1, embed_dim=48, num_heads=4)
-    load_into(backbone, read_weights(path), path)
+    load_into(backbone, read_weights(path)[0], path)
     tscam = TSCAM(backbone, num_classes=10).eval()
     heads = {"head": "trans_cls_head", "pool.conv_head": "conv_cls_head"}
     tensors = {f"{ours}.{part}": state[f"{name}.{part}"] for ours, name in heads.items() for part in ("weight", "bias")}

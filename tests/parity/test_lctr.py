@@ -10,7 +10,6 @@ from torch import Tensor
 
 from tokenloc.backbones import FeatureRequest, Features
 from tokenloc.methods import Method
-from tokenloc.methods.lctr import class_attention_map, patch_relation_map
 
 Arrays = dict[str, Tensor]
 
@@ -27,14 +26,11 @@ def features(plain: Method, inputs: Arrays) -> Features:
         return plain.backbone(inputs["images"], FeatureRequest(class_attention=True, patch_relation=True))
 
 
-def test_the_patch_relation_map(features: Features, fixture_of: Callable[[str], Arrays]) -> None:
-    expected = fixture_of("rpam")["patch_relation_map"]
-    torch.testing.assert_close(patch_relation_map(features), expected, rtol=1e-5, atol=0)
-
-
-def test_the_class_attention_map(features: Features, fixture_of: Callable[[str], Arrays]) -> None:
-    expected = fixture_of("rpam")["class_attention_mean"]
-    torch.testing.assert_close(class_attention_map(features), expected, rtol=1e-5, atol=0)
+@pytest.mark.parametrize(
+    ("name", "released"), [("patch_relation", "patch_relation_map"), ("class_attention", "class_attention_mean")]
+)
+def test_maps(features: Features, fixture_of: Callable[[str], Arrays], name: str, released: str) -> None:
+    torch.testing.assert_close(features.block_mean(name), fixture_of("rpam")[released], rtol=1e-5, atol=0)
 
 
 def test_the_map_is_the_product_of_semantic_and_relation_map(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.boxes.components import boxes_at
 from tokenloc.boxes import (
     Frame,
     Protocol,
@@ -106,7 +107,7 @@ def test_wsol_eval_hits(wsol_eval: Fixture, step: str) -> None:
         scan = scan_boxes(quantised_map(map_), protocol.thresholds, protocol)
         truth = given_boxes(rows)
         largest.append(best_iou(scan.largest(), truth, protocol))
-        best.append(np.array([best_iou(boxes, truth, protocol).max() for boxes in scan.boxes])[scan.entry])
+        best.append([best_iou(boxes_at(scan, entry), truth, protocol).max() for entry in scan.entry])
     for kind, ious in (("single", np.array(largest)), ("multi", np.array(best))):
         for level in (30, 50, 70):
             name = f"correct_step{step}_{kind}_iou{level}"

@@ -69,9 +69,9 @@ def test_svg_coordinates_and_notes(tmp_path: Path) -> None:
     assert accuracy.svg_path(accuracy.lines[0]) == "M34.0 190.0L192.0 144.5"
     assert [(line.run, line.dash) for line in accuracy.lines] == [(0, 0), (0, 1), (0, 2)]
     assert [(run, accuracy.svg_x(x)) for run, x in accuracy.markers] == [(0, 113.0)]
-    assert iou.note == "one: median 0.75. two: median 0.20"
+    assert iou.notes == ["one: median 0.75", "two: median 0.20"]
     assert (iou.ymax, max(iou.lines[0].y), max(iou.lines[1].y)) == (100.0, 50.0, 100.0)
-    assert size.note == "one: 0.55 at 5 %, 0.95 at 35 %. two: 0.20 at 35 %"
+    assert size.notes == ["one: 0.55 at 5 %, 0.95 at 35 %", "two: 0.20 at 35 %"]
     assert size.svg_path(size.lines[1]).endswith("h0")
 
 

@@ -49,7 +49,7 @@ def test_errors_and_classes_are_counted(runs: list[Run]) -> None:
     for count in counts:
         assert count.images == sum(row["error"] == count.key for row in runs[0].rows)
         assert count.percent == pytest.approx(runs[0].content["metrics"]["errors"][count.key])
-    for name, images, columns in class_table(runs):
+    for name, images, columns in class_table(runs)[1]:
         rows = [row for row in runs[1].rows if row["label"] == name]
         assert images == len(rows)
         assert columns[1][2] == pytest.approx(100 * np.mean([row["gt_known"] for row in rows]))

@@ -16,6 +16,7 @@ from tokenloc.export import list_formats
 from tokenloc.inference import Localizer
 from tokenloc.server import annotations
 from tokenloc.server.annotations import annotation_file, image_name, usable_formats
+from tokenloc.server.predict import Result
 
 NAME = "my photo (1) é & #2.png"
 TOLERANCE = {"voc": 0.5, "yolo": 1e-4, "coco": 1e-4, "label-studio": 1e-4}
@@ -24,7 +25,7 @@ TOLERANCE = {"voc": 0.5, "yolo": 1e-4, "coco": 1e-4, "label-studio": 1e-4}
 @pytest.mark.parametrize("form", list_formats())
 def test_annotations_are_read_back(localizer: Localizer, photo: Path, tmp_path: Path, form: str) -> None:
     results = [replace(result, source=NAME) for result in localizer.top(photo, 2)]
-    name, content = annotation_file(results, localizer.metadata.classes, photo.read_bytes(), form, "tokenloc")
+    name, content = annotation_file(Result("tiny", localizer, results, photo.read_bytes(), b""), form)
     path = tmp_path / "out" / name
     path.parent.mkdir()
     path.write_bytes(content)

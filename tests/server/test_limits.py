@@ -50,10 +50,8 @@ def test_every_response_has_security_headers(client: TestClient, path: str) -> N
     assert "default-src 'none'" in policy
     assert "frame-ancestors 'none'" in policy
     assert "http" not in policy
-    assert headers["x-content-type-options"] == "nosniff"
-    assert headers["x-frame-options"] == "DENY"
-    assert headers["referrer-policy"] == "no-referrer"
-    assert headers["cross-origin-resource-policy"] == "same-origin"
+    names = ("x-content-type-options", "x-frame-options", "referrer-policy", "cross-origin-resource-policy")
+    assert [headers[name] for name in names] == ["nosniff", "DENY", "no-referrer", "same-origin"]
     assert headers["cache-control"] == "no-store"
     assert not {"access-control-allow-origin", "server"} & set(headers)
 
@@ -112,10 +110,10 @@ def test_the_size_of_an_upload_is_limited(served: Served) -> None:
         LIMITS.max_bytes + 1: (413, "the image is too large; the limit is 0.3 MB"),
         LIMITS.max_bytes + FORM_BYTES: (413, "the request is too large; the limit for an image is 0.3 MB"),
     }
-    for size, (status, message) in expected.items():
-        answer = ask(served.port, "POST", "/predict", form(bytes(size)), **FORM)
-        assert answer[0] == status
-        assert json.loads(answer[1])["error"].startswith(message)
+    for size, (expected_status, message) in expected.items():
+        status, content, _ = ask(served.port, "POST", "/predict", form(bytes(size)), **FORM)
+        assert status == expected_status
+        assert json.loads(content)["error"].startswith(message)
     assert ask(served.port, "PUT", "/predict")[0] == 405
 
 

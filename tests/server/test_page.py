@@ -66,9 +66,8 @@ def test_a_dropped_image_is_localized_and_its_annotation_downloaded(
 ) -> None:
     expect(opened.get_by_role("button", name="Download annotation")).to_be_disabled()
     content = base64.b64encode(photo.read_bytes()).decode()
-    opened.locator("#drop").dispatch_event(
-        "drop", {"dataTransfer": opened.evaluate_handle(FILES, [content, photo.name])}
-    )
+    files = opened.evaluate_handle(FILES, [content, photo.name])
+    opened.locator("#drop").dispatch_event("drop", {"dataTransfer": files})
     result = localizer(photo)
     expect(opened.locator("#results h3")).to_have_text(f"{result.label} {result.score:.0%}")
     expect_boxes(opened, localizer, photo, 0.4)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.runs import tiny_run, tiny_settings
-from tests.training.test_nothing_lost import PROCESSES, die
+from tests.runs import in_process, tiny_run, tiny_settings, weights
+from tests.training.test_nothing_lost import die
 from tokenloc.data import ImageDataset, Preprocessing, Sample, TrainingImages, train_transform
-from tokenloc.methods.frozen import Frozen
+from tokenloc.methods.base import Frozen
 from tokenloc.models import create_model
-from tokenloc.models.checkpoint import read_checkpoint
 from tokenloc.training import cached_features
 from tokenloc.training.cached_features import CachedFeatureData, FeatureCache, feature_sources
 from tokenloc.training.config import ModelChoice, Optimisation
@@ -54,12 +52,12 @@ def images(folder: Path) -> ImageDataset:
 
 
 def cached(folder: Path, model: Frozen, dataset: ImageDataset, views: int = 2, seed: int = 5) -> CachedFeatureData:
-    data = TrainingData(dataset, None, PREPROCESSING, 4, seed=seed)
+    data = TrainingData(dataset, None, PREPROCESSING, 4, 0, seed)
     sources = feature_sources(model, dataset, PREPROCESSING, seed, {})
-    return CachedFeatureData(data, FeatureCache(folder, sources, len(dataset)), views)
+    return CachedFeatureData(data, model, FeatureCache(folder, sources, len(dataset)), views)
 
 
-def fill(data: CachedFeatureData, model: Frozen, epochs: int = 9) -> tuple[list[str], list[int]]:
+def fill(data: CachedFeatureData, epochs: int = 9) -> tuple[list[str], list[int]]:
     """Fill a cache; return the reported messages and the computed parts."""
     messages: list[str] = []
     computed: list[int] = []
@@ -69,7 +67,7 @@ def fill(data: CachedFeatureData, model: Frozen, epochs: int = 9) -> tuple[list[
             yield part
             computed.append(part)
 
-    data.fill(model, epochs, "cpu", messages.append, noting)
+    data.fill(epochs, "cpu", messages.append, noting)
     return messages, computed
 
 
@@ -82,7 +80,7 @@ def examples(data: CachedFeatureData, epoch: int) -> tuple[torch.Tensor, list[in
 def test_a_view_is_what_the_backbone_makes_of_that_epochs_crops(name: str, tmp_path: Path) -> None:
     model, dataset = small(name), images(tmp_path / "images")
     data = cached(tmp_path / "cache", model, dataset)
-    assert fill(data, model)[1] == [0, 1, 2, 0, 1, 2]
+    assert fill(data)[1] == [0, 1, 2, 0, 1, 2]
     views = []
     for epoch in range(3):
         crops = TrainingImages(dataset, train_transform(PREPROCESSING), seed=epoch_seed(5, epoch % 2))
@@ -104,8 +102,8 @@ def run(out: Path, method: str, views: int, cache: Path | None = None, **changes
     data = replace(data, calibration_split=None, test_split=None, cached_views=views, cache=cache)
     model = ModelChoice(method, "vit_tiny_patch16_224", False, backbone_options=SMALL)
     optimisation = Optimisation(epochs=2, batch_size=8, lr=1e-2)
-    best = tiny_run(out, **{"data": data, "model": model, "optimisation": optimisation, **changes})
-    return read_checkpoint(best.with_name("last.ckpt"))["state_dict"]
+    tiny_run(out, **{"data": data, "model": model, "optimisation": optimisation, **changes})
+    return weights(out)
 
 
 @pytest.mark.slow
@@ -120,33 +118,33 @@ def test_training_equals_that_through_the_backbone(method: str, tmp_path: Path) 
 
 def test_memory_maps_train_bit_identically_to_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = run(tmp_path / "mapped", "lcar", 1)
-    mapped = FeatureCache.view
+    mapped = CachedFeatureData.examples
 
-    def in_memory(self: FeatureCache, view: int) -> list[tuple[torch.Tensor, int]]:
-        stored = mapped(self, view)
+    def in_memory(self: CachedFeatureData, epoch: int) -> list[tuple[torch.Tensor, int]]:
+        stored = mapped(self, epoch)
         return [stored[index] for index in range(len(stored))]
 
-    monkeypatch.setattr(FeatureCache, "view", in_memory)
+    monkeypatch.setattr(CachedFeatureData, "examples", in_memory)
     found = run(tmp_path / "memory", "lcar", 1)
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 def test_existing_features_are_not_computed_again(tmp_path: Path) -> None:
     model, dataset = small(), images(tmp_path / "images")
-    assert fill(cached(tmp_path / "cache", model, dataset), model, epochs=1)[1] == [0, 1, 2]
-    assert fill(cached(tmp_path / "cache", model, dataset), model)[1] == [0, 1, 2]  # the second view
-    assert fill(cached(tmp_path / "cache", model, dataset), model) == ([], [])
+    assert fill(cached(tmp_path / "cache", model, dataset), epochs=1)[1] == [0, 1, 2]
+    assert fill(cached(tmp_path / "cache", model, dataset))[1] == [0, 1, 2]  # the second view
+    assert fill(cached(tmp_path / "cache", model, dataset)) == ([], [])
 
 
 def test_damaged_files_are_reported_and_computed_again(tmp_path: Path) -> None:
     model, dataset = small(), images(tmp_path / "images")
     data = cached(tmp_path / "cache", model, dataset, views=1)
-    fill(data, model)
+    fill(data)
     before = examples(data, 0)[0]
     _, second, third = data.cache.files(0)
     second.write_bytes(second.read_bytes()[:150])
     third.write_bytes(b"")
-    messages, computed = fill(data, model)
+    messages, computed = fill(data)
     assert computed == [1, 2]
     assert messages == [f"{path} is damaged and is computed again" for path in (second, third)]
     assert torch.equal(examples(data, 0)[0], before)
@@ -158,7 +156,7 @@ def test_damaged_files_are_reported_and_computed_again(tmp_path: Path) -> None:
 def test_features_of_other_sources_are_reported_and_not_used(changed: str, name: str, tmp_path: Path) -> None:
     model, dataset = small(), images(tmp_path / "images")
     data = cached(tmp_path / "cache", model, dataset)
-    fill(data, model)
+    fill(data)
     if changed == "weights":
         next(model.backbone.parameters()).data.flatten()[0] += 1
     elif changed == "file":
@@ -166,11 +164,11 @@ def test_features_of_other_sources_are_reported_and_not_used(changed: str, name:
     elif changed == "label":
         dataset.samples = [replace(dataset.samples[0], label=1), *dataset.samples[1:]]
     other = cached(tmp_path / "cache", model, dataset, seed=6 if changed == "seed" else 5)
-    messages, computed = fill(other, model)
+    messages, computed = fill(other)
     expected = f"the features in {data.cache.path} are of different {name}; computing new ones in {other.cache.path}"
     assert messages == [expected]
     assert len(computed) == 6
-    assert fill(data, model) == ([], [])  # the first features are unchanged
+    assert fill(data) == ([], [])  # the first features are unchanged
 
 
 def test_the_sources_do_not_include_the_head(tmp_path: Path) -> None:
@@ -182,15 +180,14 @@ def test_the_sources_do_not_include_the_head(tmp_path: Path) -> None:
     assert feature_sources(model, dataset, PREPROCESSING.at(64), 5, {})["preprocessing"] != sources["preprocessing"]
 
 
-def small_cache(folder: Path) -> tuple[CachedFeatureData, Frozen]:
+def small_cache(folder: Path) -> CachedFeatureData:
     torch.manual_seed(0)
     cached_features.PART, cached_features.BATCH = 4, 3
-    model = small()
-    return cached(folder / "cache", model, images(folder / "images")), model
+    return cached(folder / "cache", small(), images(folder / "images"))
 
 
 def die_while_filling(folder: Path) -> None:
-    data, model = small_cache(folder)
+    data = small_cache(folder)
     write, count = FeatureCache.write, iter(range(99))
 
     def dying(self: FeatureCache, *arguments: Any) -> None:
@@ -199,42 +196,36 @@ def die_while_filling(folder: Path) -> None:
         write(self, *arguments)
 
     FeatureCache.write = dying
-    fill(data, model)
+    fill(data)
 
 
 def fill_a_full_disk(folder: Path) -> None:
-    data, model = small_cache(folder)
+    data = small_cache(folder)
     data.cache.create(print)
     resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
     try:
-        fill(data, model)
+        fill(data)
     except OSError as error:
         (folder / "message").write_text(str(error)[:600])
 
 
-def in_a_process(act: Any, folder: Path) -> int | None:
-    images(folder / "images")
-    process = PROCESSES.Process(target=partial(act, folder))
-    process.start()
-    process.join()
-    return process.exitcode
-
-
 @pytest.mark.slow
 def test_after_a_kill_only_the_rest_is_computed(tmp_path: Path) -> None:
-    assert in_a_process(die_while_filling, tmp_path) == -9
+    images(tmp_path / "images")
+    assert in_process(die_while_filling, tmp_path) == -9
     files = sorted(path.name for path in (tmp_path / "cache").rglob("view-0/*"))
     assert files == ["00000.npy", "00001.npy"]
-    data, model = small_cache(tmp_path)
-    assert fill(data, model) == ([], [2, 0, 1, 2])
-    unbroken = cached(tmp_path / "unbroken", model, images(tmp_path / "images"))
-    fill(unbroken, model)
+    data = small_cache(tmp_path)
+    assert fill(data) == ([], [2, 0, 1, 2])
+    unbroken = cached(tmp_path / "unbroken", data.model, images(tmp_path / "images"))
+    fill(unbroken)
     for epoch in range(2):
         assert torch.equal(examples(data, epoch)[0], examples(unbroken, epoch)[0])
 
 
 def test_a_full_disk_is_reported(tmp_path: Path) -> None:
-    in_a_process(fill_a_full_disk, tmp_path)
+    images(tmp_path / "images")
+    in_process(fill_a_full_disk, tmp_path)
     message = (tmp_path / "message").read_text()
     assert "view-0/00000.npy (File too large)" in message
     assert "choose another folder with --data.cache, then continue with --resume" in message

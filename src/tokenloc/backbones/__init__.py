@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +35,7 @@ __all__ = [
 
 FAMILIES = ("vision_transformer", "deit", "eva")
 # Members of these families with other blocks (parallel branches, differential attention, post-norm).
-UNSUPPORTED = (
-    "*18x2*",
-    "*_rpn_*",
-    "*_xp_*",
-    "*wee_*",
-    "vit_dlittle_*",
-    "*_rope_*",
-    "*_sapiens2",
-    "vit_pe_*",
-    "eva02_enormous_*",
-)
+UNSUPPORTED = re.compile("18x2|_rpn_|_xp_|wee_|^vit_dlittle_|_rope_|_sapiens2$|^vit_pe_|^eva02_enormous_")
 
 
 @dataclass(frozen=True)
@@ -56,40 +46,33 @@ class Normalisation:
     std: tuple[float, float, float]
 
 
-# The backbone, the network that checkpoints are loaded into (for a ViT timm's, which shares its parameters with the
-# backbone), and the normalisation that its weights expect.
+# The backbone, the network that checkpoints are loaded into (for a ViT timm's, with shared parameters), and the
+# normalisation of its weights.
 Created = tuple[Backbone, nn.Module, Normalisation]
 ImageSize = int | tuple[int, int] | None
 
 
 def list_backbones(pattern: str | None = None) -> list[str]:
-    """Return the sorted names of the available backbones; ``pattern`` is a shell wildcard.
-
-    Names are timm's; the Conformers, which timm lacks, have their authors' names.
+    """Return the sorted names (timm's) of the available backbones; ``pattern`` is a shell wildcard.
 
     >>> list_backbones("deit_small*")
     ['deit_small_distilled_patch16_224', 'deit_small_patch16_224']
     """
     names = [name for family in FAMILIES for name in timm.list_models(module=family)]
-    names = [name for name in names if not any(fnmatchcase(name, other) for other in UNSUPPORTED)]
-    return matching([*names, *CONFORMERS], pattern)
+    return matching([*(name for name in names if not UNSUPPORTED.search(name)), *CONFORMERS], pattern)
 
 
 def create_backbone(
     name: str, pretrained: bool | str | Path = True, image_size: ImageSize = None, **options: Any
 ) -> tuple[Backbone, Normalisation]:
-    """Create a backbone, and return it with the normalisation of its weights.
+    """Create a backbone, and return it with the normalisation of its weights (a file's metadata, else timm's).
 
     Args:
         name: a name from ``list_backbones()``, with or without timm's weight tag (``vit_small_patch16_224.dino``).
-        pretrained: True for timm's weights (it has none for the Conformers), False for random ones, or the path of a
-            safetensors or PyTorch file.
+        pretrained: True for timm's weights (not for Conformers), False for random ones, or the path of a weights file.
         image_size: pixels, one side or (height, width), for which position embeddings are created; None for the
-            backbone's default. Images of other sizes work as well: position embeddings are interpolated.
+            backbone's default. For images of other sizes they are interpolated.
         options: further arguments of the network, such as ``drop_path_rate`` or ``depth``.
-
-    Returns:
-        the backbone, and the normalisation: from the file's metadata if it has one, else timm's for that name.
 
     Raises:
         ValueError: an unknown or unsupported name, an unknown option, or a file of another network.
@@ -103,9 +86,9 @@ def create_backbone(
         raise ValueError(f"the backbone {name} does not take these options: {error}") from error
     if isinstance(pretrained, bool):
         return backbone, normalisation
-    weights = read_weights(pretrained)
-    load_into(trunk, weights, pretrained)
-    mean, std = (weights.metadata.get(key, "").split() for key in ("mean", "std"))
+    tensors, metadata = read_weights(pretrained)
+    load_into(trunk, tensors, pretrained)
+    mean, std = (metadata.get(key, "").split() for key in ("mean", "std"))
     return backbone, Normalisation(_triple(mean or normalisation.mean), _triple(std or normalisation.std))
 
 

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK_ENTRIES = 500_000
-"""Attention-matrix entries computed at a time in the backward pass, so that they stay in the CPU's caches."""
+CHUNK_ENTRIES = 500_000  # of the attention matrices, computed at a time in the backward pass: they fit the CPU's caches
 
 
 def is_supported(queries: Tensor, keys: Tensor, values: Tensor) -> bool:
@@ -55,7 +54,6 @@ class _Attention(torch.autograd.Function):
 def _gradients(
     gradient: Tensor, queries: Tensor, keys: Tensor, values: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of queries, keys and values, given that of softmax(scale Q K^T) V."""
     matrix = (queries * scale @ keys.mT).softmax(dim=-1)
     weighted = (gradient @ values.mT).mul_(matrix)
     to_scores = torch.addcmul(weighted, matrix, weighted.sum(dim=-1, keepdim=True), value=-1).mul_(scale)

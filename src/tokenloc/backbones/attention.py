@@ -11,7 +11,7 @@ from timm.layers import apply_rot_embed_cat
 from torch import Tensor
 
 from tokenloc.backbones import _bfloat16
-from tokenloc.backbones.features import FeatureRequest, Gate
+from tokenloc.backbones.features import FeatureRequest, SpatialQuery
 
 # The children and parameters of timm's Attention and EvaAttention. Others would mean a different computation.
 PROJECTIONS = {"qkv", "q_proj", "k_proj", "v_proj", "q_bias", "k_bias", "v_bias"}
@@ -19,48 +19,27 @@ ATTENTION_PARTS = PROJECTIONS | {"q_norm", "k_norm", "attn_drop", "norm", "gate"
 
 
 @dataclass(frozen=True)
-class Query:
-    """The index of the token whose query gives the spatial gate (-1 for the last one), and what the gate scales."""
-
-    index: int
-    gate: Gate
-
-
-@dataclass(frozen=True)
 class AttentionOutput:
-    """The requested outputs of one block's attention, over all T tokens; None if not requested.
+    """The requested outputs of one block's attention, over all T tokens; None if not requested."""
 
-    Attributes:
-        class_attention: softmax(q_cls K^T / sqrt(d)), mean over heads, [B, T] float32.
-        patch_relation: LCTR's relation vector, [B, T] float32.
-        keys: heads concatenated, [B, T, D].
-        gate: the spatial gate, [B, T].
-    """
-
-    class_attention: Tensor | None = None
-    patch_relation: Tensor | None = None
-    keys: Tensor | None = None
-    gate: Tensor | None = None
+    class_attention: Tensor | None = None  # softmax(q_cls K^T / sqrt(d)), mean over heads, [B, T] float32
+    patch_relation: Tensor | None = None  # LCTR's relation vector, [B, T] float32
+    keys: Tensor | None = None  # heads concatenated, [B, T, D]
+    gate: Tensor | None = None  # SAT's spatial gate, [B, T] in (0, 1)
 
 
 def attend(
-    attention: Any, tokens: Tensor, request: FeatureRequest, query: Query | None = None, rope: Tensor | None = None
+    attention: Any,
+    tokens: Tensor,
+    request: FeatureRequest,
+    query: SpatialQuery | None = None,
+    rope: Tensor | None = None,
 ) -> tuple[Tensor, AttentionOutput]:
-    """Apply timm's ``attention`` to ``tokens`` by PyTorch's fused product.
+    """Apply timm's ``attention`` to normalised ``tokens`` [B, T, D] by PyTorch's fused product.
 
     The fused product does not return the attention matrix. The class token's row costs one more query, 1 x T per head.
     The spatial gate multiplies columns of the attention, which equals scaling the values (or, before the softmax, the
-    keys). No T x T matrix is stored for the backward pass.
-
-    Args:
-        attention: timm's ``Attention`` or ``EvaAttention``, whose parameters are used.
-        tokens: [B, T, D], normalised, the class token first.
-        request: the outputs to compute.
-        query: the spatial query, in blocks that have one.
-        rope: rotary embedding of the patches, if the backbone has one.
-
-    Returns:
-        the new tokens [B, T, D] and the requested outputs.
+    keys). No T x T matrix is stored for the backward pass. A spatial query's own token is the last, if it has one.
     """
     queries, keys, values = _project(attention, tokens)
     queries, keys = attention.q_norm(queries), attention.k_norm(keys)
@@ -84,17 +63,17 @@ def attend(
 
 
 def _output(
-    queries: Tensor, keys: Tensor, scale: float, request: FeatureRequest, query: Query | None
+    queries: Tensor, keys: Tensor, scale: float, request: FeatureRequest, query: SpatialQuery | None
 ) -> AttentionOutput:
     """Compute the requested outputs from queries and keys [B, H, T, d]."""
     row = relation = gate = None
     if request.class_attention or request.patch_relation:
         row = _scores(queries, 0, keys, scale).softmax(dim=-1).mean(dim=1)
-    if request.patch_relation and row is not None:
-        relation = _relation(queries, keys, scale, row)
+        relation = _relation(queries, keys, scale, row) if request.patch_relation else None
     if query is not None:
-        gate = _scores(queries, query.index, keys, scale).mean(dim=1).sigmoid()
-    return AttentionOutput(row, relation, keys.transpose(1, 2).flatten(2) if request.keys else None, gate)
+        gate = _scores(queries, 0 if query.token is None else -1, keys, scale).mean(dim=1).sigmoid()
+    flat_keys = keys.transpose(1, 2).flatten(2) if request.keys else None
+    return AttentionOutput(row if request.class_attention else None, relation, flat_keys, gate)
 
 
 def _scores(queries: Tensor, index: int, keys: Tensor, scale: float) -> Tensor:
@@ -119,8 +98,8 @@ def _project(attention: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return queries, keys and values, each [B, H, T, d], from a fused or a split projection."""
     heads = attention.num_heads
     if attention.qkv is None:  # EVA's split form
-        split = [layer(tokens) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)]
-        queries, keys, values = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in split)
+        layers = (attention.q_proj, attention.k_proj, attention.v_proj)
+        queries, keys, values = (layer(tokens).unflatten(-1, (heads, -1)).transpose(1, 2) for layer in layers)
         return queries, keys, values
     bias = attention.qkv.bias
     if getattr(attention, "q_bias", None) is not None:  # EVA's key bias is a buffer of zeros

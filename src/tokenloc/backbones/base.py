@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tokenloc.backbones.attention import AttentionOutput, Query, attend
+from tokenloc.backbones.attention import AttentionOutput, attend
 from tokenloc.backbones.features import FeatureRequest, Features, SpatialQuery
 
 
@@ -22,18 +22,15 @@ class Backbone(nn.Module, ABC):
         patch_size: (height, width) of a patch in pixels.
         embed_dim: D, the width of a token.
         depth: L, the number of transformer blocks.
-        num_heads: H, of each block's attention.
         num_prefix_tokens: how many tokens precede the patches: class token, distillation token, registers.
         conv_dim: width of the pooled features of a convolution branch; None without such a branch.
-        checkpointed: whether training stores only the inputs of each transformer block and recomputes the rest in the
-            backward pass: the same gradients with less memory and more time.
+        checkpointed: whether training stores only the inputs of each transformer block and recomputes the rest.
     """
 
     name: str
     patch_size: tuple[int, int]
     embed_dim: int
     depth: int
-    num_heads: int
     num_prefix_tokens: int
     conv_dim: int | None = None
     checkpointed: bool = False
@@ -42,15 +39,7 @@ class Backbone(nn.Module, ABC):
     def forward(
         self, images: Tensor, request: FeatureRequest | None = None, spatial: SpatialQuery | None = None
     ) -> Features:
-        """Run the network.
-
-        Args:
-            images: [B, 3, height, width], normalised for the weights; sides are multiples of the patch size.
-            request: the attention outputs to compute; None for none.
-            spatial: a spatial query, for methods that use one.
-
-        Returns:
-            the tokens after the last norm, and the requested outputs.
+        """Run the network on ``images`` [B, 3, height, width], normalised for the weights.
 
         Raises:
             ValueError: the image size is not a multiple of the patch size, or a required class token is missing.
@@ -70,11 +59,7 @@ class Backbone(nn.Module, ABC):
             )
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
-        """Return the patch rows and columns of an image of ``height`` x ``width`` pixels.
-
-        Raises:
-            ValueError: a side is not a positive multiple of the patch size.
-        """
+        """Return the patch rows and columns of an image; raise ValueError if patches do not fill it exactly."""
         rows, row_rest = divmod(height, self.patch_size[0])
         columns, column_rest = divmod(width, self.patch_size[1])
         if row_rest or column_rest or not rows or not columns:
@@ -86,16 +71,7 @@ class Backbone(nn.Module, ABC):
 
 
 class BlockRunner:
-    """Runs tokens through the transformer blocks of ``backbone`` and collects the requested attention outputs.
-
-    Args:
-        backbone: its blocks are run by calling this object with each of them, in order.
-        request: the attention outputs to compute; None for none.
-        spatial: a spatial query; its token is appended by ``append_spatial_token``.
-
-    Raises:
-        ValueError: a required class token is missing.
-    """
+    """Runs tokens through the transformer blocks of ``backbone``, in order, and collects the requested outputs."""
 
     def __init__(self, backbone: Backbone, request: FeatureRequest | None, spatial: SpatialQuery | None) -> None:
         self.backbone = backbone
@@ -117,7 +93,8 @@ class BlockRunner:
         """Run timm's pre-norm ``block``: attention, then MLP, each with residual, layer scale and drop path."""
         last = len(self.outputs) == self.backbone.depth - 1
         request = replace(self.request, keys=self.request.keys and last)
-        arguments = (block, tokens, request, self._query(), rope)
+        spatial = self.spatial if self.spatial is not None and len(self.outputs) in self.spatial.blocks else None
+        arguments = (block, tokens, request, spatial, rope)
         if self.backbone.checkpointed and torch.is_grad_enabled():
             tokens, output = checkpoint(_run_block, *arguments, use_reentrant=False)
         else:
@@ -129,29 +106,22 @@ class BlockRunner:
         """Return the features; ``tokens`` [B, T, D] are those after the last norm."""
         first = self.backbone.num_prefix_tokens
         patches = slice(first, first + grid[0] * grid[1])
-        rows = [output.class_attention for output in self.outputs] if self.request.class_attention else []
         keys = self.outputs[-1].keys
         return Features(
             patches=tokens[:, patches],
             class_token=tokens[:, 0] if self.backbone.has_class_token else None,
             grid=grid,
-            class_attention=_stacked(rows, patches),
+            class_attention=_stacked([output.class_attention for output in self.outputs], patches),
             patch_relation=_stacked([output.patch_relation for output in self.outputs], patches),
             keys=None if keys is None else keys[:, patches],
             spatial_gates=_stacked([output.gate for output in self.outputs], patches),
         )
 
-    def _query(self) -> Query | None:
-        """Return the spatial query of the next block: that of the appended (last) token, or of the class token."""
-        if self.spatial is None or len(self.outputs) not in self.spatial.blocks:
-            return None
-        return Query(index=0 if self.spatial.token is None else -1, gate=self.spatial.gate)
-
 
 def _run_block(
-    block: Any, tokens: Tensor, request: FeatureRequest, query: Query | None, rope: Tensor | None
+    block: Any, tokens: Tensor, request: FeatureRequest, query: SpatialQuery | None, rope: Tensor | None
 ) -> tuple[Tensor, AttentionOutput]:
-    """Return the tokens after ``block`` and its attention outputs; has no side effects, so that it can be rerun."""
+    """Return the tokens after ``block`` and its attention outputs, without side effects, so that it can be rerun."""
     attended, output = attend(block.attn, block.norm1(tokens), request, query, rope)
     tokens = tokens + block.drop_path1(_scaled(block, 1, attended))
     added: Tensor = block.drop_path2(_scaled(block, 2, block.mlp(block.norm2(tokens))))

@@ -17,6 +17,7 @@ from tokenloc.backbones.features import FeatureRequest, Features, SpatialQuery, 
 WEIGHTS_URL = "https://github.com/pengzhiliang/Conformer#model-zoo"
 STEM_CHANNELS = 64
 REDUCTION = 4  # a bottleneck's hidden layers have a quarter of its channels
+_norm = partial(nn.BatchNorm2d, eps=1e-6)
 
 # The published sizes: 23.5, 37.7 and 83.3 million parameters with 1000 classes.
 CONFORMERS: dict[str, dict[str, int]] = {
@@ -41,12 +42,9 @@ class Conformer(Backbone):
         name: for error messages.
         channel_ratio: channels of the first stage, in multiples of 64; the others have twice and four times as many.
         embed_dim: D, width of the tokens.
-        num_heads: H; divides D.
-        depth: number of transformer blocks, a multiple of 3.
+        num_heads: H; must divide D.
+        depth: number of transformer blocks, a positive multiple of 3.
         drop_path_rate: of the last transformer block; it grows linearly from 0.
-
-    Raises:
-        ValueError: ``depth`` is not a positive multiple of 3, or ``num_heads`` does not divide ``embed_dim``.
     """
 
     def __init__(
@@ -64,10 +62,8 @@ class Conformer(Backbone):
             raise ValueError(f"the depth of a Conformer must be a positive multiple of 3, its stages; got {depth}")
         if embed_dim % num_heads:
             raise ValueError(f"num_heads must divide embed_dim; got {num_heads} and {embed_dim}")
-        self.name = name
-        self.patch_size = (16, 16)
-        self.embed_dim, self.num_heads, self.depth = embed_dim, num_heads, depth
-        self.num_prefix_tokens = 1
+        self.name, self.patch_size, self.num_prefix_tokens = name, (16, 16), 1
+        self.embed_dim, self.depth = embed_dim, depth
         channels = [STEM_CHANNELS * channel_ratio * 2**stage for stage in range(3)]
         self.conv_dim = channels[-1]
         rates = [drop_path_rate * index / max(1, depth - 1) for index in range(depth)]
@@ -78,15 +74,10 @@ class Conformer(Backbone):
         self.trans_patch_conv = nn.Conv2d(STEM_CHANNELS, embed_dim, kernel_size=4, stride=4)
         self.trans_1 = _transformer_block(embed_dim, num_heads, rates[0])
         for index in range(1, depth):
-            stage, position = divmod(index, depth // 3)
-            block = CoupledBlock(
-                inputs=channels[stage - 1] if position == 0 else channels[stage],
-                outputs=channels[stage],
-                pooling=4 // 2**stage,
-                transformer=_transformer_block(embed_dim, num_heads, rates[index]),
-                embed_dim=embed_dim,
-                last=index == depth - 1,
-            )
+            before, stage = (index - 1) // (depth // 3), index // (depth // 3)
+            transformer = _transformer_block(embed_dim, num_heads, rates[index])
+            widths = (channels[before], channels[stage], embed_dim)
+            block = CoupledBlock(*widths, transformer, pooling=4 // 2**stage, last=index == depth - 1)
             self.add_module(f"conv_trans_{index + 1}", block)
         self.trans_norm = nn.LayerNorm(embed_dim, eps=1e-6)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
@@ -121,17 +112,12 @@ class Conformer(Backbone):
 class CoupledBlock(nn.Module):
     """A bottleneck, a transformer block and a second bottleneck, which exchange features.
 
-    Args:
-        inputs: channels of the input image.
-        outputs: channels of the output image; if they differ, a new stage begins at half the size.
-        pooling: pixels of the output image per patch, along each side.
-        transformer: the transformer block.
-        embed_dim: D.
-        last: whether the second bottleneck halves the image once more.
+    If ``inputs`` and ``outputs`` (channels) differ, the image is halved; if ``last``, once more at the end.
+    A patch is ``pooling`` x ``pooling`` pixels of the output image.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, pooling: int, transformer: nn.Module, embed_dim: int, last: bool
+        self, inputs: int, outputs: int, embed_dim: int, transformer: nn.Module, pooling: int, last: bool
     ) -> None:
         super().__init__()
         hidden = outputs // REDUCTION
@@ -155,11 +141,7 @@ class CoupledBlock(nn.Module):
 class Bottleneck(nn.Module):
     """ResNet's bottleneck, which also returns its hidden features and can add others to them.
 
-    Args:
-        inputs: input channels.
-        outputs: output channels.
-        halve: halve height and width.
-        project: apply a convolution to the residual, needed if its shape changes.
+    ``halve`` halves height and width; ``project`` convolves the residual, which is needed if its shape changes.
     """
 
     def __init__(self, inputs: int, outputs: int, halve: bool = False, project: bool = False) -> None:
@@ -175,12 +157,7 @@ class Bottleneck(nn.Module):
         self.residual_bn = _norm(outputs) if project else nn.Identity()
 
     def forward(self, image: Tensor, added: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the new image and its hidden features [B, outputs / 4, height, width].
-
-        Args:
-            image: [B, inputs, height, width].
-            added: added to the hidden features before the 3 x 3 convolution.
-        """
+        """Return the new image and its hidden features, to which ``added`` is added before the 3 x 3 convolution."""
         hidden = F.relu(self.bn1(self.conv1(image)), inplace=True)
         hidden = F.relu(self.bn2(self.conv2(hidden if added is None else hidden + added)), inplace=True)
         residual = self.residual_bn(self.residual_conv(image))
@@ -188,7 +165,7 @@ class Bottleneck(nn.Module):
 
 
 class FeaturesDown(nn.Module):
-    """From the image to the patches: a 1 x 1 convolution, the average over each patch, a norm."""
+    """From the image to the patches [B, N, D]: a 1 x 1 convolution, the average over each patch, a norm."""
 
     def __init__(self, channels: int, embed_dim: int, pooling: int) -> None:
         super().__init__()
@@ -197,7 +174,7 @@ class FeaturesDown(nn.Module):
         self.ln = nn.LayerNorm(embed_dim, eps=1e-6)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the patch features [B, N, D] of ``image`` [B, channels, height, width]."""
+        """Return the patch features of ``image``."""
         pooled = F.avg_pool2d(self.conv_project(image), self.pooling)
         return F.gelu(self.ln(pooled.flatten(2).transpose(1, 2)))
 
@@ -213,10 +190,6 @@ class FeaturesUp(nn.Module):
     def forward(self, patches: Tensor, size: tuple[int, int]) -> Tensor:
         """Return ``patches`` [B, D, h, w] as an image [B, channels, *size]."""
         return F.interpolate(F.relu(self.bn(self.conv_project(patches))), size=size)
-
-
-def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-6)
 
 
 def _transformer_block(embed_dim: int, num_heads: int, drop_path: float) -> nn.Module:

@@ -8,18 +8,11 @@ from typing import Literal
 from torch import Tensor
 
 Gate = Literal["values", "keys", "none"]
-"""What SAT's gate scales: the values (after the softmax), the keys (before the softmax), or nothing."""
 
 
 @dataclass(frozen=True)
 class FeatureRequest:
-    """The attention outputs to compute in a forward pass; nothing else is computed.
-
-    Attributes:
-        class_attention: the attention of the class token to the patches, in every block.
-        patch_relation: LCTR's relation vector, in every block; without gradient.
-        keys: the keys of the last block.
-    """
+    """The attention outputs to compute in a forward pass: see the attributes of the same names of ``Features``."""
 
     class_attention: bool = False
     patch_relation: bool = False
@@ -52,7 +45,7 @@ class Features:
         grid: (h, w).
         class_attention: on request; attention of the class token to the patches per block, mean over heads,
             [B, L, N] float32 in [0, 1]. A row sums to 1 minus the attention to the prefix tokens.
-        patch_relation: on request; LCTR's relation vector per block, [B, L, N] float32 in [0, 1].
+        patch_relation: on request; LCTR's relation vector per block, [B, L, N] float32 in [0, 1], without gradient.
         keys: on request; the last block's keys of the patches, heads concatenated, [B, N, D].
         spatial_gates: with a spatial query; the gate on the patches in each of its S blocks, [B, S, N] in (0, 1).
         conv_features: pooled features of the convolution branch, [B, Dc]; None if the backbone has none.
@@ -68,11 +61,7 @@ class Features:
     conv_features: Tensor | None = None
 
     def require(self, name: str) -> Tensor:
-        """Return the attribute ``name``, which must not be None.
-
-        Raises:
-            ValueError: the features were computed without it.
-        """
+        """Return the attribute ``name``; raise ValueError if it is None."""
         value: Tensor | None = getattr(self, name)
         if value is None:
             requestable = name in FeatureRequest.__dataclass_fields__
@@ -83,6 +72,10 @@ class Features:
     def patch_map(self) -> Tensor:
         """Return the patch tokens as an image, [B, D, h, w]."""
         return as_map(self.patches.transpose(1, 2), self.grid)
+
+    def block_mean(self, name: str) -> Tensor:
+        """Return the mean over blocks of the attribute ``name``, [B, L, N], as a map [B, h, w]."""
+        return as_map(self.require(name).mean(dim=1), self.grid)
 
 
 def as_map(rows: Tensor, grid: tuple[int, int]) -> Tensor:

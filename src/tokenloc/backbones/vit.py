@@ -21,9 +21,8 @@ PREFIX_TOKENS = ("cls_token", "dist_token", "reg_token")
 class ViT(Backbone):
     """A timm vision transformer, with timm's parameters: the same names, order and values.
 
-    ``state_dict()`` is that of the timm model without its classifier, so every timm checkpoint loads unchanged. Any
-    number of prefix tokens, any patch size, absolute or rotary positions, and any rectangular input whose sides are
-    multiples of the patch size. Absolute position embeddings are interpolated (bicubic, as in timm).
+    ``state_dict()`` is that of the timm model without its classifier, so every timm checkpoint loads unchanged.
+    Absolute position embeddings are interpolated to the input (bicubic, as in timm).
 
     Args:
         trunk: a timm ``VisionTransformer`` or ``Eva`` created with ``num_classes=0`` and ``dynamic_img_size=True``.
@@ -56,7 +55,6 @@ class ViT(Backbone):
         self.native_grid: tuple[int, int] = tuple(trunk.patch_embed.grid_size)
         self.embed_dim = int(trunk.embed_dim)
         self.depth = len(trunk.blocks)
-        self.num_heads = int(trunk.blocks[0].attn.num_heads)
         self.num_prefix_tokens = int(trunk.num_prefix_tokens)
         self.positions_on_patches_only: bool = bool(trunk.no_embed_class)
         self.rope_per_block: bool = bool(getattr(trunk, "rope_mixed", False))
@@ -105,7 +103,6 @@ class ViT(Backbone):
 
 
 def _parts(module: Any) -> set[str]:
-    """Return the names of a module's own parameters, buffers and children."""
     own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False), *module.named_children()]
     return {name for name, _ in own}
 
@@ -114,9 +111,8 @@ def _check_supported(trunk: Any, name: str) -> None:
     """Refuse a network whose blocks this module would compute incorrectly."""
     blocks = list(getattr(trunk, "blocks", []))
     unsupported = {type(x).__name__ for block in blocks for x in (block, getattr(block, "attn", None))} - BLOCK_TYPES
-    if not unsupported:
-        for block in blocks:
-            unsupported |= (_parts(block) - BLOCK_PARTS) | (_parts(block.attn) - ATTENTION_PARTS)
+    for block in blocks if not unsupported else ():
+        unsupported |= (_parts(block) - BLOCK_PARTS) | (_parts(block.attn) - ATTENTION_PARTS)
     if unsupported or not blocks:
         raise ValueError(
             f"{name} is not a plain vision transformer: {', '.join(sorted(unsupported)) or 'it has no blocks'} is not "

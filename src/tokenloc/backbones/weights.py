@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +17,20 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 CONTAINERS = ("state_dict", "model", "teacher", "module")  # keys under which released checkpoints store their weights
-PREFIXES = ("module.", "backbone.", "encoder.")
+PREFIX = re.compile(r"^(module\.)?(backbone\.)?(encoder\.)?")
 OWN_BACKBONE = "model.backbone."  # prefix of the backbone's weights in a checkpoint of ``tokenloc train``
 UNUSED = ("head", "head_dist", "trans_cls_head", "conv_cls_head", "mask_token")
 
-
-@dataclass(frozen=True)
-class StateDict:
-    """Named tensors from a file, and the file's text metadata."""
-
-    tensors: dict[str, Tensor]
-    metadata: dict[str, str] = field(default_factory=dict)
+StateDict = dict[str, Tensor]
 
 
-def read_weights(path: str | Path) -> StateDict:
-    """Read named tensors from a ``.safetensors`` file or a PyTorch checkpoint, without executing code from it.
-
-    From a checkpoint of ``tokenloc train``, these are the backbone's.
+def read_weights(path: str | Path) -> tuple[StateDict, dict[str, str]]:
+    """Read named tensors (of a ``tokenloc train`` checkpoint, the backbone's) and text metadata, without running code.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is truncated, has another format, contains objects other than plain data (a pickle with
-            code is refused unread), or contains no tensors.
+        ValueError: the file is truncated, contains anything but plain data or no tensors, or has another format than
+            ``.safetensors`` or a PyTorch checkpoint.
     """
     path = Path(path)
     if not path.is_file():
@@ -52,15 +44,11 @@ def read_weights(path: str | Path) -> StateDict:
     if not tensors:
         raise ValueError(f"{path} holds no named tensors; expected a state dict, or one under {', '.join(CONTAINERS)}")
     own = {k.removeprefix(OWN_BACKBONE): v for k, v in tensors.items() if k.startswith(OWN_BACKBONE)}
-    return StateDict(own or {_without_prefix(k): v for k, v in tensors.items()})
+    return own or {PREFIX.sub("", k): v for k, v in tensors.items()}, {}
 
 
 def read_torch_file(path: Path) -> Any:
-    """Read a PyTorch file of plain data (tensors, numbers, text, containers) without executing code from it.
-
-    Raises:
-        ValueError: the file is truncated, is not a PyTorch file, or contains anything but plain data.
-    """
+    """Read a PyTorch file of plain data without running code; raise ValueError for a broken file or other data."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's advice on foreign pickles, which are refused below
@@ -76,39 +64,28 @@ def read_torch_file(path: Path) -> Any:
         ) from error
 
 
-def _read_safetensors(path: Path) -> StateDict:
+def _read_safetensors(path: Path) -> tuple[StateDict, dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            return StateDict({name: file.get_tensor(name) for name in names}, dict(file.metadata() or {}))
+            return {name: file.get_tensor(name) for name in list(file.keys())}, dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         size = path.stat().st_size
         raise ValueError(f"{path} ({size} bytes) is not a complete safetensors file: {error}") from error
 
 
-def _without_prefix(key: str) -> str:
-    for prefix in PREFIXES:
-        key = key.removeprefix(prefix)
-    return key
-
-
-def load_into(trunk: nn.Module, weights: StateDict, path: str | Path) -> None:
-    """Load ``weights`` into a network; classifiers are ignored, every other tensor must match.
+def load_into(trunk: nn.Module, tensors: StateDict, path: str | Path) -> None:
+    """Load ``tensors`` into a network; raise ValueError unless all but those of classifiers match.
 
     Names of the original releases (DINO, DINOv2, DeiT) and position embeddings of other sizes are converted by timm.
-
-    Raises:
-        ValueError: tensors are missing, unexpected, or of another shape.
     """
     convert = getattr(inspect.getmodule(type(trunk)), "checkpoint_filter_fn", None)
-    tensors = dict(weights.tensors)
     try:
-        tensors = convert(tensors, trunk) if convert else tensors
+        tensors = convert(dict(tensors), trunk) if convert else tensors
         result = trunk.load_state_dict({k: v for k, v in tensors.items() if not _is_unused(k)}, strict=False)
     except (RuntimeError, KeyError, AssertionError) as error:
         raise ValueError(f"the weights in {path} are of another network: {error}") from error
     missing = [k for k in result.missing_keys if not _is_unused(k)]
-    unexpected = list(result.unexpected_keys)
+    unexpected = result.unexpected_keys
     if missing or unexpected:
         raise ValueError(
             f"the weights in {path} are of another network: {len(missing)} tensors are missing{_listed(missing)} and "
@@ -134,12 +111,9 @@ def _listed(keys: list[str]) -> str:
 
 
 def require_download(name: str, pretrained_cfg: Mapping[str, Any]) -> None:
-    """Check that the weights of ``name`` are in the local cache, or that the hub responds.
+    """Raise FileNotFoundError if the weights of ``name`` are neither in the local cache nor on a reachable hub.
 
     timm retries an unreachable hub a dozen times and then reports its last address; this checks once.
-
-    Raises:
-        FileNotFoundError: the weights are neither cached nor reachable.
     """
     repository = pretrained_cfg.get("hf_hub_id")
     if not repository:
@@ -155,7 +129,7 @@ def require_download(name: str, pretrained_cfg: Mapping[str, Any]) -> None:
 
 
 def unavailable(name: str, source: str) -> FileNotFoundError:
-    """Return the error for pretrained weights that can be neither found nor downloaded."""
+    """Return the error for weights that are neither cached nor downloadable."""
     return FileNotFoundError(
         f"the pretrained weights of {name} ({source}) are not in the local cache and cannot be downloaded; "
         "connect once to download them, or give a local file (pretrained=PATH.safetensors), "

@@ -1,6 +1,10 @@
-"""Compiled sweeps over the pixels of a map; see ``component_tree``.
+"""The components of all level sets of a map at once, by compiled sweeps over its pixels.
 
-Pixels are identified by their index in reading order.
+Level sets are nested, so their components form a tree (the max-tree of mathematical morphology): from the highest level
+down, components appear, grow and merge, and never split. One union-find sweep over the pixels follows them all.
+
+A map is given by its ranks, [H, W] uint16 in 0 … levels: how many of the ascending levels each pixel exceeds. A pixel
+is foreground at level k if its rank exceeds k. Pixels are identified by their index in reading order.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ NEIGHBOURS = ((0, -1), (-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -
 """The neighbours (y, x) of a pixel, clockwise; bit n of a neighbourhood stands for neighbour n."""
 
 X0, Y0, X1, Y1, LOW, HIGH = range(6)
-"""The columns of a node."""
+"""The columns of a node: a box, and the lowest and highest level at which a component has it."""
 
 FIRST, SIZE, UNTIL, NODE = range(4, 8)
 """The columns of a component after its box: first pixel, size, lowest level at which it counts, open node or -1."""
@@ -40,16 +44,9 @@ def _compiled(function: Function) -> Function:
 
 @_compiled
 def rank_pixels(values: NDArray[np.float32] | NDArray[np.uint8], levels: NDArray[Any]) -> tuple[Ranks, Integers]:
-    """Return in how many foregrounds each pixel is, and the foreground of each level, the widest first.
+    """Return in how many foregrounds each of ``values`` [H, W] is, and the foreground of each level, the widest first.
 
-    Levels without pixels between them share a foreground.
-
-    Args:
-        values: [H, W].
-        levels: [L] ascending, of the dtype of ``values``; at most 65535.
-
-    Returns:
-        [H, W] uint16, and [L] int64.
+    ``levels`` [L] are ascending, at most 65535. Levels without pixels between them share a foreground.
     """
     ranks = np.empty(values.shape, np.uint16)
     occurs = np.zeros(len(levels) + 1, np.bool_)
@@ -78,7 +75,7 @@ def sweep(
     """Return the components of all level sets of ``ranks`` [H, W].
 
     Args:
-        ranks: see ``component_tree``.
+        ranks: [H, W].
         levels: number of levels.
         until: [H, W] the lowest level at which the component of a pixel counts; None for level 0.
         diagonal: 8-connected components; otherwise 4-connected.
@@ -88,10 +85,10 @@ def sweep(
     Returns:
         The nodes [N, 6], and the box of the largest component at each level [levels, 4], zeros without one; int64.
     """
-    contacts = (_contacts(diagonal) @ np.array([ranks.shape[1], 1])).astype(np.int32)
+    height, width = ranks.shape
+    contacts = (_contacts(diagonal) @ np.array([width, 1])).astype(np.int32)
     gains = _outline_gains() if outline else np.ones(256, np.int64)
     ends = np.zeros_like(ranks) if until is None else until
-    height, width = ranks.shape
     # No two components begin at neighbouring pixels.
     capacity = -(-height // 2) * -(-width // 2) if diagonal else -(-ranks.size // 2)
     return _sweep(ranks, levels, ends, contacts, gains, outline, capacity)
@@ -268,12 +265,9 @@ def _finish_level(
     level: int,
     outline: bool,
 ) -> tuple[int, int, int]:
-    """Open nodes for the boxes that are new at ``level``, and find the largest component.
+    """Open nodes for the boxes that are new at ``level``, and remove merged and ended components from ``alive``.
 
-    Merged and ended components are removed from the first ``count`` entries of ``alive``.
-
-    Returns:
-        The number of components alive, the number of open nodes, and the largest component or -1.
+    Returns the number of components alive, the number of open nodes, and the largest component or -1.
     """
     kept, best = 0, -1
     for component in alive[:count]:
@@ -312,6 +306,19 @@ def _is_larger(one: int, other: int, components: Indices, outline: bool) -> bool
     if components[one, SIZE] == components[other, SIZE]:
         return bool((components[one, FIRST] > components[other, FIRST]) == outline)
     return bool(components[one, SIZE] > components[other, SIZE])
+
+
+def hole_outlines(ranks: Ranks, filled: Ranks, levels: int) -> Integers:
+    """Return the nodes of the holes' outlines, which OpenCV traces through the surrounding pixels.
+
+    A hole is a 4-connected component of background that does not reach the edge. In the inverted map, holes are
+    components of level sets: level k becomes levels - 1 - k. A hole ends at its rank in ``filled``, ``fill_holes``.
+    """
+    inverted = (np.uint16(levels) - ranks) * (filled > ranks)
+    nodes, _ = sweep(inverted, levels, until=np.uint16(levels) - filled, diagonal=False)
+    nodes[:, :4] += np.array([-1, -1, 1, 1])
+    nodes[:, [LOW, HIGH]] = levels - 1 - nodes[:, [HIGH, LOW]]
+    return nodes
 
 
 @_compiled

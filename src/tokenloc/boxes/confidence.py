@@ -1,4 +1,4 @@
-"""Box confidence: how likely a box is right, from its map and class score alone.
+"""Boxes of a map with their confidence: how likely a box is right, from its map and class score alone.
 
 The confidence is the product of three factors in [0, 1]: the class probability, the stability of the box under changes
 of the threshold, and the separation of the map by the threshold. Nothing is fitted. docs/box_confidence.md describes
@@ -7,13 +7,15 @@ the alternatives, the images they were selected on and the images they were meas
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tokenloc.boxes.extraction import BoxScan, scan_boxes, with_protocol_ends
-from tokenloc.boxes.frame import checked_boxes
+from tokenloc.boxes.extraction import BoxScan, find_components, scan_boxes, with_protocol_ends
+from tokenloc.boxes.frame import Frame, checked_boxes
 from tokenloc.boxes.iou import box_iou
-from tokenloc.boxes.maps import PreparedMap
+from tokenloc.boxes.maps import PreparedMap, quantised_map
 from tokenloc.boxes.protocols import Protocol, checked_threshold
 
 OCTAVES = (-1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0)
@@ -64,14 +66,9 @@ def box_confidence(
 
 
 def box_stability(scan: BoxScan, boxes: ArrayLike) -> NDArray[np.float64]:
-    """Return the mean IoU of each box with its best match among all components at each nearby threshold.
+    """Return the mean IoU of each box with its best match among all components at each nearby threshold, [N] float64.
 
-    Args:
-        scan: of the map, at the threshold in use followed by ``nearby_thresholds``.
-        boxes: [N, 4] xyxy in the pixels of the map, found at the first threshold.
-
-    Returns:
-        [N] float64 in [0, 1].
+    ``scan`` is of the threshold in use followed by ``nearby_thresholds``; ``boxes`` [N, 4] are in pixels of the map.
     """
     overlaps = box_iou(scan.nodes.boxes, boxes)
     return np.array([scan.greatest(column)[1:].mean() for column in overlaps.T], dtype=np.float64)
@@ -81,14 +78,8 @@ def map_separation(map_: PreparedMap, foreground: NDArray[np.bool_]) -> float:
     """Return the fraction of a map's variance that lies between foreground and background.
 
     This is the criterion eta of Otsu, "A threshold selection method from gray-level histograms" (1979), for the
-    threshold in use: 1 if the map equals the foreground mask.
-
-    Args:
-        map_: [H, W], any range.
-        foreground: [H, W].
-
-    Returns:
-        A number in [0, 1]; 0 if the map is constant, or all or no pixels are foreground.
+    threshold in use: 1 if the map equals the foreground mask, 0 if the map is constant, or all or no pixels are
+    foreground.
     """
     fraction = float(foreground.mean())
     variance = float(map_.var(dtype=np.float64))
@@ -96,3 +87,36 @@ def map_separation(map_: PreparedMap, foreground: NDArray[np.bool_]) -> float:
         return 0.0
     difference = float(map_[foreground].mean(dtype=np.float64) - map_[~foreground].mean(dtype=np.float64))
     return min(1.0, fraction * (1 - fraction) * difference**2 / variance)
+
+
+class DetectedBoxes(NamedTuple):
+    """The boxes of a map at one threshold.
+
+    Attributes:
+        boxes: [N, 4] float64 xyxy, original pixels, half-open, the largest component first.
+        confidence: [N] float64 in [0, 1], see ``box_confidence``.
+        mask: [h, w] bool, the components of the boxes, in input pixels.
+    """
+
+    boxes: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+    mask: NDArray[np.bool_]
+
+
+def detect_boxes(
+    scaled: NDArray[np.float32], score: float, frame: Frame, protocol: Protocol, threshold: float, count: int | None
+) -> DetectedBoxes:
+    """Return the boxes of the components of a map above a threshold.
+
+    Args:
+        scaled: [h, w] float32 in [0, 1], in input pixels.
+        score: softmax probability of the class of the map.
+        frame: between input and original pixels.
+        protocol: defines what exceeds a threshold and what a component is.
+        threshold: in [0, 1].
+        count: the number of components, largest first; None for all.
+    """
+    prepared = quantised_map(scaled) if protocol.quantised else scaled
+    components = find_components(prepared, threshold, protocol, count)
+    confidence = box_confidence(score, prepared, components.boxes, threshold, protocol)
+    return DetectedBoxes(frame.to_original(components.boxes), confidence, np.asarray(components.masks.any(axis=0)))

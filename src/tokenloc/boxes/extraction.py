@@ -14,14 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tokenloc.boxes.component_tree import (
-    Nodes,
-    all_outlines,
-    fill_holes,
-    largest_outlines,
-    pixel_components,
-    rank_pixels,
-)
+from tokenloc.boxes._sweep import HIGH, LOW, fill_holes, greatest, hole_outlines, rank_pixels, sweep
 from tokenloc.boxes.maps import PreparedMap
 from tokenloc.boxes.protocols import Protocol
 
@@ -52,15 +45,16 @@ def find_components(
         count: return at most this many components; None for all.
 
     Returns:
-        K components, 0 if nothing exceeds the threshold. If the protocol takes contours, the contour of a hole counts
-        as a component; its mask is that of the component around it.
+        If the protocol takes contours, the contour of a hole counts as a component; its mask is that of the component
+        around it.
     """
     level = _levels(prepared, [threshold], protocol)[0]
     foreground = np.asarray(prepared > level, dtype=np.uint8)
     _, *arrays, _ = cv2.connectedComponentsWithStats(foreground, connectivity=8)
     labels, stats = (np.asarray(array, dtype=np.int32) for array in arrays)
     if protocol.components == "contours":
-        contours = _contours_by_area(foreground)[:count]
+        contours = cv2.findContours(foreground, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[-2]
+        contours = sorted(contours, key=cv2.contourArea, reverse=True)[:count]
         corners = np.array([cv2.boundingRect(contour) for contour in contours], dtype=np.int64)
         indices = [labels[tuple(contour[0, 0, ::-1])] for contour in contours]
     else:
@@ -70,6 +64,20 @@ def find_components(
     boxes[:, 2:] += boxes[:, :2]
     masks = np.array([labels == index for index in indices], dtype=np.bool_)
     return Components(boxes, masks.reshape(-1, *foreground.shape))
+
+
+class Nodes(NamedTuple):
+    """The boxes of all components of a scan; a box that does not change over several foregrounds is one node.
+
+    Attributes:
+        boxes: [N, 4] int64 xyxy.
+        low: [N] int64, the widest foreground where a component has this box.
+        high: [N] int64, the narrowest one.
+    """
+
+    boxes: NDArray[np.int64]
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,34 +97,33 @@ class BoxScan:
     protocol: Protocol
 
     def largest(self) -> NDArray[np.int64]:
-        """Return the box of the largest component at each threshold, [T, 4] int64."""
-        return self._largest[self.entry]
+        """Return the box of the largest component at each threshold, [T, 4] int64.
+
+        Contours: the one with the largest ``contourArea``, of the polygon through the outermost pixel centres. It is
+        never the outline of a hole or of anything inside one, so all holes are filled first.
+        """
+        if self.protocol.components == "contours":
+            _, largest = sweep(self._filled, self._entries, outline=True)
+        else:
+            _, largest = self._components
+        boxes = with_protocol_ends(largest, self.ranks.shape, self.protocol)
+        boxes[self._empty_entries] = self._empty_box
+        return boxes[self.entry]
 
     @cached_property
     def nodes(self) -> Nodes:
-        """The boxes of all components, one for each range of foregrounds over which a box does not change."""
+        """All components; contours: those of OpenCV's ``findContours`` (RETR_TREE), of components and their holes."""
+        nodes, _ = self._components
         if self.protocol.components == "contours":
-            nodes = all_outlines(self.ranks, self._filled, self._entries)
-        else:
-            nodes = self._pixel_components[0]
+            nodes = np.concatenate([nodes, hole_outlines(self.ranks, self._filled, self._entries)])
         empty = self._empty_entries
-        boxes = [with_protocol_ends(nodes.boxes, self.ranks.shape, self.protocol), self._empty_boxes(len(empty))]
-        low, high = (np.concatenate([levels, empty]) for levels in nodes[1:])
-        return Nodes(np.concatenate(boxes), low, high)
+        boxes = with_protocol_ends(nodes[:, :4], self.ranks.shape, self.protocol)
+        low, high = (np.concatenate([nodes[:, column], empty]) for column in (LOW, HIGH))
+        return Nodes(np.concatenate([boxes, np.tile(self._empty_box, (len(empty), 1))]), low, high)
 
     def greatest(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the maximum over the ``nodes`` of ``values`` [N] ≥ 0 at each threshold, [T] float64."""
-        return self.nodes.greatest(values, self._entries)[self.entry]
-
-    @property
-    def boxes(self) -> list[NDArray[np.int64]]:
-        """For each foreground the boxes of all components, [·, 4] int64: the largest first, the others in any order."""
-        found = []
-        for entry, largest in enumerate(self._largest):
-            boxes = self.nodes.boxes[(self.nodes.low <= entry) & (entry <= self.nodes.high)]
-            first = int((boxes == largest).all(axis=1).argmax())
-            found.append(np.concatenate([boxes[[first]], np.delete(boxes, first, axis=0)]))
-        return found
+        return greatest(values, self.nodes.low, self.nodes.high, self._entries)[self.entry]
 
     @property
     def _entries(self) -> int:
@@ -127,27 +134,19 @@ class BoxScan:
         """The entry without foreground, the last one, if it exists."""
         return np.arange(int(self.ranks.max()), self._entries)
 
-    def _empty_boxes(self, count: int) -> NDArray[np.int64]:
-        return np.repeat(_empty_box(self.ranks.shape, self.protocol), count, axis=0)
+    @property
+    def _empty_box(self) -> NDArray[np.int64]:
+        height, width = self.ranks.shape
+        return np.array(self.protocol.empty_box or (0, 0, width, height), dtype=np.int64)
 
     @cached_property
     def _filled(self) -> NDArray[np.uint16]:
         return fill_holes(self.ranks, self._entries)
 
     @cached_property
-    def _pixel_components(self) -> tuple[Nodes, NDArray[np.int64]]:
-        return pixel_components(self.ranks, self._entries)
-
-    @cached_property
-    def _largest(self) -> NDArray[np.int64]:
-        """The box of the largest component at each entry, [K, 4]."""
-        if self.protocol.components == "contours":
-            largest = largest_outlines(self._filled, self._entries)
-        else:
-            largest = self._pixel_components[1]
-        boxes = with_protocol_ends(largest, self.ranks.shape, self.protocol)
-        boxes[self._empty_entries] = self._empty_boxes(len(self._empty_entries))
-        return boxes
+    def _components(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The nodes of the 8-connected components, and the box of the one with most pixels at each entry."""
+        return sweep(self.ranks, self._entries)
 
 
 def scan_boxes(prepared: PreparedMap, thresholds: ArrayLike, protocol: Protocol) -> BoxScan:
@@ -209,17 +208,6 @@ def with_protocol_ends(boxes: NDArray[Number], shape: tuple[int, ...], protocol:
     height, width = shape
     inside = int(protocol.box_end == "inside")
     return np.minimum(boxes, np.array([width, height, width - inside, height - inside], dtype=boxes.dtype))
-
-
-def _empty_box(shape: tuple[int, ...], protocol: Protocol) -> NDArray[np.int64]:
-    """Return the protocol's box of a map of ``shape`` without foreground, [1, 4]."""
-    height, width = shape
-    return np.array([protocol.empty_box or (0, 0, width, height)], dtype=np.int64)
-
-
-def _contours_by_area(foreground: NDArray[np.uint8]) -> list[NDArray[np.int32]]:
-    contours = cv2.findContours(foreground, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[-2]
-    return [np.asarray(contour, dtype=np.int32) for contour in sorted(contours, key=cv2.contourArea, reverse=True)]
 
 
 def _labels_by_size(labels: NDArray[np.int32], stats: NDArray[np.int32]) -> list[int]:

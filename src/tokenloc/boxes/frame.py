@@ -34,8 +34,8 @@ class Frame:
         ValueError: if a size is not two positive integers, or scale or offset are not two finite numbers.
 
     >>> frame = Frame.center_cropped((500, 375), resized_size=(256, 256), crop_size=(224, 224))
-    >>> frame.visible_box().round(2).tolist()
-    [31.25, 23.44, 468.75, 351.56]
+    >>> frame.to_original([[0, 0, 224, 224]]).round(2).tolist()
+    [[31.25, 23.44, 468.75, 351.56]]
     """
 
     original_size: Size
@@ -45,10 +45,10 @@ class Frame:
 
     def __post_init__(self) -> None:
         """Validate, and convert to Python numbers, so that equal frames compare and hash equal."""
-        object.__setattr__(self, "original_size", checked_size(self.original_size, "original_size"))
-        object.__setattr__(self, "input_size", checked_size(self.input_size, "input_size"))
-        object.__setattr__(self, "scale", _checked_pair(self.scale, "scale"))
-        object.__setattr__(self, "offset", _checked_pair(self.offset, "offset"))
+        for name in ("original_size", "input_size"):
+            object.__setattr__(self, name, checked_size(getattr(self, name), name))
+        for name in ("scale", "offset"):
+            object.__setattr__(self, name, _checked_pair(getattr(self, name), name))
         if min(self.scale) <= 0:
             raise ValueError(f"a frame's scale must be positive in x and y, got {self.scale}")
 
@@ -111,16 +111,8 @@ class Frame:
         original = (checked_boxes(boxes) + _twice(self.offset)) / _twice(self.scale)
         return np.clip(original, 0.0, _twice(self.original_size)) if clip else original
 
-    def visible_box(self) -> NDArray[np.float64]:
-        """Return the part of the image that the network input covers: [4] float64 xyxy in original pixels."""
-        box: NDArray[np.float64] = self.to_original([[0, 0, *self.input_size]])[0]
-        return box
-
     def map_to_original(self, map_: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Resample a map to original pixels.
-
-        Args:
-            map_: [h, w] of any resolution, covering the network input.
+        """Resample a map [h, w] of any resolution, covering the network input, to original pixels.
 
         Returns:
             [height, width] float32: bilinear between cell centres, constant beyond the outermost ones, and zero at
@@ -137,8 +129,7 @@ class Frame:
         rows = cells[low_y] * (1 - part_y)[:, None] + cells[high_y] * part_y[:, None]
         whole = rows[:, low_x] * (1 - part_x) + rows[:, high_x] * part_x
         original = whole.astype(np.float32, copy=False)
-        original[~covered_y] = 0
-        original[:, ~covered_x] = 0
+        original[~covered_y] = original[:, ~covered_x] = 0
         return original
 
     def pixels_to_input(self, pixels: NDArray[Pixel]) -> NDArray[Pixel]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from tokenloc.backbones import list_backbones
 from tokenloc.boxes import list_protocols
@@ -17,7 +17,7 @@ from tokenloc.models.metadata import versions
 from tokenloc.training.config import DataConfig
 
 Kind = Literal["methods", "backbones", "datasets", "protocols", "recipes"]
-LISTS: dict[str, Callable[[str | None], list[str]]] = {
+LISTS: dict[Kind, Callable[[str | None], list[str]]] = {
     "methods": list_methods,
     "backbones": list_backbones,
     "datasets": list_datasets,
@@ -37,8 +37,8 @@ def list_names(kind: Kind | None = None, pattern: str | None = None) -> None:
     if kind is not None:
         print("\n".join(LISTS[kind](pattern)))
         return
-    for name in get_args(Kind):
-        names = LISTS[name](pattern)
+    for name, names_of in LISTS.items():
+        names = names_of(pattern)
         text = f"{len(names)}; list them with `tokenloc list backbones`" if name == "backbones" else ", ".join(names)
         print(f"{name}: {text or 'none'}")
 

@@ -15,10 +15,9 @@ from tokenloc.reporting.runs import Run
 
 COMPARED = ("gt_known", "top1_loc")
 COLUMNS = ("", "images", "first", "second", "only first", "only second", "p", "difference, 95 %")
-Hits = dict[str, float | None]
 
 
-def compare_runs(runs: list[Path], *, out: Path | None = None) -> list[Comparison]:
+def compare_runs(runs: list[Path], *, out: Path | None = None) -> None:
     """Compare runs, with the mean and spread of repeats; test the difference of two.
 
     Two runs on the same images are compared image by image, by McNemar's exact test on the images that only one of them
@@ -29,9 +28,6 @@ def compare_runs(runs: list[Path], *, out: Path | None = None) -> list[Compariso
             `tokenloc train --seeds`, with a run for each seed. All must be evaluated under the same protocol.
         out: a folder to write runs.json to; for two runs also comparison.json and comparison.csv (images that only one
             run gets right).
-
-    Returns:
-        the comparisons of two runs; none for a metric that one of them lacks.
     """
     groups = {str(folder): read_runs(folder) for folder in runs}
     every = [run for group in groups.values() for run in group]
@@ -39,42 +35,32 @@ def compare_runs(runs: list[Path], *, out: Path | None = None) -> list[Compariso
     print_runs(groups)
     if out is not None:
         write_json(out / "runs.json", {"protocol": every[0].protocol, "groups": groups_to_json(groups)})
-    return _compare_two(every[0], every[1], out) if len(every) == len(groups) == 2 else []
+    if len(every) == len(groups) == 2:
+        _compare_two(every[0], every[1], out)
 
 
-def _compare_two(first: Run, second: Run, out: Path | None) -> list[Comparison]:
-    hits = {metric: (_hits(first, metric), _hits(second, metric)) for metric in COMPARED}
-    compared = (compare(*pair, metric=metric) for metric, pair in hits.items())
-    comparisons = [comparison for comparison in compared if comparison is not None]
+def _compare_two(first: Run, second: Run, out: Path | None) -> None:
+    comparisons, wins = {}, []
+    for metric in COMPARED:
+        one, other = ({row["id"]: row[metric] for row in run.rows} for run in (first, second))
+        if (comparison := compare(one, other, metric)) is not None:
+            comparisons[metric] = comparison
+            differing = (id_ for id_, hit in one.items() if None not in (hit, other[id_]) and hit != other[id_])
+            wins += [(metric, id_, "first" if one[id_] else "second") for id_ in differing]
     if not comparisons:
         raise ValueError(f"{first.name} and {second.name} have no image with {' or '.join(COMPARED)} in both")
     print_message(f"first: {first.name}\nsecond: {second.name}")
-    print_table(COLUMNS, [_row(comparison) for comparison in comparisons])
+    print_table(COLUMNS, [_row(comparison) for comparison in comparisons.values()])
     if out is not None:
         sides = {"first": str(first.folder), "second": str(second.folder), "protocol": first.protocol}
-        metrics = {comparison.metric: asdict(comparison) for comparison in comparisons}
+        metrics = {metric: asdict(comparison) for metric, comparison in comparisons.items()}
         write_json(out / "comparison.json", {**sides, "metrics": metrics})
-        _write_wins(out / "comparison.csv", hits)
-    return comparisons
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([("metric", "id", "winner"), *wins])
+        write_text(out / "comparison.csv", text.getvalue())
 
 
 def _row(item: Comparison) -> list[str]:
     counts = [str(count) for count in (item.images, item.only_first, item.only_second)]
     interval = "{:+.1f} to {:+.1f}".format(*item.difference)
     return [item.metric, counts[0], *percents(item.first, item.second), *counts[1:], f"{item.p_value:.3g}", interval]
-
-
-def _hits(run: Run, metric: str) -> Hits:
-    return {row["id"]: row[metric] for row in run.rows}
-
-
-def _write_wins(path: Path, hits: dict[str, tuple[Hits, Hits]]) -> None:
-    """Write a line for each metric and image that only one run gets right."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["metric", "id", "winner"])
-    for metric, (first, second) in hits.items():
-        for id_, hit in first.items():
-            if None not in (hit, second[id_]) and hit != second[id_]:
-                writer.writerow([metric, id_, "first" if hit else "second"])
-    write_text(path, text.getvalue())

@@ -13,10 +13,9 @@ from tokenloc.training.config import DataSource
 
 
 def data_of(metadata: ModelMetadata | None, data: DataSource, split: str | None, role: Role) -> dict[str, Any]:
-    """Return name, root, split and options of a dataset: the given one, or the one of the training.
+    """Return name, root, split (by default that of the role) and options of the given dataset, or of the training's.
 
-    Options of the training apply, except where others are given, unless another dataset is named. The default split is
-    the one with the role.
+    Options of the training apply, except where others are given, unless another dataset is named.
     """
     trained = (metadata.data if metadata else None) or {}
     name = data.name or trained.get("name") or "folder"
@@ -28,11 +27,6 @@ def data_of(metadata: ModelMetadata | None, data: DataSource, split: str | None,
 
 
 def open_data(described: dict[str, Any], classes: Sequence[str] | None) -> ImageDataset:
-    """Open the dataset of ``data_of``, with ``classes`` in their order, or all of its own.
-
-    Raises:
-        ValueError: if the dataset has other classes.
-    """
-    name, root, split = described["name"], described["root"], described["split"]
-    dataset = create_dataset(name, root, split, classes, **described["options"])
+    """Open the dataset of ``data_of`` with ``classes`` in their order, or its own; ValueError if it has others."""
+    dataset = create_dataset(described["name"], described["root"], described["split"], classes, **described["options"])
     return dataset if classes is None else dataset.in_class_order(classes)

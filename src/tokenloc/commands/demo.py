@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 from rich.table import Table
@@ -20,8 +20,7 @@ from tokenloc.inference.evaluation import EvaluationResult, calibrate_threshold,
 from tokenloc.methods.base import METHODS, list_methods
 from tokenloc.metrics import Scorer
 from tokenloc.models.checkpoint import load_checkpoint, store_threshold
-from tokenloc.reporting import draw_boxes, draw_map, image_table, save_image
-from tokenloc.reporting.drawing import TRUTH
+from tokenloc.reporting.drawing import TRUTH, draw_boxes, draw_map, image_table, save_image
 from tokenloc.reporting.runs import METRICS
 from tokenloc.training.config import DataConfig, ModelChoice, Optimisation
 from tokenloc.training.run_folder import CHECKPOINTS
@@ -33,8 +32,7 @@ STEPS = ("affinity", "reprediction")
 DRAWN = 4  # scenes in the image
 
 
-@dataclass(frozen=True)
-class MethodResult:
+class MethodResult(NamedTuple):
     """One method with plain and with refined maps: two evaluations and localizers, and the seconds of its training."""
 
     evaluations: list[EvaluationResult]
@@ -54,9 +52,6 @@ def demo(*, out: Path = Path("runs/demo"), methods: list[str] | None = None, see
         methods: names of `tokenloc list methods`; by default all of them. A single one, such as tscam, is fastest.
         seed: of scenes, weights and training.
         epochs: of the first training.
-
-    Returns:
-        the folder.
     """
     chosen = list(dict.fromkeys(methods or list_methods()))
     for method in chosen:
@@ -65,10 +60,10 @@ def demo(*, out: Path = Path("runs/demo"), methods: list[str] | None = None, see
     start = train(**demo_settings("tscam", out / "backbone", seed, epochs))
     results = {method: run_method(method, start, out / method, seed, max(1, epochs // 5)) for method in chosen}
     print_demo(results)
-    content = {}
-    for method, result in results.items():
-        plain, refined = (each.to_dict() for each in result.evaluations)
-        content[method] = {"plain": plain, "refined": refined, "training_seconds": result.seconds}
+    content = {
+        method: {"plain": plain.to_dict(), "refined": refined.to_dict(), "training_seconds": seconds}
+        for method, ((plain, refined), _, seconds) in results.items()
+    }
     write_json(out / METRICS, {"protocol": "standard", "images": LENGTHS["test"], "methods": content})
     save_image(draw_demo(results, scenes("test", seed)), out / "figures" / "summary.png")
     print_message(f"maps and boxes of all methods: {out / 'figures' / 'summary.png'}")
@@ -77,17 +72,12 @@ def demo(*, out: Path = Path("runs/demo"), methods: list[str] | None = None, see
 
 def demo_settings(method: str, out: Path, seed: int, epochs: int, start: Path | None = None) -> dict[str, Any]:
     """Return the arguments of ``train`` for a method; ``start`` is a checkpoint to take the backbone from."""
+    lr, warmup = (1e-3, 1) if start is None else (5e-4, 0.2)
     return {
         "data": DataConfig("scenes", resize=SIDE + 8, crop=SIDE, options={"size": SIDE, "seed": seed}),
         "model": ModelChoice(method, "vit_tiny_patch16_224", start or False, backbone_options=VIT),
         "optimisation": Optimisation(
-            epochs=epochs,
-            batch_size=64,
-            lr=1e-3 if start is None else 5e-4,
-            weight_decay=0.05,
-            schedule="cosine",
-            warmup_epochs=1 if start is None else 0.2,
-            gradient_clip=1.0,
+            epochs, 64, lr, weight_decay=0.05, schedule="cosine", warmup_epochs=warmup, gradient_clip=1.0
         ),
         "out": out,
         "seed": seed,
@@ -106,17 +96,14 @@ def run_method(method: str, start: Path, out: Path, seed: int, epochs: int) -> M
     checkpoint = train(**demo_settings(method, out, seed, epochs, start))
     seconds = time.perf_counter() - began
     model, metadata = load_checkpoint(checkpoint)
-    standard, plain, refined = get_protocol("standard"), PredictionOptions(refine=()), PredictionOptions(refine=STEPS)
-    loading: dict[str, Any] = {"progress": progress}
-    threshold = calibrate_threshold(
-        model, scenes("val", seed), metadata.preprocessing, standard, options=plain, **loading
-    )
+    standard, val, test = get_protocol("standard"), scenes("val", seed), scenes("test", seed)
+    plain, refined = PredictionOptions(refine=()), PredictionOptions(refine=STEPS)
+    threshold = calibrate_threshold(model, val, metadata.preprocessing, standard, options=plain, progress=progress)
     for name in ("best.ckpt", "last.ckpt"):
         store_threshold(out / CHECKPOINTS / name, threshold)
     metadata, scorer = replace(metadata, threshold=threshold), Scorer(standard, threshold.value)
-    test = scenes("test", seed)
     evaluations = [
-        evaluate_model(model, test, metadata.preprocessing, scorer, options=options, **loading)
+        evaluate_model(model, test, metadata.preprocessing, scorer, options=options, progress=progress)
         for options in (plain, refined)
     ]
     write_json(out / METRICS, {**evaluations[0].to_dict(), "threshold_source": threshold.source})
@@ -133,10 +120,10 @@ def print_demo(results: dict[str, MethodResult]) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for method, result in results.items():
         plain, refined = (each.evaluation for each in result.evaluations)
-        levels = [(each.box_acc or {}).get(level) for each in (plain, refined) for level in (0.5, 0.7, 0.9)]
+        levels = [(each.box_acc or {}).get(level) for each in (plain, refined) for level in ("0.5", "0.7", "0.9")]
         table.add_row(method, *percents(plain.top1_cls, plain.top1_loc, *levels), f"{result.seconds:.0f}")
     for name, accuracy in next(iter(results.values())).evaluations[0].evaluation.constant_boxes.items():
-        table.add_row(name, "", "", *percents(*(accuracy[level] for level in (0.5, 0.7, 0.9))))
+        table.add_row(name, "", "", *percents(*(accuracy[level] for level in ("0.5", "0.7", "0.9"))))
     console.print(table)
 
 

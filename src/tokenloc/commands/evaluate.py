@@ -50,19 +50,17 @@ def evaluate(
     without one, the best threshold on the evaluated set is used and labelled as an oracle.
 
     Args:
-        checkpoint: a checkpoint of `tokenloc train`, a folder that was saved for sharing, or hf-hub:USER/NAME; not with
-            maps.
+        checkpoint: a checkpoint, a folder that was saved for sharing, or hf-hub:USER/NAME; not with maps.
         data: the dataset; by default that of the training.
         split: the split of the dataset; by default the one that papers report: test, for imagenet val.
         protocol: how boxes are extracted and judged; see `tokenloc list protocols`.
-        maps: a folder of maps to evaluate instead of a checkpoint: of `--save-maps`, or an ID.npy for each image, in
-            [0, 1], 224x224.
+        maps: a folder of maps to evaluate instead: of `--save-maps`, or an ID.npy for each image, 224x224 in [0, 1].
         save_maps: a new folder for the maps and predicted classes.
         threshold: a fixed map threshold in [0, 1] instead of the calibrated one.
         thresholds: the candidates for the best threshold, instead of the protocol's.
         options: test-time augmentation, refinement and precision.
-        out: the folder to write to; by default evaluation/PROTOCOL in the run's folder (for a model of the hub in
-            runs/NAME), or beside that of the maps.
+        out: the folder to write to; by default evaluation/PROTOCOL beside the maps, in the run's folder or, for a model
+            of the hub, in runs/NAME.
         batch_size: images per forward pass.
         workers: processes that read images, or maps.
         device: auto, cpu, cuda or mps.
@@ -117,7 +115,7 @@ def _evaluate_checkpoint(
         scorer = Scorer(job.protocol, threshold)
         result = evaluate_model(model, dataset, metadata.preprocessing, scorer, maps=maps, **settings)
     if first:
-        content = {"model": asdict(metadata.model), "data": described, "viewing": str(options)}
+        content = {"model": about["model"], "data": described, "viewing": str(options)}
         write_results(job.folder, result, source, content)
         localizer = Localizer(model, metadata, result.evaluation.threshold, options=options, protocol=job.protocol)
         save_figures(localizer, dataset, job.folder / "figures")
@@ -138,18 +136,15 @@ def _evaluate_maps(maps: StoredMaps, job: _Job) -> Path:
     if first:
         about = {"folder": str(maps.folder), "differing": matched.differing, "surplus": matched.surplus}
         write_results(job.folder, result, source, {"model": maps.about.get("model"), "data": described, "maps": about})
-        for ids, what in (
-            (matched.differing, "maps match an image except for its extension or slashes"),
-            (matched.surplus, "maps match no image"),
-        ):
-            if ids:
-                print_message(f"{len(ids)} {what}: {shorten(ids)}")
+        if ids := matched.differing:
+            print_message(f"{len(ids)} maps match an image except for its extension or slashes: {shorten(ids)}")
+        if ids := matched.surplus:
+            print_message(f"{len(ids)} maps match no image: {shorten(ids)}")
         _finish(f"metrics in {job.folder}", result, "images have no map or mask, or a broken one")
     return job.folder / METRICS
 
 
 def _finish(message: str, result: EvaluationResult, fault: str) -> None:
-    """Print where the results are; raise IncompleteError if some images are not in the metrics."""
     print_message(message)
     if result.unreadable:
         raise IncompleteError(f"{len(result.unreadable)} {fault}, and are in no metric (see above)")
@@ -169,7 +164,7 @@ def calibrate(
     """Choose the map threshold with the best GT-known on a held-out split with boxes; store it in the checkpoint.
 
     Args:
-        checkpoint: a checkpoint of `tokenloc train`, or a folder that was saved for sharing; it is replaced atomically.
+        checkpoint: a checkpoint, or a folder that was saved for sharing; it is replaced atomically.
         data: the dataset; by default that of the training.
         split: the split of the dataset; by default the held-out one: val, for imagenet val2.
         protocol: how boxes are extracted and judged; see `tokenloc list protocols`.
@@ -177,16 +172,12 @@ def calibrate(
         batch_size: images per forward pass.
         workers: processes that read images.
         device: auto, cpu, cuda or mps.
-
-    Returns:
-        the threshold.
     """
     model, metadata = load_checkpoint(writable_path(checkpoint))
     dataset = open_data(data_of(metadata, data, split, "held_out"), metadata.classes)
     model.to(choose_device(device))
-    settings: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
-    judged = get_protocol(protocol)
-    chosen = calibrate_threshold(model, dataset, metadata.preprocessing, judged, options=options, **settings)
+    settings: dict[str, Any] = {"options": options, "batch_size": batch_size, "workers": workers, "progress": progress}
+    chosen = calibrate_threshold(model, dataset, metadata.preprocessing, get_protocol(protocol), **settings)
     store_threshold(checkpoint, chosen)
     print_message(f"map threshold {chosen.value:g}, {chosen.source}; stored in {checkpoint}")
     return chosen.value

@@ -26,7 +26,7 @@ from tokenloc.inference import Localizer, Prediction, PredictionOptions
 from tokenloc.inference.localization import Objects
 from tokenloc.inference.options import DEFAULT_OPTIONS
 from tokenloc.inference.threads import THREADS, map_ahead
-from tokenloc.reporting import draw_localization, save_image, stack
+from tokenloc.reporting.drawing import draw_localization, save_image, stack
 
 RESULTS = "localizations.json"
 JOURNAL = "localizations.journal.jsonl"

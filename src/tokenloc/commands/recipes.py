@@ -29,11 +29,7 @@ def list_recipes(pattern: str | None = None) -> list[str]:
 
 
 def recipe_file(name: str) -> str:
-    """Return the file of a `--config`: the path itself, or the recipe of that name.
-
-    Raises:
-        ValueError: if neither exists; the message suggests the nearest recipe.
-    """
+    """Return the file of a `--config`: the path itself, or the recipe of that name; ValueError if neither exists."""
     for path in (Path(name), recipes_root().parent / name):
         if path.is_file():
             return str(path)

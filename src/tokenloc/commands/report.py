@@ -39,9 +39,6 @@ def report(
         images: images in each gallery, or all for every image.
         root: the folder of the images, if they were moved since the evaluation.
         title: of the report; by default the names of the runs.
-
-    Returns:
-        the file.
     """
     if images != "all" and images < 1:
         raise ValueError(f"images must be at least 1, or all, got {images}")
@@ -51,8 +48,8 @@ def report(
     require_one_protocol(evaluations)
     for other in evaluations[1:]:
         _require_same_images(evaluations[0], other)
-    dataset, problem = _open_images(evaluations, root)
-    notes, count = [problem] if problem else [], None if images == "all" else images
+    dataset, notes = _open_images(evaluations, root)
+    count = None if images == "all" else images
     page = render_report(evaluations, dataset, images=count, title=title, notes=notes, progress=progress)
     write_text(out, page)
     print_message(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
@@ -62,12 +59,7 @@ def report(
 
 
 def find_evaluation(folder: Path, name: str | None = None) -> Path:
-    """Return ``folder`` itself or, for a run's folder, its evaluation ``name``, else ``standard``, else the only one.
-
-    Raises:
-        FileNotFoundError: if there is no evaluation.
-        ValueError: if there are several and none is chosen.
-    """
+    """Return ``folder`` or, for a run's folder, its evaluation ``name``, else ``standard``, else the only one."""
     found = {path.parent.name: path.parent for path in sorted(folder.glob(f"{EVALUATIONS}/*/{METRICS}"))}
     own = (folder / METRICS).is_file()
     if name is not None and (found or not own):
@@ -112,12 +104,11 @@ def _require_same_images(first: Run, other: Run) -> None:
         raise ValueError(f"{first.name} and {other.name} have their images in different orders; evaluate one again")
 
 
-def _open_images(runs: Sequence[Run], root: Path | None) -> tuple[ImageDataset | None, str]:
-    """Open the evaluated images; if that fails, return None and the reason."""
+def _open_images(runs: Sequence[Run], root: Path | None) -> tuple[ImageDataset | None, list[str]]:
     described = next((run.content["data"] for run in runs if run.content.get("data")), None)
     if described is None:
-        return None, f"{METRICS} does not name the dataset; evaluate again with `tokenloc evaluate`"
+        return None, [f"{METRICS} does not name the dataset; evaluate again with `tokenloc evaluate`"]
     try:
-        return open_data({**described, **({"root": str(root)} if root else {})}, None), ""
+        return open_data({**described, **({"root": str(root)} if root else {})}, None), []
     except (ValueError, OSError, KeyError, TypeError) as error:
-        return None, f"the images were not found ({error}); give their folder with --root FOLDER"
+        return None, [f"the images were not found ({error}); give their folder with --root FOLDER"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,13 @@ from PIL import Image
 from tokenloc._files import UniqueNames, write_json
 from tokenloc.commands.console import percents, print_message, print_table
 from tokenloc.data import ImageDataset
-from tokenloc.data.base import shorten
 from tokenloc.inference import Localizer
 from tokenloc.inference.evaluation import EvaluationResult
 from tokenloc.metrics import ERROR_CATEGORIES
 from tokenloc.metrics.risk_coverage import confidence_metrics
-from tokenloc.reporting import draw_localization, draw_map, heatmap, image_table, save_image, sheet
 from tokenloc.reporting.charts import save_curves
-from tokenloc.reporting.runs import IMAGES, METRICS, MISSING
+from tokenloc.reporting.drawing import draw_localization, draw_map, heatmap, image_table, save_image, sheet
+from tokenloc.reporting.runs import IMAGES, METRICS, missing_notes
 
 FIGURES = 12
 INTERMEDIATE = 4  # images whose intermediate maps are drawn
@@ -27,13 +27,9 @@ FAILURES = 6
 
 
 def write_results(folder: Path, result: EvaluationResult, source: str | None, described: Mapping[str, Any]) -> None:
-    """Print the metrics; write metrics.json, images.csv and curves.
+    """Print the metrics; write metrics.json with what is ``described``, images.csv and curves.
 
-    Args:
-        folder: of the run or evaluation.
-        result: the metrics.
-        source: of the threshold, unless the protocol chooses it.
-        described: further content of metrics.json.
+    ``source`` is that of the threshold, unless the protocol chooses it.
     """
     print_results(result, source)
     sources = {"threshold_source": source} if source else {}
@@ -46,13 +42,13 @@ def print_results(result: EvaluationResult, threshold_source: str | None = None)
     """Print the metrics beside those of boxes that ignore the image, and what they do not cover."""
     evaluation, oracle = result.evaluation, result.evaluation.oracle
     classes, levels = (evaluation.top1_cls, evaluation.top5_cls), evaluation.box_acc or {}
-    values = (evaluation.top1_loc, evaluation.top5_loc, evaluation.gt_known, levels.get(0.7), levels.get(0.9))
+    values = (evaluation.top1_loc, evaluation.top5_loc, evaluation.gt_known, levels.get("0.7"), levels.get("0.9"))
     rows = [["model", *percents(*classes, *values)]]
     if oracle is not None and evaluation.threshold != oracle.threshold:
-        values = (oracle.top1_loc, oracle.top5_loc, oracle.gt_known, oracle.box_acc[0.7], oracle.box_acc[0.9])
+        values = (oracle.top1_loc, oracle.top5_loc, oracle.gt_known, oracle.box_acc["0.7"], oracle.box_acc["0.9"])
         rows.append(["best threshold (oracle)", *percents(*classes, *values)])
     for name, box in evaluation.constant_boxes.items():
-        rows.append([name, "", "", "", "", *percents(*(box[level] for level in (0.5, 0.7, 0.9)))])
+        rows.append([name, "", "", "", "", *percents(*(box[level] for level in ("0.5", "0.7", "0.9")))])
     columns = ("", "Cls@1", "Cls@5", "Loc@1", "Loc@5", "GT-kn.", "IoU.7", "IoU.9")
     print_table(columns, rows, f"protocol {evaluation.protocol}, {evaluation.images} images, percent")
     for message in _messages(result, threshold_source):
@@ -75,9 +71,7 @@ def _messages(result: EvaluationResult, threshold_source: str | None) -> Iterato
         yield f"boxes with IoU below 0.5: {half} of the most confident half, {every} of all"
     if not (evaluation.images_with_boxes or evaluation.images_with_masks):
         yield "there are no true boxes or masks: localization is not measured"
-    for what, names in result.missing.items():
-        if names:
-            yield f"{len(names)} {MISSING[what]}: {shorten(names)}"
+    yield from missing_notes(result.missing)
     for image in result.unreadable:
         yield f"not evaluated: {image.reason}"
 
@@ -86,14 +80,12 @@ def save_figures(localizer: Localizer, dataset: ImageDataset, folder: Path) -> N
     """Draw the localizations of some images, spread over a dataset; summary.png has all of them."""
     images, drawn, names = [], [], UniqueNames(".jpg")
     for index in np.unique(np.linspace(0, len(dataset) - 1, FIGURES).round().astype(int)).tolist():
-        try:
-            image = dataset.image(index)
-        except (ValueError, OSError):  # the evaluation has reported it
-            continue
-        images.append(image)
-        drawn.append(draw_localization(image, localizer(image), dataset[index].boxes))
-        save_image(drawn[-1], folder / names.take(Path(dataset[index].id).stem))
-    _save_intermediate_maps(localizer, images[:INTERMEDIATE], folder / "parts.png")
+        with suppress(ValueError, OSError):  # an unreadable image, which the evaluation has reported
+            images.append((dataset.image(index), dataset[index]))
+    for image, sample in images:
+        drawn.append(draw_localization(image, localizer(image), sample.boxes))
+        save_image(drawn[-1], folder / names.take(Path(sample.id).stem))
+    _save_intermediate_maps(localizer, [image for image, _ in images[:INTERMEDIATE]], folder / "parts.png")
     if drawn:
         title = "green: true box, red: predicted box; right: the map"
         save_image(sheet(drawn, columns=3, title=title), folder / "summary.png")
@@ -104,10 +96,9 @@ def save_failures(localizer: Localizer, dataset: ImageDataset, result: Evaluatio
     positions = {sample.id: index for index, sample in enumerate(dataset)}
     for category in ERROR_CATEGORIES[1:]:
         failed = sorted((row for row in result.images if row.error == category), key=lambda row: row.largest or 0.0)
-        drawn = []
-        for index in (positions[row.id] for row in failed[:FAILURES]):
-            image = dataset.image(index)
-            drawn.append(draw_localization(image, localizer(image), dataset[index].boxes))
+        shown = [positions[row.id] for row in failed[:FAILURES]]
+        images = ((dataset.image(index), dataset[index].boxes) for index in shown)
+        drawn = [draw_localization(image, localizer(image), truth) for image, truth in images]
         path = folder / f"failures-{category}.jpg"
         path.unlink(missing_ok=True)  # of an earlier evaluation
         if drawn:

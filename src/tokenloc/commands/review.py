@@ -13,7 +13,7 @@ from tokenloc.commands.journal import FinishedImage, Journal
 from tokenloc.data import read_image
 from tokenloc.export.base import valid_text
 from tokenloc.export.tables import escape_formula
-from tokenloc.reporting import save_image, sheet
+from tokenloc.reporting.drawing import save_image, sheet
 
 TABLE = "review.csv"
 SHEET = "review.jpg"

@@ -41,12 +41,7 @@ def require_one_protocol(runs: Sequence[Run]) -> None:
 
 
 def mean_and_spread(runs: Sequence[Run]) -> dict[str, tuple[float, float | None]]:
-    """Return (mean, sample standard deviation) of each metric that all runs have; a single run has no deviation.
-
-    >>> runs = [Run(Path("a"), "a", {"metrics": {"gt_known": value}}) for value in (80.0, 84.0)]
-    >>> [round(value, 3) for value in mean_and_spread(runs)["gt_known"]]
-    [82.0, 2.828]
-    """
+    """Return (mean, sample standard deviation) of each metric that all runs have; a single run has no deviation."""
     spreads = {}
     for name in runs[0].metrics:
         values = [value for run in runs if (value := run.metrics.get(name)) is not None]
@@ -57,30 +52,27 @@ def mean_and_spread(runs: Sequence[Run]) -> dict[str, tuple[float, float | None]
 
 def print_runs(groups: Mapping[str, Sequence[Run]]) -> None:
     """Print a row for each run, and below several runs of a group their mean and sample standard deviation."""
-    runs = [run for group in groups.values() for run in group]
-    counts = {run.content["images"] for run in runs}
-    images = f", {counts.pop()} images" if len(counts) == 1 else ""
-    rows = []
+    rows, metrics, counts = [], COLUMNS.values(), set()
     for group in groups.values():
-        rows += [[run.name, *percents(*(run.metrics.get(metric) for metric in COLUMNS.values()))] for run in group]
+        counts |= {run.content["images"] for run in group}
+        rows += [[run.name, *percents(*map(run.metrics.get, metrics))] for run in group]
         if len(group) > 1:
-            spreads = [mean_and_spread(group).get(metric, (None, None)) for metric in COLUMNS.values()]
-            rows.append([f"mean of {len(group)}", *percents(*(center for center, _ in spreads))])
-            rows.append(["standard deviation", *percents(*(spread for _, spread in spreads))])
-    print_table(["", *COLUMNS], rows, f"protocol {runs[0].protocol}{images}, percent")
+            centers, deviations = zip(
+                *(mean_and_spread(group).get(metric, (None, None)) for metric in metrics), strict=True
+            )
+            rows += [[f"mean of {len(group)}", *percents(*centers)], ["standard deviation", *percents(*deviations)]]
+    images = f", {counts.pop()} images" if len(counts) == 1 else ""
+    print_table(["", *COLUMNS], rows, f"protocol {next(iter(groups.values()))[0].protocol}{images}, percent")
 
 
 def groups_to_json(groups: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
     """Return the metrics of all runs, and their mean and standard deviation by group, as plain values."""
-    return {
-        name: {
-            "runs": [
-                {"folder": str(run.folder), "images": run.content["images"], "metrics": run.metrics} for run in runs
-            ],
-            "metrics": {
-                metric: {"mean": center, "standard_deviation": spread}
-                for metric, (center, spread) in mean_and_spread(runs).items()
-            },
+    content = {}
+    for name, runs in groups.items():
+        each = [{"folder": str(run.folder), "images": run.content["images"], "metrics": run.metrics} for run in runs]
+        spreads = {
+            metric: {"mean": center, "standard_deviation": spread}
+            for metric, (center, spread) in mean_and_spread(runs).items()
         }
-        for name, runs in groups.items()
-    }
+        content[name] = {"runs": each, "metrics": spreads}
+    return content

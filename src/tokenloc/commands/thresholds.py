@@ -30,14 +30,10 @@ def calibrated_threshold(metadata: ModelMetadata, options: PredictionOptions, da
 
 
 def calibration_note(metadata: ModelMetadata, options: PredictionOptions) -> str:
-    """Return a note if the threshold was calibrated for other options, else an empty string.
-
-    ``fast`` does not need a calibration: its maps hardly differ.
-    """
+    """Return a note if the threshold was calibrated for other options than these, apart from ``fast``, else ""."""
     if metadata.threshold is None or metadata.threshold.options in (str(options), str(replace(options, fast=False))):
         return ""
-    calibrated = metadata.threshold.options
-    return f", but for other options ({calibrated}, not {options}): run `tokenloc calibrate` with these"
+    return f", but for other options ({metadata.threshold.options}, not {options}): run `tokenloc calibrate` with these"
 
 
 def choose_threshold(protocol: Protocol, given: float | None, calibrated: ThresholdChoice) -> ThresholdChoice:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
+import json
 import shlex
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +22,23 @@ from tokenloc.commands.runs import groups_to_json, print_runs
 from tokenloc.commands.thresholds import calibrated_threshold, choose_threshold
 from tokenloc.data import ImageDataset, Preprocessing
 from tokenloc.inference import Localizer, PredictionOptions
-from tokenloc.inference.evaluation import evaluate_model
+from tokenloc.inference.evaluation import calibrate_threshold, evaluate_model
 from tokenloc.inference.processes import first_process
 from tokenloc.methods import Method
 from tokenloc.metrics import Scorer
 from tokenloc.models import create_model
-from tokenloc.models.checkpoint import read_checkpoint
+from tokenloc.models.checkpoint import load_checkpoint, read_checkpoint, store_threshold
 from tokenloc.models.metadata import ModelMetadata
 from tokenloc.reporting.charts import save_training_curves
 from tokenloc.reporting.runs import BOXES, read_run
 from tokenloc.training.cached_features import CachedFeatureData, cache_features
-from tokenloc.training.calibration import calibrated_best
 from tokenloc.training.config import DataConfig, DataSource, ModelChoice, Optimisation, Precision
 from tokenloc.training.data import TrainingData, open_split, open_training_images
 from tokenloc.training.fit import fit
 from tokenloc.training.freezing import freeze
 from tokenloc.training.placement import check_precision, choose_placement
-from tokenloc.training.run_folder import RunFolder, plain
-from tokenloc.training.seeds import train_with_seeds
-from tokenloc.training.selection import describe_selection, selection_of
+from tokenloc.training.run_folder import RunFolder
+from tokenloc.training.selection import Selection, describe_selection
 
 SEEDS = "seeds.json"
 
@@ -98,17 +96,18 @@ def train(
     check_precision(precision, placement)
     boxes_protocol = get_protocol(protocol)
     folder = RunFolder(out)
-    report = print_message if first else _ignore
+    report = print_message if first else lambda _: None
     for line in folder.check(settings, _defaults(), resume):
         report(f"resumed with{line}")
 
     images = open_training_images(data)
     val = open_split(data, data.val_split, images.classes)
-    network = _create(model, data, images)
+    options = {**model.options, "backbone_options": model.backbone_options}
+    network = create_model(model.method, model.backbone, len(images.classes), model.pretrained, data.crop, **options)
     trainable = freeze(network, optimisation.freeze)
     network.backbone.checkpointed = checkpoint_activations
     metadata = _metadata(network, data, images)
-    selection = selection_of(data, val, metadata.preprocessing, boxes_protocol, workers)
+    selection = Selection(data, val, metadata.preprocessing, boxes_protocol, workers)
     batches = TrainingData(images, val, metadata.preprocessing, optimisation.batch_size, workers, seed)
     if data.cached_views:
         batches = cache_features(batches, network, data, out)
@@ -120,10 +119,10 @@ def train(
             folder.record(settings)
             _print_start(batches, optimisation, str(trainable), folder)
         if isinstance(batches, CachedFeatureData):
-            batches.fill(network, optimisation.epochs, placement.device, report, progress if first else None)
-        options: dict[str, Any] = {"placement": placement, "precision": precision, "compile": compile}
-        options |= {"seed": seed, "resume": resume, "save_minutes": save_minutes, "selection": selection}
-        fit(network, batches, metadata, optimisation, out, **options)
+            batches.fill(optimisation.epochs, placement.device, report, progress if first else None)
+        running: dict[str, Any] = {"placement": placement, "precision": precision, "compile": compile}
+        running |= {"seed": seed, "resume": resume, "save_minutes": save_minutes, "selection": selection}
+        fit(network, batches, metadata, optimisation, folder, **running)
         if first:
             save_training_curves(out / "logs", out / "figures" / "training.png")
         _calibrate_and_test(folder, data, boxes_protocol, workers, placement.device)
@@ -133,28 +132,30 @@ def train(
 
 
 def _train_seeds(settings: dict[str, Any], seeds: list[int]) -> Path:
-    def check(folder: RunFolder, run: Mapping[str, Any]) -> list[str]:
-        return folder.check(_settings(run), _defaults(), True)
-
-    folders = train_with_seeds(train, settings, seeds, check)
+    """Train once with each seed, in OUT/seed-N; skip finished runs and resume interrupted ones if asked to resume."""
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds needs at least one seed and no seed twice; got {seeds}")
+    if choose_placement("cpu", settings["devices"], settings["nodes"]).world > 1:
+        raise ValueError(
+            "--seeds trains the runs one after the other in one process; start one command for each --seed"
+        )
+    out: Path = settings["out"]
+    folders = [RunFolder(out / f"seed-{seed}") for seed in seeds]
+    try:
+        for seed, folder in zip(seeds, folders, strict=True):
+            resume = settings["resume"] and folder.config.is_file()
+            run = {**settings, "seed": seed, "out": folder.path, "resume": resume}
+            if resume and folder.metrics.is_file():
+                folder.check(_settings(run), _defaults(), True)  # a finished run, if it had the same settings
+            else:
+                train(**run)
+    except KeyboardInterrupt as end:
+        raise KeyboardInterrupt(f"{end}; to resume all seeds, repeat this command with --resume") from end
     if settings["data"].test_split is not None:
-        out: Path = settings["out"]
         groups = {str(out): [read_run(folder.path) for folder in folders]}
         print_runs(groups)
         write_json(out / SEEDS, {"protocol": groups[str(out)][0].protocol, "groups": groups_to_json(groups)})
     return folders[0].best
-
-
-def _create(model: ModelChoice, data: DataConfig, images: ImageDataset) -> Method:
-    return create_model(
-        model.method,
-        model.backbone,
-        num_classes=len(images.classes),
-        pretrained=model.pretrained,
-        image_size=data.crop,
-        backbone_options=model.backbone_options,
-        **model.options,
-    )
 
 
 def _metadata(network: Method, data: DataConfig, images: ImageDataset) -> ModelMetadata:
@@ -169,7 +170,14 @@ def _calibrate_and_test(folder: RunFolder, data: DataConfig, protocol: Protocol,
     """Calibrate the best checkpoint and evaluate it, as far as splits are set; write metrics.json and figures."""
     first = first_process()
     options: dict[str, Any] = {"workers": workers, "progress": progress if first else None}
-    model, metadata = calibrated_best(folder, data, protocol, device, **options)
+    model, metadata = load_checkpoint(folder.best)
+    model.to(device)
+    images = open_split(data, data.calibration_split, data.classes)
+    if images is not None:
+        threshold = calibrate_threshold(model, images, metadata.preprocessing, protocol, **options)
+        metadata = replace(metadata, threshold=threshold)
+        for path in (folder.best, folder.last) if first else ():
+            store_threshold(path, threshold)
     test = open_split(data, data.test_split, data.classes)
     if test is None:
         return
@@ -209,16 +217,13 @@ def _print_next_steps(folder: RunFolder) -> None:
     print_message("  " + shlex.join(["tokenloc", "evaluate", best, "--protocol", "wsol-eval"]))
 
 
-def _ignore(message: str) -> None:
-    """Print nothing: the first process does."""
-
-
 def _settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of ``train`` as plain values for config.yaml."""
-    return plain({name: value for name, value in arguments.items() if name not in ("resume", "seeds")})
+    """Return the arguments of ``train`` as plain values for config.yaml: dictionaries, lists and strings."""
+    chosen = {name: value for name, value in arguments.items() if name not in ("resume", "seeds")}
+    plain: dict[str, Any] = json.loads(json.dumps(chosen, default=lambda v: vars(v) if is_dataclass(v) else str(v)))
+    return plain
 
 
 def _defaults() -> dict[str, Any]:
-    parameters = inspect.signature(train).parameters.values()
-    flat = {each.name: each.default for each in parameters if each.default is not each.empty}
-    return _settings({**flat, "data": DataConfig(), "model": ModelChoice(), "optimisation": Optimisation()})
+    required = {"data": DataConfig(), "model": ModelChoice(), "optimisation": Optimisation()}
+    return _settings({**(train.__kwdefaults__ or {}), **required})

@@ -4,20 +4,17 @@ from tokenloc.data.base import ImageDataset, Problem, Sample
 from tokenloc.data.images import find_images, read_image, read_size
 from tokenloc.data.loading import (
     EvaluationBatch,
-    EvaluationImages,
     TrainingImages,
     Unreadable,
     evaluation_loader,
     training_loader,
 )
 from tokenloc.data.registry import DATASETS, create_dataset, list_datasets
-from tokenloc.data.stratified import stratified_split
 from tokenloc.data.transforms import Preprocessing, evaluation_transform, train_transform
 
 __all__ = [
     "DATASETS",
     "EvaluationBatch",
-    "EvaluationImages",
     "ImageDataset",
     "Preprocessing",
     "Problem",
@@ -31,7 +28,6 @@ __all__ = [
     "list_datasets",
     "read_image",
     "read_size",
-    "stratified_split",
     "train_transform",
     "training_loader",
 ]

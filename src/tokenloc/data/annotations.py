@@ -1,20 +1,23 @@
-"""Boxes written by annotation tools: COCO JSON and Pascal VOC XML."""
+"""Boxes written by annotation tools: COCO JSON, Label Studio's JSON export and Pascal VOC XML."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import Element, TreeBuilder
-from xml.parsers import expat
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 from tokenloc.boxes.frame import Size
 from tokenloc.data.base import NO_BOXES, Boxes, as_boxes, shorten
 from tokenloc.data.lists import number
 
 Box = tuple[float, float, float, float]
+
+LOCAL_FILES = "/data/local-files/?d="
+"""Start of Label Studio's address of a local file."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +28,11 @@ class Annotation:
         file_name: the image's name as in the file, possibly with folders.
         objects: (class name, xyxy half-open box in original pixels).
         size: (width, height) of the image; None if the file states none.
-        scores: of the objects, in [0, 1]; empty if the file states none.
     """
 
     file_name: str
     objects: tuple[tuple[str, Box], ...]
     size: Size | None = None
-    scores: tuple[float, ...] = ()
 
     def boxes_of(self, name: str, classes: Collection[str]) -> Boxes:
         """Return the boxes [G, 4] of class ``name`` and those whose name is not in ``classes``.
@@ -42,32 +43,30 @@ class Annotation:
         return as_boxes(boxes) if boxes else NO_BOXES
 
 
-def read_coco(path: str | Path) -> list[Annotation]:
-    """Return the images of a COCO JSON file, with boxes converted from x, y, width, height; crowds are left out.
+def read_json(path: str | Path) -> list[Annotation]:
+    """Return the annotated images of a COCO file (an object) or of Label Studio's JSON export (a list of tasks).
+
+    COCO's crowds are left out. Of a task's annotations, the last that was not cancelled counts; tasks without one are
+    left out, so that a model is not evaluated on its own predictions.
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        ValueError: if the file is not JSON, lacks `images` or `annotations`, or has a malformed entry.
+        ValueError: if it is not JSON of either kind, or a box is rotated.
     """
-    path = Path(path)
+    path, kind = Path(path), "COCO or Label Studio tasks"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such annotation file; check option annotations")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not a JSON file ({error}); export it again") from error
-    if not isinstance(content, dict) or not {"images", "annotations"} <= set(content):
-        raise ValueError(f"{path}: expected COCO: an object with lists 'images' and 'annotations'; export it again")
-    try:
-        return _coco_annotations(content)
+        kind = "Label Studio tasks with boxes" if isinstance(content, list) else "COCO"
+        return list(_from_tasks(content) if isinstance(content, list) else _from_coco(content))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path}: not valid COCO ({type(error).__name__}: {error}); export it again") from error
+        raise ValueError(f"{path}: not valid {kind} ({type(error).__name__}: {error}); export it again") from error
 
 
-def _coco_annotations(content: Mapping[str, Any]) -> list[Annotation]:
+def _from_coco(content: Mapping[str, Any]) -> Iterator[Annotation]:
     names = {category["id"]: str(category["name"]) for category in content.get("categories", [])}
     objects: dict[object, list[tuple[str, Box]]] = {image["id"]: [] for image in content["images"]}
-    scores: dict[object, list[float]] = {image["id"]: [] for image in content["images"]}
     for annotation in content["annotations"]:
         if annotation["image_id"] not in objects:
             raise ValueError(f"an annotation's image_id {annotation['image_id']!r} is not among the images")
@@ -75,16 +74,29 @@ def _coco_annotations(content: Mapping[str, Any]) -> list[Annotation]:
             x, y, width, height = map(float, annotation["bbox"])
             name = names.get(annotation.get("category_id"), "")
             objects[annotation["image_id"]].append((name, (x, y, x + width, y + height)))
-            scores[annotation["image_id"]] += [float(annotation["score"])] if "score" in annotation else []
-    return [
-        Annotation(
-            str(image["file_name"]).replace("\\", "/"),
-            tuple(objects[image["id"]]),
-            (int(image["width"]), int(image["height"])) if "width" in image and "height" in image else None,
-            tuple(scores[image["id"]] if len(scores[image["id"]]) == len(objects[image["id"]]) else ()),
-        )
-        for image in content["images"]
-    ]
+    for image in content["images"]:
+        size = (int(image["width"]), int(image["height"])) if "width" in image and "height" in image else None
+        yield Annotation(str(image["file_name"]).replace("\\", "/"), tuple(objects[image["id"]]), size)
+
+
+def _from_tasks(tasks: Sequence[Mapping[str, Any]]) -> Iterator[Annotation]:
+    for task in tasks:
+        address, local, path = task["data"]["image"].partition(LOCAL_FILES)
+        results = [one for one in task.get("annotations") or [] if not one.get("was_cancelled")]
+        if results:
+            regions = [region for region in results[-1].get("result", []) if region["type"] == "rectanglelabels"]
+            sizes = [(int(region["original_width"]), int(region["original_height"])) for region in regions]
+            objects = tuple(_from_region(region) for region in regions)
+            yield Annotation(unquote(path if local else address), objects, sizes[0] if sizes else None)
+
+
+def _from_region(region: Mapping[str, Any]) -> tuple[str, Box]:
+    value, width, height = region["value"], region["original_width"], region["original_height"]
+    if value.get("rotation"):
+        raise ValueError(f"a box is rotated by {value['rotation']} degrees, but boxes must be upright; rotate it back")
+    x0, y0 = value["x"] * width / 100, value["y"] * height / 100
+    x1, y1 = x0 + value["width"] * width / 100, y0 + value["height"] * height / 100
+    return value["rectanglelabels"][0], (x0, y0, x1, y1)
 
 
 def read_voc(path: str | Path, counted_from: int = 1) -> Annotation:
@@ -94,7 +106,11 @@ def read_voc(path: str | Path, counted_from: int = 1) -> Annotation:
         ValueError: if the file is not VOC XML, or has a document type declaration (entities are never expanded).
     """
     path = Path(path)
-    root = _parsed(path)
+    parser = ElementTree.XMLParser(target=_WithoutDocumentType())
+    try:
+        root = ElementTree.fromstring(path.read_bytes(), parser)
+    except (ElementTree.ParseError, ValueError) as error:
+        raise ValueError(f"{path}: not a Pascal VOC XML file ({error}); export it again, or remove it") from error
     objects = tuple(_voc_object(element, path, counted_from) for element in root.iter("object"))
     width, height = root.findtext("size/width"), root.findtext("size/height")
     size = (round(number(width, str(path))), round(number(height, str(path)))) if width and height else None
@@ -102,7 +118,12 @@ def read_voc(path: str | Path, counted_from: int = 1) -> Annotation:
     return Annotation(file_name, objects, None if size == (0, 0) else size)
 
 
-def _voc_object(element: Element, path: Path, counted_from: int) -> tuple[str, Box]:
+class _WithoutDocumentType(ElementTree.TreeBuilder):
+    def doctype(self, *_: object) -> None:
+        raise ValueError("it has a document type declaration, which VOC files do not have and which may hide an attack")
+
+
+def _voc_object(element: ElementTree.Element, path: Path, counted_from: int) -> tuple[str, Box]:
     corners = [element.findtext(f"bndbox/{name}") for name in ("xmin", "ymin", "xmax", "ymax")]
     if None in corners:
         raise ValueError(f"{path}: an object lacks a bndbox with xmin, ymin, xmax, ymax; export it again")
@@ -111,13 +132,12 @@ def _voc_object(element: Element, path: Path, counted_from: int) -> tuple[str, B
 
 
 def half_open(corners: Iterable[float], counted_from: int) -> Box:
-    """Return corners x0, y0, x1, y1 of an annotation file as a half-open box that counts pixels from 0.
+    """Return corners x0, y0, x1, y1 of the first and the last pixel as a half-open box that counts pixels from 0.
 
     Args:
-        corners: of the first and the last pixel.
+        corners: as in an annotation file.
         counted_from: 1 if the file counts pixels from 1 and includes the last, as VOC does: x0 - 1, y0 - 1, x1, y1 (a
-            0, which tools that count from 0 write, stays 0). 0 if it counts from 0: corners are unchanged, as in every
-            published evaluator.
+            0, which tools that count from 0 write, stays 0). 0: unchanged, as in every published evaluator.
 
     >>> half_open([1, 1, 12, 8], counted_from=1)
     (0, 0, 12, 8)
@@ -125,24 +145,6 @@ def half_open(corners: Iterable[float], counted_from: int) -> Box:
     x0, y0, x1, y1 = corners
     left, top = (low - counted_from if low >= counted_from else low for low in (x0, y0))
     return left, top, x1, y1
-
-
-def _parsed(path: Path) -> Element:
-    """Return an XML file's root element; a document type, which may declare entities, is refused."""
-    builder, parser = TreeBuilder(), expat.ParserCreate()
-    parser.StartDoctypeDeclHandler = _refuse_document_type
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    try:
-        parser.Parse(path.read_bytes(), True)
-    except (expat.ExpatError, ValueError) as error:
-        raise ValueError(f"{path}: not a Pascal VOC XML file ({error}); export it again, or remove it") from error
-    return builder.close()
-
-
-def _refuse_document_type(*_: object) -> None:
-    raise ValueError("it has a document type declaration, which VOC files do not have and which may hide an attack")
 
 
 def match(file_names: Iterable[str], ids: Mapping[str, str], source: Path) -> dict[str, str]:

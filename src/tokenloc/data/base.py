@@ -18,6 +18,8 @@ from tokenloc.boxes.iou import box_faults
 from tokenloc.data.fingerprints import file_fingerprint
 from tokenloc.data.images import read_image
 
+AnyPath = str | Path | None
+Classes = Sequence[str] | None
 Boxes = NDArray[np.float64]
 """[G, 4] float64 xyxy, original pixels, half-open."""
 
@@ -38,12 +40,11 @@ class Sample:
     """One image of a dataset and its annotation.
 
     Args:
-        id: unique within the dataset, with forward slashes: the path in the dataset's lists (those of `wsol-eval`, if
-            it covers the dataset), else the path relative to the dataset.
+        id: unique within the dataset: the path in its lists (those of `wsol-eval`, if any) or below its folder, with
+            forward slashes.
         path: the image file; None for generated or embedded images.
         label: class index into the dataset's ``classes``.
-        boxes: [G, 4] xyxy, original pixels, half-open; G = 0 if no box is known. Values are those of the files, even
-            impossible ones, which ``ImageDataset.check`` lists.
+        boxes: [G, 4] xyxy, original pixels, half-open; values are those of the files, see ``ImageDataset.check``.
     """
 
     id: str
@@ -56,7 +57,7 @@ class SampleTable(Sequence[Sample]):
     """Samples stored as columns and created on access, so that a million of them take seconds and little memory.
 
     Args:
-        ids: the samples' ids, [N].
+        ids: [N].
         labels: class indices, [N] int64.
         folder: the images' folder; None if the images have no files.
         files: paths below ``folder`` by id, where these differ from the ids.
@@ -93,12 +94,7 @@ class SampleTable(Sequence[Sample]):
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem of a sample or of an annotation.
-
-    Args:
-        id: the sample's id, or the annotation's name if it belongs to no sample.
-        path: the file, None if there is none.
-        reason: description of the problem.
+    """One problem of a sample, or of an annotation or class without a sample.
 
     >>> print(Problem("cat/1.jpg", Path("pets/cat/1.jpg"), "the file is empty"))
     pets/cat/1.jpg: the file is empty
@@ -122,11 +118,7 @@ class ImageDataset:
         split: name of the split.
         classes: class names; a sample's label is an index into them.
         samples: all samples of the split.
-        sizes: (width, height) by sample id, if the dataset's lists state them; ``check`` compares.
-
-    Attributes:
-        ids: ids of all samples, [N].
-        labels: class indices of all samples, [N] int64.
+        sizes: (width, height) by sample id, if the dataset's lists state them.
 
     Raises:
         ValueError: for an unknown split, a duplicate id, a label without a class, or no samples.
@@ -141,6 +133,7 @@ class ImageDataset:
     """Ids of listed images that were left out because their files are missing."""
     ids: Sequence[str]
     labels: NDArray[np.int64]
+    """Class indices of all samples, [N] int64."""
 
     def __init__(
         self, split: str, classes: Sequence[str], samples: Sequence[Sample], sizes: Mapping[str, Size] | None = None
@@ -181,11 +174,7 @@ class ImageDataset:
         return read_image(path, min_size=min_size)
 
     def fingerprint(self, index: int) -> str:
-        """Return a text that changes when the image file does: its path, size and modification time.
-
-        Raises:
-            OSError: if the file does not exist.
-        """
+        """Return a text that changes when the image file does; raises OSError if the file does not exist."""
         path = self.samples[index].path
         return "generated" if path is None else file_fingerprint(path)
 
@@ -208,16 +197,17 @@ class ImageDataset:
         """Read every image with its boxes and mask; return all problems."""
         return [problem for index in range(len(self)) for problem in self._problems(index)]
 
+    def without_boxes(self) -> list[Problem]:
+        """Return a problem for each sample without a box."""
+        bare = (sample for sample in self if not len(sample.boxes))
+        return [Problem(sample.id, sample.path, "has no box, while others have") for sample in bare]
+
     def subset(self, indices: Iterable[int]) -> Subset:
         """Return the samples at ``indices`` as a dataset of the same split and classes."""
         return Subset(self, indices)
 
     def in_class_order(self, classes: Sequence[str]) -> ImageDataset:
-        """Return this dataset with its classes, and so its labels, in the order of ``classes``.
-
-        Raises:
-            ValueError: if ``classes`` are not this dataset's classes.
-        """
+        """Return this dataset with its classes, and so its labels, in another order; raises ValueError for others."""
         if set(classes) != set(self.classes) or len(classes) != len(self.classes):
             raise ValueError(
                 f"expected the {len(classes)} classes {shorten(classes)}; {self.name} {self.split} has the "
@@ -247,20 +237,14 @@ class ImageDataset:
     def _validate(self) -> None:
         if not len(self.samples):
             raise ValueError(f"the {self.split} split of {self.name} has no image of the classes {self.classes}")
-        duplicates = [name for name, count in Counter(self.ids).items() if count > 1]
-        refuse(duplicates, f"{self.name} {self.split} lists images more than once", "remove the duplicates")
+        require_unique(self.ids, f"{self.name} {self.split}")
         outside = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.classes))).tolist()
         report = f"{self.name} {self.split} has labels outside its {len(self.classes)} classes"
         refuse([self.ids[index] for index in outside], report, "correct them")
 
 
 class Subset(ImageDataset):
-    """Samples of a dataset, in the given order.
-
-    Args:
-        dataset: the dataset.
-        indices: unique indices into it.
-        classes: the dataset's classes in another order, which labels then follow; None for the dataset's own.
+    """Samples of a dataset in the order of ``indices``, with labels in the order of ``classes`` (None: its own).
 
     Raises:
         IndexError: for an index outside the dataset.
@@ -293,11 +277,8 @@ class Subset(ImageDataset):
         return self.dataset.mask(self.indices[index])
 
 
-def select_classes(available: Sequence[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the ``wanted`` classes (None: all) in the order of ``available``.
-
-    Raises:
-        ValueError: for an unknown class (the message lists the valid ones), none, or a repeated one.
+def select_classes(available: Sequence[str], wanted: Classes) -> tuple[str, ...]:
+    """Return the ``wanted`` classes (None: all) in the order of ``available``; raises ValueError for a bad selection.
 
     >>> select_classes(["ant", "bee", "cat"], ["cat", "ant"])
     ('ant', 'cat')
@@ -314,7 +295,7 @@ def select_classes(available: Sequence[str], wanted: Sequence[str] | None) -> tu
     return tuple(name for name in available if name in set(wanted))
 
 
-def require_root(root: str | Path | None, dataset: str, source: str) -> Path:
+def require_root(root: AnyPath, dataset: str, source: str) -> Path:
     """Return ``root`` as a path; raise, naming the ``source`` of the files, if it is None or no folder."""
     if root is None:
         raise ValueError(f"dataset {dataset!r} needs a root folder, got None; give the folder of {source}")
@@ -333,7 +314,7 @@ def mask_fault(size: Size, mask: NDArray[np.uint8] | None) -> str | None:
 def refuse(
     names: Sequence[object], report: str, remedy: str, error: type[ValueError | FileNotFoundError] = ValueError
 ) -> None:
-    """Raise ``error`` with the report, ``names`` and the remedy if there are any names.
+    """Raise ``error`` if there are any ``names``.
 
     >>> refuse(["a.jpg"], "list.txt lists images more than once", "remove the duplicates")
     Traceback (most recent call last):
@@ -341,6 +322,12 @@ def refuse(
     """
     if names:
         raise error(f"{report} ({len(names)}): {shorten(names)}; {remedy}")
+
+
+def require_unique(names: Sequence[str], source: object) -> None:
+    """Raise ValueError if ``names``, which ``source`` lists, hold a duplicate."""
+    duplicates = [name for name, count in Counter(names).items() if count > 1]
+    refuse(duplicates, f"{source} lists images more than once", "remove the duplicates")
 
 
 def shorten(items: Sequence[object], limit: int = 5) -> str:

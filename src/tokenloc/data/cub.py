@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenloc.data import lists
-from tokenloc.data.base import Boxes, as_boxes
+from tokenloc.data.base import AnyPath, Boxes, Classes, as_boxes, require_unique
 from tokenloc.data.images import IMAGE_SUFFIXES, names_under, read_image
 from tokenloc.data.listed import ListedDataset
 from tokenloc.data.lists import Listing
@@ -23,17 +23,13 @@ _LISTS = ("images.txt", "classes.txt", "image_class_labels.txt", "train_test_spl
 class CubDataset(ListedDataset):
     """CUB-200-2011: 5,994 training and 5,794 test images of 200 birds, with a box and a mask each.
 
-    Boxes are `x, y, x + width, y + height` of bounding_boxes.txt, unchanged as in released code: they start at 0 and
-    never pass the image's right or lower edge, so they are half-open and count from 0. Masks come from `segmentations/`
-    in the dataset's folder or beside it; a pixel belongs to the object if most of the five annotators marked it (value
-    above 127). The val split is CUBV2 of `wsol-eval`: a folder `CUBV2` in the dataset's folder or beside it, with class
-    folders (`001.Black_footed_Albatross`, `001` or `1`). Its boxes come from the `wsol-eval` split files in that folder
-    or in ``metadata``.
+    Boxes are `x, y, x + width, y + height` of bounding_boxes.txt, as in released code: half-open and counted from 0.
+    Masks come from `segmentations/` in the dataset's folder or beside it: pixels that most of the five annotators
+    marked (above 127). The val split is CUBV2 of `wsol-eval`: a folder `CUBV2` in the dataset's folder or beside it,
+    with class folders (`001.Black_footed_Albatross`, `001` or `1`), and boxes if it or ``metadata`` holds the split's
+    lists.
 
     Args:
-        root: the folder with images.txt, or the one above it.
-        split: "train", "val" or "test".
-        classes: names as in classes.txt; labels follow the selection, in the order of classes.txt.
         metadata: the `metadata/CUB` of `wsol-eval` (or the folder above it, or the split's own), whose lists then
             replace the official ones. If root has a classes.txt, only its classes are used.
         missing: "error", or "skip" images that are listed but absent; see ``ListedDataset``.
@@ -45,15 +41,10 @@ class CubDataset(ListedDataset):
     usual_folders = ("CUB_200_2011",)
 
     def __init__(
-        self,
-        root: str | Path | None,
-        split: str,
-        classes: Sequence[str] | None = None,
-        *,
-        metadata: str | Path | None = None,
-        missing: str = "error",
+        self, root: AnyPath, split: str, classes: Classes = None, *, metadata: AnyPath = None, missing: str = "error"
     ) -> None:
-        super().__init__(root, split, classes, missing, lambda folder: self._listing(folder, split, metadata))
+        self._metadata = metadata
+        super().__init__(root, split, classes, missing=missing)
         self._segmentations = next(filter(Path.is_dir, _beside(self.folder, "segmentations")), None)
         self.has_masks = self._segmentations is not None and split != "val"
 
@@ -64,9 +55,10 @@ class CubDataset(ListedDataset):
         votes = read_image((self._segmentations / self.samples[index].id).with_suffix(".png"))
         return (np.asarray(votes)[..., 0] > 127).astype(np.uint8)
 
-    def _listing(self, folder: Path, split: str, metadata: str | Path | None) -> Listing:
-        if metadata is not None:
-            return _from_split_files(lists.find_split_files(metadata, "CUB", split), folder, split)
+    def list_images(self, folder: Path, split: str) -> Listing:
+        """See ``ListedDataset.list_images``."""
+        if self._metadata is not None:
+            return _from_split_files(lists.find_split_files(self._metadata, "CUB", split), folder, split)
         if split != "val":
             return _official(folder, split, self.source)
         candidates = _beside(folder, "CUBV2")
@@ -74,7 +66,7 @@ class CubDataset(ListedDataset):
         if second is None:
             raise FileNotFoundError(
                 f"cub has a val split only with CUBV2: looked for {candidates[0]} and {candidates[1]}; its images and "
-                f"boxes: {lists.WSOL_EVAL}. Or hold out some training images with stratified_split"
+                f"boxes: {lists.WSOL_EVAL}. Without it, choose thresholds on train"
             )
         if lists.has_split_files(second):
             return _from_split_files(second, folder, split)
@@ -93,7 +85,7 @@ def _official(folder: Path, split: str, source: str) -> Listing:
     train = {row[0]: lists.integer(row[1], location) == 1 for location, row in lists.rows(flags, 2)}
     class_ids = {row[0]: row[1] for _, row in lists.rows(labels, 2)}
     paths = {row[0]: row[1] for _, row in lists.rows(images, 2)}
-    lists.require_unique(list(paths.values()), images)
+    require_unique(list(paths.values()), images)
     for table, path in ((train, flags), (class_ids, labels)):
         lists.require_listed(paths, table, f"{path} has no line for listed images")
     used = sorted({class_ids[number] for number in paths})

@@ -23,20 +23,13 @@ def file_fingerprint(path: Path) -> str:
     return f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
 
 
-def digest_of_images(dataset: ImageDataset, options: Mapping[str, Any], labels: bool) -> str:
-    """Return the SHA-256 of all ids and fingerprints, in order, and of the dataset's ``options``.
-
-    Args:
-        dataset: the images.
-        options: of the dataset; generated images depend on them.
-        labels: whether to include the class indices.
-    """
+def digest_of_images(dataset: ImageDataset, options: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of all ids, class indices and fingerprints, and of the dataset's ``options``."""
     known = hashlib.sha256(f"{dataset.name} {json.dumps(options, sort_keys=True, default=str)}".encode())
     for index, sample in enumerate(dataset.samples):
-        label = sample.label if labels else ""
         try:
             fingerprint = dataset.fingerprint(index)
         except OSError:  # training skips it, so it may be missing here
             fingerprint = "absent"
-        known.update(f"\n{sample.id} {label} {fingerprint}".encode("utf-8", "surrogateescape"))
+        known.update(f"\n{sample.id} {sample.label} {fingerprint}".encode("utf-8", "surrogateescape"))
     return known.hexdigest()

@@ -5,66 +5,55 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from posixpath import splitext
 
-from tokenloc.data.annotations import Annotation, match, read_coco, read_voc
+import numpy as np
+
+from tokenloc.data.annotations import Annotation, match, read_json, read_voc
 from tokenloc.data.base import (
-    NO_BOXES,
+    AnyPath,
+    Classes,
     ImageDataset,
     Problem,
-    Sample,
+    SampleTable,
     refuse,
     require_root,
     select_classes,
     shorten,
 )
 from tokenloc.data.images import IMAGE_SUFFIXES, names_under
-from tokenloc.data.label_studio import read_label_studio
 from tokenloc.data.registry import DATASETS
 from tokenloc.data.stratified import stratified_indices
 
 LAYOUT = "a folder DIR with DIR/CLASS/*.jpg, or DIR/train/CLASS/*.jpg and the like for val and test"
-"""The expected layout."""
-
-DEFAULT_FRACTION = 0.1
-"""Fraction of val, and of test, if there are no split folders."""
 
 _SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 @dataclass(frozen=True)
 class _Listing:
-    """All images below a dataset's own folder, by split folder and class.
-
-    Args:
-        folder: the dataset's own folder.
-        images: (split folder or "", class, id relative to ``folder``), sorted by id.
-        boxes_in: XML files by their path without suffix, relative to ``folder`` or to its Annotations folder.
-        classes: class folders of every split folder, including empty ones.
-    """
+    """All images below a dataset's own folder, by split folder and class."""
 
     folder: Path
-    images: tuple[tuple[str, str, str], ...]
+    images: list[tuple[str, str, str]]
+    """(split folder or "", class, id relative to ``folder``), sorted by id."""
     boxes_in: dict[str, Path]
-    classes: dict[str, tuple[str, ...]]
+    """XML files by their path without suffix, relative to ``folder`` or to its Annotations folder."""
+    classes: dict[str, list[str]]
+    """Class folders of every split folder, including empty ones."""
 
 
 @DATASETS.register("folder")
 class FolderDataset(ImageDataset):
-    """Images in class folders.
+    """Images in class folders, which may be nested; classes are sorted by name, and hidden files ignored.
 
-    Class folders may be nested; classes are sorted by name; hidden files are ignored. If the folder holds `train`,
-    `val` (or `valid`, `validation`) or `test`, these are the splits, and val or test can be a fraction of `train`; else
-    the fractions are taken from all images. Every class is in every split.
-
-    Boxes come from one file of ``annotations``, COCO or Label Studio's export, or from Pascal VOC XML files beside the
-    images or in a folder `Annotations`, with the image's name; see ``read_coco``, ``read_label_studio``, ``read_voc``
-    and ``Annotation.boxes_of``.
+    If the folder holds `train`, `val` (or `valid`, `validation`) or `test`, these are the splits, and val or test can
+    be a fraction of `train`; else the fractions are taken from all images. Split "all" is every image. Boxes come from
+    one JSON file (``read_json``), or from Pascal VOC XML files (``read_voc``) with the images' names, beside these or
+    in a folder `Annotations`; see ``Annotation.boxes_of``. The root may be the folder above, if it holds nothing else.
 
     Args:
-        root: the folder, or the one above it (if it holds nothing else).
-        split: "train", "val", "test", or "all" for every image.
-        classes: names to select; labels follow the selection, in sorted order.
-        annotations: a JSON file: COCO, or Label Studio tasks, of which only those annotated by a person count.
+        annotations: a COCO file or Label Studio's JSON export.
         val_fraction: fraction of val, 0 for none; None is 0.1, or 0 with split folders.
         test_fraction: fraction of test, likewise.
         seed: of the random split.
@@ -80,11 +69,11 @@ class FolderDataset(ImageDataset):
 
     def __init__(
         self,
-        root: str | Path | None,
+        root: AnyPath,
         split: str,
-        classes: Sequence[str] | None = None,
+        classes: Classes = None,
         *,
-        annotations: str | Path | None = None,
+        annotations: AnyPath = None,
         val_fraction: float | None = None,
         test_fraction: float | None = None,
         seed: int = 0,
@@ -101,28 +90,14 @@ class FolderDataset(ImageDataset):
             part = dict(zip([*fractions, "train"], parts, strict=True))[split]
             class_of = {ids[index]: names[index] for index in part}
         self._annotated, self._strays = _annotations(listing, annotations, class_of)
-        boxes = {
-            image: self._annotated[image].boxes_of(name, available)
-            for image, name in class_of.items()
-            if image in self._annotated
-        }
-        samples = [
-            Sample(image, listing.folder / image, chosen.index(name), boxes.get(image, NO_BOXES))
-            for image, name in class_of.items()
-        ]
+        boxes = {name: one.boxes_of(class_of[name], available) for name, one in self._annotated.items()}
         sizes = {name: annotation.size for name, annotation in self._annotated.items() if annotation.size}
-        super().__init__(split, chosen, samples, sizes)
+        labels = np.array([chosen.index(name) for name in class_of.values()], dtype=np.int64)
+        super().__init__(split, chosen, SampleTable(list(class_of), labels, listing.folder, boxes=boxes), sizes)
 
     def check(self) -> list[Problem]:
         """Return the problems of ``ImageDataset.check``, images without a box, and annotations without an image."""
-        problems = super().check()
-        if self._annotated:
-            problems += [
-                Problem(sample.id, sample.path, f"has no box of class {self.classes[sample.label]}, while others have")
-                for sample in self.samples
-                if not len(sample.boxes)
-            ]
-        return problems + self._strays
+        return super().check() + (self.without_boxes() if self._annotated else []) + self._strays
 
 
 def _visible_folders(folder: Path) -> list[Path]:
@@ -146,15 +121,15 @@ def _list_images(folder: Path) -> _Listing:
     for name in names_under(folder, {*IMAGE_SUFFIXES, ".xml"}):
         parts = name.split("/")
         if name.lower().endswith(".xml"):
-            boxes_in[_stem(name.partition("/")[2] if parts[0].lower() == "annotations" else name)] = folder / name
+            stem = splitext(name.partition("/")[2] if parts[0].lower() == "annotations" else name)[0]
+            boxes_in[stem] = folder / name
         elif len(parts) <= depth + 1 and (len(parts) == 1 or parts[0] in split_folders):
             strays.append(name)
         elif not split_folders or parts[0] in split_folders:
             images.append(("".join(parts[:depth]), parts[depth], name))
     refuse(strays, f"{folder}: images outside the class folders", f"expected {LAYOUT}")
-    places = {name: folder / name for name in split_folders} or {"": folder}
-    classes = {place: tuple(path.name for path in _visible_folders(within)) for place, within in places.items()}
-    return _Listing(folder, tuple(images), boxes_in, classes)
+    classes = {name: [path.name for path in _visible_folders(folder / name)] for name in split_folders or [""]}
+    return _Listing(folder, images, boxes_in, classes)
 
 
 def _plan(
@@ -162,15 +137,13 @@ def _plan(
 ) -> tuple[tuple[str, ...], dict[str, float]]:
     """Return the folders that hold the split's images, and the fractions to split these by (none: use all)."""
     folders = {_SPLIT_NAMES[place]: place for place in listing.classes if place}
-    default = 0.0 if folders else DEFAULT_FRACTION
-    given = {"test": test_fraction, "val": val_fraction}
-    both = [name for name, fraction in given.items() if fraction and name in folders]
-    if both:
-        raise ValueError(f"{listing.folder} has a folder {folders[both[0]]}; do not also give {both[0]}_fraction")
-    fractions = {
-        name: default if fraction is None else fraction for name, fraction in given.items() if name not in folders
-    }
-    fractions = {name: fraction for name, fraction in fractions.items() if fraction}
+    fractions: dict[str, float] = {}
+    for name, given in (("test", test_fraction), ("val", val_fraction)):
+        fraction = (0.0 if folders else 0.1) if given is None else given
+        if fraction and name in folders:
+            raise ValueError(f"{listing.folder} has a folder {folders[name]}; do not also give {name}_fraction")
+        if fraction:
+            fractions[name] = fraction
     if split == "all":
         return tuple(listing.classes), {}
     if split in folders and split != "train":
@@ -184,20 +157,18 @@ def _plan(
     return (folders.get("train", ""),), fractions
 
 
-def _common_classes(listing: _Listing, folders: Sequence[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
+def _common_classes(listing: _Listing, folders: Sequence[str], wanted: Classes) -> tuple[str, ...]:
     """Return the class folders, sorted; raise if there is none, or if split folders differ in a wanted one."""
     available = sorted({name for folder in folders for name in listing.classes[folder]})
     if not available:
-        paths = ", ".join(str(listing.folder / folder) for folder in folders)
+        paths = shorten([listing.folder / folder for folder in folders])
         raise ValueError(f"no class folders in {paths}; expected {LAYOUT}")
     for folder, names in listing.classes.items():
-        differing = sorted(set(available) ^ set(names))
-        differing = [name for name in differing if wanted is None or name in wanted]
+        differing = sorted(name for name in {*available} ^ {*names} if wanted is None or name in wanted)
         if differing:
             raise ValueError(
-                f"{listing.folder}: {shorten(folders)} and {folder} differ in the classes "
-                f"{shorten(differing)}; a class needs a folder in every split. Add it, or select classes "
-                "(classes=…)"
+                f"{listing.folder}: {shorten(folders)} and {folder} differ in the classes {shorten(differing)}; "
+                "a class needs a folder in every split. Add it, or select classes (classes=…)"
             )
     return tuple(available)
 
@@ -207,24 +178,22 @@ def _images_of(listing: _Listing, folders: Sequence[str], classes: Sequence[str]
     wanted = set(classes)
     class_of = {name: label for folder, label, name in listing.images if folder in folders and label in wanted}
     empty = sorted(wanted - set(class_of.values()))
-    paths = ", ".join(str(listing.folder / folder) for folder in folders)
-    refuse(
-        empty, f"{paths}: class folders without an image", "add some, remove the folders, or select classes (classes=…)"
-    )
+    report = f"{shorten([listing.folder / folder for folder in folders])}: class folders without an image"
+    refuse(empty, report, "add some, remove the folders, or select classes (classes=…)")
     return class_of
 
 
 def _annotations(
-    listing: _Listing, file: str | Path | None, wanted: Collection[str]
+    listing: _Listing, file: AnyPath, wanted: Collection[str]
 ) -> tuple[dict[str, Annotation], list[Problem]]:
     """Return annotations of the ``wanted`` images by id, and those that match no image of any split."""
     ids = [name for _, _, name in listing.images]
     if file is None:
-        files = match(listing.boxes_in, {name: _stem(name) for name in ids}, listing.folder)
+        files = match(listing.boxes_in, {name: splitext(name)[0] for name in ids}, listing.folder)
         matched = {name: read_voc(listing.boxes_in[stem]) for name, stem in files.items() if name in wanted}
         sources = listing.boxes_in
     else:
-        entries = {entry.file_name: entry for entry in _read_boxes(Path(file))}
+        entries = {entry.file_name: entry for entry in read_json(file)}
         files = match(entries, {name: name for name in ids}, Path(file))
         if not files:
             raise ValueError(
@@ -233,25 +202,7 @@ def _annotations(
             )
         matched = {name: entries[file_name] for name, file_name in files.items() if name in wanted}
         sources = dict.fromkeys(entries, Path(file))
-    used, reason = set(files.values()), f"has no image in {listing.folder}"
-    strays = {name: path for name, path in sources.items() if name not in used}
-    return matched, [Problem(name, path, f"annotates {name}, which {reason}") for name, path in strays.items()]
-
-
-def _read_boxes(file: Path) -> list[Annotation]:
-    """Return the annotations of a JSON file: Label Studio's is a list, COCO's an object."""
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such annotation file; check option annotations")
-    with file.open("rb") as opened:
-        is_list = opened.read(64).lstrip().startswith(b"[")
-    return read_label_studio(file) if is_list else read_coco(file)
-
-
-def _stem(name: str) -> str:
-    """Return a path without its suffix.
-
-    >>> _stem("cat/a.b.jpg")
-    'cat/a.b'
-    """
-    head, dot, suffix = name.rpartition(".")
-    return head if dot and "/" not in suffix else name
+    used, reason = set(files.values()), f"which has no image in {listing.folder}"
+    return matched, [
+        Problem(name, path, f"annotates {name}, {reason}") for name, path in sources.items() if name not in used
+    ]

@@ -15,21 +15,17 @@ from PIL import Image
 from tokenloc._extras import library
 from tokenloc._names import one_of, unknown_name
 from tokenloc.boxes.frame import Size
-from tokenloc.data.base import Boxes, ImageDataset, SampleTable, as_boxes, refuse, select_classes
+from tokenloc.data.base import AnyPath, Boxes, Classes, ImageDataset, SampleTable, as_boxes, refuse, select_classes
 from tokenloc.data.fingerprints import file_fingerprint
 from tokenloc.data.images import read_image
 from tokenloc.data.registry import DATASETS
 
 SOURCE = "a folder of save_to_disk, a folder or glob of Parquet files, an imagefolder, or a dataset's name on the Hub"
-"""What ``root`` may be."""
 
 BoxFormat = Literal["coco", "pascal"]
 
-Table = Any
-"""A `datasets.Dataset`; the library has no types."""
-
-Column = Any
-"""A `pyarrow.ChunkedArray`; the library has no types."""
+Table = Any  # a datasets.Dataset
+Column = Any  # a pyarrow.ChunkedArray
 
 _SPLITS = {
     "train": {"train", "training"},
@@ -42,21 +38,16 @@ _SPLITS = {
 class HfDataset(ImageDataset):
     """A dataset that the library `datasets` opens (extra `hf`): images, labels and optional boxes.
 
-    Listing reads the columns of labels, boxes and ids and decodes no image. Rows keep their order. Ids are the values
-    of the column ``id``; by default row numbers within the split (``00000042``), or paths relative to an imagefolder.
+    The root is a folder written by `save_to_disk`, a folder or glob of Parquet files, an imagefolder, or a dataset's
+    name on the Hub. Listing reads the columns of labels, boxes and ids and decodes no image. Rows keep their order.
 
     Args:
-        root: a folder written by `save_to_disk`, a folder or glob of Parquet files, an imagefolder, or the name of a
-            dataset on the Hub, which is downloaded once.
-        split: "train", "val" (also finds `validation`, `valid` and `dev`) or "test".
-        classes: names to select; labels follow the selection, in the dataset's order.
         image: name of the column of images (`datasets.Image`).
-        label: name of the column of labels: a `ClassLabel`, whose names are the class names, or strings or integers,
-            whose sorted values over all splits are.
-        boxes: name of the column of boxes, such as "objects.bbox": a list of boxes for each image, or one box. None:
-            no boxes.
+        label: name of the column of labels: a `ClassLabel`, or strings or integers, whose sorted values over all splits
+            are the class names.
+        boxes: name of a column such as "objects.bbox": a list of boxes for each image, or one box.
         box_format: "coco" for x, y, width, height; "pascal" for x0, y0, x1, y1; in original pixels.
-        id: name of a column of unique ids.
+        id: name of a column of unique ids; by default these are row numbers (``00000042``), or paths in an imagefolder.
         config: name of the dataset's configuration on the Hub.
 
     Raises:
@@ -69,9 +60,9 @@ class HfDataset(ImageDataset):
 
     def __init__(
         self,
-        root: str | Path | None,
+        root: AnyPath,
         split: str,
-        classes: Sequence[str] | None = None,
+        classes: Classes = None,
         *,
         image: str = "image",
         label: str = "label",
@@ -103,17 +94,13 @@ class HfDataset(ImageDataset):
         ids = _column(table, id).to_pylist() if id else _ids(len(table), paths, Path(root).absolute())
         by_row = _boxes(_column(table, boxes.partition(".")[0]), boxes, box_format, self._source) if boxes else {}
         rows = self._rows.tolist()
-        samples = SampleTable(
-            [str(ids[row]) for row in rows],
-            labels[self._rows],
-            Path(root) if paths else None,
-            {str(ids[row]): paths[row] for row in rows} if paths else None,
-            {str(ids[row]): by_row[row] for row in rows if row in by_row},
-        )
-        super().__init__(split, chosen, samples)
+        files = {str(ids[row]): paths[row] for row in rows} if paths else None
+        by_id = {str(ids[row]): by_row[row] for row in rows if row in by_row}
+        chosen_ids, folder = [str(ids[row]) for row in rows], Path(root) if paths else None
+        super().__init__(split, chosen, SampleTable(chosen_ids, labels[self._rows], folder, files, by_id))
 
     def image(self, index: int, min_size: Size | None = None) -> Image.Image:
-        """See ``ImageDataset.image``; messages name the dataset, the split and the row."""
+        """See ``ImageDataset.image``."""
         row = int(self._rows[index])
         value = self._images[row][self._image] or {}
         name = f"{self._source}, row {row}"
@@ -124,14 +111,14 @@ class HfDataset(ImageDataset):
         return read_image(Path(value["path"]), min_size=min_size)
 
     def fingerprint(self, index: int) -> str:
-        """See ``ImageDataset.fingerprint``: that of the image's own file, or of the Arrow files and the row."""
+        """See ``ImageDataset.fingerprint``: of the image's own file, or of the Arrow files and the row."""
         if self.samples[index].path is not None:
             return super().fingerprint(index)
         return f"{self._fingerprint} {self._rows[index]}"
 
 
 def _open(root: str, config: str | None) -> dict[str, Table]:
-    """Return the dataset's splits by their own names."""
+    """Return the splits by their own names."""
     datasets = library("datasets", "hf")
     path = Path(root)
     try:
@@ -168,16 +155,13 @@ def _column(table: Table, name: str) -> Column:
 
 def _encoded(table: Table, image: str, source: str) -> Table:
     """Return the column of images as encoded bytes or paths."""
-    kind = library("datasets", "hf").Image
-    if not isinstance(table.features[image], kind):
-        found = table.features[image]
+    kind, found = library("datasets", "hf").Image, table.features[image]
+    if not isinstance(found, kind):
         raise ValueError(f"{source}: column {image!r} must be of type datasets.Image, got {found}; cast it")
     return table.select_columns([image]).cast_column(image, kind(decode=False))
 
 
-def _labels(
-    table: Table, tables: Iterable[Table], label: str, source: str
-) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+def _labels(table: Table, tables: Iterable[Table], label: str, source: str) -> tuple[list[str], NDArray[np.int64]]:
     """Return the class names, and the class index of every row of ``table``."""
     values = _column(table, label).to_pylist()
     feature = table.features[label]
@@ -191,7 +175,7 @@ def _labels(
     labels = np.array([-1 if value is None else value for value in values], dtype=np.int64)
     bad = np.flatnonzero((labels < 0) | (labels >= len(names))).tolist()
     refuse(bad, f"{source}: rows without a label of the {len(names)} classes", "remove them, or use another split")
-    return tuple(names), labels
+    return list(names), labels
 
 
 def _file_paths(images: Column) -> list[str]:

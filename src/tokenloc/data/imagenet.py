@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from posixpath import basename
 from typing import Literal
 
 from tokenloc._names import one_of, unknown_name
 from tokenloc.data import lists
-from tokenloc.data.base import refuse, select_classes, shorten
+from tokenloc.data.base import AnyPath, Classes, refuse, require_unique, select_classes, shorten
 from tokenloc.data.imagenet_truth import WNID, Truth, find_truth, read_titles, read_truth, stem_of, wnid_of
 from tokenloc.data.images import IMAGE_SUFFIXES, names_under
 from tokenloc.data.listed import ListedDataset
@@ -17,8 +18,6 @@ from tokenloc.data.lists import Listing
 from tokenloc.data.registry import DATASETS
 
 SOURCE = "ILSVRC 2012 (train, val and the bounding boxes of both) from image-net.org"
-"""Where to get the dataset."""
-
 REMEDY = "correct it, or unpack the dataset again"
 
 WhichBoxes = Literal["all", "first", "none"]
@@ -31,28 +30,22 @@ _WSOL_EVAL_SPLIT = {"train": "train", "val": "test", "val2": "val"}
 class ImageNetDataset(ListedDataset):
     """ILSVRC 2012: 1,281,167 training and 50,000 validation images of 1000 classes, with 80,477 boxes in val.
 
-    Splits are named after their folders: `train/WNID/*.JPEG`; `val/*.JPEG` or `val/WNID/*.JPEG`, on which papers report
-    results (`wsol-eval` calls it "test"); `val2/LABEL/*.jpeg`, 10,000 images of ImageNetV2 for which `wsol-eval`
-    provides boxes (and which it calls "val"), for choosing thresholds. Ids are those of `wsol-eval`:
+    Splits are `train/WNID/*.JPEG`; `val/*.JPEG` or `val/WNID/*.JPEG` (`wsol-eval` calls it "test"); and ImageNetV2 as
+    `val2/LABEL/*.jpeg` (`wsol-eval`: "val"), for choosing thresholds. Ids are those of `wsol-eval`:
     `val/ILSVRC2012_val_00000001.JPEG` wherever that image is below `val`.
 
-    Boxes of val are searched in `Annotations/CLS-LOC/val`, `Annotations/val` or beside the images (the official XML),
-    in Kaggle's `LOC_val_solution.csv`, or in `ILSVRC2012_list/val_folder_new.txt` (released with TS-CAM), in this
-    order, and kept unchanged, see ``read_truth``. They also give the classes of a flat `val`. Class names are WordNet
-    ids, or words if the dataset's folder has LOC_synset_mapping.txt, synset_words.txt or classes.txt, in the order of
-    the ids.
+    Boxes of val, which also give the classes of a flat `val`, are searched in `Annotations/CLS-LOC/val`,
+    `Annotations/val` or beside the images (XML), in Kaggle's `LOC_val_solution.csv`, or in TS-CAM's
+    `ILSVRC2012_list/val_folder_new.txt`, in this order, and kept unchanged (``read_truth``). Class names are WordNet
+    ids, or words from LOC_synset_mapping.txt, synset_words.txt or classes.txt, in the order of the ids; a selection may
+    use either.
 
     Args:
-        root: the folder with `train`, `val` or `val2`, the one above it, or that of Kaggle's archive.
-        split: "train", "val" or "val2".
-        classes: WordNet ids or words, which then are the class names; labels follow the order of the ids.
-        boxes: "all" boxes of an image (80,477 in val), the "first" of its XML file (the list of 50,000 that many papers
-            use), or "none".
-        annotations: a folder of XML files or a list with the boxes of val, instead of those that are found; or of
-            train, whose boxes (544,546 XML files, minutes to read) are not read by default.
+        boxes: "all" boxes of an image, the "first" of its XML file (50,000 in val, as in many papers), or "none".
+        annotations: a folder of XML files or a list with boxes, instead of those found for val; train's 544,546 files
+            are not read by default.
         metadata: the `metadata/ILSVRC` of `wsol-eval` (or the folder above it, or the split's own), whose lists then
-            give images, labels, boxes and sizes. A mapping.txt beside them gives the original names of ImageNetV2's
-            files.
+            replace the folders. A mapping.txt beside them gives the original names of ImageNetV2's files.
         missing: "error", or "skip" images that are listed but absent; see ``ListedDataset``.
     """
 
@@ -69,27 +62,31 @@ class ImageNetDataset(ListedDataset):
 
     def __init__(
         self,
-        root: str | Path | None,
+        root: AnyPath,
         split: str,
-        classes: Sequence[str] | None = None,
+        classes: Classes = None,
         *,
         boxes: str = "all",
-        annotations: str | Path | None = None,
-        metadata: str | Path | None = None,
+        annotations: AnyPath = None,
+        metadata: AnyPath = None,
         missing: str = "error",
     ) -> None:
         one_of("value of option boxes:", boxes, WhichBoxes)
         if metadata is not None and annotations is not None:
             raise ValueError("options metadata and annotations both give boxes; give one of them")
-
-        def list_images(folder: Path) -> Listing:
-            listing = _listing(folder, split, annotations, metadata)
-            return _with_names(_with_boxes(listing, boxes), classes, read_titles(_annotation_folders(folder)))
-
-        super().__init__(root, split, classes, missing, list_images)
+        self._wanted, self._boxes, self._annotations, self._metadata = classes, boxes, annotations, metadata
+        super().__init__(root, split, classes, missing=missing)
         if boxes != "none" and split != "train" and not self.has_boxes:
             folders = shorten(_annotation_folders(self.folder))
             self.remark("boxes", f"were not found in {folders}: only classification is evaluated; get {SOURCE}")
+
+    def list_images(self, folder: Path, split: str) -> Listing:
+        """See ``ListedDataset.list_images``."""
+        listing = _listing(folder, split, self._annotations, self._metadata)
+        if self._boxes != "all":
+            first = {name: boxes[:1] for name, boxes in listing.boxes.items()} if self._boxes == "first" else {}
+            listing = replace(listing, boxes=first)
+        return _with_names(listing, self._wanted, read_titles(_annotation_folders(folder)))
 
 
 def _annotation_folders(folder: Path) -> tuple[Path, ...]:
@@ -97,7 +94,7 @@ def _annotation_folders(folder: Path) -> tuple[Path, ...]:
     return (folder, *folder.parents[:3]) if folder.name == "CLS-LOC" else (folder,)
 
 
-def _listing(folder: Path, split: str, annotations: str | Path | None, metadata: str | Path | None) -> Listing:
+def _listing(folder: Path, split: str, annotations: AnyPath, metadata: AnyPath) -> Listing:
     """Return a split with WordNet ids as class names."""
     if metadata is not None:
         files = lists.find_split_files(metadata, "ILSVRC", _WSOL_EVAL_SPLIT[split])
@@ -130,8 +127,8 @@ def _val(folder: Path, sources: Sequence[Path]) -> Listing:
     names = names_under(val, IMAGE_SUFFIXES)
     if not names:
         raise FileNotFoundError(f"{val} holds no image; unpack {SOURCE} there")
-    files = {name.rpartition("/")[2]: name for name in names}
-    lists.require_unique([name.rpartition("/")[2] for name in names], val)
+    files = {basename(name): name for name in names}
+    require_unique(list(map(basename, names)), val)
     truth = read_truth(sources[0]) if sources else {}
     wnids = _val_classes(val, files, truth, sources)
     nested = any("/" in name for name in names)
@@ -150,17 +147,10 @@ def _val_classes(
     val: Path, files: Mapping[str, str], truth: Mapping[str, Truth], sources: Sequence[Path]
 ) -> dict[str, str]:
     """Return the WordNet ids of val's files: their folders' names, else those of ``truth``."""
-    wnids: dict[str, str] = {}
-    unknown, contradicted = [], []
-    for file, name in files.items():
-        known = truth[stem_of(file)].wnid if stem_of(file) in truth else None
-        wnid = name.rpartition("/")[0] or known
-        if wnid is None:
-            unknown.append(file)
-        elif known not in (None, wnid):
-            contradicted.append(name)
-        else:
-            wnids[file] = wnid
+    listed = {file: truth[stem].wnid if (stem := stem_of(file)) in truth else None for file in files}
+    wnids = {file: name.rpartition("/")[0] or listed[file] or "" for file, name in files.items()}
+    unknown = [file for file, wnid in wnids.items() if not wnid]
+    contradicted = [files[file] for file, wnid in wnids.items() if listed[file] not in (None, wnid)]
     given = f"in {shorten(sources)}" if sources else "by XML files, a LOC_val_solution.csv or a released list"
     refuse(unknown, f"{val}: images whose class is given neither by a folder WNID nor {given}", f"get {SOURCE}")
     refuse(contradicted, f"{val}: images in the folder of another class than in {shorten(sources)}", REMEDY)
@@ -172,12 +162,11 @@ def _second(folder: Path) -> Listing:
     second = _second_folder(folder)
     if lists.has_split_files(second):
         return _from_split_files(second, folder, "val2")
-    names = names_under(second, IMAGE_SUFFIXES)
+    files = {f"val2/{name}": f"{second.name}/{name}" for name in names_under(second, IMAGE_SUFFIXES)}
     class_of = {
-        f"val2/{name}": wnid_of(lists.integer(name.partition("/")[0], str(second / name)), str(second / name))
-        for name in names
+        name: wnid_of(lists.integer(name.split("/")[1], location), location)
+        for name, location in ((name, str(second.parent / file)) for name, file in files.items())
     }
-    files = {f"val2/{name}": f"{second.name}/{name}" for name in names}
     return Listing(tuple(sorted(set(class_of.values()))), class_of, (second.parent,), files=files, from_disk=True)
 
 
@@ -200,9 +189,7 @@ def _from_split_files(files: Path, folder: Path, split: str) -> Listing:
         second = _second_folder(folder)
         folder, moved = second.parent, _second_files(listing.class_of, second, files / "mapping.txt")
     elif split == "val" and (folder / "val").is_dir():
-        moved = {
-            f"val/{name.rpartition('/')[2]}": f"val/{name}" for name in names_under(folder / "val", IMAGE_SUFFIXES)
-        }
+        moved = {f"val/{basename(name)}": f"val/{name}" for name in names_under(folder / "val", IMAGE_SUFFIXES)}
     return replace(listing, folders=(folder,), files=moved)
 
 
@@ -211,11 +198,8 @@ def _second_files(ids: Iterable[str], second: Path, mapping: Path) -> dict[str, 
     present = set(names_under(second, IMAGE_SUFFIXES))
     pairs = [row for _, row in lists.rows(mapping, 2, ",", optional=True)]
     other = dict(pairs) | {old: new for new, old in pairs}
-    moved = {}
-    for name in ids:
-        file = name.partition("/")[2]
-        moved[name] = f"{second.name}/{file if file in present else other.get(file, file)}"
-    return moved
+    files = {name: name.partition("/")[2] for name in ids}
+    return {name: f"{second.name}/{file if file in present else other.get(file, file)}" for name, file in files.items()}
 
 
 def _with_truth(listing: Listing, truth: Mapping[str, Truth]) -> Listing:
@@ -225,14 +209,7 @@ def _with_truth(listing: Listing, truth: Mapping[str, Truth]) -> Listing:
     return replace(listing, boxes=boxes, sizes={name: one.size for name, one in known.items() if one.size})
 
 
-def _with_boxes(listing: Listing, which: str) -> Listing:
-    if which == "all":
-        return listing
-    first = {} if which == "none" else {name: boxes[:1] for name, boxes in listing.boxes.items()}
-    return replace(listing, boxes=first)
-
-
-def _with_names(listing: Listing, wanted: Sequence[str] | None, titles: Mapping[str, str]) -> Listing:
+def _with_names(listing: Listing, wanted: Classes, titles: Mapping[str, str]) -> Listing:
     """Return the listing with ``titles`` as class names, and for ``wanted`` classes the names in that list."""
     names = {wnid: titles.get(wnid, wnid) for wnid in listing.classes}
     if wanted and not isinstance(wanted, str):

@@ -4,40 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from posixpath import basename, dirname, splitext
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tokenloc.boxes.frame import Size
 from tokenloc.data.annotations import read_voc
-from tokenloc.data.base import NO_BOXES, as_boxes
+from tokenloc.data.base import NO_BOXES, Boxes, as_boxes, require_unique
 from tokenloc.data.images import names_under
-from tokenloc.data.lists import integer, number, require_unique, rows
+from tokenloc.data.lists import integer, number, rows
 
 WNID = re.compile(r"n\d{8}")
 """A WordNet id, which names a class of ILSVRC."""
 
 _LISTS = ("LOC_val_solution.csv", "ILSVRC2012_list/val_folder_new.txt")
-
-TITLE_FILES = ("LOC_synset_mapping.txt", "synset_words.txt", "classes.txt")
-"""Files that map WordNet ids to words."""
+_TITLE_FILES = ("LOC_synset_mapping.txt", "synset_words.txt", "classes.txt")
 
 
-@dataclass(frozen=True)
-class Truth:
-    """The annotation of an image.
-
-    Args:
-        wnid: WordNet id of its class; None if the file states none.
-        boxes: [G, 4] float64 xyxy of original pixels, as in the file.
-        size: (width, height) in pixels; None if the file states none.
-    """
+class Truth(NamedTuple):
+    """The annotation of an image; None if the file states no class, or no (width, height)."""
 
     wnid: str | None
-    boxes: NDArray[np.float64]
+    boxes: Boxes
     size: Size | None = None
 
 
@@ -80,7 +71,9 @@ def read_truth(path: Path, wanted: Collection[str] | None = None) -> dict[str, T
         ValueError: for a malformed line or file, or an image listed twice.
     """
     if path.is_dir():
-        return _from_xml(path, wanted)
+        names = names_under(path, {".xml"})
+        require_unique(list(map(stem_of, names)), path)
+        return {stem_of(name): _from_voc(path / name) for name in names if wanted is None or stem_of(name) in wanted}
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file or folder; check option annotations")
     parse: Callable[[str, str], tuple[str, Truth]] = _csv_line if path.suffix.lower() == ".csv" else _released_line
@@ -90,14 +83,11 @@ def read_truth(path: Path, wanted: Collection[str] | None = None) -> dict[str, T
 
 
 def read_titles(folders: Sequence[Path]) -> dict[str, str]:
-    """Return names in words by WordNet id, from the first of ``TITLE_FILES`` that exists; empty if none does.
+    """Return names in words by WordNet id, from the first list that exists; empty if none does.
 
     A name is the first of its synonyms; a name that two classes share (ILSVRC has two cranes) also states the id.
-
-    Raises:
-        ValueError: for a line without a WordNet id and a name.
     """
-    path = next((folder / name for name in TITLE_FILES for folder in folders if (folder / name).is_file()), None)
+    path = next((folder / name for name in _TITLE_FILES for folder in folders if (folder / name).is_file()), None)
     if path is None:
         return {}
     titles: dict[str, str] = {}
@@ -108,14 +98,6 @@ def read_titles(folders: Sequence[Path]) -> dict[str, str]:
         titles[match[1]] = match[2].split(",")[0].strip()
     names = list(titles.values())
     return {wnid: f"{name} ({wnid})" if names.count(name) > 1 else name for wnid, name in titles.items()}
-
-
-def _from_xml(folder: Path, wanted: Collection[str] | None) -> dict[str, Truth]:
-    names = names_under(folder, {".xml"})
-    stems = [stem_of(name) for name in names]
-    require_unique(stems, folder)
-    pairs = zip(stems, names, strict=True)
-    return {stem: _from_voc(folder / name) for stem, name in pairs if wanted is None or stem in wanted}
 
 
 def _from_voc(path: Path) -> Truth:
@@ -143,7 +125,7 @@ def _released_line(text: str, line: str) -> tuple[str, Truth]:
     if len(cells) % 4 != 1:
         raise ValueError(f"{line}: expected FILE LABEL x0 y0 x1 y1 …, got {text!r}; correct it, or download it again")
     wnid = wnid_of(integer(cells[0], line), line)
-    folder = name.rpartition("/")[0].rpartition("/")[2]
+    folder = basename(dirname(name))
     if WNID.fullmatch(folder) and folder != wnid:
         raise ValueError(f"{line}: the folder says {folder}, but label {cells[0]} is {wnid}; download it again")
     corners = [number(cell, line) for cell in cells[1:]]
@@ -152,4 +134,4 @@ def _released_line(text: str, line: str) -> tuple[str, Truth]:
 
 def stem_of(name: str) -> str:
     """Return a file's name without folders and suffix."""
-    return name.rpartition("/")[2].rpartition(".")[0]
+    return splitext(basename(name))[0]

@@ -46,9 +46,8 @@ def read_image(
     Args:
         source: a path, the bytes of a file, or a PIL image (an animation's current frame), which is not changed.
         max_pixels: largest width times height; a larger image is refused before it is decoded.
-        min_size: (width, height) that suffices. A JPEG may then be decoded at 1/2, 1/4 or 1/8 of its size, but not
-            below this, which is several times faster for large images and changes pixels slightly; the size is then no
-            longer the original one (see ``read_size``). None: decode at full size.
+        min_size: (width, height) that suffices: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (see
+            ``read_size``), but not below this, which is several times faster and changes pixels slightly.
         name: name of the image in messages; None for its path.
 
     Raises:
@@ -112,9 +111,7 @@ def names_under(folder: Path, suffixes: Collection[str]) -> list[str]:
     """Return the visible files below ``folder`` whose lower-case suffix is among ``suffixes``, sorted.
 
     Names are relative to ``folder``, with forward slashes. Only folders are read, so a million files take seconds.
-
-    Raises:
-        OSError: if a folder cannot be listed.
+    Raises OSError if a folder cannot be listed.
     """
     visited = {os.path.realpath(folder)}
     found: list[str] = []

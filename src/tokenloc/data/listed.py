@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from abc import abstractmethod
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from posixpath import splitext
 from typing import Literal
 
 import numpy as np
 
 from tokenloc._names import one_of
 from tokenloc.data.base import (
+    AnyPath,
+    Classes,
     ImageDataset,
     Problem,
     SampleTable,
@@ -26,11 +30,10 @@ _logger = logging.getLogger(__name__)
 
 
 class ListedDataset(ImageDataset):
-    """Base of the datasets with an official layout.
+    """Base of the datasets with an official layout, which override ``list_images``.
 
     Class attributes: ``source`` describes where to get the files; ``markers`` are files or folders of which the
-    dataset's own folder has at least one; ``usual_folders`` are paths below root under which that folder is usually
-    found.
+    dataset's own folder has at least one; ``usual_folders`` are paths below root where that folder usually is.
 
     Args:
         root: the dataset's own folder or the one above it.
@@ -38,7 +41,6 @@ class ListedDataset(ImageDataset):
         classes: names to select; None for all.
         missing: what to do if images of the selected classes are not on disk: "error", or "skip" them; ``skipped``
             then holds their ids, a warning counts them, and classes and labels stay.
-        list_images: returns the listing of the split, given the dataset's own folder.
 
     Raises:
         FileNotFoundError: if lists or images are missing; the message counts them and names files with another suffix.
@@ -51,18 +53,11 @@ class ListedDataset(ImageDataset):
     markers: tuple[str, ...]
     usual_folders: tuple[str, ...] = ()
 
-    def __init__(
-        self,
-        root: str | Path | None,
-        split: str,
-        classes: Sequence[str] | None,
-        missing: str,
-        list_images: Callable[[Path], Listing],
-    ) -> None:
+    def __init__(self, root: AnyPath, split: str, classes: Classes = None, *, missing: str = "error") -> None:
         self.require_split(split)
         one_of("value of option missing:", missing, Missing)
         self.folder = own_folder(require_root(root, self.name, self.source), self.markers, self.usual_folders)
-        listing = list_images(self.folder)
+        listing = self.list_images(self.folder, split)
         chosen = select_classes(listing.classes, classes)
         label_of = {name: label for label, name in enumerate(chosen)}
         ids = [image for image, name in listing.class_of.items() if name in label_of]
@@ -76,21 +71,20 @@ class ListedDataset(ImageDataset):
         boxes = {image: several for image, several in listing.boxes.items() if image in known}
         self.masks = {image: masks for image, masks in listing.masks.items() if image in known}
         super().__init__(split, chosen, SampleTable(ids, labels, folder, files, boxes), listing.sizes)
-        self._remarks: list[Problem] = []
-        self.empty_classes = tuple(chosen[label] for label in np.setdiff1d(np.arange(len(chosen)), labels))
-        if self.empty_classes:
-            report = f"{len(self.empty_classes)} of the {len(chosen)} classes of {self.name} {split} have no image"
-            _logger.warning("%s: %s", report, shorten(self.empty_classes))
+        empty = [chosen[label] for label in np.setdiff1d(np.arange(len(chosen)), labels)]
+        if empty:
+            report = f"{len(empty)} of the {len(chosen)} classes of {self.name} {split} have no image"
+            _logger.warning("%s: %s", report, shorten(empty))
+        self._remarks = [Problem(name, None, "is missing and was skipped (missing='skip')") for name in self.skipped]
+        self._remarks += [Problem(name, None, f"is a class without an image in the {split} split") for name in empty]
+
+    @abstractmethod
+    def list_images(self, folder: Path, split: str) -> Listing:
+        """Return the listing of a split, given the dataset's own folder."""
 
     def check(self) -> list[Problem]:
         """Return the problems of ``ImageDataset.check``, images without a file or box, and classes without an image."""
-        problems = super().check()
-        if self.has_boxes:
-            bare = [sample for sample in self if not len(sample.boxes)]
-            problems += [Problem(sample.id, sample.path, "has no box, while others have") for sample in bare]
-        problems += [Problem(name, None, "is missing and was skipped (missing='skip')") for name in self.skipped]
-        reason = f"is a class without an image in the {self.split} split"
-        return problems + [Problem(name, None, reason) for name in self.empty_classes] + self._remarks
+        return super().check() + (self.without_boxes() if self.has_boxes else []) + self._remarks
 
     def remark(self, subject: str, reason: str) -> None:
         """Log a problem of the whole split as a warning, and add it to ``check``."""
@@ -158,11 +152,7 @@ def _image_folder(folders: Sequence[Path], files: Sequence[str]) -> tuple[Path, 
 
 def _renamed(absent: Iterable[str], present: Iterable[str]) -> str:
     """Return a remark on missing files that exist with another suffix or in another case, else ""."""
-
-    def stem(name: str) -> str:
-        folder, slash, file = name.lower().rpartition("/")
-        return folder + slash + (file.rpartition(".")[0] or file)
-
-    by_stem = {stem(name): name for name in present}
-    pairs = [f"{by_stem[stem(name)]} for {name}" for name in absent if stem(name) in by_stem]
+    by_stem = {splitext(name.lower())[0]: name for name in present}
+    stems = {name: splitext(name.lower())[0] for name in absent}
+    pairs = [f"{by_stem[stem]} for {name}" for name, stem in stems.items() if stem in by_stem]
     return f" ({len(pairs)} exist under another name: {shorten(pairs)})" if pairs else ""

@@ -6,7 +6,6 @@ folders hold `image_ids.txt`, `class_labels.txt`, `localization.txt` and `image_
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 
 from tokenloc.boxes.frame import Size
-from tokenloc.data.base import Boxes, as_boxes, refuse, shorten
+from tokenloc.data.base import Boxes, as_boxes, refuse, require_unique, shorten
 
 WSOL_EVAL = "the metadata folders of github.com/clovaai/wsolevaluation"
 """Where to get the split files."""
@@ -34,7 +33,7 @@ class Listing:
         boxes: [G, 4] float64 xyxy of original pixels, half-open.
         sizes: (width, height) in pixels, if the lists state them.
         files: the images' paths below their folder, where these are not the ids.
-        masks: paths of the objects' masks, and last the path of the mask of ignored pixels or "".
+        masks: paths of the objects' masks, and last that of the mask of ignored pixels or "".
         from_disk: the listing was made from the folder itself, so no image can be missing.
     """
 
@@ -49,16 +48,12 @@ class Listing:
 
 
 def has_split_files(folder: Path) -> bool:
-    """Return whether ``folder`` holds split files."""
+    """Return whether ``folder`` holds a split."""
     return (folder / "image_ids.txt").is_file()
 
 
 def find_split_files(metadata: str | Path, dataset: str, split: str) -> Path:
-    """Return the folder of a split's files: ``metadata``/``dataset``/``split``, ``metadata``/``split``, or itself.
-
-    Raises:
-        FileNotFoundError: if none of them holds an image_ids.txt.
-    """
+    """Return the folder of a split's files: ``metadata``/``dataset``/``split``, ``metadata``/``split``, or itself."""
     metadata = Path(metadata)
     candidates = (metadata / dataset / split, metadata / split, metadata)
     found = next(filter(has_split_files, candidates), None)
@@ -72,8 +67,8 @@ def find_split_files(metadata: str | Path, dataset: str, split: str) -> Path:
 def read_split_files(folder: Path, class_name: Callable[[str, int], str]) -> Listing:
     """Read a split: image_ids.txt and class_labels.txt, and localization.txt and image_sizes.txt if present.
 
-    Images that image_ids.txt does not list are left out, so a shorter image_ids.txt makes a subset. Boxes are
-    unchanged. (CUB's were made from x, y, x + w, y + h and clipped to width - 1 and height - 1.)
+    Images that image_ids.txt does not list are left out. Boxes are unchanged. (CUB's were made from x, y, x + w, y + h
+    and clipped to width - 1 and height - 1.)
 
     Args:
         folder: the folder of the files.
@@ -81,16 +76,12 @@ def read_split_files(folder: Path, class_name: Callable[[str, int], str]) -> Lis
 
     Returns:
         The listing, without ``folders``.
-
-    Raises:
-        FileNotFoundError: if one of the two required files is missing.
-        ValueError: for a malformed line (file and line are named), or an image listed twice or without a label.
     """
-    require([folder / "image_ids.txt", folder / "class_labels.txt"], WSOL_EVAL)
-    image_ids = [image_id(row[0]) for _, row in rows(folder / "image_ids.txt", 1)]
-    require_unique(image_ids, folder / "image_ids.txt")
+    listed, path = folder / "image_ids.txt", folder / "class_labels.txt"
+    require([listed, path], WSOL_EVAL)
+    image_ids = [image_id(row[0]) for _, row in rows(listed, 1)]
+    require_unique(image_ids, listed)
     wanted = set(image_ids)
-    path = folder / "class_labels.txt"
     labels = {image_id(row[0]): integer(row[1], location) for location, row in rows(path, 2, ",")}
     require_listed(image_ids, labels, f"{path} has no line for listed images")
     class_of = {name: class_name(name, labels[name]) for name in image_ids}
@@ -137,11 +128,7 @@ def image_id(text: str) -> str:
 
 
 def classes_by_label(class_of: Mapping[str, str], labels: Mapping[str, int], path: Path) -> list[str]:
-    """Return class names in the order of their labels, from the class names and labels of the same images.
-
-    Raises:
-        ValueError: if two classes have one label; the message names ``path``, the file of the labels.
-    """
+    """Return class names in the order of their labels; raise, naming the labels' file, if two classes have one."""
     names: dict[int, str] = {}
     for image, name in class_of.items():
         label = labels[image]
@@ -153,17 +140,14 @@ def classes_by_label(class_of: Mapping[str, str], labels: Mapping[str, int], pat
 def rows(
     path: Path, columns: int, separator: str | None = None, optional: bool = False
 ) -> Iterator[tuple[str, list[str]]]:
-    """Yield ("file, line n", cells) for every line of a text table that is not blank.
+    """Yield ("file, line n", cells) for every line of a UTF-8 text table that is not blank.
 
     Args:
-        path: a UTF-8 text file.
-        columns: number of cells in a line.
+        path: the file; if ``optional``, a missing one has no lines.
+        columns: number of cells in a line; raises ValueError for a line with another number.
         separator: between cells; None is white space. The last cell (white space) or the first one (separator) is a
             file name, which may contain the separator.
-        optional: a missing file has no lines.
-
-    Raises:
-        ValueError: for a line with another number of cells, or a file that is not text.
+        optional: see ``path``.
     """
     if optional and not path.is_file():
         return
@@ -182,29 +166,23 @@ def rows(
 
 
 def number(text: str, location: str) -> float:
-    """Return ``text`` as a float; raises ValueError that names the ``location`` of the text."""
+    """Return ``text`` as a float, or raise ValueError, naming its ``location``."""
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"{location}: {text!r} is not a number; correct it, or download the file again") from None
+        raise ValueError(f"{location}: {text!r} is not a number; correct it, or download it again") from None
 
 
 def integer(text: str, location: str) -> int:
-    """Return ``text`` as an integer; raises ValueError that names the ``location`` of the text."""
+    """Return ``text`` as an integer, or raise ValueError, naming its ``location``."""
     try:
         return int(text)
     except ValueError:
-        raise ValueError(
-            f"{location}: {text!r} is not a whole number; correct it, or download the file again"
-        ) from None
+        raise ValueError(f"{location}: {text!r} is not a whole number; correct it, or download it again") from None
 
 
 def read_mat(path: Path, variable: str, fields: Sequence[str] = ()) -> list[Any]:
-    """Return a variable [N] of a MATLAB file as a list, or of a structure array the named fields, each a list [N].
-
-    Raises:
-        ValueError: if the file cannot be read, or lacks the variable or a field.
-    """
+    """Return a variable [N] of a MATLAB file as a list, or of a structure array the named fields, each a list [N]."""
     try:
         content = loadmat(str(path), squeeze_me=True)
     except Exception as error:  # the reader raises a dozen types on damaged files
@@ -216,23 +194,14 @@ def read_mat(path: Path, variable: str, fields: Sequence[str] = ()) -> list[Any]
     lacking = [name for name in fields if name not in (table.dtype.names or ())]
     if lacking:
         raise ValueError(f"{path}: {variable} lack {', '.join(lacking)}; they have {table.dtype.names}")
-    values: list[Any] = [table[name].tolist() for name in fields] if fields else table.tolist()
-    return values
+    return [table[name].tolist() for name in fields] if fields else list(table.tolist())
 
 
 def require(paths: Sequence[Path], source: str) -> None:
     """Raise FileNotFoundError if a file is missing, with all that are expected and where to get them."""
     missing = [path.name for path in paths if not path.exists()]
-    expected = shorten([path.name for path in paths], 9)
-    remedy = f"expected {expected}; unpack the whole dataset there: {source}"
+    remedy = f"expected {shorten([path.name for path in paths], 9)}; unpack the whole dataset there: {source}"
     refuse(missing, f"missing files in {paths[0].parent}", remedy, FileNotFoundError)
-
-
-def require_unique(names: Sequence[str], path: Path) -> None:
-    """Raise ValueError if ``names``, which ``path`` lists, hold a duplicate."""
-    if len(set(names)) < len(names):
-        duplicates = [name for name, count in Counter(names).items() if count > 1]
-        refuse(duplicates, f"{path} lists images more than once", "keep one line of each")
 
 
 def require_listed(used: Collection[str], listed: Collection[str], report: str) -> None:

@@ -6,9 +6,7 @@ import logging
 import signal
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -17,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler
 
-from tokenloc.boxes.frame import Frame, Size
+from tokenloc.boxes.frame import Frame
 from tokenloc.data.base import ImageDataset, mask_fault
 from tokenloc.data.transforms import FramedTransform, TrainTransform
 
@@ -42,18 +40,14 @@ class TrainingImages(LabelledDataset):
     Args:
         dataset: the images.
         transform: from an RGB PIL image to [3, H, W].
-        min_size: (width, height) that suffices for the transform; see ``read_image``. None: decode at full size.
-        seed: the random transform depends on it and the image's index only, whichever process reads the image. None:
-            use torch's global generator.
+        seed: the random transform depends on it and the image's index only, whichever process reads the image.
 
     Raises:
         ValueError: on reading, if ``MAX_UNREADABLE`` consecutive images (or all) cannot be read.
     """
 
-    def __init__(
-        self, dataset: ImageDataset, transform: TrainTransform, min_size: Size | None = None, seed: int | None = None
-    ) -> None:
-        self.dataset, self.transform, self.min_size, self.seed = dataset, transform, min_size, seed
+    def __init__(self, dataset: ImageDataset, transform: TrainTransform, seed: int = 0) -> None:
+        self.dataset, self.transform, self.seed = dataset, transform, seed
         self._reported: set[int] = set()
 
     def __len__(self) -> int:
@@ -64,33 +58,20 @@ class TrainingImages(LabelledDataset):
         for candidate in range(index, index + tries):
             position = candidate % len(self.dataset)
             try:
-                image = self.dataset.image(position, self.min_size)
+                image = self.dataset.image(position)
             except (ValueError, OSError) as error:
                 if position not in self._reported:
                     self._reported.add(position)
                     _logger.warning("skipped in training and replaced by the next image: %s", error)
             else:
-                with _seeded(None if self.seed is None else self.seed * 1_000_003 + index):
+                with torch.random.fork_rng(devices=[]):  # restores the CPU's generator
+                    torch.default_generator.manual_seed(self.seed * 1_000_003 + index)
                     return self.transform(image), self.dataset.samples[position].label
         sample = self.dataset.samples[index]
         raise ValueError(
             f"{tries} consecutive images cannot be read, starting at {sample.path or sample.id}; is the disk there? "
             "`tokenloc info --data` lists the problem of each"
         )
-
-
-@contextmanager
-def _seeded(seed: int | None) -> Iterator[None]:
-    """Seed torch's global CPU generator within the block, and restore its state afterwards."""
-    if seed is None:
-        yield
-        return
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
 
 
 @dataclass(frozen=True)
@@ -141,21 +122,11 @@ class EvaluationBatch:
         return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
 
 
-class EvaluationImages(Dataset[EvaluationBatch]):
-    """Images for evaluation, each a batch of one.
-
-    An image is ``unreadable`` if it or its mask cannot be read, or if the mask has another size.
-
-    Args:
-        dataset: the images.
-        transform: from an RGB PIL image to ([3, H, W], frame).
-    """
+class _EvaluationImages(Dataset[EvaluationBatch]):
+    """Images for evaluation, each a batch of one; ``unreadable`` if the image or its mask cannot be read or differ."""
 
     def __init__(self, dataset: ImageDataset, transform: FramedTransform) -> None:
         self.dataset, self.transform = dataset, transform
-
-    def __len__(self) -> int:
-        return len(self.dataset)
 
     def __getitem__(self, index: int) -> EvaluationBatch:
         sample = self.dataset.samples[index]
@@ -172,8 +143,7 @@ class EvaluationImages(Dataset[EvaluationBatch]):
 _NO_IMAGES, _NO_LABELS = torch.zeros(0, 3, 0, 0), torch.zeros(0, dtype=torch.int64)
 
 
-def collate_evaluation(batches: Sequence[EvaluationBatch]) -> EvaluationBatch:
-    """Return several batches as one."""
+def _collate(batches: Sequence[EvaluationBatch]) -> EvaluationBatch:
     readable = [batch for batch in batches if len(batch)]
     return EvaluationBatch(
         torch.cat([batch.images for batch in readable]) if readable else _NO_IMAGES,
@@ -191,7 +161,6 @@ def training_loader(
     *,
     workers: int = 0,
     seed: int = 0,
-    drop_last: bool = True,
     start: int = 0,
     rank: int = 0,
     world_size: int = 1,
@@ -200,26 +169,24 @@ def training_loader(
 
     Args:
         images: the pairs to load; their random transforms have a seed of their own.
-        batch_size: images in a batch.
+        batch_size: images in a batch; the last may be smaller.
         workers: number of worker processes, 0 for none.
         seed: determines the order.
-        drop_last: drop a smaller last batch, unless it is the only one.
         start: first batch to return; the loader's length still counts the earlier ones.
         rank: of each batch, return only every ``world_size``-th image, starting at this one.
         world_size: number of processes.
     """
-    drop_last = drop_last and len(images) >= batch_size
     # A separate generator: a loader that is iterated twice, as in a resumed run, returns the same batches.
     order = RandomSampler(images, generator=torch.Generator().manual_seed(seed))
-    batches = _BatchesFrom(start, BatchSampler(order, batch_size, drop_last), rank, world_size)
-    return DataLoader(images, batch_sampler=batches, **_common(workers, seed))
+    batches = _BatchesFrom(start, BatchSampler(order, batch_size, drop_last=False), rank, world_size)
+    return DataLoader(images, batch_sampler=batches, **_common(workers))
 
 
 def labelled_loader(
     images: LabelledDataset, batches: Sequence[list[int]], workers: int = 0
 ) -> DataLoader[tuple[torch.Tensor, int]]:
     """Return the given ``batches`` of indices in order: (images [B, 3, H, W] float32, labels [B] int64)."""
-    return DataLoader(images, batch_sampler=batches, **_common(workers, 0))
+    return DataLoader(images, batch_sampler=batches, **_common(workers))
 
 
 class _BatchesFrom(Sampler[list[int]]):
@@ -241,7 +208,6 @@ def evaluation_loader(
     batch_size: int = 32,
     *,
     workers: int = 0,
-    seed: int = 0,
     rank: int = 0,
     world_size: int = 1,
 ) -> DataLoader[EvaluationBatch]:
@@ -252,18 +218,11 @@ def evaluation_loader(
         transform: from an RGB PIL image to ([3, H, W], frame), see ``evaluation_transform``.
         batch_size: images in a batch, including unreadable ones.
         workers: number of worker processes, 0 for none.
-        seed: of the workers.
         rank: return only every ``world_size``-th batch, starting at this one.
         world_size: number of processes.
     """
-    batches = batches_of_rank(len(dataset), batch_size, rank, world_size)
-    loader: DataLoader[EvaluationBatch] = DataLoader(
-        EvaluationImages(dataset, transform),
-        batch_sampler=batches,
-        collate_fn=collate_evaluation,
-        **_common(workers, seed),
-    )
-    return loader
+    images, batches = _EvaluationImages(dataset, transform), batches_of_rank(len(dataset), batch_size, rank, world_size)
+    return DataLoader(images, batch_sampler=batches, collate_fn=_collate, **_common(workers))
 
 
 def batches_of_rank(length: int, batch_size: int, rank: int = 0, world_size: int = 1) -> list[list[int]]:
@@ -276,16 +235,16 @@ def batches_of_rank(length: int, batch_size: int, rank: int = 0, world_size: int
     return [list(range(start, min(start + batch_size, length))) for start in starts]
 
 
-def _init_worker(seed: int, worker: int) -> None:
-    """Seed a worker process, and leave Ctrl-C to the main process."""
-    torch.manual_seed(seed + worker)
+def _leave_interrupts(worker: int) -> None:
+    """Leave Ctrl-C to the main process."""
+    del worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _common(workers: int, seed: int) -> dict[str, Any]:
+def _common(workers: int) -> dict[str, Any]:
     return {
         "num_workers": workers,
-        "generator": torch.Generator().manual_seed(seed),
-        "worker_init_fn": partial(_init_worker, seed),
+        "generator": torch.Generator().manual_seed(0),  # else the loader draws from the global one
+        "worker_init_fn": _leave_interrupts,
         "pin_memory": torch.cuda.is_available(),
     }

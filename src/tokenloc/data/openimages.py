@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from PIL import Image
 
 from tokenloc.boxes.frame import Size
 from tokenloc.data import lists
-from tokenloc.data.base import refuse
+from tokenloc.data.base import AnyPath, Classes, refuse
 from tokenloc.data.images import names_under, read_image, read_size
 from tokenloc.data.listed import ListedDataset
 from tokenloc.data.lists import Listing
@@ -32,9 +31,6 @@ class OpenImagesDataset(ListedDataset):
     of another resolution but the same aspect ratio are resized to the image by nearest neighbour.
 
     Args:
-        root: the folder with `train`, `val` or `test`, or the one above it.
-        split: "train", "val" or "test".
-        classes: names of class folders; labels follow the selection, sorted by name as in `wsol-eval`.
         metadata: the `metadata/OpenImages` of `wsol-eval` (or the folder above it, or the split's own), whose lists
             then give images, labels and masks, instead of the files' names.
         missing: "error", or "skip" images that are listed but absent; see ``ListedDataset``.
@@ -46,28 +42,21 @@ class OpenImagesDataset(ListedDataset):
     usual_folders = ("OpenImages", "OpenImages30k")
 
     def __init__(
-        self,
-        root: str | Path | None,
-        split: str,
-        classes: Sequence[str] | None = None,
-        *,
-        metadata: str | Path | None = None,
-        missing: str = "error",
+        self, root: AnyPath, split: str, classes: Classes = None, *, metadata: AnyPath = None, missing: str = "error"
     ) -> None:
-        super().__init__(root, split, classes, missing, lambda folder: self._listing(folder, split, metadata))
+        self._metadata = metadata
+        super().__init__(root, split, classes, missing=missing)
         self.has_masks = bool(self.masks)
-        self._require_masks()
+        present = {f"{split}/{name}" for name in names_under(self.folder / split, {".png"})}
+        absent = [name for several in self.masks.values() for name in several if name and name not in present]
+        report = f"masks of openimages {split} are missing in {self.folder}"
+        refuse(absent, report, f"unpack all of {self.source}", FileNotFoundError)
         if split != "train" and not self.has_masks:
             place = self.folder / split
             self.remark("masks", f"were not found in {place}: only classification is evaluated; get {self.source}")
 
     def mask(self, index: int) -> NDArray[np.uint8] | None:
-        """Return a mask [H, W] uint8 of original pixels (0, 1, or 255 for ignored); None if the image has none.
-
-        Raises:
-            FileNotFoundError: if a mask is missing.
-            ValueError: if a mask cannot be read or has another aspect ratio than its image.
-        """
+        """Return a mask [H, W] uint8 of original pixels (0, 1, or 255 for ignored); None if the image has none."""
         sample = self.samples[index]
         if sample.id not in self.masks or sample.path is None:
             return None
@@ -80,21 +69,14 @@ class OpenImagesDataset(ListedDataset):
             mask[_marked(self.folder / name, size)] = 1
         return mask
 
-    def _listing(self, folder: Path, split: str, metadata: str | Path | None) -> Listing:
+    def list_images(self, folder: Path, split: str) -> Listing:
+        """See ``ListedDataset.list_images``."""
         lists.require([folder / split], self.source)
-        if metadata is None:
+        if self._metadata is None:
             return _from_names(folder, split)
-        files = lists.find_split_files(metadata, "OpenImages", split)
+        files = lists.find_split_files(self._metadata, "OpenImages", split)
         listing = lists.read_split_files(files, lambda name, _: name.rpartition("/")[0].rpartition("/")[2])
         return replace(listing, folders=(folder,))
-
-    def _require_masks(self) -> None:
-        """Raise FileNotFoundError if listed masks are not beside the images."""
-        present = {f"{self.split}/{name}" for name in names_under(self.folder / self.split, {".png"})}
-        listed = [name for several in self.masks.values() for name in several if name]
-        absent = [name for name in listed if name not in present]
-        report = f"masks of openimages {self.split} are missing in {self.folder}"
-        refuse(absent, report, f"unpack all of {self.source}", FileNotFoundError)
 
 
 def _from_names(folder: Path, split: str) -> Listing:

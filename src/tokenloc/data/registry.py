@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
 import tokenloc.data
 from tokenloc._names import Registry, unknown_name
-from tokenloc.data.base import ImageDataset
+from tokenloc.data.base import AnyPath, Classes, ImageDataset
 
 DATASETS = Registry[type[ImageDataset]]("dataset")
 """All datasets; modules of this package that register one are found automatically."""
@@ -20,13 +19,7 @@ DATASETS = Registry[type[ImageDataset]]("dataset")
 Role = Literal["measured", "held_out"]
 
 
-def create_dataset(
-    name: str,
-    root: str | Path | None,
-    split: str,
-    classes: Sequence[str] | None = None,
-    **options: Any,
-) -> ImageDataset:
+def create_dataset(name: str, root: AnyPath, split: str, classes: Classes = None, **options: Any) -> ImageDataset:
     """Return one split of a dataset.
 
     Args:
@@ -34,7 +27,7 @@ def create_dataset(
         root: the dataset's own folder or the one above it; generated datasets ignore it.
         split: one of the dataset's splits, mostly "train", "val" or "test".
         classes: names of the classes to keep (None: all); labels follow this selection, in the dataset's own order.
-        options: options of the dataset, see its class.
+        options: see the dataset's class.
 
     Raises:
         ValueError: for an unknown dataset, split, class or option, and for files that contradict one another.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,13 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tokenloc.boxes.frame import Size, checked_size
-from tokenloc.data.base import ImageDataset, Sample, as_boxes, select_classes
+from tokenloc.data.base import AnyPath, Classes, ImageDataset, Sample, as_boxes, select_classes
 from tokenloc.data.registry import DATASETS
 from tokenloc.data.textures import TEXTURES, Plane
 
 LENGTHS = {"train": 3000, "val": 300, "test": 600}
-"""Default number of scenes in each split."""
-
 Bytes = NDArray[np.uint8]
 
 _ANGLES = np.linspace(0, 2 * np.pi, 40, endpoint=False)
@@ -30,15 +27,11 @@ _FRACTION_BITS = 4  # of OpenCV's coordinates: a sixteenth of a pixel
 class ScenesDataset(ImageDataset):
     """Scenes of one textured object each: classes differ by texture alone.
 
-    Shape, size (sides of 25 to 70 % of the image's), position and colours are drawn independently of the class, and so
-    are the background and its plain or speckled distractors. Neither a box around the whole image nor one around its
-    centre finds the objects. A scene depends on seed, split, index and size only, so every worker and every order gives
-    the same. Classes alternate: class ``index % len(classes)``.
+    Shape, size (sides of 25 to 70 % of the image's), position, colours, background and its plain or speckled
+    distractors are drawn independently of the class. No constant box finds the objects. A scene depends on seed, split,
+    index and size only. The root is ignored; classes are names of textures, in turn: class ``index % len(classes)``.
 
     Args:
-        root: ignored.
-        split: "train", "val" or "test", which have different seeds.
-        classes: names of textures (``tokenloc.data.textures``), None for all.
         size: side of the images in pixels, or (width, height); at least 16.
         length: number of scenes, None for 3000, 300 and 600 in train, val and test.
         seed: of all scenes, at least 0.
@@ -49,9 +42,9 @@ class ScenesDataset(ImageDataset):
 
     def __init__(
         self,
-        root: str | Path | None,
+        root: AnyPath,
         split: str,
-        classes: Sequence[str] | None = None,
+        classes: Classes = None,
         *,
         size: int | Size = 96,
         length: int | None = None,
@@ -62,10 +55,8 @@ class ScenesDataset(ImageDataset):
         self.size = checked_size((size, size) if isinstance(size, int) else size)
         length = LENGTHS[split] if length is None else length
         if min(self.size) < 16 or length < 1 or seed < 0:
-            raise ValueError(
-                f"scenes need a size of at least 16 pixels, a length of at least 1 and a seed of at least 0, "
-                f"got size {size}, length {length}, seed {seed}"
-            )
+            limits = "a size of at least 16 pixels, a length of at least 1 and a seed of at least 0"
+            raise ValueError(f"scenes need {limits}, got size {size}, length {length}, seed {seed}")
         self._seed = (seed, self.splits.index(split))
         chosen = select_classes(list(TEXTURES), classes)
         samples = [self._sample(index, index % len(chosen)) for index in range(length)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenloc.data import lists
 from tokenloc.data.annotations import half_open
-from tokenloc.data.base import as_boxes, refuse
+from tokenloc.data.base import as_boxes, refuse, require_unique
 from tokenloc.data.listed import ListedDataset
 from tokenloc.data.lists import Listing
 from tokenloc.data.registry import DATASETS
@@ -22,12 +22,9 @@ class StanfordCarsDataset(ListedDataset):
 
     Layouts: `cars_train/`, `cars_test/` and `devkit/` with cars_meta.mat and cars_train_annos.mat, and beside them or
     in the devkit cars_test_annos_withlabels.mat; or `car_ims/` and `cars_annos.mat`. The annotations are MATLAB's:
-    they count pixels from 1 and include the last, so x1, y1, x2, y2 become x1 - 1, y1 - 1, x2, y2.
+    they count pixels from 1 and include the last, see ``half_open``.
 
     Args:
-        root: the folder with these, or the one above it.
-        split: "train" or "test".
-        classes: names as in cars_meta.mat ("AM General Hummer SUV 2000"); labels follow the selection, in its order.
         missing: "error", or "skip" images that are listed but absent; see ``ListedDataset``.
     """
 
@@ -37,12 +34,8 @@ class StanfordCarsDataset(ListedDataset):
     markers = ("devkit", "cars_annos.mat", "cars_train", "cars_test", "car_ims")
     usual_folders = ("stanford_cars", "StanfordCars", "cars")
 
-    def __init__(
-        self, root: str | Path | None, split: str, classes: Sequence[str] | None = None, *, missing: str = "error"
-    ) -> None:
-        super().__init__(root, split, classes, missing, lambda folder: self._listing(folder, split))
-
-    def _listing(self, folder: Path, split: str) -> Listing:
+    def list_images(self, folder: Path, split: str) -> Listing:
+        """See ``ListedDataset.list_images``."""
         path = folder / "cars_annos.mat"
         if path.is_file():
             names = lists.read_mat(path, "class_names")
@@ -67,7 +60,7 @@ def _from_lines(lines: Sequence[Sequence[Any]], names: Sequence[str], folders: t
     """Return the listing of lines of image id, class (from 1) and the four corners."""
     ids = [line[0] for line in lines]
     labels = [int(line[1]) for line in lines]
-    lists.require_unique(ids, path)
+    require_unique(ids, path)
     strays = [f"{name} with {label}" for name, label in zip(ids, labels, strict=True) if not 1 <= label <= len(names)]
     refuse(strays, f"{path}: classes outside 1 to {len(names)}", "download it again")
     class_of = {name: names[label - 1] for name, label in zip(ids, labels, strict=True)}

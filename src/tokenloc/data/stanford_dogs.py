@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from tokenloc.data import lists
 from tokenloc.data.annotations import read_voc
-from tokenloc.data.base import as_boxes, refuse
+from tokenloc.data.base import AnyPath, Classes, as_boxes, refuse, require_unique
 from tokenloc.data.listed import ListedDataset, present_files
 from tokenloc.data.lists import Listing
 from tokenloc.data.registry import DATASETS
@@ -22,9 +21,6 @@ class StanfordDogsDataset(ListedDataset):
     kept unchanged, as for ImageNet itself.
 
     Args:
-        root: the folder with these, or the one above it.
-        split: "train" or "test".
-        classes: names of class folders ("n02085620-Chihuahua"); labels follow the selection, in the lists' order.
         missing: "error", or "skip" images that are listed but absent; see ``ListedDataset``.
     """
 
@@ -34,17 +30,15 @@ class StanfordDogsDataset(ListedDataset):
     markers = ("Images", "Annotation", "lists", "train_list.mat", "test_list.mat")
     usual_folders = ("stanford_dogs", "StanfordDogs")
 
-    def __init__(
-        self, root: str | Path | None, split: str, classes: Sequence[str] | None = None, *, missing: str = "error"
-    ) -> None:
-        super().__init__(root, split, classes, missing, lambda folder: self._listing(folder, split, classes))
-        known = self.samples.boxes
-        bare = [image for image in self.ids if image not in known]
+    def __init__(self, root: AnyPath, split: str, classes: Classes = None, *, missing: str = "error") -> None:
+        self._wanted = classes
+        super().__init__(root, split, classes, missing=missing)
+        bare = [image for image in self.ids if image not in self.samples.boxes]
         report = f"annotation files of {self.name} {split} are missing in {self.folder / 'Annotation'}"
         refuse(bare, report, f"unpack all of {self.source}", FileNotFoundError)
 
-    def _listing(self, folder: Path, split: str, classes: Sequence[str] | None) -> Listing:
-        """Return a split; boxes are read of the wanted ``classes`` alone, and of annotations that are present."""
+    def list_images(self, folder: Path, split: str) -> Listing:
+        """See ``ListedDataset.list_images``; boxes are read of the wanted classes, from the files that are present."""
         path = folder / "lists" / f"{split}_list.mat"
         path = path if path.is_file() else folder / path.name
         lists.require([folder / "Images", folder / "Annotation", path], self.source)
@@ -52,10 +46,10 @@ class StanfordDogsDataset(ListedDataset):
         if not len(ids) == len(annotations) == len(labels):
             lengths = [len(ids), len(annotations), len(labels)]
             raise ValueError(f"{path}: its columns have lengths {lengths}; download it again")
-        lists.require_unique(ids, path)
+        require_unique(ids, path)
         class_of = {name: name.rpartition("/")[0] for name in ids}
         names = lists.classes_by_label(class_of, dict(zip(ids, labels, strict=True)), path)
-        wanted = set(names if classes is None else classes)
+        wanted = set(names if self._wanted is None else self._wanted)
         present = present_files(folder / "Annotation", annotations)
         boxes = {
             name: as_boxes([box for _, box in read_voc(folder / "Annotation" / file, counted_from=0).objects])

@@ -17,13 +17,12 @@ def stratified_indices(
     """Split samples into parts, class by class.
 
     The samples of a class are ordered by a hash of seed and id. So a split is the same on every machine, adding or
-    removing a class does not affect the others, and adding an image moves hardly any other. Each part takes the nearest
-    whole number of samples of each class, and at least one.
+    removing a class does not affect the others, and adding an image moves hardly any other.
 
     Args:
-        ids: the samples' ids, [N].
-        names: the samples' class names, [N].
-        fractions: fraction of each part, above 0; their sum is below 1.
+        ids: [N].
+        names: class names, [N].
+        fractions: of each part, above 0, with a sum below 1; rounded for each class to at least one sample.
         seed: of the split.
 
     Returns:
@@ -51,20 +50,10 @@ def stratified_indices(
     return [np.sort(np.concatenate(part)) for part in zip(*parts, strict=True)]
 
 
-def stratified_split(dataset: ImageDataset, fraction: float, seed: int = 0) -> tuple[Subset, Subset]:
-    """Return a dataset's remaining samples and the held-out ``fraction`` of every class; see ``stratified_indices``."""
-    names = [dataset.classes[label] for label in dataset.labels.tolist()]
-    held_out, rest = stratified_indices(dataset.ids, names, [fraction], seed)
-    return dataset.subset(rest), dataset.subset(held_out)
-
-
 def few_shot(dataset: ImageDataset, per_class: int, draw: int = 0) -> Subset:
     """Return ``per_class`` samples of every class in the dataset's order, drawn by a hash of ``draw`` and id.
 
     A draw is the same on every machine, and a smaller draw is a part of a larger one.
-
-    Raises:
-        ValueError: for less than one, or more than a class has.
 
     >>> from tokenloc.data import create_dataset
     >>> scenes = create_dataset("scenes", None, "train", length=12)

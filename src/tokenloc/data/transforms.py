@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, cast
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, cast
 
 import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from tokenloc._names import unknown_name
+from tokenloc._names import one_of, unknown_name
 from tokenloc.boxes.frame import Frame, Size, checked_size
 
 TrainTransform = Callable[[Image.Image], torch.Tensor]
 FramedTransform = Callable[[Image.Image], tuple[torch.Tensor, Frame]]
+FrameKind = Literal["crop", "resize"]
 
 _INTERPOLATIONS = {
     "bilinear": v2.InterpolationMode.BILINEAR,
@@ -25,12 +27,11 @@ _INTERPOLATIONS = {
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The image format that a network expects; stored in checkpoints and exports as plain JSON.
+    """The image format that a network expects; stored in checkpoints and exports.
 
     Args:
         size: (width, height) of the network's input, in pixels.
-        resize: (width, height) to which an image is resized, regardless of its aspect ratio, before the crop; at least
-            ``size``.
+        resize: (width, height) to which an image is resized before the crop, whatever its shape; at least ``size``.
         mean: of each channel, R, G, B in 0 to 1.
         std: of each channel, above 0.
         interpolation: "bilinear", "bicubic" or "nearest", with antialiasing as in PIL.
@@ -65,10 +66,6 @@ class Preprocessing:
         if self.interpolation not in _INTERPOLATIONS:
             raise unknown_name("interpolation", self.interpolation, _INTERPOLATIONS)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
     def at(self, side: int) -> Preprocessing:
         """Return a copy whose shorter input side has ``side`` pixels, with the rest in proportion.
 
@@ -79,15 +76,6 @@ class Preprocessing:
         size = (round(self.size[0] * factor), round(self.size[1] * factor))
         return replace(self, size=size, resize=(round(self.resize[0] * factor), round(self.resize[1] * factor)))
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
-        """Return the inverse of ``to_dict``; raises ValueError for an unknown key."""
-        valid = [field.name for field in fields(cls)]
-        for name in values:
-            if name not in valid:
-                raise unknown_name("preprocessing value", name, valid)
-        return cls(**values)
-
 
 def train_transform(preprocessing: Preprocessing) -> TrainTransform:
     """Return the training transform of TS-CAM, SCM and SAT: resize, random crop, random mirror, normalize.
@@ -95,19 +83,15 @@ def train_transform(preprocessing: Preprocessing) -> TrainTransform:
     It takes an RGB PIL image and returns [3, H, W] float32, and draws from torch's global generator.
     """
     width, height = preprocessing.size
-    steps = [resize_whole(preprocessing), v2.RandomCrop((height, width)), v2.RandomHorizontalFlip()]
-    return cast(TrainTransform, v2.Compose([*steps, *_to_input(preprocessing)]))
-
-
-def resize_whole(preprocessing: Preprocessing) -> v2.Transform:
-    """Return the resize of an RGB PIL image to ``preprocessing.resize``."""
-    return _resize(preprocessing, preprocessing.resize)
+    resize = _resize(preprocessing, preprocessing.resize)
+    steps = [resize, v2.RandomCrop((height, width)), v2.RandomHorizontalFlip(), *_to_input(preprocessing)]
+    return cast(TrainTransform, v2.Compose(steps))
 
 
 def evaluation_transform(
-    preprocessing: Preprocessing, frame_kind: Literal["crop", "resize"], side: int | None = None, margin: bool = False
+    preprocessing: Preprocessing, frame_kind: FrameKind, side: int | None = None, margin: bool = False
 ) -> FramedTransform:
-    """Return an evaluation transform: from an RGB PIL image to ([3, H, W] float32, its frame).
+    """Return a picklable transform: from an RGB PIL image to ([3, H, W] float32, its frame).
 
     Args:
         preprocessing: the format that the network expects.
@@ -121,38 +105,27 @@ def evaluation_transform(
     Raises:
         ValueError: for another frame kind.
     """
-    if frame_kind not in ("crop", "resize"):
-        raise unknown_name("frame kind", frame_kind, ["crop", "resize"])
-    return FramedPreprocessing(preprocessing, frame_kind == "crop", side, margin)
+    cropped = one_of("frame kind", frame_kind, FrameKind) == "crop"
+    scaled = preprocessing if side is None else preprocessing.at(side)
+    width, height = scaled.size
+    steps = [_resize(scaled, scaled.resize if cropped or margin else scaled.size)]
+    if cropped and not margin:
+        steps.append(v2.CenterCrop((height, width)))
+    return partial(_framed, v2.Compose([*steps, *_to_input(scaled)]), preprocessing, cropped)
 
 
-class FramedPreprocessing:
-    """The transform of ``evaluation_transform``: deterministic and picklable."""
-
-    def __init__(
-        self, preprocessing: Preprocessing, cropped: bool, side: int | None = None, margin: bool = False
-    ) -> None:
-        self.preprocessing, self.cropped = preprocessing, cropped
-        scaled = preprocessing if side is None else preprocessing.at(side)
-        width, height = scaled.size
-        steps = [_resize(scaled, scaled.resize if cropped or margin else scaled.size)]
-        if cropped and not margin:
-            steps.append(v2.CenterCrop((height, width)))
-        self._steps = v2.Compose([*steps, *_to_input(scaled)])
-
-    def __call__(self, image: Image.Image) -> tuple[torch.Tensor, Frame]:
-        """Return ([3, H, W] float32 normalized, the frame between original and input pixels)."""
-        size = self.preprocessing.size
-        if self.cropped:
-            frame = Frame.center_cropped(image.size, self.preprocessing.resize, size)
-        else:
-            frame = Frame.resized(image.size, size)
-        return cast(torch.Tensor, self._steps(image)), frame
+def _framed(
+    steps: v2.Compose, preprocessing: Preprocessing, cropped: bool, image: Image.Image
+) -> tuple[torch.Tensor, Frame]:
+    if cropped:
+        frame = Frame.center_cropped(image.size, preprocessing.resize, preprocessing.size)
+    else:
+        frame = Frame.resized(image.size, preprocessing.size)
+    return cast(torch.Tensor, steps(image)), frame
 
 
 def _resize(preprocessing: Preprocessing, size: Size) -> v2.Transform:
-    mode = _INTERPOLATIONS[preprocessing.interpolation]
-    return v2.Resize((size[1], size[0]), mode, antialias=True)
+    return v2.Resize((size[1], size[0]), _INTERPOLATIONS[preprocessing.interpolation], antialias=True)
 
 
 def _to_input(preprocessing: Preprocessing) -> list[v2.Transform]:

@@ -1,7 +1,7 @@
 """Label Studio: tasks with predictions as JSON, and the matching labeling configuration.
 
 Boxes are x, y, width, height in percent of the image, https://labelstud.io/guide/predictions. They are predictions,
-which people accept or correct; ``tokenloc.data.label_studio`` reads the corrections. The score of a region is the
+which people accept or correct; ``tokenloc.data.annotations`` reads the corrections. The score of a region is the
 probability of its class. The score of a prediction, by which tasks can be sorted, is the confidence of its first box.
 """
 
@@ -14,7 +14,7 @@ from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from tokenloc._files import atomic_text, write_text
-from tokenloc.data.label_studio import LOCAL_FILES
+from tokenloc.data.annotations import LOCAL_FILES
 from tokenloc.export.base import FORMATS, Destination, Format, JsonArray, WriteImage, absolute, rounded_boxes
 from tokenloc.inference.localization import LocalizationRecord
 

@@ -65,13 +65,12 @@ class EvaluationResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``metrics.json``."""
-        constant = self.evaluation.constant_boxes.items()
         return {
             **self.evaluation.to_dict(),
             "confidence": {**confidence_intervals(self.images), **self.intervals},
             "per_class": by_class(self.images, self.classes),
             "by_size": by_size(self.images),
-            "constant_boxes": {name: {f"{level:g}": value for level, value in box.items()} for name, box in constant},
+            "constant_boxes": self.evaluation.constant_boxes,
             "trust": confidence_metrics(self.images),
             "unreadable": [{"id": image.id, "reason": image.reason} for image in self.unreadable],
             "missing": self.missing,
@@ -82,60 +81,46 @@ class EvaluationResult:
         write_rows(path, self.images, self.classes)
 
 
-@dataclass(frozen=True)
-class Evaluator:
-    """Turns the scored images of a dataset into a result.
+def evaluate_scores(
+    images: Iterable[ImageScores | Unreadable], dataset: ImageDataset, scorer: Scorer, boxes: Path | None = None
+) -> EvaluationResult:
+    """Evaluate the scored images of a dataset, one by one in its order; memory grows by a small row for each.
 
-    Args:
-        dataset: of the images.
-        scorer: of the images.
-        boxes: where to write the boxes of all thresholds, see ``save_boxes``; None for nowhere.
+    ``boxes`` is where to write the boxes of all thresholds, see ``save_boxes``.
+
+    Raises:
+        ValueError: if no image is readable.
     """
-
-    dataset: ImageDataset
-    scorer: Scorer
-    boxes: Path | None = None
-
-    def evaluate(self, images: Iterable[ImageScores | Unreadable]) -> EvaluationResult:
-        """Evaluate the images of the dataset, one by one in its order; memory grows by a small row for each.
-
-        Raises:
-            ValueError: if no image is readable.
-        """
-        unreadable = []
-        with TemporaryFile() as file:
-            table = ScoreTable(file)
-            for image in images:
-                if isinstance(image, Unreadable):
-                    unreadable.append(image)
-                else:
-                    table.append(image)
-            if not len(table):
-                reason = unreadable[0].reason if unreadable else "the dataset is empty"
-                raise ValueError(f"none of the {len(unreadable)} images could be evaluated; the first: {reason}")
-            if self.boxes is not None:
-                save_boxes(self.boxes, table, self.scorer)
-            evaluation = evaluate(table, self.scorer)
-            rows, missing = self._rows(table, evaluation.threshold)
-            intervals = bootstrap_intervals(table, self.scorer)
-        return EvaluationResult(evaluation, rows, self.dataset.classes, intervals, unreadable, missing)
-
-    def _rows(self, table: ScoreTable, threshold: float | None) -> tuple[list[ImageRow], dict[str, list[str]]]:
-        """Return the rows at the reported threshold, and what is missing."""
-        fixed = self.scorer.fixed_threshold is not None or threshold is None
-        column = -1 if fixed else self.scorer.protocol.thresholds.index(threshold)
+    unreadable = []
+    with TemporaryFile() as file:
+        table = ScoreTable(file)
+        for image in images:
+            if isinstance(image, Unreadable):
+                unreadable.append(image)
+            else:
+                table.append(image)
+        if not len(table):
+            reason = unreadable[0].reason if unreadable else "the dataset is empty"
+            raise ValueError(f"none of the {len(unreadable)} images could be evaluated; the first: {reason}")
+        if boxes is not None:
+            save_boxes(boxes, table, scorer)
+        evaluation = evaluate(table, scorer)
+        intervals = bootstrap_intervals(table, scorer)
+        fixed = scorer.fixed_threshold is not None or evaluation.threshold is None
+        column = -1 if fixed else scorer.protocol.thresholds.index(evaluation.threshold)
         rows: list[ImageRow] = []
         without: dict[str, list[str]] = {"boxes": [], "masks": []}
         for image in table:
-            rows.append(image_row(image, column, self.scorer.protocol))
+            rows.append(image_row(image, column, scorer.protocol))
             without["boxes"] += [] if len(image.truth) else [image.id]
             without["masks"] += [] if image.pixels.size else [image.id]
-        labels = {row.label for row in rows}
-        return rows, {
-            **{name: [] if len(ids) == len(rows) else ids for name, ids in without.items()},
-            "images": list(self.dataset.skipped),
-            "classes": [name for label, name in enumerate(self.dataset.classes) if label not in labels],
-        }
+    labels = {row.label for row in rows}
+    missing = {
+        **{name: [] if len(ids) == len(rows) else ids for name, ids in without.items()},
+        "images": list(dataset.skipped),
+        "classes": [name for label, name in enumerate(dataset.classes) if label not in labels],
+    }
+    return EvaluationResult(evaluation, rows, dataset.classes, intervals, unreadable, missing)
 
 
 def evaluate_model(
@@ -165,7 +150,7 @@ def evaluate_model(
         workers: processes that read images.
         progress: wraps the batches.
         maps: receives the maps and predicted classes.
-        boxes: where to write the boxes of all thresholds.
+        boxes: where to write the boxes of all thresholds, see ``save_boxes``.
 
     Raises:
         ValueError: if no image is readable, or a map is not finite.
@@ -188,15 +173,11 @@ def evaluate_model(
                 yield image
 
     with evaluation_mode(model), ThreadPoolExecutor() as threads:
-        return Evaluator(dataset, scorer, boxes).evaluate(scored_images())
+        return evaluate_scores(scored_images(), dataset, scorer, boxes)
 
 
 def _score_batch(
-    predictor: Predictor,
-    dataset: ImageDataset,
-    batch: EvaluationBatch,
-    scorer: Scorer,
-    threads: ThreadPoolExecutor,
+    predictor: Predictor, dataset: ImageDataset, batch: EvaluationBatch, scorer: Scorer, threads: ThreadPoolExecutor
 ) -> tuple[list[Unreadable], list[ImageScores], NDArray[np.float32]]:
     """Return the unreadable images of a batch, the scores of the others, and their true classes' maps [B, h, w]."""
     if not batch.indices:
@@ -235,13 +216,7 @@ def calibrate_threshold(
 ) -> Threshold:
     """Choose the map threshold with the best GT-known on a dataset with boxes, which should not be the test set.
 
-    Args:
-        model: on its device.
-        dataset: with boxes.
-        preprocessing: of the model.
-        protocol: defines boxes and hits; its own fixed threshold is ignored.
-        options: of prediction, for which the threshold is then meant.
-        loading: further arguments of ``evaluate_model``.
+    The threshold is meant for these ``options`` of prediction; ``loading`` are further arguments of ``evaluate_model``.
 
     Raises:
         ValueError: if the dataset has no boxes.

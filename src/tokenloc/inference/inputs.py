@@ -16,17 +16,17 @@ ImageInput = str | Path | bytes | Image.Image | NDArray[np.uint8] | Tensor
 
 
 def as_image(image: ImageInput, min_size: tuple[int, int] | None = None) -> Image.Image:
-    """Return an image in any accepted form as an upright RGB image; ``min_size``: see ``read_image``.
+    """Return an image in any accepted form as an upright RGB image; see ``read_image``.
 
     Raises:
         FileNotFoundError, ValueError: if a file is missing or cannot be read, or the input has another form.
     """
     if isinstance(image, (str, Path, bytes, Image.Image)):
         return read_image(image, min_size=min_size)
-    if not isinstance(image, (np.ndarray, Tensor)):
+    array = _to_array(image) if isinstance(image, Tensor) else image
+    if not isinstance(array, np.ndarray):
         kind = type(image).__name__
         raise ValueError(f"expected a path, bytes, a PIL image, an array or a tensor, or a list of these; got {kind}")
-    array = _to_array(image) if isinstance(image, Tensor) else image
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
         raise ValueError(
             f"expected an RGB array [height, width, 3] uint8 or a tensor [3, height, width], got {array.dtype} "
@@ -43,7 +43,6 @@ def name_of(image: ImageInput) -> str:
 
 
 def _to_array(tensor: Tensor) -> NDArray[np.uint8]:
-    """Convert a tensor [3, height, width] (uint8, or float in [0, 1]) to [height, width, 3] uint8."""
     if tensor.ndim != 3 or len(tensor) != 3:
         raise ValueError(f"expected a tensor [3, height, width], got {list(tensor.shape)}")
     if tensor.is_floating_point():

@@ -83,7 +83,6 @@ class Localization(LocalizationRecord):
     frame: Frame
 
     def __post_init__(self) -> None:
-        """Validate every field; arrays become read-only."""
         object.__setattr__(self, "size", self.frame.original_size)
         boxes = np.asarray(self.boxes, dtype=np.float64).reshape(-1, 4)
         faults = [fault for fault in box_faults(boxes, self.frame.original_size) if fault]
@@ -99,9 +98,8 @@ class Localization(LocalizationRecord):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} of {self.source} must lie in [0, 1]; got {getattr(self, name)}")
         if self.map.ndim != 2 or self.map.shape != self.mask.shape:
-            raise ValueError(
-                f"map and mask of {self.source} must be [h, w] of one size; got {self.map.shape} and {self.mask.shape}"
-            )
+            shapes = f"{self.map.shape} and {self.mask.shape}"
+            raise ValueError(f"map and mask of {self.source} must be [h, w] of one size; got {shapes}")
         if not (np.isfinite(self.map).all() and self.map.min() >= 0 and self.map.max() <= 1):
             raise ValueError(f"the map of {self.source} must be finite and lie in [0, 1]")
 
@@ -114,11 +112,7 @@ class Localization(LocalizationRecord):
         return self.frame.map_to_original(self.mask.astype(np.float32)) > 0.5
 
     def at_threshold(self, threshold: float, objects: Objects = "largest") -> Localization:
-        """Return this localization at another threshold, from its map.
-
-        Raises:
-            ValueError: if the threshold is outside [0, 1].
-        """
+        """Return this localization at another threshold in [0, 1], from its map."""
         count = 1 if objects == "largest" else None
         protocol, threshold = get_protocol(self.protocol), checked_threshold(threshold)
         found = detect_boxes(self.map, self.score, self.frame, protocol, threshold, count)
@@ -131,12 +125,7 @@ class Localization(LocalizationRecord):
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """The localizations of one image.
-
-    Attributes:
-        results: one localization per predicted class, the most probable first.
-        image: the upright RGB image, if it was kept.
-    """
+    """The localizations of one image, the most probable class first, and the upright RGB image if it was kept."""
 
     results: list[Localization]
     image: Image.Image | None = None

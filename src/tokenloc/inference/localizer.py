@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from tokenloc._names import one_of
-from tokenloc.boxes import Frame, Protocol, get_protocol, scaled_map
+from tokenloc.boxes import Frame, Protocol, scaled_map
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.data import Unreadable, evaluation_transform, read_size
 from tokenloc.inference.inputs import ImageInput, as_image, name_of
@@ -31,18 +30,13 @@ from tokenloc.models.checkpoint import default_threshold, load_checkpoint
 from tokenloc.models.hub import local_copy, pretrained_path, save_folder, upload
 from tokenloc.models.metadata import ModelMetadata, Threshold
 
-T = TypeVar("T")
-
 BATCH = 16
 """The default number of images that pass the network together."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Input:
-    """An image that was read for the network: its name, the network input [3, H, W] and its frame."""
-
+class _Input(NamedTuple):
     name: str
-    tensor: Tensor
+    tensor: Tensor  # the network input, [3, H, W]
     frame: Frame
     image: Image.Image | None
 
@@ -82,9 +76,8 @@ class Localizer:
         if not 0 <= min_score <= 1:
             raise ValueError(f"min_score must be a probability in [0, 1]; got {min_score}")
         self.min_score = min_score
-        self.options = options or PredictionOptions()
-        self.protocol = protocol or get_protocol("standard")
-        self.predictor = Predictor(model, metadata.preprocessing, self.options, self.protocol)
+        self.predictor = Predictor(model, metadata.preprocessing, options, protocol)
+        self.options, self.protocol = self.predictor.options, self.predictor.protocol
 
     @classmethod
     def from_checkpoint(
@@ -102,10 +95,6 @@ class Localizer:
             path: the file, a folder of ``save_pretrained``, or ``hf-hub:USER/NAME[@REVISION]``; code in it is never
                 run.
             device: ``auto`` (a GPU if available), or a PyTorch device name.
-            threshold: see the class.
-            objects: see the class.
-            options: see the class.
-            min_score: see the class.
 
         Raises:
             FileNotFoundError: if there is no such file.
@@ -169,7 +158,6 @@ class Localizer:
             token: a token with write access; None uses the one stored by ``hf auth login``, or ``HF_TOKEN``.
 
         Raises:
-            ValueError: if the repository name is invalid.
             OSError: if the hub is unreachable or denies write access.
         """
         with TemporaryDirectory() as folder:
@@ -199,14 +187,13 @@ class Localizer:
                 height, width] (uint8, or float in [0, 1]), or a list or iterator of these.
 
         Returns:
-            a localization; a list for a list; for an iterator an iterator that reads at most a batch ahead, in
-            constant memory.
+            a localization; a list for a list; an iterator in constant memory for an iterator.
 
         Raises:
             FileNotFoundError, ValueError: if an image cannot be read; ``stream`` reports it instead.
         """
         if isinstance(images, (list, tuple)):
-            return list(self._first_results(iter(images)))
+            return list(self._first_results(images))
         if isinstance(images, Iterator):
             return self._first_results(images)
         return self._localize([self._read(images)], 1)[0].results[0]
@@ -226,29 +213,24 @@ class Localizer:
         """Localize any number of images in constant memory; threads read ahead while the network runs.
 
         Args:
-            images: in any form that a call takes, from any iterable.
+            images: in any form that a call takes.
             batch_size: images that pass the network together; at most twice as many are in memory.
             top_k: the number of classes per image, the most probable ones, from 1 to all.
             keep_images: keep the decoded image in ``Prediction.image``, to draw on it.
 
         Returns:
             an iterator with one entry per image, in order; an ``Unreadable`` for an image that cannot be read.
-
-        Raises:
-            ValueError: if ``top_k`` or ``batch_size`` is out of range.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}")
-        read = partial(self._read_or_report, keep_image=keep_images)
-        return self._predictions(read, enumerate(images), batch_size, self._checked_count(top_k))
+        return self._predictions(images, batch_size, self._checked_count(top_k), keep_images)
 
     @torch.inference_mode()
     def intermediate_maps(self, image: ImageInput) -> dict[str, NDArray[np.float32]]:
-        """Return the maps that the map of the most probable class is computed from, for drawing.
+        """Return the maps that the map of the most probable class is computed from, by name, in order of computation.
 
-        Returns:
-            by name, in order of computation, [height, width] float32 in [0, 1] in original pixels, at the default input
-            size without refinement; empty if the method has none (``Method.intermediate_maps``).
+        Each is [height, width] float32 in [0, 1] in original pixels, at the default input size without refinement. A
+        method may have none (``Method.intermediate_maps``).
         """
         transform = evaluation_transform(self.metadata.preprocessing, self.protocol.input_frame)
         tensor, frame = transform(as_image(image))
@@ -256,20 +238,27 @@ class Localizer:
         logits, _ = self.model.class_maps(images)
         maps = self.model.intermediate_maps(images, logits.argmax(dim=1))
         arrays = {name: map_[0].float().cpu().numpy() for name, map_ in maps.items()}
-        return {
-            name: frame.map_to_original(scaled_map(map_, frame.input_size, self.protocol))
-            for name, map_ in arrays.items()
-        }
+        scaled = {name: scaled_map(map_, frame.input_size, self.protocol) for name, map_ in arrays.items()}
+        return {name: frame.map_to_original(map_) for name, map_ in scaled.items()}
 
-    def _first_results(self, images: Iterator[ImageInput]) -> Iterator[Localization]:
-        for prediction in self._predictions(self._read, images, BATCH, 1):
-            if isinstance(prediction, Prediction):  # _read raises for the others
+    def _first_results(self, images: Iterable[ImageInput]) -> Iterator[Localization]:
+        for prediction in self._predictions(images, BATCH, 1, report=False):
+            if isinstance(prediction, Prediction):
                 yield prediction.results[0]
 
     def _predictions(
-        self, read: Callable[[T], _Input | Unreadable], items: Iterable[T], batch_size: int, top_k: int
+        self, images: Iterable[ImageInput], batch_size: int, top_k: int, keep_images: bool = False, report: bool = True
     ) -> Generator[Prediction | Unreadable, None, None]:
-        with closing(map_ahead(read, items, batch_size)) as inputs:
+        def read(numbered: tuple[int, ImageInput]) -> _Input | Unreadable:
+            index, image = numbered
+            try:
+                return self._read(image, keep_images)
+            except (ValueError, OSError) as error:
+                if not report:
+                    raise
+                return Unreadable(index, name_of(image), str(error))
+
+        with closing(map_ahead(read, enumerate(images), batch_size)) as inputs:
             while batch := list(islice(inputs, batch_size)):
                 predictions = self._localize([item for item in batch if isinstance(item, _Input)], top_k)
                 ready = [item if isinstance(item, Unreadable) else predictions.pop(0) for item in batch]
@@ -285,23 +274,14 @@ class Localizer:
             frame = frame.of_original(read_size(image))
         return _Input(name_of(image), tensor, frame, decoded if keep_image else None)
 
-    def _read_or_report(self, numbered: tuple[int, ImageInput], keep_image: bool) -> _Input | Unreadable:
-        index, image = numbered
-        try:
-            return self._read(image, keep_image)
-        except (ValueError, OSError) as error:
-            return Unreadable(index, name_of(image), str(error))
-
     def _localize(self, inputs: list[_Input], top_k: int) -> list[Prediction]:
         if not inputs:
             return []
         predicted = self.predictor.class_maps(torch.stack([each.tensor for each in inputs]), top_k)
-        rows = zip(
-            inputs, predicted.scores.tolist(), predicted.classes.tolist(), predicted.maps.cpu().numpy(), strict=True
-        )
+        columns = predicted.scores.tolist(), predicted.classes.tolist(), predicted.maps.cpu().numpy()
         return [
             Prediction([self._result(each, *of_class) for of_class in zip(*of_classes, strict=True)], each.image)
-            for each, *of_classes in rows
+            for each, *of_classes in zip(inputs, *columns, strict=True)
         ]
 
     def _result(self, source: _Input, score: float, index: int, map_: NDArray[np.float32]) -> Localization:
@@ -327,11 +307,7 @@ class Localizer:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Return the device ``name``; ``auto`` selects CUDA, else Apple's MPS, else the CPU.
-
-    Raises:
-        ValueError: if the device is not available, with those that are.
-    """
+    """Return the device ``name``; ``auto`` selects CUDA, else Apple's MPS, else the CPU."""
     available = ["cpu"] + ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
     if name == "auto":
         return torch.device(available[-1])

@@ -20,9 +20,6 @@ class TestTimeAugmentation:
         flip: add the mirrored image to each scale.
         ten_crop: classify ten crops of a larger resize instead, the corners, the centre and their mirrors (SAT,
             section 4.1). The maps do not change.
-
-    Raises:
-        ValueError: if a scale is below 1 pixel or given twice.
     """
 
     scales: tuple[int, ...] = ()
@@ -32,7 +29,6 @@ class TestTimeAugmentation:
     __test__: ClassVar[bool] = False  # the name would make pytest collect it
 
     def __post_init__(self) -> None:
-        """Validate; lists become tuples."""
         object.__setattr__(self, "scales", tuple(self.scales))
         if min(self.scales, default=1) < 1 or len(set(self.scales)) < len(self.scales):
             raise ValueError(f"scales must be different sides of at least 1 pixel; got {list(self.scales)}")
@@ -47,9 +43,6 @@ class PredictionOptions:
         refine: steps that refine the maps, such as affinity,reprediction, or none; by default those of the method.
         fast: compute in bfloat16, about 1.7 times faster on a CPU with AVX512-BF16, and decode large JPEG files at a
             reduced size where the full image is not needed. Boxes change little.
-
-    Raises:
-        ValueError: if a step is unknown.
     """
 
     augmentation: TestTimeAugmentation = field(default_factory=TestTimeAugmentation)
@@ -57,7 +50,6 @@ class PredictionOptions:
     fast: bool = False
 
     def __post_init__(self) -> None:
-        """Validate; a string or list of steps becomes a tuple."""
         if self.refine is not None:
             object.__setattr__(self, "refine", _parse_steps(self.refine))
             find_steps(self.refine)
@@ -82,7 +74,7 @@ DEFAULT_OPTIONS = PredictionOptions()
 
 
 def _parse_steps(steps: str | Iterable[str]) -> tuple[str, ...]:
-    """Split steps at commas; the single step "none" stands for no step."""
+    """Split steps at commas; "none" alone stands for no step."""
     words = [steps] if isinstance(steps, str) else steps
     names = tuple(name for word in words for name in word.split(",") if name)
     return () if names == ("none",) else names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -68,7 +67,6 @@ class Predictor:
         self.protocol = protocol or get_protocol("standard")
         self._views = self.options.augmentation
         self._scales = self._views.scales or (min(preprocessing.size),)
-        self._cropped = self.protocol.input_frame == "crop"
         width, height = preprocessing.at(max(self._scales)).resize
         self.sufficient_size = (DECODING_MARGIN * width, DECODING_MARGIN * height) if self.options.fast else None
         self.transform: FramedTransform = evaluation_transform(
@@ -104,14 +102,7 @@ class Predictor:
     def boxes(
         self, map_: NDArray[np.float32], score: float, frame: Frame, threshold: float, count: int | None = None
     ) -> tuple[NDArray[np.float32], DetectedBoxes]:
-        """Turn one map of ``class_maps`` into boxes.
-
-        Args:
-            map_: [h, w].
-            score: softmax probability of its class.
-            frame: of the image, from ``transform``.
-            threshold: on the scaled map, in [0, 1].
-            count: the number of components that get a box, largest first; None for all.
+        """Turn one map of ``class_maps``, [h, w], into boxes; see ``detect_boxes``.
 
         Returns:
             the map in [0, 1] in input pixels, and its boxes in original pixels.
@@ -121,30 +112,26 @@ class Predictor:
 
     def _merged_views(self, images: Tensor, region: Tensor, classes: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits, classes and unrefined maps, averaged over the views of ``region``."""
-        views = list(self._views_of(region))
-        predictions = [self.model.class_maps(view) for view, _ in views]
+        if len(self._scales) == 1 and not (self._views.flip or self._views.ten_crop):
+            logits, maps = self.model.localize(region, classes)
+            return logits, classes if isinstance(classes, Tensor) else top_classes(logits, classes), maps
+        sizes = [self.preprocessing.at(side).size for side in self._scales]
+        resized = [_resize(region, height, width) for width, height in sizes]
+        views = [(view, flip) for view in resized for flip in (False, True)[: 1 + self._views.flip]]
+        predictions = [self.model.class_maps(_flip(*view)) for view in views]
         logits = self._ten_crop_logits(images) if self._views.ten_crop else _mean([each for each, _ in predictions])
         if isinstance(classes, int):
             classes = top_classes(logits, classes)
         self.model.check_classes(classes, len(images))
         pairs = zip(predictions, views, strict=True)
-        return logits, classes, merge_maps([_flip(maps(classes), flipped) for (_, maps), (_, flipped) in pairs])
+        return logits, classes, merge_maps([_flip(maps(classes), flip) for (_, maps), (_, flip) in pairs])
 
     def _visible_region(self, images: Tensor) -> Tensor:
         """Return the part of ``images`` that the frame covers, at the largest scale."""
         width, height = self.preprocessing.at(max(self._scales)).size
-        if self._views.ten_crop and self._cropped:
+        if self._views.ten_crop and self.protocol.input_frame == "crop":
             images = T.center_crop(images, [height, width])
         return _resize(images, height, width)
-
-    def _views_of(self, region: Tensor) -> Iterator[tuple[Tensor, bool]]:
-        """Yield each view and whether it is mirrored; smaller scales are resized from the largest."""
-        for side in self._scales:
-            width, height = self.preprocessing.at(side).size
-            view = _resize(region, height, width)
-            yield view, False
-            if self._views.flip:
-                yield view.flip(-1), True
 
     def _ten_crop_logits(self, images: Tensor) -> Tensor:
         width, height = self.preprocessing.size
@@ -168,8 +155,8 @@ def merge_maps(maps: list[Tensor]) -> Tensor:
     return _mean([F.interpolate(min_max(map_.float()), finest, mode="bilinear") for map_ in maps])
 
 
-def _flip(maps: Tensor, flipped: bool) -> Tensor:
-    return maps.flip(-1) if flipped else maps
+def _flip(images: Tensor, flip: bool) -> Tensor:
+    return images.flip(-1) if flip else images
 
 
 def _mean(values: list[Tensor]) -> Tensor:

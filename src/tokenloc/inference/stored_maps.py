@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -16,7 +16,7 @@ from tokenloc.data import ImageDataset, Unreadable
 from tokenloc.data.base import mask_fault
 from tokenloc.data.images import IMAGE_SUFFIXES, read_size
 from tokenloc.data.loading import batches_of_rank
-from tokenloc.inference.evaluation import EvaluationResult, Evaluator, Progress
+from tokenloc.inference.evaluation import EvaluationResult, Progress, evaluate_scores
 from tokenloc.inference.processes import gather_in_order, rank_and_world
 from tokenloc.metrics import ImageScores, Scorer
 from tokenloc.metrics.stored_maps import StoredMaps
@@ -27,15 +27,9 @@ INPUT_SIZE = (224, 224)
 BATCH = 64
 
 
-@dataclass(frozen=True)
-class MatchedIds:
-    """Which map belongs to which image.
-
-    Attributes:
-        stored: id of the map by id of the image.
-        missing: images without a map.
-        surplus: maps without an image.
-        differing: images matched although the id of the map differs by an image extension or slashes.
+class MatchedIds(NamedTuple):
+    """The id of the map by id of the image; images without a map, maps without an image, and images whose map's id
+    differs by an image extension or slashes.
     """
 
     stored: dict[str, str]
@@ -65,9 +59,6 @@ def evaluate_maps(
         progress: wraps the batches.
         boxes: where to write the boxes of all thresholds.
 
-    Returns:
-        The result, and how maps and images were matched.
-
     Raises:
         ValueError: if the maps were made under another input frame than the protocol's, ids are ambiguous, or no map
             could be scored.
@@ -89,7 +80,7 @@ def evaluate_maps(
         for batch in progress(batches, "scoring", total) if progress else batches:
             yield from batch
 
-    return Evaluator(dataset, scorer, boxes).evaluate(scored_images()), matched
+    return evaluate_scores(scored_images(), dataset, scorer, boxes), matched
 
 
 @dataclass(frozen=True, eq=False)

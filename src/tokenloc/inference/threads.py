@@ -19,13 +19,8 @@ def map_ahead(
 ) -> Generator[R, None, None]:
     """Yield ``function(item)`` for each item, in order, while threads compute the next results.
 
-    Args:
-        function: called in other threads; an exception is raised at the position of its item.
-        items: taken in the caller's thread, at most ``ahead`` items before their result is yielded.
-        ahead: the number of items and results that wait in memory, at least 1.
-        threads: the number of threads.
-
-    Closing the generator, or an exception, cancels the calls that have not started.
+    Items are taken in the caller's thread, at most ``ahead`` items (at least 1) before their result is yielded. An
+    exception is raised at the position of its item. It cancels the calls that have not started, as closing does.
 
     >>> list(map_ahead(str.upper, ["a", "b", "c"], ahead=2))
     ['A', 'B', 'C']

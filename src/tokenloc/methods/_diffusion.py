@@ -16,26 +16,15 @@ from torch.autograd.function import once_differentiable
 
 from tokenloc.methods._scaling import min_max
 
-STENCIL_STEPS = 6
-"""The largest p for which stencils are used: the number of stencil products is 2^p, so larger p use matrices."""
-
-VECTOR_STEPS = 4
-"""The last steps of the dense form, applied to the vector: less work on large grids, and less memory."""
-
-NORM_FLOOR = 1e-8
-"""A patch vector with a smaller norm has no direction: its similarity is 0 to all patches, itself included."""
+STENCIL_STEPS = 6  # the largest p for which stencils are used: their number of products is 2^p
+VECTOR_STEPS = 4  # the last steps of the dense form, applied to the vector: less work on large grids, and less memory
+NORM_FLOOR = 1e-8  # a patch vector with a smaller norm has similarity 0 to all patches, itself included
 
 
 def neighbour_similarity(semantic: Tensor) -> Tensor:
-    """Return the cosine similarity E of neighbouring patches (SCM, Eq. 3) as a stencil.
+    """Return the cosine similarity E (SCM, Eq. 3) of neighbours in ``semantic`` [B, C, h, w] as a stencil [B, 3, h, w].
 
-    It is invariant to positive scaling of each patch vector. Gradients flow to ``semantic``.
-
-    Args:
-        semantic: S, a vector over the C channels at each patch, [B, C, h, w].
-
-    Returns:
-        [B, 3, h, w] in [-1, 1]; the first channel is 1 (0 where a patch vector is 0).
+    It is invariant to positive scaling of each patch vector, and has a gradient. A zero vector has similarity 0.
     """
     squares = semantic.square().sum(dim=1)
     nonzero = squares > NORM_FLOOR**2
@@ -61,11 +50,7 @@ def grid_laplacian(rows: int, columns: int, like: Tensor) -> Tensor:
 
 
 def semantic_laplacian(similarity: Tensor, weight: Tensor) -> Tensor:
-    """Return L = (D - A) * (lambda E - 1), element by element (SCM, Eq. 4), as a stencil [B, 3, h, w].
-
-    Args:
-        similarity: E, of ``neighbour_similarity``, [B, 3, h, w].
-        weight: lambda, a scalar.
+    """Return L = (D - A) * (lambda E - 1), element by element (SCM, Eq. 4); E and L are stencils [B, 3, h, w].
 
     Raises:
         ValueError: the grid has a single patch.
@@ -81,17 +66,8 @@ def diffuse(laplacian: Tensor, activation: Tensor, steps: int, scale: float, sta
 
     X_0 = scale L^T and X_{p+1} = X_p (2I - L X_p) imply X_p f = y_n with n = 2^p, y_0 = 0 and
     y_{k+1} = y_k + X_0 (f - L y_k), so the matrix X_p is not needed. Above ``STENCIL_STEPS`` it is built, since 2^p
-    products would cost more.
-
-    Args:
-        laplacian: L as a stencil, [B, 3, h, w].
-        activation: f, [B, h, w].
-        steps: p, at least 0.
-        scale: alpha in X_0.
-        start_gradient: whether L also gets a gradient through X_0; the value is the same.
-
-    Returns:
-        [B, h, w].
+    products would cost more. L is a stencil [B, 3, h, w], f and the result are [B, h, w]. With ``start_gradient``, L
+    also gets a gradient through X_0.
     """
     start = scale * (laplacian if start_gradient else laplacian.detach())
     if steps > STENCIL_STEPS:
@@ -101,23 +77,15 @@ def diffuse(laplacian: Tensor, activation: Tensor, steps: int, scale: float, sta
 
 
 def soft_filter(diffused: Tensor, threshold: Tensor) -> Tensor:
-    """Return minmax(tanhshrink(F' / threshold)), per image; tanhshrink(x) = x - tanh(x) (SCM, Eq. 7).
-
-    Args:
-        diffused: F', [B, h, w].
-        threshold: activation below it is suppressed; broadcastable to F', not 0.
-
-    Returns:
-        [B, h, w] in [0, 1].
-    """
+    """Return minmax(tanhshrink(F' / threshold)) per image, [B, h, w] in [0, 1]; tanhshrink(x) = x - tanh(x) (Eq. 7)."""
     return min_max(tanhshrink(diffused / threshold))
 
 
 def tanhshrink(x: Tensor) -> Tensor:
     """Return x - tanh(x) without cancellation near 0.
 
-    For |x| < 1 it uses Lambert's continued fraction of tanh. SCM's diffused activation is often that small; there the
-    subtraction leaves mostly noise in float32, which the min-max would amplify.
+    For |x| < 1 it uses Lambert's continued fraction of tanh; there a float32 subtraction leaves mostly noise, which the
+    min-max would amplify.
 
     >>> x = torch.tensor(1e-3)  # here x - tanh(x) is x^3 / 3
     >>> round(3e9 * float(tanhshrink(x)), 5), round(3e9 * float(x - x.tanh()), 5) == 1
@@ -156,7 +124,6 @@ class _Diffusion(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, laplacian: Tensor, start: Tensor, activation: Tensor, steps: int) -> Tensor:
-        """Run y_{k+1} = y_k + X_0 (f - L y_k) for 2^p steps."""
         columns, vector = activation.shape[-1], activation.flatten(1)
         of_laplacian, of_start = _entries(laplacian), _entries(start)
         results, residuals = [torch.zeros_like(vector)], []

@@ -12,46 +12,38 @@ from tokenloc.backbones import as_map
 
 Edges = Literal["binary", "cosine"]
 
-WEAK_EDGE = 1e-5
+WEAK_EDGE = 1e-5  # the weight between patches that are not connected
 TOLERANCE = 1e-9  # residual below which an eigenvector of unit length is accepted
 # Dimensions of the Krylov space: in float32, then in rounds of float64, each for the graphs that have not converged.
 FLOAT32_STEPS, FLOAT64_STEPS = 12, (5, 10, 40)
 
 
 def eigenvector_maps(keys: Tensor, grid: tuple[int, int], tau: float = 0.2, edges: Edges = "binary") -> Tensor:
-    """Return the map of each image that gives the normalized cut of its patch graph.
+    """Return the map [B, h, w] float32 that gives the normalized cut of each graph of patches (see ``patch_graph``).
 
-    Args:
-        keys: of the patches, [B, N, D] float; N = h * w in row-major order.
-        grid: (h, w).
-        tau: see ``patch_graph``.
-        edges: see ``patch_graph``.
-
-    Returns:
-        [B, h, w] float32: the second smallest eigenvector of (D - W) v = mu D v with v' D v = 1, its largest absolute
-        value positive; 0 everywhere if all edges of the graph are equal, so that no cut is best.
-
-    Raises:
-        ValueError: keys are not finite.
+    It is the second smallest eigenvector of (D - W) v = mu D v with v' D v = 1, its largest absolute value positive; 0
+    everywhere if all edges of the graph are equal, so that no cut is best.
     """
     graph = patch_graph(keys.cpu() if keys.device.type == "mps" else keys, tau, edges)  # Apple's GPUs lack float64
     return as_map(oriented_to_peak(second_eigenvectors(graph)), grid).to(keys.device, torch.float32)
 
 
 def patch_graph(keys: Tensor, tau: float, edges: Edges) -> Tensor:
-    """Return the weights W [B, N, N] float64 of the graph whose nodes are the patches.
+    """Return the weights W [B, N, N] float64 of the graph whose nodes are the patches, from their ``keys`` [B, N, D].
 
-    Args:
-        keys: [B, N, D] float.
-        tau: patches whose keys have a cosine above tau, in [0, 1), are connected; all other edges weigh 1e-5.
-        edges: weight of a connection: ``binary`` 1 (TokenCut), or ``cosine`` the cosine.
+    Patches whose keys have a cosine above ``tau`` are connected, with weight 1 (``binary``) or the cosine.
 
     Raises:
         ValueError: keys are not finite.
     """
     with torch.autocast(keys.device.type, enabled=False):
         unit = F.normalize(keys.float(), dim=-1)
-        _require_finite(unit)
+        bad = ~unit.sum(dim=(1, 2)).isfinite()  # a sum of unit vectors cannot overflow
+        if bad.any():
+            raise ValueError(
+                f"the keys of images {bad.nonzero()[:, 0].tolist()} of the batch (of {len(unit)}) have values that are "
+                "not finite; check the backbone for an overflow (half precision, a diverged training)"
+            )
         cosine = unit @ unit.mT
     weights = cosine.double() if edges == "cosine" else torch.ones_like(cosine, dtype=torch.float64)
     return weights.masked_fill_(cosine <= tau, WEAK_EDGE)
@@ -65,15 +57,13 @@ def second_eigenvectors(weights: Tensor) -> Tensor:
     this vector is computed: by Rayleigh-Ritz on Krylov bases of all graphs at once, first in float32, then in float64
     until the residual is below 1e-9. Graphs that do not converge get a full eigendecomposition.
 
-    Args:
-        weights: W [B, N, N] float64, symmetric, positive.
-
-    Returns:
-        [B, N] float64 with v' D v = 1, of arbitrary but deterministic sign; 0 if all weights between different nodes
-        are equal (or there is only one node): then there is no unique second vector.
+    W is [B, N, N] float64, symmetric and positive. The result is [B, N] float64 with v' D v = 1, of arbitrary but
+    deterministic sign; 0 if all weights between different nodes are equal, so that no second vector is unique.
     """
     roots = weights.sum(dim=-1).sqrt()
-    vectors, _ = _largest(weights.float(), roots.float(), _start(roots).float(), FLOAT32_STEPS)
+    generator = torch.Generator().manual_seed(0)  # the same start on every call and device
+    start = torch.randn(roots.shape[1], generator=generator, dtype=torch.float64).to(roots).expand_as(roots)
+    vectors, _ = _largest(weights.float(), roots.float(), start.float(), FLOAT32_STEPS)
     vectors, pending = vectors.double(), torch.arange(len(weights), device=weights.device)
     for steps in FLOAT64_STEPS:
         graphs = (weights, roots, vectors)
@@ -101,12 +91,8 @@ def oriented_to_peak(vectors: Tensor) -> Tensor:
 def oriented(maps: Tensor, region: Tensor) -> Tensor:
     """Return ``maps``, each with the sign for which ``region`` covers more of its high side (LCAR, Eqs. 10, 11).
 
-    Args:
-        maps: [..., h, w]; the high side of a map is where it exceeds its mean.
-        region: [..., h, w] bool, the assumed object; broadcasts with ``maps``.
-
-    Returns:
-        maps or -maps, each of the broadcast shape; the sign is unchanged if both sides are covered equally.
+    The high side of a map [..., h, w] is where it exceeds its mean. ``region`` [..., h, w] bool broadcasts with the
+    maps. The sign is unchanged if both sides are covered equally.
     """
     high = maps > maps.mean(dim=(-2, -1), keepdim=True)
     on_high, on_low = (_coverage(side, region) for side in (high, ~high))
@@ -120,10 +106,9 @@ def _coverage(side: Tensor, region: Tensor) -> Tensor:
 
 
 def object_masks(maps: Tensor) -> Tensor:
-    """Return TokenCut's object of each map [B, h, w]: the 4-connected region above the mean that contains the maximum.
+    """Return the 4-connected region above the mean of each map [B, h, w] that contains its maximum (TokenCut's object).
 
-    Returns:
-        [B, h, w] bool; all False for a constant map.
+    [B, h, w] bool; all False for a constant map.
     """
     above = (maps > maps.mean(dim=(1, 2), keepdim=True)).float()[:, None]
     seeds = F.one_hot(maps.flatten(1).argmax(dim=1), maps[0].numel()).view_as(above)
@@ -179,23 +164,8 @@ def _largest_dense(weights: Tensor, roots: Tensor) -> Tensor:
     return vectors[:, :, -1]
 
 
-def _start(roots: Tensor) -> Tensor:
-    """Return a random vector for each graph, [B, N], the same on every call and device."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(roots.shape[1], generator=generator, dtype=torch.float64).to(roots.device).expand_as(roots)
-
-
 def _all_equal(weights: Tensor) -> Tensor:
     """Return for each graph whether all weights between different nodes are equal, [B]."""
     nodes = weights.shape[-1]
     between = weights.sum(dim=(1, 2)) - weights.diagonal(dim1=1, dim2=2).sum(dim=1)
     return between <= nodes * (nodes - 1) * weights.amin(dim=(1, 2)) * (1 + 1e-6)
-
-
-def _require_finite(unit: Tensor) -> None:
-    bad = ~unit.sum(dim=(1, 2)).isfinite()  # a sum of unit vectors cannot overflow
-    if bad.any():
-        raise ValueError(
-            f"the keys of images {bad.nonzero()[:, 0].tolist()} of the batch (of {len(unit)}) have values that are not "
-            "finite; check the backbone for an overflow (half precision, a diverged training)"
-        )

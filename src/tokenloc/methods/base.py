@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tokenloc._names import Registry
-from tokenloc.backbones import Backbone, Normalisation
+from tokenloc.backbones import Backbone, Features, Normalisation
 from tokenloc.methods.global_batch import cross_entropy
 
 ClassMaps = Callable[[Tensor], Tensor]
@@ -32,17 +32,16 @@ class Output:
 
 
 class Method(nn.Module, ABC):
-    """A localization method on a backbone. Subclasses add their head, and their options as keyword-only arguments.
+    """A localization method on a backbone, for ``num_classes`` C.
 
-    Args:
-        backbone: the network whose tokens are used.
-        num_classes: C.
+    Subclasses add their head, and their options as keyword-only arguments. They raise ValueError if an option has an
+    invalid value, or if the backbone lacks a class token that they need.
 
     Attributes:
         default_threshold: on maps scaled to [0, 1]; used until a model is calibrated.
         refinement: steps of ``tokenloc.refine`` that are part of the method and apply unless others are chosen.
         spatial_blocks: indices of blocks with a localization task, such as SAT's; freezing treats them separately.
-        exportable: whether ``class_maps`` can be exported to ONNX.
+        exportable: to ONNX.
         uses_conv_branch: whether the loss depends on ``Features.conv_features``, on backbones that have them.
         config: the arguments that recreate the model; set by ``create_model``.
         normalisation: of the images that the weights expect; set by ``create_model``.
@@ -70,13 +69,10 @@ class Method(nn.Module, ABC):
         """Return logits [B, C], and a function from classes [B, K] int64 to their maps [B, K, h, w]."""
 
     def loss(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
-        """Return the scalar terms of the loss by name, ``total`` among them; by default the cross-entropy.
+        """Return the scalar terms of the loss by name, with their ``total``; by default the cross-entropy.
 
-        Terms are means over the batches of all processes (``methods.global_batch``): every process must call this.
-
-        Args:
-            output: of ``forward``.
-            labels: class indices, [B] int64.
+        ``labels`` are class indices, [B] int64. Terms are means over the batches of all processes
+        (``methods.global_batch``), so every process must call this.
         """
         term = cross_entropy(output.logits, labels)
         return {"cross_entropy": term, "total": term}
@@ -86,12 +82,7 @@ class Method(nn.Module, ABC):
         return {}
 
     def intermediate_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
-        """Return the maps [B, h, w] that the localization map is computed from, by title, in order; by default none.
-
-        Args:
-            images: [B, 3, height, width], normalised.
-            classes: the class of each image, [B] int64 in [0, C).
-        """
+        """Return the maps [B, h, w] behind the localization map of ``classes`` [B], by title; by default none."""
         del images, classes
         return {}
 
@@ -100,14 +91,13 @@ class Method(nn.Module, ABC):
 
         Args:
             images: [B, 3, height, width], normalised.
-            classes: the classes to map, [B, K] int64 in [0, C), or K for the K most probable classes of each image
-                (all C of them if K exceeds C); None is 1.
+            classes: [B, K] int64 in [0, C), or K for the min(K, C) most probable classes of each image; None is 1.
 
         Returns:
             logits [B, C] and maps [B, K, h, w] on the patch grid, float, of any range: larger means more object.
 
         Raises:
-            ValueError: ``classes`` has another shape or dtype, an index outside [0, C), or is a count below 1.
+            ValueError: invalid ``classes``.
         """
         logits, maps_of = self.class_maps(images)
         if not isinstance(classes, Tensor):
@@ -125,13 +115,39 @@ class Method(nn.Module, ABC):
             raise ValueError(f"class indices must lie in [0, {self.num_classes}); got {low} to {high}")
 
 
+class Frozen(Method):
+    """A method with a frozen backbone, in evaluation mode, so that the head's inputs can be cached on disk.
+
+    A subclass splits its training pass: ``pool`` reduces the backbone's features, ``from_pooled`` does the rest.
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__(backbone, num_classes)
+        backbone.requires_grad_(False).eval()  # trainers preserve each module's initial mode
+
+    def train(self, mode: bool = True) -> Frozen:
+        """Set the mode of the head only."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Output:
+        """Run the training pass over ``images`` [B, 3, height, width]."""
+        return self.from_pooled(self.pool(self.backbone(images)))
+
+    @abstractmethod
+    def pool(self, features: Features) -> Tensor:
+        """Return the inputs of the head, [B, P], computed without trainable parameters."""
+
+    @abstractmethod
+    def from_pooled(self, pooled: Tensor) -> Output:
+        """Run the rest of the training pass on ``pooled`` [B, P], the output of ``pool``."""
+
+
 def top_classes(logits: Tensor, count: int) -> Tensor:
-    """Return the ``count`` most probable classes of ``logits`` [B, C], best first, [B, min(count, C)] int64.
+    """Return the ``count`` >= 1 most probable classes of ``logits`` [B, C], best first, [B, min(count, C)] int64.
 
     Equal logits keep the order of their classes.
-
-    Raises:
-        ValueError: ``count`` is below 1.
 
     >>> top_classes(torch.tensor([[1.0, 3.0, 3.0]]), 2).tolist()
     [[1, 2]]
@@ -152,19 +168,10 @@ def shared_map(maps: Tensor) -> ClassMaps:
 
 
 METHODS: Registry[type[Method]] = Registry("method")
-"""The methods by name; ``register_method`` adds one."""
+"""The methods by name."""
 
-M = TypeVar("M", bound=type[Method])
-
-
-def register_method(name: str) -> Callable[[M], M]:
-    """Return a class decorator that registers a method as ``name``."""
-
-    def register(method: M) -> M:
-        METHODS.add(name, method)
-        return method
-
-    return register
+register_method = METHODS.register
+"""``@register_method(name)`` registers a subclass of ``Method``."""
 
 
 def list_methods(pattern: str | None = None) -> list[str]:
@@ -174,16 +181,7 @@ def list_methods(pattern: str | None = None) -> list[str]:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The arguments that create a model: plain values, which a checkpoint can store.
-
-    Attributes:
-        method: a name from ``list_methods()``.
-        backbone: a name from ``list_backbones()``.
-        num_classes: C.
-        image_size: (height, width) in pixels that position embeddings are created for; None for the backbone's default.
-        options: of the method.
-        backbone_options: of the network.
-    """
+    """The arguments that create a model: plain values, which a checkpoint can store. See ``create_model``."""
 
     method: str
     backbone: str

@@ -35,21 +35,16 @@ class LCAR(TokenCut):
 
     Args:
         backbone: with a class token; the paper's is DINO ViT-S/16. It stays frozen and in evaluation mode.
-        num_classes: C.
         teacher: ``mlp`` is a hidden layer of twice the token width, GELU, and a linear layer; ``linear`` the linear
             layer only, the paper's choice for ILSVRC.
         label_weight: alpha in Eq. 6, in [0, 1]: the weight of the labels in the student's loss; 1 is plain CAM.
         temperature: T in Eq. 6, positive.
         seed_threshold: beta in Eq. 2, in [0, 1]: the seed is where the activation map, scaled to [0, 1], exceeds it.
-        tau: see ``TokenCut``.
-        edges: see ``TokenCut``.
+        tau, edges: see ``TokenCut``.
         polarity: which side of the cut is the object: ``seed`` is the method; ``peak`` and ``border`` are those of
             ``TokenCut``, LCAR without SD-CAM (Table 1).
         refinement: the steps of ``tokenloc.refine`` that follow (Table 1): ``affinity`` is ARM, ``reprediction``
             SGRM; an empty sequence keeps the eigenvector map.
-
-    Raises:
-        ValueError: an option has an invalid value, or the backbone has no class token.
     """
 
     def __init__(
@@ -78,7 +73,9 @@ class LCAR(TokenCut):
         self.seeded = polarity == "seed"
         self.label_weight, self.seed_threshold, self.temperature = label_weight, seed_threshold, temperature
         self.refinement = tuple(refinement)
-        self.teacher = teacher_head(one_of("teacher", teacher, Teacher), backbone.embed_dim, num_classes)
+        width, last = 2 * backbone.embed_dim, nn.Linear(2 * backbone.embed_dim, num_classes)
+        mlp = one_of("teacher", teacher, Teacher) == "mlp"
+        self.teacher = nn.Sequential(nn.Linear(width, width), nn.GELU(), last) if mlp else last
 
     def pool(self, features: Features) -> Tensor:
         """Return the class token and the mean patch token, [B, 2 * D]."""
@@ -103,7 +100,7 @@ class LCAR(TokenCut):
     def class_maps(self, images: Tensor) -> tuple[Tensor, ClassMaps]:
         """Return the teacher's logits [B, C], and a function from classes [B, K] to their maps [B, K, h, w].
 
-        The maps of an image differ only in their sign: in the side of the cut that contains the seed of the class.
+        The maps of an image differ only in their sign: which side of the cut is the object.
         """
         features = self.backbone(images, FeatureRequest(keys=True))
         logits, location = self.from_pooled(self.pool(features)).logits, self.object_map(features)
@@ -123,19 +120,10 @@ class LCAR(TokenCut):
         return min_max(self.activation_maps(features, classes)) > self.seed_threshold
 
 
-def teacher_head(kind: Teacher, width: int, num_classes: int) -> nn.Module:
-    """Return the layers from class token and mean patch token, [B, 2 * width], to class scores [B, num_classes]."""
-    last = nn.Linear(2 * width, num_classes)
-    return last if kind == "linear" else nn.Sequential(nn.Linear(2 * width, 2 * width), nn.GELU(), last)
-
-
 def distillation(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
-    """Return the divergence KL(teacher || student) of the class probabilities (Eq. 6), a scalar >= 0.
+    """Return KL(teacher || student) of the class probabilities (Eq. 6), a scalar >= 0, without gradient to the teacher.
 
-    Args:
-        teacher: logits [B, C]; gets no gradient.
-        student: logits [B, C].
-        temperature: T; divides both before the softmax.
+    The logits [B, C] are divided by ``temperature`` before the softmax.
 
     >>> same = torch.tensor([[1.0, 2.0]])
     >>> distillation(same, same, 3.0).item()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenloc._names import one_of
-from tokenloc.backbones import Backbone, FeatureRequest, Features, as_map
+from tokenloc.backbones import Backbone, FeatureRequest, Features
 from tokenloc.methods._scaling import min_max
 from tokenloc.methods.base import ClassMaps, Method, Output, pick_classes, register_method
 from tokenloc.methods.tscam import PooledClassifier, semantic_head
@@ -30,17 +30,13 @@ class LCTR(Method):
     c^T P / (N + 1)), and there is no loop over images in the CDM.
 
     Args:
-        backbone: a backbone with a class token.
-        num_classes: C.
+        backbone: with a class token.
         kernels: G, the number of kernels that the CDM mixes (Table 6).
         kernel_size: side of these kernels, 1 or 3 (Table 7).
         pooling: how the CDM scores them (Table 5): ``separate`` is (GMP-fc) + (GAP-fc), ``shared`` (GMP+GAP)-fc,
             ``mean`` GAP-fc, ``max`` GMP-fc.
         relation: whether the map uses the patch relation map; else TS-CAM's attention map (Table 8).
         cue_digging: whether the head is the CDM; else TS-CAM's convolution (Table 8).
-
-    Raises:
-        ValueError: an option has an invalid value, or the backbone has no class token.
     """
 
     def __init__(
@@ -73,15 +69,15 @@ class LCTR(Method):
         """Return logits [B, C], and a function from classes [B, K] to their maps M_fuse [B, K, h, w] (Eq. 3)."""
         features = self.backbone(images, FeatureRequest(class_attention=True, patch_relation=self.relation))
         logits, semantic_of = self._classify(features)
-        attention = patch_relation_map(features) if self.relation else class_attention_map(features)
+        attention = features.block_mean("patch_relation" if self.relation else "class_attention")
         return logits, lambda classes: attention[:, None] * semantic_of(classes)
 
     def intermediate_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
         """Return attention, patch relation and semantic map of ``classes`` [B]; see ``Method.intermediate_maps``."""
         features = self.backbone(images, FeatureRequest(class_attention=True, patch_relation=True))
         semantic = self._classify(features)[1](classes[:, None])[:, 0]
-        relation = patch_relation_map(features)
-        return {"attention": class_attention_map(features), "patch relation": relation, "semantic map": semantic}
+        attention, relation = features.block_mean("class_attention"), features.block_mean("patch_relation")
+        return {"attention": attention, "patch relation": relation, "semantic map": semantic}
 
     def _classify(self, features: Features) -> tuple[Tensor, ClassMaps]:
         """Return logits [B, C], and a function from classes [B, K] to their maps X_CDM [B, K, h, w]."""
@@ -89,7 +85,7 @@ class LCTR(Method):
         if not isinstance(self.head, CueDigging):
             semantic = self.head(tokens)
             return self.pool(semantic, features), lambda classes: pick_classes(semantic, classes)
-        head, scores = self.head, self.head.scores(tokens, class_attention_map(features))
+        head, scores = self.head, self.head.scores(tokens, features.block_mean("class_attention"))
         pooled = head.pooled(tokens, scores)[:, :, None, None]
         return self.pool(pooled, features), lambda classes: head.maps(tokens, scores, classes)
 
@@ -105,19 +101,8 @@ class CueDigging(nn.Module):
     kernel with the averages of X_L over the k x k shifts of the grid. At test time, only the maps of a few classes are
     needed; their kernels are mixed and applied for all images in one product.
 
-    Args:
-        width: D.
-        num_classes: C.
-        kernels: G, at least 1.
-        kernel_size: k, 1 or 3.
-        pooling: see ``LCTR``.
-
-    Attributes:
-        weight: W, [G, C, D, k, k], with PyTorch's Kaiming-uniform initialisation of convolutions, a = sqrt(5); see
-            ``semantic_head`` for the effect of larger weights.
-
-    Raises:
-        ValueError: an argument has an invalid value.
+    ``weight`` is W, [G, C, D, k, k], with PyTorch's Kaiming-uniform initialisation of convolutions, a = sqrt(5); see
+    ``semantic_head`` for the effect of larger weights.
     """
 
     def __init__(self, width: int, num_classes: int, kernels: int, kernel_size: int, pooling: Pooling) -> None:
@@ -154,8 +139,7 @@ class CueDigging(nn.Module):
     def maps(self, tokens: Tensor, scores: Tensor, classes: Tensor) -> Tensor:
         """Return X_CDM of ``classes`` [B, K] int64, [B, K, h, w] (Eq. 6).
 
-        Each weight of the mixed kernels is multiplied with all patches in one product; the fold then shifts the k x k
-        results by the positions of their weights in the kernel and adds them up.
+        One product multiplies each weight of the mixed kernels with all patches; the fold shifts and adds the results.
         """
         side = self.weight.shape[-1]
         kernels = self.weight.flatten(2)
@@ -169,20 +153,7 @@ class CueDigging(nn.Module):
 
 
 def shifted_means(tokens: Tensor, side: int) -> Tensor:
-    """Return the averages over the grid of ``tokens`` [B, D, h, w] under each shift of a kernel, [B, D, side, side].
-
-    The average of a convolution (zero padding, ``side`` x ``side``) is the sum of its kernel times these.
-    """
+    """Return the averages of ``tokens`` [B, D, h, w] over the grid for each shift of a kernel, [B, D, side, side]."""
     margin = side // 2
     padded = F.pad(tokens, (margin, margin, margin, margin))
     return F.avg_pool2d(padded, (tokens.shape[-2], tokens.shape[-1]), stride=1)
-
-
-def class_attention_map(features: Features) -> Tensor:
-    """Return the class token's attention to the patches, mean over heads and blocks, [B, h, w]."""
-    return as_map(features.require("class_attention").mean(dim=1), features.grid)
-
-
-def patch_relation_map(features: Features) -> Tensor:
-    """Return M_*^r, the mean over blocks of the relation vectors, [B, h, w] (Eq. 5)."""
-    return as_map(features.require("patch_relation").mean(dim=1), features.grid)

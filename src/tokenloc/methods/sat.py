@@ -40,7 +40,6 @@ class SAT(Method):
 
     Args:
         backbone: any; with a class token for ``token`` other than ``random`` and for ``map="attention"``.
-        num_classes: C.
         spatial_blocks: N in 1…5 of Table 9: the last N blocks; of 12 blocks the 10th for N = 1, the 10th and 11th
             for N = 2.
         map: ``spatial`` is the method; ``attention`` is the baseline of Table 5, without a spatial token: the map is
@@ -51,13 +50,8 @@ class SAT(Method):
         area: Tables 2 and 13: ``batch`` is Eq. 7; ``image`` compares each image's area to the target; ``minimal`` is
             the mean area without a target, the area loss of methods with a foreground prediction map; or ``none``.
         area_target: lambda in Eq. 7, a fraction of the patches in (0, 1): 0.25 on CUB, 0.35 on ILSVRC.
-        certainty: Tables 2 and 12: ``normalization`` is Eq. 8; ``entropy`` the weighted entropy (see
-            ``weighted_entropy``); or ``none``.
+        certainty: Tables 2 and 12: ``normalization`` is Eq. 8; ``entropy`` is ``weighted_entropy``; or ``none``.
         gaussian_filter: whether Eq. 8 uses the filtered map (Table 2); the entropy never does.
-
-    Raises:
-        ValueError: an option has an invalid value, options exclude each other, the backbone has too few blocks, or it
-            lacks a required class token.
     """
 
     def __init__(
@@ -90,8 +84,7 @@ class SAT(Method):
             self.blocks, self.gate = tuple(range(backbone.depth)), "none"
         self.spatial_blocks = self.blocks if map == "spatial" else ()
         self.area, self.certainty = one_of("area", area, Area), one_of("certainty", certainty, Certainty)
-        self.area_target = area_target
-        self.gaussian_filter = gaussian_filter
+        self.area_target, self.gaussian_filter = area_target, gaussian_filter
         self.head = semantic_head("conv2d", backbone.embed_dim, num_classes)
         self.pool = PooledClassifier(backbone, num_classes)
         self.loc_token: nn.Parameter | None = None
@@ -138,7 +131,7 @@ class SAT(Method):
         """Return logits [B, C] and the map M [B, h, w]."""
         features: Features = self.backbone(images, spatial=self._query())
         logits = self.pool(self.head(features.patch_map()), features)
-        return logits, as_map(features.require("spatial_gates").mean(dim=1), features.grid)
+        return logits, features.block_mean("spatial_gates")
 
     def _query(self) -> SpatialQuery:
         if self.loc_token is None or self.loc_embed is None:
@@ -149,13 +142,10 @@ class SAT(Method):
 def spatial_block_indices(count: int, depth: int) -> tuple[int, ...]:
     """Return the zero-based indices of ``count`` spatial blocks in a backbone of ``depth`` blocks (Table 9).
 
-    They are the last ones; one or two start where three would. At least one plain block precedes them.
+    They are the last ones; one or two start where three would. A plain block must precede them.
 
     >>> spatial_block_indices(1, 12), spatial_block_indices(2, 12), spatial_block_indices(4, 12)
     ((9,), (9, 10), (8, 9, 10, 11))
-
-    Raises:
-        ValueError: ``count`` is below 1, or no plain block would remain.
     """
     if count < 1:
         raise ValueError(f"spatial_blocks must be at least 1; got {count}")
@@ -170,12 +160,9 @@ def spatial_block_indices(count: int, depth: int) -> tuple[int, ...]:
 
 
 def area_loss(maps: Tensor, target: float, kind: Area = "batch") -> Tensor:
-    """Return the loss on the area of ``maps`` [B, h, w] in [0, 1], a scalar; an area is a map's mean.
+    """Return the loss on the areas (means) of the ``maps`` [B, h, w] in [0, 1] of all processes, a scalar.
 
-    Args:
-        maps: of this process; the mean is over those of all processes.
-        target: lambda, the desired area.
-        kind: ``batch``: |mean area - target| (Eq. 7). ``image``: mean of |area - target|. ``minimal``: mean area.
+    ``batch``: |mean area - target| (Eq. 7). ``image``: mean of |area - target|. ``minimal``: mean area.
     """
     areas = maps.mean(dim=(1, 2))
     if kind == "batch":
@@ -188,8 +175,7 @@ def normalization_loss(maps: Tensor, gaussian_filter: bool = True) -> Tensor:
 
     M* is the map, or with ``gaussian_filter`` the filtered map, zero-padded as in the released code.
     """
-    if gaussian_filter:
-        maps = gaussian_filtered(maps)
+    maps = gaussian_filtered(maps) if gaussian_filter else maps
     return global_mean((maps * (1 - maps)).mean(dim=(1, 2)))
 
 

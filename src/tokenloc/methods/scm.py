@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +14,8 @@ from tokenloc.methods._scaling import min_max
 from tokenloc.methods.base import Output, pick_classes, register_method
 from tokenloc.methods.tscam import TSCAM
 
-MAX_STEPS = 24
-"""Further Newton-Schulz steps make no difference in float32, whose significand has 24 bits."""
-
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _uncompiled(function: F) -> F:
-    disabled: F = torch.compiler.disable(function)
-    return disabled
+MAX_STEPS = 24  # further Newton-Schulz steps make no difference in float32, whose significand has 24 bits
+_uncompiled: Callable[[Any], Any] = torch.compiler.disable  # a typed decorator
 
 
 @register_method("scm")
@@ -45,8 +37,7 @@ class SCM(TSCAM):
     the product of all 1 + F~. The blocks always run in float32 or float64.
 
     Args:
-        backbone: a backbone with a class token.
-        num_classes: C.
+        backbone: with a class token.
         blocks: L, the number of activation diffusion blocks (Fig. 7c).
         steps: p, the Newton-Schulz steps of each block: one number for all, or one for each. None is the released
             code's: 16 in the first block and 4 in the rest. The paper's text has 4.
@@ -56,9 +47,6 @@ class SCM(TSCAM):
     Attributes:
         similarity_weight: lambda of each block (Eq. 4), [L], learned, initially 1. Smaller values diffuse wider.
         threshold: beta of each block (Eq. 7), [L], learned, initially 0.5.
-
-    Raises:
-        ValueError: an option has an invalid value, or the backbone has no class token.
     """
 
     def __init__(
@@ -76,17 +64,14 @@ class SCM(TSCAM):
         self.steps = checked_steps(blocks, steps)
         if not start_scale > 0:
             raise ValueError(f"start_scale (alpha in X_0 = alpha L^T) must be positive; got {start_scale}")
-        self.start_scale = start_scale
-        self.x0_gradient = x0_gradient
+        self.start_scale, self.x0_gradient = start_scale, x0_gradient
         self.similarity_weight = nn.Parameter(torch.ones(blocks))
         self.threshold = nn.Parameter(torch.full((blocks,), 0.5))
 
     def forward(self, images: Tensor) -> Output:
         """Run the training pass over ``images`` [B, 3, height, width], through the diffusion blocks."""
-        features = self.backbone(images, FeatureRequest(class_attention=True))
-        semantic = _at_least_float32(self._semantic_maps(features))
-        gain = self._calibrate(semantic, self.attention_map(features))[0][-1]
-        pooled = (semantic * gain[:, None]).mean(dim=(2, 3), keepdim=True)
+        features, semantic, gains, _ = self._run_blocks(images)
+        pooled = (semantic * gains[-1][:, None]).mean(dim=(2, 3), keepdim=True)
         return Output(self.pool(pooled, features))
 
     def attention_map(self, features: Features) -> Tensor:
@@ -94,16 +79,13 @@ class SCM(TSCAM):
         return min_max(super().attention_map(features))
 
     def diffusion_maps(self, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return S^l [B, L + 1, K, h, w] and F^l [B, L + 1, h, w] for l = 0…L, float32 (Fig. 6).
+        """Return S^l [B, L + 1, K, h, w] of ``classes`` [B, K] and F^l [B, L + 1, h, w] for l = 0…L, float32 (Fig. 6).
 
-        Args:
-            images: [B, 3, height, width], normalised.
-            classes: the classes to map, [B, K] int64 in [0, C); others raise a ValueError.
+        Raises:
+            ValueError: invalid classes.
         """
         self.check_classes(classes, len(images))
-        features = self.backbone(images, FeatureRequest(class_attention=True))
-        semantic = _at_least_float32(self._semantic_maps(features))
-        gains, attentions = self._calibrate(semantic, self.attention_map(features))
+        _, semantic, gains, attentions = self._run_blocks(images)
         chosen = pick_classes(semantic, classes)
         return torch.stack([chosen * gain[:, None] for gain in gains], dim=1), torch.stack(attentions, dim=1)
 
@@ -116,15 +98,16 @@ class SCM(TSCAM):
         return maps
 
     def scalars(self) -> dict[str, float]:
-        """Return lambda and beta of each block by name, for logging (Fig. 7a, b).
-
-        >>> from tokenloc.models import create_model
-        >>> model = create_model("scm", "vit_tiny_patch16_224", num_classes=3, pretrained=False, blocks=1)
-        >>> model.scalars()
-        {'similarity_weight/block_1': 1.0, 'threshold/block_1': 0.5}
-        """
+        """Return lambda and beta of each block for logging (Fig. 7a, b), such as ``threshold/block_1``."""
         learned = {"similarity_weight": self.similarity_weight, "threshold": self.threshold}
         return {f"{name}/block_{i}": x for name, v in learned.items() for i, x in enumerate(v.tolist(), start=1)}
+
+    def _run_blocks(self, images: Tensor) -> tuple[Features, Tensor, list[Tensor], list[Tensor]]:
+        """Return the features, S^0 in at least float32, and the results of ``_calibrate``."""
+        features = self.backbone(images, FeatureRequest(class_attention=True))
+        semantic = self._semantic_maps(features)
+        semantic = semantic.to(torch.promote_types(semantic.dtype, torch.float32))
+        return features, semantic, *self._calibrate(semantic, self.attention_map(features))
 
     @_uncompiled  # compiling its hundreds of unrolled products would take minutes
     def _calibrate(self, semantic: Tensor, attention: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -170,7 +153,3 @@ def _peak(attention: Tensor) -> Tensor:
     """Return the largest activation of each image, [B, 1, 1]; 1 if there is no activation."""
     peak = attention.amax(dim=(-2, -1), keepdim=True)
     return torch.where(peak > 0, peak, 1.0)
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))

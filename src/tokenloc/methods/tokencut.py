@@ -10,9 +10,8 @@ from torch import Tensor
 from tokenloc._names import one_of
 from tokenloc.backbones import Backbone, FeatureRequest, Features
 from tokenloc.methods._normalized_cut import Edges, eigenvector_maps, object_masks, oriented
-from tokenloc.methods.base import ClassMaps, Output, register_method, shared_map
+from tokenloc.methods.base import ClassMaps, Frozen, Output, register_method, shared_map
 from tokenloc.methods.cam import CAM
-from tokenloc.methods.frozen import Frozen
 
 Polarity = Literal["peak", "border"]
 Map = Literal["eigenvector", "mask"]
@@ -33,7 +32,6 @@ class TokenCut(Frozen, CAM):
 
     Args:
         backbone: any; the paper's is DINO ViT-S/16. It stays frozen and in evaluation mode.
-        num_classes: C.
         tau: patches whose keys have a cosine above tau, in [0, 1), are connected. 0.2 is TokenCut's default, 0.05 its
             setting for localization with class labels.
         edges: weight of a connection: ``binary`` 1, as released, or ``cosine`` the cosine. Binary graphs need a tau for
@@ -41,9 +39,6 @@ class TokenCut(Frozen, CAM):
         polarity: which side is the object: ``peak`` the side of the largest absolute value, ``border`` the side with
             the smaller fraction of its patches on the image border.
         map: ``eigenvector``, or ``mask``: 1 on TokenCut's object (above the mean and connected to the peak), else 0.
-
-    Raises:
-        ValueError: an option has an invalid value.
     """
 
     # TokenCut bipartitions at the mean, which is near the middle of [0, 1]; on cub10, 0.3 gave the best boxes.
@@ -89,16 +84,11 @@ class TokenCut(Frozen, CAM):
         """Return the map [B, h, w] float32 of features with keys; 0 everywhere if no cut is best."""
         location = self.eigenvector_map(features)
         if self.polarity == "border":
-            location = oriented(location, interior(location))
+            inside = torch.zeros(location.shape[-2:], dtype=torch.bool, device=location.device)
+            inside[1:-1, 1:-1] = True
+            location = oriented(location, inside)
         return object_masks(location).float() if self.map == "mask" else location
 
     def eigenvector_map(self, features: Features) -> Tensor:
         """Return the second smallest eigenvector, [B, h, w] float32, its largest absolute value positive."""
         return eigenvector_maps(features.require("keys").detach(), features.grid, self.tau, self.edges)
-
-
-def interior(maps: Tensor) -> Tensor:
-    """Return a mask [h, w] of the patches of ``maps`` [..., h, w] that are not on the border."""
-    inside = torch.zeros(maps.shape[-2:], dtype=torch.bool, device=maps.device)
-    inside[1:-1, 1:-1] = True
-    return inside

@@ -26,15 +26,11 @@ class TSCAM(Method):
     the paper and this class average. The maps differ by the factor L, which min-max removes.
 
     Args:
-        backbone: a backbone with a class token (any backbone for ``map="semantic"``).
-        num_classes: C.
+        backbone: with a class token (any backbone for ``map="semantic"``).
         map: ``coupled`` is the method; ``attention`` is TransAttention and ``semantic`` TransCAM (Tables 5, 6).
         head: ``conv2d`` 3 x 3 over the grid is the method; ``conv1d`` of width 3 over the token sequence and ``fc``
             per token are those of Tables 10, 11.
         attention_blocks: the attention is averaged over this many first blocks (Tables 12, 13); None for all.
-
-    Raises:
-        ValueError: an option has an invalid value, or the backbone lacks a required class token.
     """
 
     default_threshold = 0.1  # the paper's on CUB
@@ -101,10 +97,6 @@ class PooledClassifier(nn.Module):
 
     If the backbone has a convolution branch (Conformer), the scores of a linear classifier on that branch are added, as
     in the released code; otherwise this module has no parameters.
-
-    Args:
-        backbone: the backbone of the features.
-        num_classes: C.
     """
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:

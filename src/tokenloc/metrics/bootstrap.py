@@ -12,21 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenloc.metrics.scores import ImageScores, Scorer
-from tokenloc.metrics.statistics import IOU_LEVELS, V1_LEVEL, V2_LEVELS, piou, pxap
+from tokenloc.metrics.statistics import ENDS, IOU_LEVELS, RESAMPLES, V1_LEVEL, V2_LEVELS, piou, pxap
 
 BLOCK = 64
 """Images that are added in one matrix product."""
 
 
 def bootstrap_intervals(
-    images: Iterable[ImageScores], scorer: Scorer, level: float = 0.95, resamples: int = 1000, seed: int = 0
+    images: Iterable[ImageScores], scorer: Scorer, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, list[float]]:
-    """Return percentile bootstrap intervals; each resample searches its own best threshold.
+    """Return 95 % percentile bootstrap intervals; each resample searches its own best threshold.
 
     Args:
         images: scored by ``scorer``; their order matters for the random draws.
         scorer: of the images.
-        level: of the intervals, in (0, 1].
         resamples: number of resamples.
         seed: of the draws.
 
@@ -44,47 +43,39 @@ def bootstrap_intervals(
             boxes.add(np.stack([iou[:grid] >= levels for iou in (image.largest, image.any)]))
         if image.pixels.size:
             pixels.add(image.pixels)
-    intervals: dict[str, list[float]] = {}
-    ends = [(1 - level) / 2, (1 + level) / 2]
-    if boxes.images:
-        sums, weights = boxes.totals()
+    values: dict[str, NDArray[np.float64]] = {}
+    sums, weights = boxes.totals()
+    if weights.any():
         hits = sums.reshape(resamples, 2, len(V2_LEVELS), grid) / np.maximum(weights, 1)[:, None, None, None]
         best = 100.0 * hits.max(axis=3)
-        intervals["max_box_acc_v1"] = np.quantile(best[:, 0, V2_LEVELS.index(V1_LEVEL)], ends).tolist()
-        intervals["max_box_acc_v2"] = np.quantile(best[:, 1].mean(axis=1), ends).tolist()
-        intervals["max_box_acc_v2_largest"] = np.quantile(best[:, 0].mean(axis=1), ends).tolist()
-    if pixels.images:
-        counts = pixels.totals()[0].reshape(resamples, 2, -1).round().astype(np.int64)
-        for name, metric in (("pxap", pxap), ("piou", piou)):
-            if values := [value for one in counts if (value := metric(one)) is not None]:
-                intervals[name] = np.quantile(values, ends).tolist()
-    return intervals
+        values["max_box_acc_v1"] = best[:, 0, V2_LEVELS.index(V1_LEVEL)]
+        values["max_box_acc_v2"] = best[:, 1].mean(axis=1)
+        values["max_box_acc_v2_largest"] = best[:, 0].mean(axis=1)
+    counts = pixels.totals()[0].reshape(resamples, 2, -1).round().astype(np.int64)
+    for name, metric in (("pxap", pxap), ("piou", piou)):
+        values[name] = np.array([value for one in counts if (value := metric(one)) is not None])
+    return {name: np.quantile(metrics, ENDS).tolist() for name, metrics in values.items() if len(metrics)}
 
 
 class _WeightedSums:
     """Sums of arrays, with other random weights in each resample."""
 
     def __init__(self, shape: tuple[int, int], generator: np.random.Generator) -> None:
-        self.images = 0
         self._generator = generator
         self._sums = np.zeros(shape, dtype=np.float64)
         self._weights = np.zeros(shape[0], dtype=np.int64)
         self._block: list[NDArray[np.float32]] = []
 
     def add(self, array: NDArray[np.generic]) -> None:
-        self.images += 1
         self._block.append(array.astype(np.float32).ravel())
         if len(self._block) == BLOCK:
-            self._flush()
+            self.totals()
 
     def totals(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Return the sums [resamples, size] and the sums of the weights [resamples]."""
         if self._block:
-            self._flush()
+            weights = self._generator.poisson(1.0, (len(self._weights), len(self._block)))
+            self._sums += weights.astype(np.float32) @ np.stack(self._block)
+            self._weights += weights.sum(axis=1)
+            self._block.clear()
         return self._sums, self._weights
-
-    def _flush(self) -> None:
-        weights = self._generator.poisson(1.0, (len(self._weights), len(self._block)))
-        self._sums += weights.astype(np.float32) @ np.stack(self._block)
-        self._weights += weights.sum(axis=1)
-        self._block.clear()

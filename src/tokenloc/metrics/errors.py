@@ -46,8 +46,8 @@ def error_categories(
         raise ValueError("error categories need at least one ground-truth box, got none")
     iou = box_iou(boxes, truth, inclusive)
     intersection = intersection_areas(boxes, truth, inclusive)
-    iog = _ratio(intersection, box_areas(truth, inclusive)[None])
-    iop = _ratio(intersection, box_areas(boxes, inclusive)[:, None])
+    areas = box_areas(truth, inclusive)[None], box_areas(boxes, inclusive)[:, None]
+    iog, iop = (intersection / np.where(area > 0, area, 1.0) for area in areas)
     rows, best = np.arange(len(boxes)), iou.argmax(axis=1)
     conditions = {
         "classification": np.full(len(boxes), predicted != label),
@@ -58,7 +58,3 @@ def error_categories(
     }
     codes = [np.int64(ERROR_CATEGORIES.index(name)) for name in conditions]
     return np.select(list(conditions.values()), codes, np.int64(ERROR_CATEGORIES.index("other")))
-
-
-def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), 0.0)

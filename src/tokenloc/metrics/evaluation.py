@@ -11,18 +11,7 @@ import numpy as np
 from tokenloc.metrics.errors import ERROR_CATEGORIES
 from tokenloc.metrics.reference import CONSTANT_BOXES
 from tokenloc.metrics.scores import ImageScores, Scorer
-from tokenloc.metrics.statistics import (
-    IOU_LEVELS,
-    V1_LEVEL,
-    Counts,
-    best_threshold,
-    max_box_acc_v1,
-    max_box_acc_v2,
-    max_box_acc_v2_one_threshold,
-    percent,
-    piou,
-    pxap,
-)
+from tokenloc.metrics.statistics import IOU_LEVELS, V1_LEVEL, V2_LEVELS, Counts, piou, pxap
 
 METRIC_NAMES = {
     "gt_known": "GT-known",
@@ -58,13 +47,10 @@ class Totals:
 
     def add(self, image: ImageScores) -> None:
         """Add an image; raises ValueError if it was scored at other thresholds."""
-        for kind, scored, expected in (
-            ("thresholds", image.largest, self.top1_hits),
-            ("pixel bins", image.pixels, self.pixels),
-        ):
+        for scored, expected in ((image.largest, self.top1_hits), (image.pixels, self.pixels)):
             if scored.size and scored.shape != expected.shape:
                 raise ValueError(
-                    f"{image.id or 'an image'} was scored with {scored.shape[-1]} {kind}, expected "
+                    f"{image.id or 'an image'} was scored with {scored.shape[-1]} thresholds or pixel bins, expected "
                     f"{expected.shape[-1]}; use one scorer for scoring and evaluation"
                 )
         self.images += 1
@@ -102,7 +88,7 @@ class Oracle:
     gt_known: float
     top1_loc: float | None
     top5_loc: float | None
-    box_acc: dict[float, float]
+    box_acc: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -111,20 +97,17 @@ class Evaluation:
 
     Attributes:
         protocol: name of the protocol.
-        images: number of images.
-        images_with_boxes: images that count in the box metrics.
-        images_with_masks: images that count in the pixel metrics.
+        images: number of images; ``images_with_boxes`` and ``images_with_masks`` of them count in the box and pixel
+            metrics.
         dropped_boxes: impossible ground-truth boxes, which are ignored.
-        top1_cls: images whose first predicted class is correct.
-        top5_cls: images with the correct class among the first five.
-        top1_loc: images whose first predicted class is correct and whose box hits, at ``threshold``.
-        top5_loc: likewise for the first five.
+        top1_cls: images whose first predicted class is correct; ``top5_cls``: one of the first five.
+        top1_loc: images that also have a box that hits, at ``threshold``; ``top5_loc`` likewise.
         gt_known: images where the box of the true class's map has IoU ≥ 0.5, at ``threshold``.
-        box_acc: GT(δ), the same for each IoU level δ.
-        max_box_acc_v1: IoU 0.5, largest component, best threshold.
+        max_box_acc_v1: MaxBoxAcc (Choe et al. 2020): IoU 0.5, largest component, best threshold.
         max_box_acc_v2: any component, mean over δ = 0.3, 0.5, 0.7, each at its best threshold.
         max_box_acc_v2_largest: the same for the largest component (SAT).
         max_box_acc_v2_one_threshold: the same for the largest component, one threshold for all δ (SAT, Table 3).
+        box_acc: GT(δ), as ``gt_known`` for each IoU level δ, by "0.3", "0.5" and so on.
         pxap: pixel average precision.
         piou: pixel IoU at its best threshold.
         errors: images in each of ``ERROR_CATEGORIES``, at ``threshold``; assumes correct classes if none are predicted.
@@ -150,7 +133,7 @@ class Evaluation:
     max_box_acc_v2: float | None = None
     max_box_acc_v2_largest: float | None = None
     max_box_acc_v2_one_threshold: float | None = None
-    box_acc: dict[float, float] | None = None
+    box_acc: dict[str, float] | None = None
     pxap: float | None = None
     piou: float | None = None
     errors: dict[str, float] | None = None
@@ -158,20 +141,16 @@ class Evaluation:
     threshold_source: str | None = None
     oracle: Oracle | None = None
     curve: dict[str, list[float]] | None = None
-    constant_boxes: dict[str, dict[float, float]] = field(default_factory=dict)
+    constant_boxes: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values in the layout of ``metrics.json``, IoU levels as strings."""
-        values = _with_string_keys(asdict(self))
-        del values["curve"], values["constant_boxes"]
-        first, last = (
-            {name: values.pop(name) for name in names}
-            for names in (
-                ("protocol", "images", "images_with_boxes", "images_with_masks", "dropped_boxes"),
-                ("threshold", "threshold_source", "oracle"),
-            )
-        )
-        return {**first, "metrics": values, **last}
+        """Return plain JSON values in the layout of ``metrics.json``."""
+        metrics = asdict(self)
+        del metrics["curve"], metrics["constant_boxes"]
+        names = ("protocol", "images", "images_with_boxes", "images_with_masks", "dropped_boxes")
+        first = {name: metrics.pop(name) for name in names}
+        last = {name: metrics.pop(name) for name in ("threshold", "threshold_source", "oracle")}
+        return {**first, "metrics": metrics, **last}
 
 
 def evaluate(images: Iterable[ImageScores], scorer: Scorer) -> Evaluation:
@@ -192,8 +171,8 @@ def evaluate(images: Iterable[ImageScores], scorer: Scorer) -> Evaluation:
         totals.boxed,
         totals.masked,
         totals.dropped_boxes,
-        top1_cls=percent(totals.top1_cls, totals.images) if totals.classified else None,
-        top5_cls=percent(totals.top5_cls, totals.images) if totals.classified else None,
+        top1_cls=_percent(totals.top1_cls, totals.images) if totals.classified else None,
+        top5_cls=_percent(totals.top5_cls, totals.images) if totals.classified else None,
         pxap=pxap(totals.pixels),
         piou=piou(totals.pixels),
         threshold=fixed,
@@ -206,7 +185,7 @@ def _box_metrics(totals: Totals) -> dict[str, Any]:
     """Return the fields of ``Evaluation`` that need at least one image with a box."""
     boxed, grid = totals.boxed, totals.scorer.protocol.thresholds
     largest, any_ = totals.largest_hits[:, : len(grid)], totals.any_hits[:, : len(grid)]
-    best = best_threshold(largest)
+    best = int(largest[V1_LEVEL].argmax())  # the lowest of equals
     column = best if totals.scorer.fixed_threshold is None else len(grid)
     chosen = {"threshold": grid[best], "threshold_source": "best on the evaluated set (oracle)"}
     constant = (100.0 * (totals.constant_hits / boxed)).tolist()
@@ -214,18 +193,15 @@ def _box_metrics(totals: Totals) -> dict[str, Any]:
         **(chosen if column == best else {}),
         **_accuracies(totals, column),
         "box_acc": _by_level(_percents(totals.largest_hits[:, column], boxed)),
-        "max_box_acc_v1": max_box_acc_v1(largest, boxed),
-        "max_box_acc_v2": max_box_acc_v2(any_, boxed),
-        "max_box_acc_v2_largest": max_box_acc_v2(largest, boxed),
-        "max_box_acc_v2_one_threshold": max_box_acc_v2_one_threshold(largest, boxed),
+        "max_box_acc_v1": _percent(largest[V1_LEVEL].max(), boxed),
+        "max_box_acc_v2": _percent(any_[V2_LEVELS].max(axis=1).mean(), boxed),
+        "max_box_acc_v2_largest": _percent(largest[V2_LEVELS].max(axis=1).mean(), boxed),
+        "max_box_acc_v2_one_threshold": _percent(largest[V2_LEVELS].mean(axis=0).max(), boxed),
         "errors": dict(zip(ERROR_CATEGORIES, _percents(totals.errors[:, column], boxed), strict=True)),
         "oracle": Oracle(
             grid[best], **_accuracies(totals, best), box_acc=_by_level(_percents(largest.max(axis=1), boxed))
         ),
-        "curve": {
-            "threshold": list(grid),
-            **{f"{level:g}": _percents(hits, boxed) for level, hits in zip(IOU_LEVELS, largest, strict=True)},
-        },
+        "curve": {"threshold": list(grid), **_by_level(_percents(largest, boxed))},
         "constant_boxes": dict(zip(CONSTANT_BOXES, map(_by_level, constant), strict=True)),
     }
 
@@ -238,16 +214,14 @@ def _accuracies(totals: Totals, column: int) -> dict[str, Any]:
     return {"gt_known": gt_known, "top1_loc": top1_loc, "top5_loc": top5_loc}
 
 
-def _percents(counts: Counts, images: int) -> list[float]:
-    percents: list[float] = (100.0 * counts / images).tolist()
+def _percent(part: float, whole: int) -> float:
+    return 100.0 * float(part) / whole
+
+
+def _percents(counts: Counts, images: int) -> list[Any]:
+    percents: list[Any] = (100.0 * counts / images).tolist()
     return percents
 
 
-def _by_level(values: list[float]) -> dict[float, float]:
-    return dict(zip(IOU_LEVELS, values, strict=True))
-
-
-def _with_string_keys(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key if isinstance(key, str) else f"{key:g}": _with_string_keys(part) for key, part in value.items()}
-    return value
+def _by_level(values: list[Any]) -> dict[str, Any]:
+    return dict(zip(map(str, IOU_LEVELS), values, strict=True))

@@ -28,17 +28,14 @@ class ImageRow:
     Attributes:
         id: unique in the set.
         label: index of the true class.
-        predicted: index of the first predicted class.
-        top1_cls: the first predicted class is correct.
-        top5_cls: one of the first five is.
+        predicted: index of the first predicted class, of probability ``score``.
+        top1_cls: the first predicted class is correct; ``top5_cls``: one of the first five is.
         largest: IoU of the largest component's box with the best-matching ground-truth box.
         any: the best IoU of all components.
         gt_known: ``largest`` is at least 0.5.
-        top1_loc: the first predicted class is correct and the box hits.
-        top5_loc: likewise for the first five.
+        top1_loc: the first predicted class is correct and the box hits; ``top5_loc``: likewise for the first five.
         error: one of ``ERROR_CATEGORIES``.
         object_fraction: area of the largest ground-truth box divided by that of the image.
-        score: probability of ``predicted``.
         confidence: of the box, in [0, 1], see ``ImageScores``.
     """
 
@@ -66,8 +63,9 @@ def image_row(scores: ImageScores, column: int, protocol: Protocol) -> ImageRow:
         values |= {"top1_cls": scores.in_top(1), "top5_cls": scores.in_top(5)}
     if len(scores.truth):
         largest, best = float(scores.largest[column]), float(scores.any[column])
-        values |= {"largest": largest, "any": best, "gt_known": largest >= 0.5}
-        values |= {"error": ERROR_CATEGORIES[scores.errors[column]], "object_fraction": scores.object_fraction}
+        error = ERROR_CATEGORIES[scores.errors[column]]
+        values |= {"largest": largest, "any": best, "gt_known": largest >= 0.5, "error": error}
+        values["object_fraction"] = scores.object_fraction
         if predicted:
             hit = bool(scores.hits(protocol)[column])
             values |= {"top1_loc": hit and scores.in_top(1), "top5_loc": hit and scores.in_top(5)}

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 
 from tokenloc.metrics.images import ImageRow
-from tokenloc.metrics.statistics import IOU_LEVELS
+from tokenloc.metrics.statistics import ENDS, IOU_LEVELS, RESAMPLES
 
 HITS = ("top1_cls", "top5_cls", "top1_loc", "top5_loc", "gt_known")
 """The columns of a row that are hits; the mean of each is an accuracy."""
@@ -21,37 +21,24 @@ SIZES = (0.0, 0.1, 0.25, 0.5, 1.0)
 """Edges of the object size groups, as fractions of the image; the last group includes larger objects."""
 
 
-def confidence_intervals(
-    rows: Sequence[ImageRow], level: float = 0.95, resamples: int = 1000, seed: int = 0
-) -> dict[str, list[float]]:
-    """Return percentile bootstrap intervals of the accuracies over images, at the threshold of the rows.
+def confidence_intervals(rows: Sequence[ImageRow]) -> dict[str, list[float]]:
+    """Return 95 % percentile bootstrap intervals of the accuracies over images, at the threshold of the rows.
 
     A resample draws as many images as there are, with replacement. Images with the same hits are interchangeable, so
     a resample is one multinomial draw of how often each pattern of hits occurs.
 
-    Args:
-        rows: images; an image without a metric is left out of it.
-        level: of the intervals, in (0, 1).
-        resamples: number of resamples.
-        seed: of the draws.
-
     Returns:
-        [low, high] in percent for each metric that the images have, of ``HITS`` and ``box_acc_δ``.
-
-    Raises:
-        ValueError: if ``level`` is not in (0, 1) or ``resamples`` is not positive.
+        [low, high] in percent for each metric that the images have, of ``HITS`` and ``box_acc_δ``; an image without a
+        metric is left out of it.
     """
-    if not 0 < level < 1 or resamples < 1:
-        raise ValueError(f"expected a level in (0, 1) and at least 1 resample, got {level!r} and {resamples!r}")
     names = [*HITS, *(f"box_acc_{delta:g}" for delta in IOU_LEVELS)]
     hits = np.array([_hits(row) for row in rows], dtype=np.float64).reshape(-1, len(names))  # NaN for None
     patterns, counts = np.unique(hits, axis=0, return_counts=True)
-    draws = np.random.default_rng(seed).multinomial(len(rows), counts / len(rows), size=resamples)
+    draws = np.random.default_rng(0).multinomial(len(rows), counts / len(rows), size=RESAMPLES)
     with np.errstate(invalid="ignore"):
         percents = 100.0 * (draws @ np.nan_to_num(patterns)) / (draws @ ~np.isnan(patterns))
     known = np.flatnonzero(~np.isnan(hits).all(axis=0))
-    ends = [(1 - level) / 2, (1 + level) / 2]
-    return {names[column]: np.nanquantile(percents[:, column], ends).tolist() for column in known}
+    return {names[column]: np.nanquantile(percents[:, column], ENDS).tolist() for column in known}
 
 
 def by_class(rows: Sequence[ImageRow], classes: Sequence[str]) -> dict[str, dict[str, float | int | None]]:
@@ -84,15 +71,9 @@ def iou_by_size(
 
     Returns:
         The edges of the groups [bins + 1], and the mean IoU [bins] float64, NaN for an empty group.
-
-    Raises:
-        ValueError: if the lengths differ.
     """
-    values, sizes = np.asarray(iou, dtype=np.float64), np.asarray(object_fraction, dtype=np.float64)
-    if values.ndim != 1 or values.shape != sizes.shape:
-        raise ValueError(f"iou and object_fraction must both be [N], got shapes {values.shape} and {sizes.shape}")
+    values, sizes = np.asarray(iou, dtype=np.float64), np.clip(object_fraction, 0.0, 1.0)
     edges = np.linspace(0.0, 1.0, bins + 1)
-    sizes = np.clip(sizes, 0.0, 1.0)
     images, _ = np.histogram(sizes, bins=edges)
     sums, _ = np.histogram(sizes, bins=edges, weights=values)
     return edges, np.where(images > 0, sums / np.maximum(images, 1), np.nan)
@@ -112,10 +93,8 @@ class Comparison:
     Attributes:
         metric: one of ``HITS``.
         images: images where both runs have it.
-        first: accuracy of the first run, in percent.
-        second: accuracy of the second run.
-        only_first: images that only the first run gets right.
-        only_second: images that only the second run gets right.
+        first, second: accuracies of the two runs, in percent.
+        only_first, only_second: images that only this run gets right.
         p_value: of McNemar's exact test: the sign test on the images that only one run gets right.
         difference: 95 % percentile bootstrap interval, over images, of the second accuracy minus the first, in percent.
     """
@@ -153,18 +132,11 @@ def compare(
     discordant = only_first + only_second
     p_value = float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
     a, b = (100.0 * both.mean(axis=0)).tolist()
-    difference = _difference(only_first, only_second, len(both))
-    return Comparison(metric, len(both), a, b, only_first, only_second, p_value, difference)
-
-
-def _difference(
-    only_first: int, only_second: int, images: int, resamples: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """Return the interval of the paired difference; with three kinds of images a resample is one multinomial draw."""
-    fractions = np.array([only_first, only_second, images - only_first - only_second]) / images
-    draws = np.random.default_rng(seed).multinomial(images, fractions, size=resamples)
-    low, high = np.quantile(100.0 * (draws[:, 1] - draws[:, 0]) / images, [0.025, 0.975]).tolist()
-    return low, high
+    # With three kinds of images a resample is one multinomial draw.
+    fractions = np.array([only_first, only_second, len(both) - discordant]) / len(both)
+    draws = np.random.default_rng(0).multinomial(len(both), fractions, size=RESAMPLES)
+    low, high = np.quantile(100.0 * (draws[:, 1] - draws[:, 0]) / len(both), [0.025, 0.975]).tolist()
+    return Comparison(metric, len(both), a, b, only_first, only_second, p_value, (low, high))
 
 
 def _hits(row: ImageRow) -> list[float | bool | None]:

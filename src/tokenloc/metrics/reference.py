@@ -11,20 +11,8 @@ CONSTANT_BOXES = {"centre 70 % box": 0.7, "whole-image box": 1.0}
 """Boxes centred in the network input, by name; their sides as a fraction of the input's."""
 
 
-def center_box(frame: Frame, fraction: float) -> NDArray[np.float64]:
-    """Return the centred box [4] xyxy, in input pixels, whose sides are ``fraction`` of the network input's."""
-    width, height = frame.input_size
-    low, high = (1 - fraction) / 2, (1 + fraction) / 2
-    return np.array([low * width, low * height, high * width, high * height])
-
-
 def constant_box_iou(truth: NDArray[np.float64], frame: Frame, protocol: Protocol) -> NDArray[np.float64]:
-    """Return the IoU of each of ``CONSTANT_BOXES`` with the ground truth of one image.
-
-    Args:
-        truth: [G, 4] xyxy in original pixels, see ``possible_boxes``.
-        frame: of the image.
-        protocol: defines where and how boxes are compared.
+    """Return the IoU of each of ``CONSTANT_BOXES`` with the ground truth [G, 4] of one image, in original pixels.
 
     Returns:
         [2] float64; [0] without ground truth.
@@ -36,5 +24,7 @@ def constant_box_iou(truth: NDArray[np.float64], frame: Frame, protocol: Protoco
     """
     if not len(truth):
         return np.zeros(0)
-    boxes = compared_boxes([center_box(frame, side) for side in CONSTANT_BOXES.values()], frame, protocol)
-    return best_iou(boxes, truth_boxes(truth, frame, protocol), protocol)
+    ends = [((1 - side) / 2, (1 + side) / 2) for side in CONSTANT_BOXES.values()]
+    width, height = frame.input_size
+    boxes = [[low * width, low * height, high * width, high * height] for low, high in ends]
+    return best_iou(compared_boxes(boxes, frame, protocol), truth_boxes(truth, frame, protocol), protocol)

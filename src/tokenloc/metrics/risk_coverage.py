@@ -42,7 +42,7 @@ def selective_risks(confidence: ArrayLike, errors: ArrayLike) -> NDArray[np.floa
     scores, wrong = np.asarray(confidence, dtype=np.float64), np.asarray(errors, dtype=np.float64)
     if scores.ndim != 1 or not scores.size or scores.shape != wrong.shape:
         raise ValueError(f"expected confidence and errors [N], N at least 1, got {scores.shape} and {wrong.shape}")
-    if not (np.isfinite(scores).all() and np.isfinite(wrong).all()):
+    if not np.isfinite([scores, wrong]).all():
         raise ValueError("confidence and errors must be finite; got NaN or infinity")
     _, group, sizes = np.unique(-scores, return_inverse=True, return_counts=True)
     means = np.bincount(group, wrong) / sizes
@@ -72,28 +72,22 @@ def error_rate(confidence: ArrayLike, errors: ArrayLike, fraction: float = 0.5) 
 def confidence_metrics(rows: Sequence[ImageRow]) -> dict[str, dict[str, float]]:
     """Return how well the confidence of boxes separates errors from hits, in percent, for each known risk of ``RISKS``.
 
-    Returns:
-        By risk: ``images``, ``error_rate_all``, ``error_rate_most_trusted_half``, ``error_rate_highest_score_half``,
-        ``aurc``, ``aurc_class_score`` and ``aurc_optimal``. Empty without confidences or ground truth.
+    Empty without confidences or ground truth.
     """
-    metrics = {}
+    metrics: dict[str, dict[str, float]] = {}
     for name, is_wrong in RISKS.items():
         images = [(row.confidence, row.score, is_wrong(row)) for row in rows]
         known = np.array([image for image in images if None not in image], dtype=np.float64).reshape(-1, 3)
-        if len(known):
-            metrics[name] = _summary(*known.T)
+        if not len(known):
+            continue
+        confidence, score, errors = known.T
+        values = {
+            "error_rate_all": errors.mean(),
+            "error_rate_most_trusted_half": error_rate(confidence, errors),
+            "error_rate_highest_score_half": error_rate(score, errors),
+            "aurc": aurc(confidence, errors),
+            "aurc_class_score": aurc(score, errors),
+            "aurc_optimal": optimal_aurc(errors),
+        }
+        metrics[name] = {"images": len(errors), **{key: 100 * float(value) for key, value in values.items()}}
     return metrics
-
-
-def _summary(
-    confidence: NDArray[np.float64], score: NDArray[np.float64], errors: NDArray[np.float64]
-) -> dict[str, float]:
-    values = {
-        "error_rate_all": errors.mean(),
-        "error_rate_most_trusted_half": error_rate(confidence, errors),
-        "error_rate_highest_score_half": error_rate(score, errors),
-        "aurc": aurc(confidence, errors),
-        "aurc_class_score": aurc(score, errors),
-        "aurc_optimal": optimal_aurc(errors),
-    }
-    return {"images": len(errors), **{name: 100 * float(value) for name, value in values.items()}}

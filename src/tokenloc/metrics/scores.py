@@ -38,9 +38,6 @@ class ImageScores:
     """The scores of one image at T thresholds; see ``Scorer.score``.
 
     Attributes:
-        id: unique in the set.
-        label: index of the true class.
-        frame: between the image and the network input.
         predicted: [P] int64, predicted classes, best first; P = 0 without predictions.
         probability: of the first predicted class; None if unknown.
         confidence: see ``box_confidence``, of the largest component's box at the fixed threshold; None without a fixed
@@ -109,10 +106,7 @@ class Scorer:
 
     @cached_property
     def thresholds(self) -> NDArray[np.float64]:
-        """[T] the protocol's grid, followed by the fixed threshold if there is one.
-
-        The fixed threshold is not a candidate for the best one.
-        """
+        """[T] the protocol's grid, followed by the fixed threshold if any, which is no candidate for the best one."""
         fixed = [] if self.fixed_threshold is None else [self.fixed_threshold]
         return np.array([*self.protocol.thresholds, *fixed], dtype=np.float64)
 
@@ -163,9 +157,6 @@ class Scorer:
             prepared = quantised_map(scaled)
         every = checked_boxes([] if boxes is None else boxes)
         truth = possible_boxes(every, frame)
-        found, largest, best, errors = self._score_boxes(
-            prepared, truth, frame, label, int(top[0]) if top.size else label
-        )
         width, height = frame.original_size
         return ImageScores(
             id_,
@@ -177,20 +168,17 @@ class Scorer:
             truth,
             len(every) - len(truth),
             float(box_areas(truth).max() / (width * height)) if len(truth) else None,
-            found.astype(np.int16),
-            largest,
-            best,
-            errors.astype(np.int8),
+            *self._score_boxes(prepared, truth, frame, label, int(top[0]) if top.size else label),
             constant_box_iou(truth, frame, self.protocol),
             np.zeros((2, 0), np.int64) if mask is None else self._count_pixels(scaled, mask, frame),
         )
 
     def _score_boxes(
         self, prepared: PreparedMap, truth: NDArray[np.float64], frame: Frame, label: int, predicted: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    ) -> tuple[NDArray[np.int16], NDArray[np.float64], NDArray[np.float64], NDArray[np.int8]]:
         """Return the largest boxes, their IoU, the best IoU and the error categories at each threshold."""
         if not len(truth):
-            return np.zeros((0, 4), np.int64), np.zeros(0), np.zeros(0), np.zeros(0, np.int64)
+            return np.zeros((0, 4), np.int16), np.zeros(0), np.zeros(0), np.zeros(0, np.int8)
         protocol = self.protocol
         scan = scan_boxes(prepared, self.thresholds, protocol)
         found = scan.largest()
@@ -198,7 +186,7 @@ class Scorer:
         truth = truth_boxes(truth, frame, protocol)
         best = scan.greatest(best_iou(every, truth, protocol))
         errors = error_categories(largest, truth, predicted, label, protocol.inclusive_iou, protocol.strict_top_k)
-        return found, best_iou(largest, truth, protocol), best, errors
+        return found.astype(np.int16), best_iou(largest, truth, protocol), best, errors.astype(np.int8)
 
     def _confidence(self, prepared: PreparedMap, probability: float | None) -> float | None:
         threshold = self.fixed_threshold
@@ -232,8 +220,6 @@ def pixel_histogram(
     values = np.asarray(mask).astype(np.int64)
     if values.shape != scaled.shape:
         raise ValueError(f"mask and map must have one shape, got {values.shape} and {scaled.shape}")
-    if unknown := set(np.unique(values).tolist()) - {0, 1, IGNORED}:
-        raise ValueError(
-            f"mask values must be 0 (background), 1 (object) or {IGNORED} (ignored), got {sorted(unknown)}"
-        )
+    if unknown := sorted(set(np.unique(values).tolist()) - {0, 1, IGNORED}):
+        raise ValueError(f"mask values must be 0 (background), 1 (object) or {IGNORED} (ignored), got {unknown}")
     return np.stack([np.histogram(scaled[values == kind], bins=edges)[0] for kind in (0, 1)]).astype(np.int64)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,54 +27,32 @@ FORMAT = "tokenloc boxes 1"
 
 
 def save_boxes(path: str | Path, images: ScoreTable, scorer: Scorer) -> None:
-    """Write the boxes of all images atomically, without holding them in memory.
-
-    Args:
-        path: of the ``.npz`` file.
-        images: scored by ``scorer``.
-        scorer: of the images.
-    """
-    ids: list[str] = []
-    frames, truth, owners = bytearray(), bytearray(), bytearray()
-    for index, image in enumerate(images):
-        ids.append(image.id)
-        frames += image.frame.to_array().tobytes()
-        truth += image.truth.tobytes()
-        owners += np.full(len(image.truth), index, np.int64).tobytes()
-    about = {"format": FORMAT, "protocol": scorer.protocol.name, "ids": ids}
-    small: dict[str, NDArray[Any]] = {
-        "about": np.frombuffer(json.dumps(about).encode(), np.uint8),
-        "thresholds": scorer.thresholds,
-        "frames": np.frombuffer(frames).reshape(-1, 8),
-        "truth": np.frombuffer(truth).reshape(-1, 4),
-        "truth_images": np.frombuffer(owners, np.int64),
-    }
-    thresholds = len(scorer.thresholds)
-    no_boxes, no_iou = np.zeros((thresholds, 4), np.int16), np.full(thresholds, np.nan, np.float32)
-    boxes = (image.boxes if len(image.truth) else no_boxes for image in images)
-    iou = (image.largest.astype(np.float32) if len(image.truth) else no_iou for image in images)
-    with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for name, array in small.items():
-            _write_array(archive, name, array.shape, array.dtype, [array])
-        _write_array(archive, "boxes", (len(ids), *no_boxes.shape), no_boxes.dtype, boxes)
-        _write_array(archive, "iou", (len(ids), *no_iou.shape), no_iou.dtype, iou)
-
-
-def _write_array(
-    archive: zipfile.ZipFile,
-    name: str,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    parts: Iterable[NDArray[Any]],
-) -> None:
-    """Write an array in NumPy's .npz format, part by part."""
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    entry = zipfile.ZipInfo(f"{name}.npy")  # no time stamp: equal evaluations give equal files
-    entry.compress_type = zipfile.ZIP_DEFLATED
-    with archive.open(entry, "w", force_zip64=True) as member:
-        np.lib.format.write_array_header_1_0(member, header)
-        for part in parts:
-            member.write(part.tobytes())
+    """Write the boxes of all ``images``, scored by ``scorer``, atomically and without holding them in memory."""
+    ids, frames, truth = [], [], []
+    shape = len(images), len(scorer.thresholds)
+    with TemporaryFile() as box_file, TemporaryFile() as iou_file:
+        boxes = np.memmap(box_file, np.int16, "w+", shape=(*shape, 4))
+        iou = np.memmap(iou_file, np.float32, "w+", shape=shape)
+        for index, image in enumerate(images):
+            ids.append(image.id)
+            frames.append(image.frame.to_array())
+            truth.append(image.truth)
+            iou[index] = np.nan
+            if len(image.truth):
+                boxes[index], iou[index] = image.boxes, image.largest
+        about = {"format": FORMAT, "protocol": scorer.protocol.name, "ids": ids}
+        # NumPy writes no time stamps: equal evaluations give equal files.
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(
+                file,
+                about=np.frombuffer(json.dumps(about).encode(), np.uint8),
+                thresholds=scorer.thresholds,
+                frames=np.stack(frames),
+                truth=np.concatenate(truth),
+                truth_images=np.repeat(np.arange(len(truth)), [len(each) for each in truth]),
+                boxes=boxes,
+                iou=iou,
+            )
 
 
 class ImageBoxes(NamedTuple):
@@ -88,8 +67,6 @@ class StoredBoxes:
     """The ``boxes.npz`` of an evaluation.
 
     Attributes:
-        path: of the file.
-        protocol: name of the protocol.
         ids: of the N images, in the order of images.csv.
         thresholds: [T] float64, see ``Scorer.thresholds``.
         frames: [N, 8] float64, see ``Frame.to_array``.
@@ -110,8 +87,7 @@ class StoredBoxes:
     def images(self, wanted: Collection[int]) -> Iterator[tuple[int, ImageBoxes]]:
         """Yield index and boxes of the images in ``wanted``, in order, without loading the others.
 
-        Raises:
-            ValueError: if the file is damaged.
+        Raises ValueError if the file is damaged.
         """
         last = max(wanted, default=-1)
         with _reading(self.path), zipfile.ZipFile(self.path) as archive:

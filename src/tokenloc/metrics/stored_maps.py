@@ -7,13 +7,10 @@ with their frames and predicted classes, so that scoring them gives identical me
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,15 +23,10 @@ FORMAT = "tokenloc maps 1"
 MAPS_PER_FILE = 1000
 
 
-@dataclass(frozen=True, eq=False)
-class StoredMap:
-    """The map of one image's true class; what the format does not store is None.
+class StoredMap(NamedTuple):
+    """The map [h, w] of one image's true class; what the format does not store is None.
 
-    Attributes:
-        map_: [h, w] float.
-        predicted: [P] int64 predicted classes, best first.
-        frame: between the image and the network input.
-        probability: of the first predicted class.
+    ``predicted`` are the predicted classes [P] int64, best first, and ``probability`` is that of the first.
     """
 
     map_: NDArray[np.floating]
@@ -43,37 +35,25 @@ class StoredMap:
     probability: float | None = None
 
 
-class StoredMaps(ABC):
-    """A folder of maps.
+class StoredMaps:
+    """A folder of maps of any code: one ``.npy`` file per image, named by its id; slashes in ids are folders.
 
-    Args:
+    Attributes:
         folder: of the maps.
         ids: of all maps.
         about: how they were made; empty for maps of other code.
+        ready: whether maps are already in [0, 1] and of the network's input size.
     """
 
-    def __init__(self, folder: Path, ids: Sequence[str], about: Mapping[str, Any] = MappingProxyType({})) -> None:
-        self.folder, self.ids, self.about = folder, ids, dict(about)
-
-    @property
-    def ready(self) -> bool:
-        """Whether maps are already in [0, 1] and of the network's input size."""
-        return not self.about
-
-    @abstractmethod
-    def load(self, id_: str) -> StoredMap:
-        """Return a map; raises ValueError or OSError naming the file if it is broken."""
-
-
-class NpyMaps(StoredMaps):
-    """Maps of any code: one ``.npy`` file per image, named by its id; slashes in ids are folders."""
+    ready = True
 
     def __init__(self, folder: Path) -> None:
-        ids = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.npy"))
-        super().__init__(folder, ids)
+        self.folder = folder
+        self.ids = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.npy"))
+        self.about: dict[str, Any] = {}
 
     def load(self, id_: str) -> StoredMap:
-        """See ``StoredMaps.load``."""
+        """Return a map; raises ValueError or OSError naming the file if it is broken."""
         path = self.folder / f"{id_}.npy"
         with path.open("rb") as file, as_value_error(f"{path} is not a .npy file of numbers"):
             array = np.lib.format.read_array(file, allow_pickle=False)
@@ -85,48 +65,50 @@ class NpyMaps(StoredMaps):
 
 
 class TokenlocMaps(StoredMaps):
-    """Maps written by ``writing_maps``."""
+    """Maps written by ``writing_maps``; loading them in the order of ``ids`` reads each file once."""
+
+    ready = False
 
     def __init__(self, folder: Path) -> None:
         with as_value_error(f"{folder / MANIFEST} is not of the format {FORMAT!r}; save the maps again"):
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             if manifest["format"] != FORMAT:
                 raise ValueError(f"its format is {manifest['format']!r}")
-            files, about = manifest["files"], manifest["about"]
+            files, self.about = manifest["files"], manifest["about"]
         self._positions = {id_: (name, row) for name, ids in files.items() for row, id_ in enumerate(ids)}
         self._cached: tuple[str, list[StoredMap]] = ("", [])
-        super().__init__(folder, list(self._positions), about)
+        self.folder, self.ids = folder, list(self._positions)
 
     def load(self, id_: str) -> StoredMap:
-        """See ``StoredMaps.load``; loading in the order of ``ids`` reads each file once."""
+        """See ``StoredMaps.load``."""
         name, row = self._positions[id_]
         if self._cached[0] != name:
-            self._cached = name, self._read(self.folder / name)
+            self._cached = name, _read_maps(self.folder / name)
         maps = self._cached[1]
         if row >= len(maps):
             raise ValueError(f"{self.folder / name} has {len(maps)} maps, fewer than {MANIFEST} lists")
         return maps[row]
 
-    def _read(self, path: Path) -> list[StoredMap]:
-        message = f"{path} is not a .npz file of maps; save the maps again"
-        with path.open("rb") as file, as_value_error(message), np.load(file, allow_pickle=False) as arrays:
-            maps = arrays["maps"]
-            # Older files have no probabilities.
-            probabilities = arrays["probabilities"] if "probabilities" in arrays else np.full(len(maps), np.nan)
-            rows = zip(maps, arrays["predicted"], arrays["frames"], probabilities.tolist(), strict=True)
-            return [
-                StoredMap(map_, predicted, Frame.from_array(frame), None if np.isnan(probability) else probability)
-                for map_, predicted, frame, probability in rows
-            ]
+
+def _read_maps(path: Path) -> list[StoredMap]:
+    message = f"{path} is not a .npz file of maps; save the maps again"
+    with path.open("rb") as file, as_value_error(message), np.load(file, allow_pickle=False) as arrays:
+        maps = arrays["maps"]
+        # Older files have no probabilities.
+        probabilities = arrays["probabilities"] if "probabilities" in arrays else np.full(len(maps), np.nan)
+        rows = zip(maps, arrays["predicted"], arrays["frames"], probabilities.tolist(), strict=True)
+        return [
+            StoredMap(map_, predicted, Frame.from_array(frame), None if np.isnan(probability) else probability)
+            for map_, predicted, frame, probability in rows
+        ]
 
 
 class MapWriter:
-    """Writes maps in files of a thousand; created by ``writing_maps``."""
+    """Writes maps in files of a thousand of equal shape; created by ``writing_maps``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._pending: list[tuple[str, NDArray[np.float32], NDArray[np.int64], NDArray[np.float64], float]] = []
-        self._shapes: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
+        self._pending: dict[str, tuple[NDArray[Any], ...]] = {}
         self.files: dict[str, list[str]] = {}
 
     def add(
@@ -138,30 +120,27 @@ class MapWriter:
         probability: float | None = None,
     ) -> None:
         """Add the map of an image; see ``StoredMap`` for the arguments."""
-        map_, classes = np.asarray(map_, dtype=np.float32), np.asarray(predicted, dtype=np.int64)
-        shapes = map_.shape, classes.shape
-        if self._pending and shapes != self._shapes:
+        arrays = (
+            np.asarray(map_, dtype=np.float32),
+            np.asarray(predicted, dtype=np.int64),
+            frame.to_array(),
+            np.array(np.nan if probability is None else probability),
+        )
+        last = next(reversed(self._pending.values()), arrays)
+        if len(self._pending) == MAPS_PER_FILE or [a.shape for a in last] != [a.shape for a in arrays]:
             self.flush()
-        self._shapes = shapes
-        self._pending.append((id_, map_, classes, frame.to_array(), np.nan if probability is None else probability))
-        if len(self._pending) == MAPS_PER_FILE:
-            self.flush()
+        self._pending[id_] = arrays
 
     def flush(self) -> None:
         """Write the pending maps."""
-        if not self._pending:
-            return
-        name = f"maps-{len(self.files):05d}.npz"
-        ids, maps, predicted, frames, probabilities = zip(*self._pending, strict=True)
-        np.savez_compressed(
-            self._folder / name,
-            maps=np.stack(maps),
-            predicted=np.stack(predicted),
-            frames=np.stack(frames),
-            probabilities=np.array(probabilities),
-        )
-        self.files[name] = list(ids)
-        self._pending.clear()
+        if self._pending:
+            name = f"maps-{len(self.files):05d}.npz"
+            maps, predicted, frames, probabilities = map(np.stack, zip(*self._pending.values(), strict=True))
+            np.savez_compressed(
+                self._folder / name, maps=maps, predicted=predicted, frames=frames, probabilities=probabilities
+            )
+            self.files[name] = list(self._pending)
+            self._pending.clear()
 
 
 @contextmanager
@@ -194,7 +173,7 @@ def open_maps(folder: str | Path) -> StoredMaps:
         raise FileNotFoundError(
             f"{folder}: no such folder; expected maps of `tokenloc evaluate --save-maps`, or .npy files"
         )
-    maps: StoredMaps = TokenlocMaps(folder) if (folder / MANIFEST).is_file() else NpyMaps(folder)
+    maps = TokenlocMaps(folder) if (folder / MANIFEST).is_file() else StoredMaps(folder)
     if not maps.ids:
         raise FileNotFoundError(f"no map in {folder}: expected {MANIFEST} and .npz files, or ID.npy for each image")
     return maps

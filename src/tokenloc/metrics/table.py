@@ -15,11 +15,7 @@ from tokenloc.metrics.scores import ImageScores
 
 
 class ScoreTable:
-    """One record per image; memory does not grow with the arrays of the records.
-
-    Args:
-        file: an empty temporary file, open for writing and reading.
-    """
+    """One record per image in ``file``, an empty temporary file; memory does not grow with the arrays."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

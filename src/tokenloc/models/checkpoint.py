@@ -1,8 +1,6 @@
-"""Reading and writing checkpoints.
+"""Checkpoints: those of Lightning with one more key, ``tokenloc``, for the ``ModelMetadata`` as plain values.
 
-A checkpoint is a Lightning checkpoint with one more key, ``tokenloc``, for the ``ModelMetadata`` as plain values. It is
-only read with ``weights_only=True``, so code in it never runs. A folder in the shared format (``models.hub``), local or
-on the hub, is accepted anywhere a checkpoint is.
+Code in a checkpoint never runs. A folder in the shared format (``models.hub``), local or on the hub, works as well.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ import torch
 from tokenloc._files import durable_write, write_json
 from tokenloc.backbones import Normalisation
 from tokenloc.backbones.weights import read_torch_file
-from tokenloc.methods import Method, ModelConfig
+from tokenloc.methods import Method
 from tokenloc.models.factory import create_model
 from tokenloc.models.hub import CONFIG, local_copy, read_folder, read_json, writable_path
 from tokenloc.models.metadata import METADATA_KEY, ModelMetadata, Threshold
@@ -39,7 +37,11 @@ def load_checkpoint(path: str | Path) -> tuple[Method, ModelMetadata]:
     content = read_checkpoint(path)
     metadata = ModelMetadata.from_dict(content[METADATA_KEY], path)
     config = metadata.model
-    model = _create(config, path)
+    options = {**config.options, "backbone_options": config.backbone_options}
+    try:
+        model = create_model(config.method, config.backbone, config.num_classes, False, config.image_size, **options)
+    except Exception as error:  # the options are untrusted; a network may raise anything for them
+        raise ValueError(f"{path} describes a model that cannot be created: {error}") from error
     model.normalisation = Normalisation(metadata.preprocessing.mean, metadata.preprocessing.std)
     weights = {name.removeprefix(MODEL_PREFIX): tensor for name, tensor in content["state_dict"].items()}
     try:
@@ -48,14 +50,6 @@ def load_checkpoint(path: str | Path) -> tuple[Method, ModelMetadata]:
         summary = " ".join(str(error).split())[:300]
         raise ValueError(f"the weights in {path} do not fit {config.method} on {config.backbone}: {summary}") from None
     return model.eval(), metadata
-
-
-def _create(config: ModelConfig, path: str | Path) -> Method:
-    options = {**config.options, "backbone_options": config.backbone_options}
-    try:
-        return create_model(config.method, config.backbone, config.num_classes, False, config.image_size, **options)
-    except Exception as error:  # the options are untrusted; a network may raise anything for them
-        raise ValueError(f"{path} describes a model that cannot be created: {error}") from error
 
 
 def read_metadata(path: str | Path) -> ModelMetadata:
@@ -72,9 +66,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     elif path.is_file():
         content = read_torch_file(path)
     else:
-        raise FileNotFoundError(
-            f"no checkpoint at {path.absolute()}; expected a file such as RUN/checkpoints/best.ckpt"
-        )
+        expected = "expected a file such as RUN/checkpoints/best.ckpt"
+        raise FileNotFoundError(f"no checkpoint at {path.absolute()}; {expected}")
     if not isinstance(content, dict) or METADATA_KEY not in content or "state_dict" not in content:
         raise ValueError(
             f"{path} is not a checkpoint of `tokenloc train`: it has no key {METADATA_KEY!r}. "
@@ -84,27 +77,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def store_threshold(path: str | Path, threshold: Threshold) -> None:
-    """Store ``threshold`` in a checkpoint, or in the configuration of a folder, atomically.
-
-    Raises:
-        ValueError: if the checkpoint is on the hub.
-    """
+    """Store ``threshold`` in a checkpoint, file or folder, atomically; raises ValueError if it is on the hub."""
     path = writable_path(path)
-    is_folder = path.is_dir()
-    content = read_json(path / CONFIG) if is_folder else read_checkpoint(path)
+    config = path / CONFIG
+    content = read_json(config) if path.is_dir() else read_checkpoint(path)
     content[METADATA_KEY]["threshold"] = asdict(threshold)
-    if is_folder:
-        write_json(path / CONFIG, content)
+    if path.is_dir():
+        write_json(config, content)
     else:
         save_atomically(content, path)
 
 
 def save_atomically(content: dict[str, Any], path: str | Path) -> None:
-    """Write a checkpoint atomically and flush it to the disk.
-
-    Raises:
-        OSError: if the file cannot be written, for example on a full disk; an existing ``path`` is unchanged.
-    """
+    """Write a checkpoint atomically and flush it to disk; after an OSError an existing ``path`` is unchanged."""
     with durable_write(path, "free some space or repair the disk, then continue with --resume") as file:
         torch.save(content, file)
 

@@ -48,10 +48,10 @@ def create_model(
     >>> list(logits.shape), list(maps.shape)
     ([2, 3], [2, 1, 14, 14])
     """
-    kind = METHODS[method]
+    kind, known = METHODS[method], method_options(method)
     for name in options:
-        if name not in method_options(method):
-            raise unknown_name(f"option of {method}", name, method_options(method))
+        if name not in known:
+            raise unknown_name(f"option of {method}", name, known)
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1; got {num_classes}")
     size = (image_size, image_size) if isinstance(image_size, int) else image_size

@@ -22,38 +22,28 @@ from tokenloc.metrics.evaluation import METRIC_NAMES
 from tokenloc.models.metadata import METADATA_KEY, ModelMetadata
 from tokenloc.models.model_card import model_card
 
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-METRICS = "metrics.json"
+FILES = CONFIG, WEIGHTS, METRICS = "config.json", "model.safetensors", "metrics.json"
 CARD = "README.md"
-FILES = (CONFIG, WEIGHTS, METRICS)
-
 PREFIX = "hf-hub:"
 
 
 def save_folder(folder: Path, name: str, model: Method, metadata: ModelMetadata, origin: Path | None = None) -> Path:
     """Write a model to a folder, each file atomically; return the folder. An existing README.md is not replaced.
 
-    Args:
-        folder: created if needed; a model in it is replaced.
-        name: the argument of ``Localizer.from_pretrained`` in the model card.
-        model: on any device.
-        metadata: of the model; paths in its ``data`` are left out.
-        origin: the checkpoint that the model was loaded from, for its metrics.
+    Paths in ``metadata.data`` are left out. The model card shows ``name`` as the argument of
+    ``Localizer.from_pretrained``, and the metrics of ``origin``, the checkpoint that the model was loaded from.
 
     Raises:
         ValueError: if the metadata cannot be represented as JSON.
     """
     metadata, metrics = metadata.without_paths(), read_metrics(origin) if origin else None
-    config = {METADATA_KEY: metadata.to_dict()}
     try:
-        json.dumps(config, allow_nan=False)
+        write_json(folder / CONFIG, {METADATA_KEY: metadata.to_dict()})
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / CONFIG} cannot represent this configuration: {error}") from error
     with atomic_write(folder / WEIGHTS) as temporary:
         tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
         save_file(tensors, temporary, {"format": "pt"})
-    write_json(folder / CONFIG, config)
     if metrics:
         write_json(folder / METRICS, metrics)
     else:
@@ -64,19 +54,14 @@ def save_folder(folder: Path, name: str, model: Method, metadata: ModelMetadata,
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read the configuration and weights in the output of ``save_folder``.
-
-    Raises:
-        FileNotFoundError: if one of the two files is missing.
-        ValueError: if one of them is damaged or has another format.
-    """
+    """Read the configuration and weights in the output of ``save_folder``; raises like ``load_checkpoint``."""
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             best = folder / "checkpoints" / "best.ckpt"
             expected = "a folder written by Localizer.save_pretrained, or a file such as RUN/checkpoints/best.ckpt"
             hint = f"It is the folder of a run: use {best}" if best.is_file() else f"Expected {expected}"
             raise FileNotFoundError(f"{folder} is not a tokenloc model: it has no {name}. {hint}")
-    return read_json(folder / CONFIG), read_weights(folder / WEIGHTS).tensors
+    return read_json(folder / CONFIG), read_weights(folder / WEIGHTS)[0]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -97,16 +82,13 @@ def _refuse_constant(constant: str) -> Any:
 def read_metrics(checkpoint: Path) -> dict[str, Any] | None:
     """Return the metrics of a shared folder, or of the run of a ``best.ckpt``; None if there are none.
 
-    The file is untrusted: values of an unexpected type are left out.
-
-    Returns:
-        protocol, images, threshold, threshold_source, and metrics by name, in percent.
+    They are protocol, images, threshold, threshold_source, and metrics by name, in percent. The file is untrusted:
+    values of an unexpected type are left out.
     """
     if not checkpoint.is_dir() and checkpoint.name != "best.ckpt":
         return None  # a run evaluates best.ckpt only
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent.parent
     try:
-        content = read_json(folder / METRICS)
+        content = read_json(run_folder(checkpoint) / METRICS)
     except (OSError, ValueError):
         return None
     stored = content.get("metrics")
@@ -128,12 +110,10 @@ def pretrained_path(name: str | Path) -> str | Path:
 
 
 def local_copy(checkpoint: str | Path, revision: str | None = None, token: str | None = None) -> Path:
-    """Return the local path of a checkpoint; download a model on the hub unless it is in the local cache.
+    """Return a path unchanged; download a model on the hub unless it is in the local cache, and return its folder.
 
-    Args:
-        checkpoint: a path, returned unchanged, or ``hf-hub:USER/NAME[@REVISION]``.
-        revision: a branch, a tag or a commit of the repository; None for its main branch.
-        token: for private repositories; None uses the one stored by ``hf auth login``, or ``HF_TOKEN``.
+    A model is named ``hf-hub:USER/NAME[@REVISION]``; a revision is a branch, a tag or a commit. By default ``token`` is
+    the one stored by ``hf auth login``, or ``HF_TOKEN``.
 
     Raises:
         FileNotFoundError: if the repository or revision does not exist, or is neither cached nor reachable.
@@ -148,7 +128,17 @@ def local_copy(checkpoint: str | Path, revision: str | None = None, token: str |
         raise ValueError(f"{checkpoint} already names a revision; remove revision={revision!r}")
     if repository.count("/") != 1:
         raise _invalid_name(repository)
-    return _download(repository, revision or own_revision or None, token)
+    revision = revision or own_revision or None
+    client: dict[str, Any] = {"library_name": "tokenloc", "library_version": tokenloc.__version__, "token": token}
+    try:
+        folder = huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=list(FILES), **client)
+    except errors.HFValidationError as error:
+        raise _invalid_name(repository) from error
+    except Exception as error:  # the client's error classes differ between its versions
+        raise FileNotFoundError(_not_available(repository, revision, error)) from error
+    if not Path(folder, CONFIG).is_file():
+        raise FileNotFoundError(f"{repository} on {constants.ENDPOINT} is not a tokenloc model: it has no {CONFIG}")
+    return Path(folder)
 
 
 def writable_path(checkpoint: str | Path) -> Path:
@@ -187,11 +177,9 @@ def upload(
     api = HfApi(token=token, library_name="tokenloc", library_version=tokenloc.__version__)
     try:
         url = api.create_repo(repository, private=private, exist_ok=True)
-        has_card = api.file_exists(url.repo_id, CARD, revision=revision)
-        ignored = [CARD] if has_card else None
-        api.upload_folder(
-            repo_id=url.repo_id, folder_path=folder, commit_message=message, revision=revision, ignore_patterns=ignored
-        )
+        kept = [CARD] if api.file_exists(url.repo_id, CARD, revision=revision) else None
+        options: dict[str, Any] = {"commit_message": message, "revision": revision, "ignore_patterns": kept}
+        api.upload_folder(repo_id=url.repo_id, folder_path=folder, **options)
     except errors.HFValidationError as error:
         raise _invalid_name(repository) from error
     except Exception as error:  # the client's error classes differ between its versions
@@ -200,20 +188,6 @@ def upload(
             "set HF_TOKEN to a token with write access. save_pretrained(FOLDER) writes the same files locally"
         ) from error
     return str(url)
-
-
-def _download(repository: str, revision: str | None, token: str | None) -> Path:
-    """Return the local folder of a repository's ``FILES``, from the cache if the hub is unreachable."""
-    client: dict[str, Any] = {"library_name": "tokenloc", "library_version": tokenloc.__version__, "token": token}
-    try:
-        folder = huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=list(FILES), **client)
-    except errors.HFValidationError as error:
-        raise _invalid_name(repository) from error
-    except Exception as error:  # the client's error classes differ between its versions
-        raise FileNotFoundError(_not_available(repository, revision, error)) from error
-    if not Path(folder, CONFIG).is_file():
-        raise FileNotFoundError(f"{repository} on {constants.ENDPOINT} is not a tokenloc model: it has no {CONFIG}")
-    return Path(folder)
 
 
 def _invalid_name(repository: str) -> ValueError:
@@ -238,5 +212,4 @@ def _not_available(repository: str, revision: str | None, error: Exception) -> s
 
 
 def _reason(error: Exception) -> str:
-    """Return the first line of an error's message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

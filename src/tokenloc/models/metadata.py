@@ -31,43 +31,33 @@ _NOT_BACKBONE_OPTIONS = {
 
 @dataclass(frozen=True)
 class Threshold:
-    """The map threshold of a model.
-
-    Attributes:
-        value: in [0, 1], for maps scaled to [0, 1].
-        source: readable origin: ``calibrated on train of cub (300 images), protocol standard``.
-        options: the prediction options that it was calibrated for; see ``PredictionOptions``.
-        images: the images that it was calibrated on: ``train of cub``; empty if unknown.
-    """
+    """The map threshold of a model, in [0, 1], for maps scaled to [0, 1]."""
 
     value: float
     source: str
+    """For people: ``calibrated on train of cub (300 images), protocol standard``."""
     options: str = "plain"
+    """The ``PredictionOptions`` that it was calibrated for."""
     images: str = ""
+    """The images that it was calibrated on, such as ``train of cub``; empty if unknown."""
 
     def __post_init__(self) -> None:
-        """Check the range."""
         if not 0 <= self.value <= 1:
             raise ValueError(f"the threshold must be in [0, 1]; got {self.value}")
 
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """What a checkpoint says about its weights.
-
-    Attributes:
-        model: the arguments of ``create_model``.
-        classes: class names, in the order of the logits.
-        preprocessing: how an image becomes the network's input.
-        threshold: None until it is calibrated.
-        data: the ``name``, ``root`` and ``options`` of the training dataset.
-    """
+    """What a checkpoint says about its weights."""
 
     model: ModelConfig
     classes: tuple[str, ...]
+    """Class names, in the order of the logits."""
     preprocessing: Preprocessing
     threshold: Threshold | None = None
+    """None until it is calibrated."""
     data: dict[str, Any] | None = None
+    """The ``name``, ``root`` and ``options`` of the training dataset."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a checkpoint, with the format and the versions of the software."""
@@ -82,11 +72,7 @@ class ModelMetadata:
 
     @classmethod
     def from_dict(cls, values: Any, path: str | Path) -> ModelMetadata:
-        """Validate and read the output of ``to_dict``, which may come from an untrusted file.
-
-        Raises:
-            ValueError: if a value is missing, unknown or of another type. The message quotes it and names ``path``.
-        """
+        """Read the output of ``to_dict``; raises ValueError if a value is missing, unknown or of another type."""
         stored_format = values.get("format") if isinstance(values, dict) else values
         if stored_format != FORMAT:
             raise ValueError(f"{path} has checkpoint format {stored_format!r:.80}; this tokenloc reads format {FORMAT}")
@@ -96,11 +82,9 @@ class ModelMetadata:
         metadata: ModelMetadata = _read(cls, values, f"{path}: {METADATA_KEY}")
         if metadata.data is not None:
             _read(_Data, metadata.data, f"{path}: data")
-        for name in metadata.model.backbone_options:
-            if name in _NOT_BACKBONE_OPTIONS:
-                raise ValueError(f"{path}: {name!r} is not allowed in backbone_options: it does not describe a network")
-        count = metadata.model.num_classes
-        if len(metadata.classes) != count:
+        for name in _NOT_BACKBONE_OPTIONS & metadata.model.backbone_options.keys():
+            raise ValueError(f"{path}: {name!r} is not allowed in backbone_options: it does not describe a network")
+        if len(metadata.classes) != (count := metadata.model.num_classes):
             raise ValueError(f"{path}: {len(metadata.classes)} class names for a model of {count} classes")
         return metadata
 
@@ -116,13 +100,8 @@ class _Data:
 
 def versions() -> dict[str, str]:
     """Return the versions of tokenloc and of the software that its results depend on."""
-    return {
-        "tokenloc": tokenloc.__version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "timm": str(timm.__version__),
-        "lightning": version("lightning"),
-    }
+    libraries = {"torch": str(torch.__version__), "timm": str(timm.__version__), "lightning": version("lightning")}
+    return {"tokenloc": tokenloc.__version__, "python": platform.python_version(), **libraries}
 
 
 def _is_path(value: Any) -> bool:

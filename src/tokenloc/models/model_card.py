@@ -24,12 +24,8 @@ _MARKUP = re.compile(r"([\\`*_\[\]<>|#~&!$])")
 def model_card(metadata: ModelMetadata, name: str, metrics: Mapping[str, Any] | None = None) -> str:
     """Return a model card in Markdown, with the hub's YAML front matter. It states no license: the owner chooses one.
 
-    Text from outside (class names, sources) is escaped, so that it cannot contain markup.
-
-    Args:
-        metadata: the metadata of the model.
-        name: the argument of ``Localizer.from_pretrained``: ``USER/NAME`` or a folder.
-        metrics: the output of ``hub.read_metrics``.
+    Text from outside (class names, sources) is escaped, so that it cannot contain markup. ``name`` is the argument of
+    ``Localizer.from_pretrained``; ``metrics`` is the output of ``hub.read_metrics``.
     """
     method = metadata.model.method
     paper = (inspect.getdoc(inspect.getmodule(METHODS[method])) or method).splitlines()[0].rstrip(".")
@@ -39,11 +35,7 @@ def model_card(metadata: ModelMetadata, name: str, metrics: Mapping[str, Any] | 
         template_path=str(TEMPLATE),
         name=json.dumps(name),
         paper=paper,
-        model=metadata.model,
-        input=metadata.preprocessing,
-        threshold=metadata.threshold,
-        data=metadata.data or {},
-        classes=metadata.classes,
+        metadata=metadata,
         metrics=metrics,
         labels=METRIC_NAMES,
         most=MOST_NAMES,

@@ -16,12 +16,11 @@ from tokenloc.refinement.reprediction import Reprediction
 __all__ = ["STEPS", "AffinityRefinement", "Reprediction", "Step", "find_steps", "list_steps", "refine"]
 
 TOLERANCE = 1e-3  # by which resized images may exceed [0, 1]
+
 Step = Callable[[Tensor, Tensor], Tensor]
 """From maps [B, K, H, W] in [0, 1] and images [B, 3, H, W] (RGB in [0, 1]), float32, to refined maps of that shape."""
-
 STEPS: Registry[Step] = Registry("refinement step")
 """The steps by name; ``STEPS.add(name, step)`` adds one."""
-
 STEPS.add("affinity", AffinityRefinement())
 STEPS.add("affinity_wide", AffinityRefinement.wide())
 STEPS.add("reprediction", Reprediction())
@@ -37,12 +36,9 @@ def list_steps(pattern: str | None = None) -> list[str]:
 
 
 def find_steps(steps: Iterable[str | Step]) -> list[Step]:
-    """Return ``steps`` with names replaced by the steps themselves.
+    """Return ``steps`` with names replaced by the steps themselves; raise ValueError for invalid names.
 
-    ``reprediction@0.1`` is ``Reprediction.at(0.1)``: for maps whose best box threshold is 0.1.
-
-    Raises:
-        ValueError: an unknown name, or an invalid threshold after the @.
+    ``reprediction@0.1`` is ``Reprediction.at(0.1)``, for maps whose best box threshold is 0.1.
     """
     return [_find_step(step) if isinstance(step, str) else step for step in steps]
 
@@ -67,10 +63,9 @@ def refine(maps: Tensor, images: Tensor, steps: Iterable[str | Step] = ("affinit
 
     Args:
         maps: [B, K, h, w] or [B, h, w] float, of any range: larger means more object; of any method.
-        images: [B, 3, H, W] float, RGB in [0, 1], *not* normalised: the network's input before mean and standard
-            deviation were removed. On the device of the maps.
-        steps: names from ``list_steps()``, ``reprediction@0.1`` with the threshold that suits the maps, or steps with
-            other settings, such as ``Reprediction(object_level=0.5)``. Without steps, maps are only resized and scaled.
+        images: [B, 3, H, W] float, RGB in [0, 1], *not* normalised by mean and standard deviation.
+        steps: names from ``list_steps()``, ``reprediction@0.1`` with the maps' box threshold, or steps with other
+            settings, such as ``Reprediction(object_level=0.5)``. Without steps, maps are only resized and scaled.
 
     Returns:
         [B, K, H, W] or [B, H, W] float32 in [0, 1], without gradient. A constant map becomes 0.

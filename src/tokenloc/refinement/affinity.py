@@ -38,7 +38,6 @@ class AffinityRefinement:
     batch_size: int = 8
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         if not self.distances or min(self.distances) < 1:
             raise ValueError(f"distances must be at least one, each at least 1 pixel; got {self.distances}")
         if not 0 <= self.keep <= 1:
@@ -51,22 +50,11 @@ class AffinityRefinement:
 
     @classmethod
     def wide(cls) -> AffinityRefinement:
-        """Return the neighbourhood of Ru et al. (2022), from whom the paper has its kernels.
-
-        48 neighbours at 1 to 24 pixels, standard deviations times 0.3, 10 iterations.
-        """
+        """Return the neighbourhood of Ru et al. (2022), from whom the paper has its kernels."""
         return cls(iterations=10, distances=(1, 2, 4, 8, 12, 24), spread=0.3)
 
     def __call__(self, maps: Tensor, images: Tensor) -> Tensor:
-        """Return refined maps.
-
-        Args:
-            maps: [B, K, H, W] float32 in [0, 1].
-            images: [B, 3, H, W] float32, RGB in [0, 1].
-
-        Returns:
-            [B, K, H, W] float32, each scaled to [0, 1]; a constant map becomes 0.
-        """
+        """Return the refined maps, each scaled to [0, 1]; see ``Step``. A constant map becomes 0."""
         batches = zip(maps.split(self.batch_size), images.split(self.batch_size), strict=True)
         return torch.cat([self._refine(*batch) for batch in batches])
 
@@ -83,17 +71,10 @@ class AffinityRefinement:
 
 
 def affinity(images: Tensor, distances: tuple[int, ...], position_weight: float, spread: float = 1.0) -> Tensor:
-    """Return the weight of each of the M neighbours of each pixel (Eqs. 7, 8).
+    """Return the weight of each of the M neighbours of each pixel, [B, M, H, W] with sum 1 + w_p (Eqs. 7, 8).
 
     The standard deviation of colour is that of the neighbours, per channel, and the colour kernel the mean over the
     channels, as in Ru et al. (2022), on which the paper builds; that of position is over the distances.
-
-    Args:
-        images: [B, 3, H, W] float, RGB in [0, 1].
-        distances, position_weight, spread: see ``AffinityRefinement``.
-
-    Returns:
-        [B, M, H, W] float; the sum over the M neighbours is 1 + position_weight.
     """
     around = list(neighbours(images, distances))
     mean = torch.stack(around).mean(dim=0)

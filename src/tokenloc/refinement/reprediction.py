@@ -28,17 +28,14 @@ class Reprediction:
     the full image vote on the prediction (``vote=False``: no vote), which is faster and removes specks.
 
     Attributes:
-        background_level: gamma_l1 in Eq. 12: lower values of the map are background.
-        object_level: gamma_h1: higher values are object.
+        background_level, object_level: gamma_l1, gamma_h1 in Eq. 12: lower values are background, higher ones object.
         superpixel_background_level: gamma_l2, on the map averaged over superpixels.
         superpixel_object_level: gamma_h2: 0.4 on CUB, 0.6 on ILSVRC.
-        object_weight, background_weight: w_1, w_2 in Eq. 15.
-        consistency_weight: w_3 in Eq. 16.
+        object_weight, background_weight, consistency_weight: w_1, w_2 in Eq. 15, w_3 in Eq. 16.
         disagreement: training stops when the prediction is wrong on less than this fraction of the confident pixels.
-        max_steps: training stops after this many steps in any case.
+        max_steps: limit on the steps of training.
         lr, momentum: of SGD.
-        channels: of the hidden layers.
-        layers: 3 x 3 convolutions, each normalised over the image; the last has two output channels.
+        channels, layers: hidden channels, and number of 3 x 3 convolutions, each normalised over the image.
         superpixel_scale, superpixel_sigma, superpixel_min_size: see ``felzenszwalb_superpixels``.
         stride: the network's inputs are pooled by this factor.
         vote: whether the superpixels vote on the result.
@@ -68,7 +65,6 @@ class Reprediction:
     batch_size: int = 16
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         for kind in ("", "superpixel_"):
             low, high = getattr(self, f"{kind}background_level"), getattr(self, f"{kind}object_level")
             if not 0 <= low <= high <= 1:
@@ -83,36 +79,16 @@ class Reprediction:
 
         The paper's levels suit the eigenvectors of DINO. Here values below the threshold are background and values 0.2
         above it object, both have equal weight, and training continues until less than 2 % disagree.
-
-        Raises:
-            ValueError: a threshold outside [0, 0.8].
         """
         if not 0 <= threshold <= 0.8:
             raise ValueError(f"re-prediction needs a threshold in [0, 0.8]; got {threshold:g}")
-        return cls(
-            background_level=threshold,
-            object_level=threshold + 0.2,
-            superpixel_background_level=threshold,
-            superpixel_object_level=threshold + 0.1,
-            object_weight=1.0,
-            background_weight=1.0,
-            consistency_weight=1.0,
-            disagreement=0.02,
-        )
+        levels = (threshold, threshold + 0.2, threshold, threshold + 0.1)
+        return cls(*levels, object_weight=1.0, background_weight=1.0, consistency_weight=1.0, disagreement=0.02)
 
     def __call__(self, maps: Tensor, images: Tensor) -> Tensor:
-        """Return a mask for each map.
-
-        Args:
-            maps: [B, K, H, W] float32 in [0, 1].
-            images: [B, 3, H, W] float32, RGB in [0, 1].
-
-        Returns:
-            [B, K, H, W] float32, 0 or 1; 0 everywhere for a constant map.
-        """
-        pixels = felzenszwalb_superpixels(
-            images, self.superpixel_scale, self.superpixel_sigma, self.superpixel_min_size
-        )
+        """Return a mask for each map, 0 or 1; see ``Step``. That of a constant map is 0."""
+        settings = (self.superpixel_scale, self.superpixel_sigma, self.superpixel_min_size)
+        pixels = felzenszwalb_superpixels(images, *settings)
         flat = maps.flatten(0, 1)
         masks = torch.zeros_like(flat)
         varying = (flat.amax(dim=(1, 2)) > flat.amin(dim=(1, 2))).nonzero()[:, 0]
@@ -131,12 +107,7 @@ class Reprediction:
         return (pixels.mean(scores > 0) > 0.5 if self.vote else scores > 0).float()
 
     def fit(self, inputs: Tensor, labels: PseudoLabels) -> Tensor:
-        """Train a network for each of M maps; return the log-odds of object, [M, h, w] float32.
-
-        Args:
-            inputs: of the networks, [M, C, h, w].
-            labels: their targets.
-        """
+        """Train a network for each of M ``inputs`` [M, C, h, w]; return the log-odds of object, [M, h, w] float32."""
         result = torch.zeros_like(inputs[:, 0])
         pending = torch.arange(len(inputs), device=inputs.device)
         widths = (inputs.shape[1], *[self.channels] * (self.layers - 1), 2)
@@ -159,33 +130,21 @@ class Reprediction:
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """The confident pixels and superpixels of M maps (Eq. 12); all but ``pixels`` are [M, h, w] bool.
+    """The confident pixels and superpixels of M maps (Eq. 12); all but ``pixels`` are [M, h, w] bool."""
 
-    Attributes:
-        object: confident object pixels, y_cls = 1.
-        background: confident background pixels, y_cls = 0.
-        object_pixels: pixels of confident object superpixels, y_s* = 1.
-        background_pixels: pixels of confident background superpixels, y_s* = 0.
-        pixels: the superpixels.
-    """
-
-    object: Tensor
-    background: Tensor
-    object_pixels: Tensor
-    background_pixels: Tensor
+    object: Tensor  # confident pixels, y_cls = 1
+    background: Tensor  # y_cls = 0
+    object_pixels: Tensor  # pixels of confident superpixels, y_s* = 1
+    background_pixels: Tensor  # y_s* = 0
     pixels: Superpixels
 
     @classmethod
     def of(cls, maps: Tensor, pixels: Superpixels, settings: Reprediction) -> PseudoLabels:
-        """Return the labels of ``maps`` [M, h, w] in [0, 1] (Eq. 12)."""
+        """Return the labels of ``maps`` [M, h, w] in [0, 1]."""
         means = pixels.mean(maps)
-        return cls(
-            object=maps > settings.object_level,
-            background=maps < settings.background_level,
-            object_pixels=means > settings.superpixel_object_level,
-            background_pixels=means < settings.superpixel_background_level,
-            pixels=pixels,
-        )
+        sure = maps > settings.object_level, maps < settings.background_level
+        sure_pixels = means > settings.superpixel_object_level, means < settings.superpixel_background_level
+        return cls(*sure, *sure_pixels, pixels)
 
     def __getitem__(self, rows: Tensor) -> PseudoLabels:
         """Return the labels of the maps ``rows``, a mask [M]."""
@@ -200,11 +159,7 @@ class PseudoLabels:
         """Return the gradient of each map's joint loss (Eqs. 13 to 16) with respect to its scores, [M, h, w].
 
         With the object's probability O = sigmoid(score), that of -log O is O - 1 and that of -log(1 - O) is O.
-
-        Args:
-            scores: log-odds of object, [M, h, w].
-            votes: the majority prediction in each pixel's superpixel, [M, h, w] bool.
-            settings: the weights.
+        ``votes`` [M, h, w] bool is the majority prediction in each pixel's superpixel.
         """
         every = settings.consistency_weight / scores[0].numel()
         of_object = settings.object_weight * _mean_weights(self.object)
@@ -216,11 +171,8 @@ class PseudoLabels:
 class Networks:
     """M networks of one shape, run as the groups of one convolution: 3 x 3, normalised over the image, ReLU between.
 
-    Args:
-        count: M.
-        widths: channels of the input and after each layer; the last are two.
-        seed: of the weights, drawn once after He et al.; all networks start with the same.
-        device: of the networks.
+    ``widths`` are the channels of the input and after each layer; the last are two. All networks start with the same
+    weights, drawn after He et al.
     """
 
     def __init__(self, count: int, widths: tuple[int, ...], seed: int, device: torch.device) -> None:

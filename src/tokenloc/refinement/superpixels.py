@@ -12,15 +12,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Superpixels:
-    """The superpixels of M images.
+    """The superpixels of M images."""
 
-    Attributes:
-        ids: the superpixel of each pixel, [M, H, W] int64 in [0, S).
-        sizes: pixels of each superpixel, [M, S] float32; 0 for ids that an image does not have.
-    """
-
-    ids: Tensor
-    sizes: Tensor
+    ids: Tensor  # the superpixel of each pixel, [M, H, W] int64 in [0, S)
+    sizes: Tensor  # pixels of each superpixel, [M, S] float32; 0 for ids that an image does not have
 
     @classmethod
     def of(cls, ids: Tensor) -> Superpixels:
@@ -52,11 +47,8 @@ class Superpixels:
 def felzenszwalb_superpixels(images: Tensor, scale: float, sigma: float, min_size: int) -> Superpixels:
     """Return the superpixels of Felzenszwalb and Huttenlocher (2004), computed on the CPU, image by image.
 
-    Args:
-        images: [B, 3, H, W] float, RGB in [0, 1].
-        scale: larger means fewer superpixels.
-        sigma: pixels; width of the Gaussian that smooths the image first.
-        min_size: pixels; smaller superpixels are merged with a neighbour.
+    ``images`` are [B, 3, H, W] float, RGB in [0, 1]. A larger ``scale`` gives fewer superpixels; ``sigma`` is the width
+    of the Gaussian that smooths the image first; superpixels below ``min_size`` pixels are merged with a neighbour.
     """
     arrays = images.permute(0, 2, 3, 1).double().cpu().numpy()
     ids = [felzenszwalb(array, scale=scale, sigma=sigma, min_size=min_size) for array in arrays]

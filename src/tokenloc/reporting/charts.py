@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tokenloc._files import atomic_write, write_text
@@ -31,37 +30,21 @@ class Line(NamedTuple):
     dash: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Chart:
-    """A chart of lines, and of vertical markers (run, x) at the reported thresholds.
+    """Lines, and vertical markers (run, x) at the reported thresholds; ``notes`` describe them in words.
 
-    The axes range from 0 to ``xmax`` and ``ymax``, or fit the lines (None; only in matplotlib). ``note`` describes the
-    chart in words.
+    The axes range from 0 to ``xmax`` and ``ymax``, or fit the lines (None; only in matplotlib).
     """
 
     title: str
     xlabel: str
-    lines: Sequence[Line]
     xmax: float | None = None
     ymax: float | None = None
     unit: str = ""
-    markers: Sequence[tuple[int, float]] = ()
-    note: str = ""
-
-    def draw(self, axes: Axes) -> None:
-        """Draw the chart with matplotlib."""
-        dashes = list(DASHES.values())
-        for line in self.lines:
-            color = None if line.run is None else f"C{line.run}"
-            style = dashes[line.dash] if self.xmax else ".-"
-            axes.plot(line.x, line.y, style, color=color, label=line.label)
-        for run, x in self.markers:
-            axes.axvline(x, color=f"C{run}", linewidth=0.8)
-        axes.set(title=self.title, xlabel=self.xlabel, ylabel=self.unit)
-        if self.xmax and self.ymax:
-            axes.set(xlim=(0, self.xmax), ylim=(0, self.ymax))
-        if any(line.label for line in self.lines):
-            axes.legend(fontsize="small")
+    lines: list[Line] = field(default_factory=list)
+    markers: list[tuple[int, float]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def svg_x(self, x: float) -> float:
         """Return the horizontal position of a value, in pixels of the SVG."""
@@ -74,7 +57,7 @@ class Chart:
     def svg_path(self, line: Line) -> str:
         """Return the SVG path of a line; a single point is a dot, drawn by its line cap.
 
-        >>> Chart("", "", [], 1.0, 100.0).svg_path(Line("", [0, 1], [0, 100]))
+        >>> Chart("", "", 1.0, 100.0).svg_path(Line("", [0, 1], [0, 100]))
         'M34.0 190.0L350.0 8.0'
         """
         points = [f"{self.svg_x(x):.1f} {self.svg_y(y):.1f}" for x, y in zip(line.x, line.y, strict=True)]
@@ -83,57 +66,41 @@ class Chart:
 
 def evaluation_charts(runs: Sequence[Run]) -> list[Chart]:
     """Return accuracy by threshold, distribution of IoU, and IoU by object size; without those that lack data."""
-    return [chart for chart in (_accuracy_chart(runs), _iou_chart(runs), _size_chart(runs)) if chart.lines]
-
-
-def _accuracy_chart(runs: Sequence[Run]) -> Chart:
-    lines, markers, notes = [], [], []
+    accuracy = Chart("Accuracy by threshold", "map threshold", 1.0, 100.0, "%")
+    distribution = Chart("Distribution of IoU", "IoU of the box", 1.0, 100.0, "%")
+    sizes = Chart("Mean IoU by object size", "object in % of the image", 100.0, 1.0)
+    highest = 0.0
     for index, run in enumerate(runs):
-        if run.curve is None:
-            continue
-        thresholds = run.curve["threshold"]
-        for dash, level in enumerate(DASHES):
-            lines.append(Line(f"{run.name} IoU {level}".strip(), thresholds, run.curve[level], index, dash))
-        best = int(np.argmax(run.curve["0.5"]))
-        notes.append(f"{run.name}: best GT-known {run.curve['0.5'][best]:.1f} % at {thresholds[best]:g}")
-        markers += [] if run.threshold is None else [(index, run.threshold)]
-    return Chart("Accuracy by threshold", "map threshold", lines, 1.0, 100.0, "%", markers, ". ".join(notes))
-
-
-def _iou_chart(runs: Sequence[Run]) -> Chart:
-    edges, lines, notes = np.linspace(0, 1, BINS + 1), [], []
-    for index, run in enumerate(runs):
-        iou, _ = run.boxed
-        if iou:
-            percent = 100 * np.histogram(iou, edges)[0] / len(iou)
-            outline = np.concatenate([[0.0], np.repeat(percent, 2), [0.0]])
-            lines.append(Line(run.name, np.repeat(edges, 2).tolist(), outline.tolist(), index))
-            notes.append(f"{run.name}: median {np.median(iou):.2f}")
-    highest = max((max(line.y) for line in lines), default=0.0)
-    top = next(step for step in (10.0, 20.0, 25.0, 50.0, 100.0) if step >= highest)
-    return Chart("Distribution of IoU", "IoU of the box", lines, 1.0, top, "%", note=". ".join(notes))
-
-
-def _size_chart(runs: Sequence[Run]) -> Chart:
-    lines, notes = [], []
-    for index, run in enumerate(runs):
+        if run.curve is not None:
+            x = run.curve["threshold"]
+            for dash, level in enumerate(DASHES):
+                accuracy.lines.append(Line(f"{run.name} IoU {level}".strip(), x, run.curve[level], index, dash))
+            best = int(np.argmax(run.curve["0.5"]))
+            accuracy.notes.append(f"{run.name}: best GT-known {run.curve['0.5'][best]:.1f} % at {x[best]:g}")
+            accuracy.markers += [] if run.threshold is None else [(index, run.threshold)]
         iou, fractions = run.boxed
         if iou:
+            counts, edges = np.histogram(iou, np.linspace(0, 1, BINS + 1))
+            outline = np.pad(np.repeat(100 * counts / len(iou), 2), 1)
+            highest = max(highest, outline.max())
+            distribution.lines.append(Line(run.name, np.repeat(edges, 2).tolist(), outline.tolist(), index))
+            distribution.notes.append(f"{run.name}: median {np.median(iou):.2f}")
             edges, means = iou_by_size(iou, fractions)
-            known = ~np.isnan(means)
-            centers, means = (50 * (edges[:-1] + edges[1:])[known]).round(1), means[known]
-            lines.append(Line(run.name, centers.tolist(), means.tolist(), index))
-            values = (f"{mean:.2f} at {center:g} %" for center, mean in zip(centers, means, strict=True))
-            notes.append(f"{run.name}: {', '.join(values)}")
-    return Chart("Mean IoU by object size", "object in % of the image", lines, 100.0, 1.0, note=". ".join(notes))
+            centers, known = (50 * (edges[:-1] + edges[1:])).round(1), ~np.isnan(means)
+            x, y = centers[known].tolist(), means[known].tolist()
+            sizes.lines.append(Line(run.name, x, y, index))
+            values = (f"{mean:.2f} at {center:g} %" for center, mean in zip(x, y, strict=True))
+            sizes.notes.append(f"{run.name}: {', '.join(values)}")
+    distribution.ymax = next(top for top in (10.0, 20.0, 25.0, 50.0, 100.0) if top >= highest)
+    return [chart for chart in (accuracy, distribution, sizes) if chart.lines]
 
 
 def save_curves(folder: Path, curve: Mapping[str, Sequence[float]] | None) -> None:
-    """Draw figures/curves.png of an evaluation and write its data as CSV; do nothing without true boxes.
+    """Draw figures/curves.png of the evaluation in ``folder`` and write its data as CSV; do nothing without true boxes.
 
     ``threshold.csv`` has the accuracy of the largest component by map threshold, a column for each IoU level (SAT,
     Fig. 7); ``iou.csv`` a histogram of the IoU of correct boxes (IoU ≥ 0.5; Fig. 5); ``iou_by_size.csv`` the mean IoU
-    of images by object size (Fig. 6). The evaluation's ``folder`` has metrics.json and images.csv already.
+    of images by object size (Fig. 6).
     """
     run, figures = read_run(folder, ""), folder / "figures"
     iou, fractions = run.boxed
@@ -144,20 +111,28 @@ def save_curves(folder: Path, curve: Mapping[str, Sequence[float]] | None) -> No
     _write_columns(figures / "threshold.csv", curve)
     _write_columns(figures / "iou.csv", {"from": bins[:-1], "to": bins[1:], "images": counts})
     _write_columns(figures / "iou_by_size.csv", {"from": edges[:-1], "to": edges[1:], "mean_iou": means})
-    save_charts(evaluation_charts([run]), figures / "curves.png")
+    _save_charts(evaluation_charts([run]), figures / "curves.png")
 
 
 def _write_columns(path: Path, columns: Mapping[str, Iterable[float]]) -> None:
-    """Write columns of numbers as CSV; NaN is written as an empty cell."""
     rows = [["" if np.isnan(value) else f"{value:g}" for value in row] for row in zip(*columns.values(), strict=True)]
     write_text(path, "".join(",".join(row) + "\n" for row in [list(columns), *rows]))
 
 
-def save_charts(charts: Sequence[Chart], path: Path) -> None:
+def _save_charts(charts: Sequence[Chart], path: Path) -> None:
     """Draw charts side by side into an image file."""
-    figure = Figure(figsize=(4.2 * len(charts), 3.2), layout="constrained")
+    figure, dashes = Figure(figsize=(4.2 * len(charts), 3.2), layout="constrained"), list(DASHES.values())
     for axes, chart in zip(figure.subplots(1, len(charts), squeeze=False)[0], charts, strict=True):
-        chart.draw(axes)
+        for line in chart.lines:
+            color = None if line.run is None else f"C{line.run}"
+            axes.plot(line.x, line.y, dashes[line.dash] if chart.xmax else ".-", color=color, label=line.label)
+        for run, x in chart.markers:
+            axes.axvline(x, color=f"C{run}", linewidth=0.8)
+        axes.set(title=chart.title, xlabel=chart.xlabel, ylabel=chart.unit)
+        if chart.xmax:
+            axes.set(xlim=(0, chart.xmax), ylim=(0, chart.ymax))
+        if any(line.label for line in chart.lines):
+            axes.legend(fontsize="small")
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=120)
 
@@ -192,4 +167,4 @@ def save_training_curves(logs: Path, path: Path) -> None:
         epochs, values = zip(*curve, strict=True)
         groups.setdefault(title, []).append(Line(last, epochs, values))
     if groups:
-        save_charts([Chart(title, "epoch", lines) for title, lines in groups.items()], path)
+        _save_charts([Chart(title, "epoch", lines=lines) for title, lines in groups.items()], path)

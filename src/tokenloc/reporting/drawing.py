@@ -8,15 +8,12 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from tokenloc._files import atomic_write
 from tokenloc.inference import Localization
 
-Color = tuple[int, int, int]
-PREDICTED: Color = (255, 64, 64)
-TRUTH: Color = (64, 220, 96)
-INK: Color = (32, 32, 32)
+PREDICTED, TRUTH, INK = (255, 64, 64), (64, 220, 96), (32, 32, 32)  # colors
 GAP = 4  # pixels between images
 
 
@@ -28,36 +25,27 @@ def heatmap(image: Image.Image, map_: NDArray[np.float32], opacity: float = 0.5)
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 
-def draw_boxes(image: Image.Image, boxes: ArrayLike, color: Color, label: str = "") -> Image.Image:
+def draw_boxes(image: Image.Image, boxes: ArrayLike, color: tuple[int, int, int], label: str = "") -> Image.Image:
     """Return a copy of the image with boxes [N, 4] xyxy (original pixels, half-open) and a label on the first one."""
     image = image.convert("RGB")
     draw = ImageDraw.Draw(image)
     width = max(2, round(min(image.size) / 150))
-    for index, (x0, y0, x1, y1) in enumerate(np.asarray(boxes, dtype=float).reshape(-1, 4).tolist()):
-        corners = (round(x0), round(y0), max(round(x0), round(x1) - 1), max(round(y0), round(y1) - 1))
-        draw.rectangle(corners, outline=color, width=width)
+    for index, box in enumerate(np.asarray(boxes, dtype=float).reshape(-1, 4).tolist()):
+        x0, y0, x1, y1 = map(round, box)
+        draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=color, width=width)
         if label and index == 0:
-            _draw_label(draw, corners[0] + width, corners[1] + width, label, color, image.size)
+            font = ImageFont.load_default(max(10, round(min(image.size) / 28)))
+            left, top, right, bottom = draw.textbbox((0, 0), label, font=font)
+            label_width, label_height = right - left + 4, bottom - top + 4
+            x = max(0, min(x0 + width, image.width - int(label_width)))
+            y = max(0, min(y0 + width, image.height - int(label_height)))
+            draw.rectangle((x, y, x + label_width, y + label_height), fill=color)
+            draw.text((x + 2 - left, y + 2 - top), label, font=font, fill="white")
     return image
 
 
-def _draw_label(
-    draw: ImageDraw.ImageDraw, x: float, y: float, text: str, color: Color, image_size: tuple[int, int]
-) -> None:
-    """Draw white text on a rectangle of ``color``, moved so that it stays inside the image."""
-    font = ImageFont.load_default(max(10, round(min(image_size) / 28)))
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-    width, height = right - left + 4, bottom - top + 4
-    x, y = max(0, min(x, image_size[0] - int(width))), max(0, min(y, image_size[1] - int(height)))
-    draw.rectangle((x, y, x + width, y + height), fill=color)
-    draw.text((x + 2 - left, y + 2 - top), text, font=font, fill=(255, 255, 255))
-
-
 def draw_localization(image: Image.Image, result: Localization, truth: ArrayLike = ()) -> Image.Image:
-    """Return the image with its boxes beside the image with its map; true boxes [G, 4] in green, predicted ones in red.
-
-    ``image`` is the upright RGB image that was localized.
-    """
+    """Return the localized upright RGB image with true boxes [G, 4] (green) and predicted ones, beside its map."""
     left = draw_boxes(draw_boxes(image, truth, TRUTH), result.boxes, PREDICTED, f"{result.label} {result.score:.0%}")
     return stack([left, draw_map(image, result)])
 
@@ -84,7 +72,8 @@ def sheet(images: Sequence[Image.Image], columns: int, title: str = "", cell_wid
     """Return images in rows of ``columns``, each scaled to ``cell_width`` pixels, under a title."""
     cells = [_scaled(image, cell_width) for image in images]
     rows = [stack(cells[start : start + columns]) for start in range(0, len(cells), columns)]
-    page = _with_margins(stack(rows, vertical=True), 0, 28 * (1 + title.count("\n")) if title else 0)
+    header = 28 * (1 + title.count("\n")) if title else 0
+    page = ImageOps.expand(stack(rows, vertical=True), (0, header, 0, 0), "white")
     ImageDraw.Draw(page).text((6, 4), title, font=ImageFont.load_default(18), fill=INK)
     return page
 
@@ -95,7 +84,7 @@ def image_table(
     """Return images as a table with named columns and rows, each image ``side`` pixels wide."""
     font, left, top = ImageFont.load_default(13), 84, 22
     cells = [stack([_scaled(image, side) for image in images]) for _, images in rows]
-    page = _with_margins(stack(cells, vertical=True), left, top)
+    page = ImageOps.expand(stack(cells, vertical=True), (left, top, 0, 0), "white")
     draw = ImageDraw.Draw(page)
     for index, name in enumerate(columns):
         draw.text((left + index * (side + GAP), 3), name, font=font, fill=INK)
@@ -108,12 +97,6 @@ def image_table(
 
 def _scaled(image: Image.Image, width: int) -> Image.Image:
     return image.resize((width, max(1, round(image.height * width / image.width))))
-
-
-def _with_margins(image: Image.Image, left: int, top: int) -> Image.Image:
-    page = Image.new("RGB", (image.width + left, image.height + top), "white")
-    page.paste(image, (left, top))
-    return page
 
 
 def save_image(image: Image.Image, path: str | Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenloc.data import ImageDataset
+from tokenloc.inference.evaluation import Progress
 from tokenloc.metrics import ERROR_CATEGORIES
 from tokenloc.metrics.stored_boxes import ImageBoxes
 from tokenloc.reporting.runs import Run
@@ -36,26 +37,24 @@ class Gallery:
 
 def make_galleries(runs: Sequence[Run], count: int | None) -> list[Gallery]:
     """Return the galleries of runs on the same images, with at most ``count`` images each; the last unites them."""
-    galleries = [_differing(runs, count)] if len(runs) > 1 else []
-    galleries += [gallery for index, run in enumerate(runs) for gallery in _galleries_of(run.rows, index, count)]
+    galleries = []
+    if len(runs) > 1:
+        iou = np.array([_column(run.rows, "largest") for run in runs])
+        gaps = np.nan_to_num(iou.max(axis=0) - iou.min(axis=0))
+        order = np.argsort(-gaps, kind="stable")[:count]
+        galleries.append(Gallery("differ", "Runs differ most", None, order[gaps[order] > 0].tolist()))
+    for index, run in enumerate(runs):
+        galleries += _galleries_of(run.rows, index, count)
     galleries = [gallery for gallery in galleries if gallery.images]
     union = range(len(runs[0].rows)) if count is None else {image for each in galleries for image in each.images}
     return [*galleries, Gallery("all", "All with an image", None, sorted(union))]
 
 
-def _differing(runs: Sequence[Run], count: int | None) -> Gallery:
-    iou = np.array([_column(run.rows, "largest") for run in runs])
-    gaps = np.nan_to_num(iou.max(axis=0) - iou.min(axis=0))
-    order = np.argsort(-gaps, kind="stable")[:count]
-    return Gallery("differ", "Runs differ most", None, order[gaps[order] > 0].tolist())
-
-
 def _galleries_of(rows: Sequence[Mapping[str, Any]], run: int, count: int | None) -> list[Gallery]:
-    order = np.argsort(_column(rows, "largest"), kind="stable").tolist()
-    errors = {error: [index for index in order if error_of(rows[index]) == error] for error in ERROR_CATEGORIES[1:]}
+    order, uncertain = (np.argsort(_column(rows, key), kind="stable").tolist() for key in ("largest", "confidence"))
     boxed = [index for index in order if rows[index]["largest"] is not None]
-    confidence = _column(rows, "confidence")
-    uncertain = [index for index in np.argsort(confidence, kind="stable").tolist() if not np.isnan(confidence[index])]
+    uncertain = [index for index in uncertain if rows[index]["confidence"] is not None]
+    errors = {error: [index for index in order if error_of(rows[index]) == error] for error in ERROR_CATEGORIES[1:]}
     return [
         Gallery("check", "Review first", run, uncertain[:count]),
         Gallery("worst", "Worst boxes", run, boxed[:count]),
@@ -65,8 +64,7 @@ def _galleries_of(rows: Sequence[Mapping[str, Any]], run: int, count: int | None
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
-    """Return a column as an array, NaN for None."""
-    return np.array([row[name] for row in rows], dtype=np.float64)
+    return np.array([row[name] for row in rows], dtype=np.float64)  # None becomes NaN
 
 
 @dataclass(frozen=True)
@@ -87,9 +85,10 @@ def make_slider(run: Run) -> Slider | None:
     columns = {round(value, 9): column for column, value in enumerate(run.boxes.thresholds.tolist())}
     grid = sorted(columns)
     stops = sorted({*grid[:: math.ceil(len(grid) / (STOPS + 1))], reported})
-    curve = run.curve or {"threshold": [], "0.5": []}
-    known = {round(value, 9): accuracy for value, accuracy in zip(curve["threshold"], curve["0.5"], strict=True)}
-    accuracies = {**known, reported: run.metrics.get("gt_known")}
+    accuracies = {reported: run.metrics.get("gt_known")}
+    if run.curve is not None:
+        known = zip(run.curve["threshold"], run.curve["0.5"], strict=True)
+        accuracies = {**{round(value, 9): accuracy for value, accuracy in known}, **accuracies}
     return Slider([columns[stop] for stop in stops], stops, stops.index(reported), [accuracies.get(x) for x in stops])
 
 
@@ -111,7 +110,7 @@ def make_images(
     sliders: Sequence[Slider | None],
     indices: Iterable[int],
     dataset: ImageDataset | None,
-    progress: Callable[[Iterable[Any], str, int], Iterable[Any]] | None = None,
+    progress: Progress | None = None,
 ) -> dict[int, ReportImage]:
     """Return the images at ``indices`` of the rows, read from ``dataset`` by the rows' ids; see ``render_report``."""
     images = {index: ReportImage([[] for _ in runs]) for index in sorted(set(indices))}

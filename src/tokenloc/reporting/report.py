@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from tokenloc.data import ImageDataset
+from tokenloc.inference.evaluation import Progress
 from tokenloc.metrics import ERROR_CATEGORIES
 from tokenloc.reporting.charts import evaluation_charts
 from tokenloc.reporting.galleries import UNIT, Gallery, ReportImage, Slider, make_galleries, make_images, make_slider
 from tokenloc.reporting.pages import render_page
 from tokenloc.reporting.runs import Run
-from tokenloc.reporting.tables import (
-    CLASS_COLUMNS,
-    ERRORS,
-    class_columns,
-    class_table,
-    error_counts,
-    error_of,
-    metric_table,
-)
+from tokenloc.reporting.tables import ERRORS, class_table, error_counts, error_of, metric_table
 
 LETTERS = "ABCDEF"  # the runs' labels on images
 STYLES = ("base.css", "report.css")
-SCRIPTS = ("core.js", "overlay.js", "filters.js", "slider.js", "gallery.js", "tables.js", "start.js")
+SCRIPTS = ("core.js", "overlay.js", "filters.js", "slider.js", "gallery.js", "tables.js")
 
 
 def render_report(
@@ -34,7 +27,7 @@ def render_report(
     images: int | None = 24,
     title: str = "",
     notes: Sequence[str] = (),
-    progress: Callable[[Iterable[Any], str, int], Iterable[Any]] | None = None,
+    progress: Progress | None = None,
 ) -> str:
     """Return the page.
 
@@ -53,6 +46,7 @@ def render_report(
         raise ValueError(f"a report is of 1 to {len(LETTERS)} runs, got {len(runs)}")
     galleries, sliders = make_galleries(runs, images), [make_slider(run) for run in runs]
     report_images = make_images(runs, sliders, galleries[-1].images, dataset, progress)
+    class_columns, classes = class_table(runs)
     return render_page(
         "report.html.j2",
         STYLES,
@@ -63,8 +57,8 @@ def render_report(
         first=runs[0].content,
         metrics=metric_table(runs),
         errors=[error_counts(run) for run in runs],
-        class_columns=[CLASS_COLUMNS[key] for key in class_columns(runs)],
-        classes=class_table(runs),
+        class_columns=class_columns,
+        classes=classes,
         charts=evaluation_charts(runs),
         sliders=sliders,
         notes=[*notes, *(f"{run.name}: {note}" for run in runs for note in run.notes)],
@@ -84,6 +78,13 @@ def _data(
     rows = [row for run in runs for row in run.rows]
     classes = sorted({row[key] for row in rows for key in ("label", "predicted")} - {None})
     indices = {name: index for index, name in enumerate(classes)}
+
+    def prediction(row: Mapping[str, Any]) -> list[float | int | None]:
+        error = error_of(row)
+        iou, confidence = (None if row[key] is None else round(row[key], 4) for key in ("largest", "confidence"))
+        kind = None if error is None else ERROR_CATEGORIES.index(error)
+        return [indices.get(row["predicted"]), iou, kind, confidence]
+
     return {
         "unit": UNIT,
         "names": [run.name for run in runs],
@@ -95,16 +96,7 @@ def _data(
         "boxes": any(row["largest"] is not None for row in rows),
         "ids": [row["id"] for row in runs[0].rows],
         "labels": [indices[row["label"]] for row in runs[0].rows],
-        "predictions": [[_prediction(row, indices) for row in run.rows] for run in runs],
+        "predictions": [[prediction(row) for row in run.rows] for run in runs],
         "galleries": [asdict(gallery) for gallery in galleries],
-        "images": {
-            index: {**asdict(image), "thumbnail": image.thumbnail is not None} for index, image in images.items()
-        },
+        "images": {key: {**asdict(image), "thumbnail": image.thumbnail is not None} for key, image in images.items()},
     }
-
-
-def _prediction(row: Mapping[str, Any], classes: Mapping[str, int]) -> list[float | int | None]:
-    """Return predicted class, IoU, kind of error and confidence of an image."""
-    error = error_of(row)
-    iou, confidence = (None if row[key] is None else round(row[key], 4) for key in ("largest", "confidence"))
-    return [classes.get(row["predicted"]), iou, None if error is None else ERROR_CATEGORIES.index(error), confidence]

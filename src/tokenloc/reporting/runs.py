@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,6 @@ MISSING = {
     "images": "images are listed but absent, and were left out",
     "classes": "classes have no evaluated image",
 }
-"""What the lists in ``EvaluationResult.missing`` mean."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +76,9 @@ class Run:
             return None
         try:
             with path.open(encoding="utf-8", newline="") as file:
-                lines = [{key: float(text) for key, text in line.items()} for line in csv.DictReader(file)]
-            return {key: [line[key] for line in lines] for key in ("threshold", "0.5", "0.7", "0.9")} if lines else None
+                lines = list(csv.DictReader(file))
+            columns = ("threshold", "0.5", "0.7", "0.9")
+            return {key: [float(line[key]) for line in lines] for key in columns} if lines else None
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path} is damaged ({error}); {AGAIN}") from error
 
@@ -89,32 +89,34 @@ class Run:
 
     @cached_property
     def _boxes(self) -> tuple[StoredBoxes | None, list[str]]:
-        boxed = [index for index, row in enumerate(self.rows) if row["largest"] is not None]
-        if not boxed:
+        """The boxes, and why there are none; checked by ids, and by the IoU of the first image with a true box."""
+        index = next((index for index, row in enumerate(self.rows) if row["largest"] is not None), None)
+        if index is None:
             return None, []
         try:
             boxes = open_boxes(self.folder / BOXES)
-            if not self._matches(boxes, boxed[0]):
+            thresholds, ids = boxes.thresholds.tolist(), [row["id"] for row in self.rows]
+            same = (boxes.protocol, list(boxes.ids)) == (self.protocol, ids) and self.threshold in thresholds
+            if same:
+                ((_, image),) = boxes.images({index})
+                same = abs(image.iou[thresholds.index(self.threshold)] - self.rows[index]["largest"]) < 1e-4
+            if not same:
                 raise ValueError(f"{boxes.path} is from another evaluation than {IMAGES} beside it; {AGAIN}")
         except (FileNotFoundError, ValueError) as error:
             return None, [f"there is no threshold slider: {error}"]
         return boxes, []
 
-    def _matches(self, boxes: StoredBoxes, index: int) -> bool:
-        """Return whether boxes have the protocol and ids of this run, and its IoU for the image at ``index``."""
-        ids, thresholds = [row["id"] for row in self.rows], boxes.thresholds.tolist()
-        if (boxes.protocol, list(boxes.ids)) != (self.protocol, ids) or self.threshold not in thresholds:
-            return False
-        ((_, image),) = boxes.images({index})
-        return bool(abs(image.iou[thresholds.index(self.threshold)] - self.rows[index]["largest"]) < 1e-4)
-
     @property
     def notes(self) -> list[str]:
         """What a reader should know: why boxes are missing, and what no metric covers."""
-        lists = {what: names for what, names in self.content.get("missing", {}).items() if names and what in MISSING}
-        notes = [*self._boxes[1], *(f"{len(names)} {MISSING[what]}: {shorten(names)}" for what, names in lists.items())]
+        notes = [*self._boxes[1], *missing_notes(self.content.get("missing", {}))]
         unreadable = [item["id"] for item in self.content.get("unreadable", [])]
         return [*notes, *([f"{len(unreadable)} images could not be read: {shorten(unreadable)}"] if unreadable else [])]
+
+
+def missing_notes(missing: Mapping[str, Sequence[str]]) -> list[str]:
+    """Describe the lists of ``EvaluationResult.missing``."""
+    return [f"{len(missing[key])} {text}: {shorten(missing[key])}" for key, text in MISSING.items() if missing.get(key)]
 
 
 def read_run(folder: Path, name: str | None = None) -> Run:

@@ -57,17 +57,12 @@ class MetricRow(NamedTuple):
 
 def metric_table(runs: Sequence[Run]) -> list[MetricRow]:
     """Return a row for each metric that a run has."""
-    return [
-        MetricRow(
-            key,
-            name,
-            DESCRIPTIONS.get(key, ""),
-            [_cell(runs, run, key) for run in runs],
-            [_compare(runs[0], run, key) for run in runs[1:]],
-        )
-        for key, name in METRIC_NAMES.items()
-        if any(run.metrics.get(key) is not None for run in runs)
-    ]
+    rows = []
+    for key, name in METRIC_NAMES.items():
+        if any(run.metrics.get(key) is not None for run in runs):
+            cells, compared = [_cell(runs, run, key) for run in runs], [_compare(runs[0], run, key) for run in runs[1:]]
+            rows.append(MetricRow(key, name, DESCRIPTIONS.get(key, ""), cells, compared))
+    return rows
 
 
 def _cell(runs: Sequence[Run], run: Run, key: str) -> Cell:
@@ -81,15 +76,17 @@ def _cell(runs: Sequence[Run], run: Run, key: str) -> Cell:
 
 def _compare(first: Run, second: Run, metric: str) -> Comparison | None:
     """Compare two runs image by image; None for a metric that is not a mean of hits."""
-    if metric not in HITS and not metric.startswith("box_acc_"):
+    if metric in HITS:
+        one, other = ({row["id"]: row[metric] for row in run.rows} for run in (first, second))
+    elif metric.startswith("box_acc_"):
+        level = float(metric.removeprefix("box_acc_"))
+        one, other = (
+            {row["id"]: None if row["largest"] is None else float(row["largest"] >= level) for row in run.rows}
+            for run in (first, second)
+        )
+    else:
         return None
-    one, other = ({row["id"]: _hit(row, metric) for row in run.rows} for run in (first, second))
     return compare(one, other, metric)
-
-
-def _hit(row: Mapping[str, Any], metric: str) -> float | None:
-    hit: float | None = row[metric if metric in HITS else "largest"]
-    return hit if metric in HITS or hit is None else float(hit >= float(metric.removeprefix("box_acc_")))
 
 
 class ErrorCount(NamedTuple):
@@ -117,20 +114,15 @@ def error_counts(run: Run) -> list[ErrorCount]:
     return [ErrorCount(key, *ERRORS[key], count, 100.0 * count / len(errors)) for key, count in counts.items() if count]
 
 
-def class_columns(runs: Sequence[Run]) -> list[str]:
-    """Return those of ``CLASS_COLUMNS`` that a run has."""
-    return [key for key in CLASS_COLUMNS if any(row[key] is not None for run in runs for row in run.rows)]
-
-
-def class_table(runs: Sequence[Run]) -> list[tuple[str, int, list[list[float | None]]]]:
-    """Return for each true class its name, how many images it has, and the columns of each run."""
+def class_table(runs: Sequence[Run]) -> tuple[list[str], list[tuple[str, int, list[list[float | None]]]]]:
+    """Return the columns that a run has, and for each true class its name, image count, and columns of each run."""
+    keys = [key for key in CLASS_COLUMNS if any(row[key] is not None for run in runs for row in run.rows)]
     classes: dict[str, list[list[Mapping[str, Any]]]] = {row["label"]: [[] for _ in runs] for row in runs[0].rows}
     for index, run in enumerate(runs):
         for row in run.rows:
             classes[row["label"]][index].append(row)
-    columns = class_columns(runs)
-    return [
-        (name, len(groups[0]), [[_mean(rows, column) for column in columns] for rows in groups])
+    return [CLASS_COLUMNS[key] for key in keys], [
+        (name, len(groups[0]), [[_mean(rows, key) for key in keys] for rows in groups])
         for name, groups in sorted(classes.items())
     ]
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+import shutil
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from zipfile import ZIP_DEFLATED, ZipFile
 
 from tokenloc._files import UniqueNames
 from tokenloc.export import FORMATS, list_formats
 from tokenloc.export.base import valid_text
-from tokenloc.inference import Localization
+from tokenloc.server.predict import Result
 
 MAX_NAME_BYTES = 200  # leaves room for a longer suffix
 
@@ -24,26 +22,20 @@ def usable_formats() -> list[str]:
     return [name for name, need in needs.items() if need is None or find_spec(need[0].partition(".")[0])]
 
 
-def annotation_file(
-    predictions: Sequence[Localization], classes: Sequence[str], upload: bytes, form: str, model_version: str
-) -> tuple[str, bytes]:
-    """Return the name and content of an annotation file: a ZIP archive if the format has several files.
-
-    ``predictions`` are of one image, whose file is ``upload`` and whose name is their source (see ``image_name``).
-    """
+def annotation_file(result: Result, form: str) -> tuple[str, bytes]:
+    """Return the name and content of an annotation file: a ZIP archive if the format has several files."""
+    metadata = result.localizer.metadata
     with TemporaryDirectory(prefix="tokenloc-") as folder:
-        image, out = Path(folder, "images", predictions[0].source), Path(folder, "out")
+        image, out = Path(folder, "images", result.predictions[0].source), Path(folder, "out")
         image.parent.mkdir()
-        image.write_bytes(upload)
-        located = [replace(one, source=str(image)) for one in predictions]
-        paths = FORMATS[form].write([located], classes, out, root=image.parent, model_version=model_version)
+        image.write_bytes(result.upload)
+        located = [replace(one, source=str(image)) for one in result.predictions]
+        version = f"tokenloc {metadata.model.method}"
+        paths = FORMATS[form].write([located], metadata.classes, out, root=image.parent, model_version=version)
         if len(paths) == 1 and paths[0].is_file():
             return paths[0].name, paths[0].read_bytes()
-        content = io.BytesIO()
-        with ZipFile(content, "w", ZIP_DEFLATED) as archive:
-            for file in sorted(out.rglob("*")):
-                archive.write(file, file.relative_to(out))  # the target of a link, not the link
-        return f"{form}.zip", content.getvalue()
+        archive = Path(shutil.make_archive(str(Path(folder, form)), "zip", out))  # the target of a link, not the link
+        return archive.name, archive.read_bytes()
 
 
 def image_name(given: str | None) -> str:

@@ -20,13 +20,11 @@ from tokenloc.server.annotations import annotation_file, image_name, usable_form
 from tokenloc.server.predict import KEEP_SECONDS, MAX_CLASSES, PREVIEW_SIDE, PredictionService, Result
 
 
-def get_service(request: Request) -> PredictionService:
-    """Return the service of the application."""
-    service: PredictionService = request.app.state.service
-    return service
+def _service(request: Request) -> Any:
+    return request.app.state.service
 
 
-Service = Annotated[PredictionService, Depends(get_service)]
+Service = Annotated[PredictionService, Depends(_service)]
 THRESHOLD = "Threshold on the map, in [0, 1]. Default: the model's."
 OBJECTS = "One box around the largest component above the threshold, or one around each."
 Threshold = Annotated[float | None, Query(ge=0, le=1, description=THRESHOLD)]
@@ -106,13 +104,13 @@ async def predict(
         raise HTTPException(413, f"the image is too large; the limit is {service.limits.max_bytes / 1e6:g} MB")
     result = await service.predict(upload, image_name(image.filename), model, top_k, refine)
     token = service.keep(result) if keep else None
-    return await run_in_threadpool(_response, result, token, threshold, objects, images)
+    return await run_in_threadpool(lambda: _response(result.at(threshold, objects), token, images))
 
 
 @router.get("/results/{token}")
 def redraw(service: Service, token: str, threshold: Threshold = None, objects: Boxes = "largest") -> PredictionResponse:
     """Return a kept result at another threshold, without running the model again."""
-    return _response(service.kept(token), token, threshold, objects)
+    return _response(service.kept(token).at(threshold, objects), token)
 
 
 @router.get("/results/{token}/annotations/{form}", response_class=Response)
@@ -123,19 +121,15 @@ def download_annotation(
     result = service.kept(token)
     if form not in usable_formats():
         raise HTTPException(422, str(unknown_name("format", form, usable_formats())))
-    metadata, predictions = result.localizer.metadata, result.at(threshold, objects)
-    version = f"tokenloc {metadata.model.method}"
-    name, content = annotation_file(predictions, metadata.classes, result.upload, form, version)
+    name, content = annotation_file(result.at(threshold, objects), form)
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return Response(content, media_type="application/octet-stream", headers=headers)
 
 
-def _response(
-    result: Result, token: str | None, threshold: float | None, objects: Objects, images: bool = False
-) -> PredictionResponse:
+def _response(result: Result, token: str | None, images: bool = False) -> PredictionResponse:
     predictions = [
         Prediction(**{**one.to_dict(), "label": valid_text(one.label)}, map=_map_png(one) if images else None)
-        for one in result.at(threshold, objects)
+        for one in result.predictions
     ]
     image = base64.b64encode(result.preview).decode("ascii") if images else None
     return PredictionResponse(model=result.model, result=token, image=image, predictions=predictions)

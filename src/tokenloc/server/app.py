@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 
 from fastapi import FastAPI, Request
@@ -21,39 +20,27 @@ from tokenloc.server.predict import PredictionService
 def create_app(models: Mapping[str, Localizer], limits: Limits, hosts: Collection[str] | None = None) -> FastAPI:
     """Return the application: the web page, the REST API and ``/openapi.json``.
 
-    Args:
-        models: localizers by name; the first one is the default.
-        limits: sizes of an upload and length of the queue.
-        hosts: valid host names of requests; None for any.
+    The first of the ``models`` is the default. ``hosts`` are the valid host names of requests; None for any.
     """
-    service = PredictionService(models, limits)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        service.close()
-
     app = FastAPI(
         title="tokenloc",
         version=version("tokenloc"),
         docs_url=None,  # these pages load scripts from a CDN
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
-        lifespan=lifespan,
     )
-    app.state.service = service
+    app.state.service = PredictionService(models, limits)
     app.add_middleware(Guard, limits=limits, hosts=hosts)
-    app.add_exception_handler(Exception, _report_error)
-    app.add_exception_handler(HTTPException, _report_error)
-    app.add_exception_handler(RequestValidationError, _report_error)
+    for kind in (Exception, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _report_error)
     app.include_router(api.router)
-    app.include_router(page.router)
+    app.add_api_route("/", page.index, include_in_schema=False)
     return app
 
 
 async def _report_error(_: Request, error: Exception) -> JSONResponse:
     if isinstance(error, HTTPException):
-        return error_response(error.status_code, error.detail, dict(error.headers or {}))
+        return error_response(error.status_code, error.detail, error.headers)
     if isinstance(error, RequestValidationError):
         faults = [
             f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}; got {reprlib.repr(one['input'])}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from fastapi import HTTPException
@@ -19,8 +19,6 @@ FORM_BYTES = 64 * 1024
 UPLOAD_SECONDS = 120.0
 """Time within which a request must arrive, so that slow clients cannot fill the queue."""
 
-RETRY_SECONDS = 5
-CLOSE = {"Connection": "close"}  # otherwise the server would read the rest of a refused body
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -31,18 +29,13 @@ HEADERS = {
 }
 """Headers of every response that does not set them itself."""
 
+_CLOSE = {"Connection": "close"}  # otherwise the server would read the rest of a refused body
 _HOST = re.compile(r"(\[[^]]*\]|[^:]*)(:\d*)?")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a server.
-
-    Attributes:
-        max_bytes: largest size of an uploaded file.
-        max_pixels: largest width times height of an image.
-        max_queue: number of requests that may wait while another one is processed.
-    """
+    """Limits of an upload's size and pixels, and of the requests that wait while another one is processed."""
 
     max_bytes: int = 20_000_000
     max_pixels: int = 50_000_000
@@ -58,12 +51,7 @@ class Guard:
     """ASGI middleware that refuses requests beyond the limits and adds security headers to every response.
 
     Pages of other sites cannot send requests with a body (``Origin`` differs from ``Host``), nor reach a local server
-    by DNS rebinding (``Host`` is not in ``hosts``).
-
-    Args:
-        app: the application.
-        limits: sizes and length of the queue.
-        hosts: valid host names; None for any.
+    by DNS rebinding (``Host`` is not in ``hosts``, the valid host names; None for any).
     """
 
     def __init__(self, app: ASGIApp, limits: Limits, hosts: Collection[str] | None = None) -> None:
@@ -97,16 +85,17 @@ class Guard:
         host, origin, length = (headers.get(name, "").lower() for name in ("host", "origin", "content-length"))
         name = _HOST.fullmatch(host)
         if self.hosts is not None and (name is None or name[1].strip("[]") not in self.hosts):
-            return error_response(421, f"unknown host {host!r}; expected one of {', '.join(sorted(self.hosts))}", CLOSE)
+            message = f"unknown host {host!r}; expected one of {', '.join(sorted(self.hosts))}"
+            return error_response(421, message, _CLOSE)
         if not has_body:
             return None
         if "origin" in headers and origin.rpartition("://")[2] != host:
-            return error_response(403, f"requests from another origin are refused; got {origin!r}", CLOSE)
+            return error_response(403, f"requests from another origin are refused; got {origin!r}", _CLOSE)
         if length.isdecimal() and (len(length) > 15 or int(length) > self.limits.max_bytes + FORM_BYTES):
-            return error_response(413, self._too_large(), CLOSE)
+            return error_response(413, self._too_large(), _CLOSE)
         if self._active > self.limits.max_queue:
             message = f"the server is busy: {self.limits.max_queue} requests are waiting; try again later"
-            return error_response(503, message, {"Retry-After": str(RETRY_SECONDS), **CLOSE})
+            return error_response(503, message, {"Retry-After": "5", **_CLOSE})
         return None
 
     def _limited(self, receive: Receive) -> Receive:
@@ -118,11 +107,11 @@ class Guard:
             try:
                 message = await asyncio.wait_for(receive(), None if complete else deadline - time.monotonic())
             except asyncio.TimeoutError:
-                raise HTTPException(408, f"the upload took more than {UPLOAD_SECONDS:g} s", CLOSE) from None
+                raise HTTPException(408, f"the upload took more than {UPLOAD_SECONDS:g} s", _CLOSE) from None
             received += len(message.get("body", b""))
             complete = not message.get("more_body", False)
             if received > self.limits.max_bytes + FORM_BYTES:
-                raise HTTPException(413, self._too_large(), CLOSE)
+                raise HTTPException(413, self._too_large(), _CLOSE)
             return message
 
         return limited
@@ -131,6 +120,6 @@ class Guard:
         return f"the request is too large; the limit for an image is {self.limits.max_bytes / 1e6:g} MB"
 
 
-def error_response(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return the JSON of an error, ``{"error": message}``."""
     return JSONResponse({"error": message}, status, headers)

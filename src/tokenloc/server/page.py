@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse
 
 from tokenloc.data.images import IMAGE_SUFFIXES
@@ -13,19 +12,15 @@ from tokenloc.server.api import Service
 from tokenloc.server.predict import KEEP_SECONDS, MAX_CLASSES
 
 SOURCES = "img-src data:; connect-src 'self'"
-POLICY = (
-    f"default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; {SOURCES}; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'"
-)
-"""The page itself restricts scripts further, to its own, by hash; ``frame-ancestors`` works in a header only."""
-
-router = APIRouter(include_in_schema=False)
+HEADERS = {  # the page itself restricts scripts further, to its own; frame-ancestors works in a header only
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    f"{SOURCES}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+}
 
 
-@router.get("/")
 def index(service: Service) -> HTMLResponse:
     """Return the page."""
-    page = render_page(
+    content = render_page(
         "page.html.j2",
         ["base.css", "page.css"],
         ["core.js", "overlay.js", "page.js"],
@@ -40,10 +35,4 @@ def index(service: Service) -> HTMLResponse:
         suffixes=",".join(sorted(IMAGE_SUFFIXES)),
         keep_minutes=round(KEEP_SECONDS / 60),
     )
-    return HTMLResponse(page, headers={"Content-Security-Policy": POLICY})
-
-
-@router.get("/favicon.ico")
-async def favicon() -> Response:
-    """Return no icon, so that browsers report no error."""
-    return Response(status_code=204)
+    return HTMLResponse(content, headers=HEADERS)

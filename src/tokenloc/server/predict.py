@@ -6,10 +6,10 @@ import asyncio
 import io
 import secrets
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from fastapi import HTTPException
+from fastapi.concurrency import run_in_threadpool
 
 from tokenloc._names import unknown_name
 from tokenloc.data import read_image
@@ -25,55 +25,46 @@ MAX_KEPT_BYTES = 256_000_000
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a model predicts for an image.
-
-    Attributes:
-        model: name of the model.
-        localizer: the model.
-        predictions: one localization per class, the most probable first; the source is the name of the file.
-        upload: bytes of the image file.
-        preview: JPEG of the upright image, at most ``PREVIEW_SIDE`` pixels on its longer side.
-    """
+    """What a model predicts for an uploaded file: one localization per class, the most probable first."""
 
     model: str
     localizer: Localizer
-    predictions: list[Localization]
+    predictions: list[Localization]  # their source is the name of the file
     upload: bytes
-    preview: bytes
+    preview: bytes  # JPEG of the upright image, at most PREVIEW_SIDE pixels on its longer side
 
     @property
     def nbytes(self) -> int:
         """Approximate size in memory, in bytes."""
         return len(self.upload) + len(self.preview) + sum(5 * one.map.size for one in self.predictions)
 
-    def at(self, threshold: float | None, objects: Objects) -> list[Localization]:
-        """Return the predictions at a threshold on the map, in [0, 1]; None for the model's own."""
+    def at(self, threshold: float | None, objects: Objects) -> Result:
+        """Return the result at a threshold on the map, in [0, 1]; None for the model's own."""
         threshold = self.localizer.threshold if threshold is None else threshold
-        return [one.at_threshold(threshold, objects) for one in self.predictions]
+        return replace(self, predictions=[one.at_threshold(threshold, objects) for one in self.predictions])
 
 
 class PredictionService:
-    """Runs models on uploaded images, one image at a time since a network uses all cores; see ``create_app``."""
+    """Runs models on uploaded images, one image at a time since a network uses all cores."""
 
     def __init__(self, models: Mapping[str, Localizer], limits: Limits) -> None:
         self.models = dict(models)
         self.limits = limits
         self._kept: dict[str, Result] = {}
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="tokenloc-predict")
+        self._network = asyncio.Lock()
 
     async def predict(self, upload: bytes, name: str, model: str = "", top_k: int = 1, refine: str = "") -> Result:
-        """Predict an image file called ``name`` without blocking the event loop; see the route for the arguments.
-
-        Raises:
-            HTTPException: 422 if a name is unknown, or if the image is too large or cannot be read.
-        """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._worker, self._predict, upload, name, model, top_k, refine)
+        """Predict a file called ``name``; raise HTTPException 422 for an unreadable image or an unknown name."""
+        async with self._network:
+            return await run_in_threadpool(self._predict, upload, name, model or next(iter(self.models)), top_k, refine)
 
     def _predict(self, upload: bytes, name: str, model: str, top_k: int, refine: str) -> Result:
-        model = model or next(iter(self.models))
         try:
-            localizer = self._localizer(model, refine)
+            if model not in self.models:
+                raise unknown_name("model", model, self.models)
+            base = self.models[model]
+            options = replace(base.options, refine=(refine,) if refine else base.options.refine)
+            localizer = Localizer(base.model, base.metadata, base.threshold, options=options, protocol=base.protocol)
             image = read_image(upload, self.limits.max_pixels, name=name)
         except ValueError as error:
             raise HTTPException(422, str(error)) from error
@@ -82,13 +73,6 @@ class PredictionService:
         preview = io.BytesIO()
         image.save(preview, "JPEG", quality=85)
         return Result(model, localizer, [replace(one, source=name) for one in predictions], upload, preview.getvalue())
-
-    def _localizer(self, model: str, refine: str) -> Localizer:
-        if model not in self.models:
-            raise unknown_name("model", model, self.models)
-        base = self.models[model]
-        options = replace(base.options, refine=(refine,) if refine else base.options.refine)
-        return Localizer(base.model, base.metadata, base.threshold, options=options, protocol=base.protocol)
 
     def keep(self, result: Result) -> str:
         """Keep a result for ``KEEP_SECONDS`` under a token that nobody can guess; call this in the event loop.
@@ -107,7 +91,3 @@ class PredictionService:
         if (result := self._kept.get(token)) is None:
             raise HTTPException(404, f"no such result; results expire after {KEEP_SECONDS:g} s: send the image again")
         return result
-
-    def close(self) -> None:
-        """Stop the worker; requests that wait for it fail."""
-        self._worker.shutdown(cancel_futures=True)

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import uvicorn
@@ -19,36 +19,22 @@ LAST_PORT = 65535
 
 
 def load_models(checkpoints: Sequence[str | Path], device: str = "auto") -> dict[str, Localizer]:
-    """Load checkpoints, each under the name of its run.
-
-    Raises:
-        FileNotFoundError, ValueError: see ``Localizer.from_checkpoint``; also if a checkpoint is given twice.
-    """
+    """Load checkpoints, each under the name of its run such as sat-0/best; raise ValueError if one is given twice."""
     models: dict[str, Localizer] = {}
     for path in map(Path, checkpoints):
-        name = _run_name(path)
+        folder = path.absolute().parent
+        name = f"{folder.parent.name}/{path.stem}" if folder.name == "checkpoints" else path.stem
         models[f"{name} ({path})" if name in models else name] = Localizer.from_checkpoint(path, device)
     if len(models) < len(checkpoints):
         raise ValueError(f"a checkpoint is given twice: {', '.join(map(str, checkpoints))}")
     return models
 
 
-def _run_name(path: Path) -> str:
-    """Return a short name for a checkpoint.
-
-    >>> _run_name(Path("runs/sat-0/checkpoints/best.ckpt")), _run_name(Path("sat.ckpt"))
-    ('sat-0/best', 'sat')
-    """
-    folder = path.absolute().parent
-    return f"{folder.parent.name}/{path.stem}" if folder.name == "checkpoints" else path.stem
-
-
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens at an address; port 0 is any free one.
+    """Return a socket that listens at an address of this machine; port 0 is any free one.
 
     Raises:
-        OSError: if the port is in use (the message names the next free one), or ``host`` is not an address of this
-            machine.
+        OSError: if the host is unknown, or the port is in use; the message names the next free one.
     """
     if not 0 <= port <= LAST_PORT:
         raise OSError(f"port must be in 0 … {LAST_PORT}; got {port}")
@@ -58,8 +44,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise OSError(f"unknown host {host!r} ({error.strerror}); try 127.0.0.1") from error
     except OSError as error:
         later = range(port + 1, min(port + 100, LAST_PORT) + 1)
-        free = next((other for other in later if _is_free(host, other)), None)
-        hint = f"; --port {free} is free" if free else ""
+        hint = next((f"; --port {other} is free" for other in later if _is_free(host, other)), "")
         raise OSError(f"cannot listen at port {port} of {host} ({os.strerror(error.errno or 0)}){hint}") from error
 
 
@@ -69,20 +54,14 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _is_free(host: str, port: int) -> bool:
-    try:
-        _listen(host, port).close()
-    except OSError:
-        return False
-    return True
+    with suppress(OSError), _listen(host, port):
+        return True
+    return False
 
 
 @contextmanager
 def serving(app: FastAPI, listener: socket.socket) -> Iterator[str]:
-    """Serve an application in a thread while the block runs; yield its URL. The socket is closed at the end.
-
-    Raises:
-        RuntimeError: if the server does not start.
-    """
+    """Serve an application in a thread while the block runs, then close the socket; yield the URL."""
     config = uvicorn.Config(app, ws="none", log_level="warning", server_header=False, timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="tokenloc-serve", daemon=True)

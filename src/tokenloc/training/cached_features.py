@@ -1,16 +1,17 @@
 """Cached features of a frozen backbone: the backbone runs once, and an epoch then costs only the head.
 
 Every image has N views: the random crops and flips of the first N epochs. Epoch e uses view e mod N. The pooled
-features of a view (``Frozen.pool``) are computed once, in float32 and in batches that do not depend on the training's
-batch size, and are read through memory maps.
+features of a view (``Frozen.pool``) are computed once, in float32, and are read through memory maps.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain, islice
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ from tokenloc._files import durable_write, refuse_unwritable, write_json
 from tokenloc.backbones.weights import weights_digest
 from tokenloc.data import ImageDataset, Preprocessing
 from tokenloc.data.fingerprints import digest, digest_of_images
-from tokenloc.data.loading import LabelledDataset, batches_of_rank, labelled_loader
+from tokenloc.data.loading import LabelledDataset, labelled_loader
 from tokenloc.methods import Method
-from tokenloc.methods.frozen import Frozen
+from tokenloc.methods.base import Frozen
 from tokenloc.training.config import DataConfig
 from tokenloc.training.data import TrainingData
 
@@ -51,17 +52,17 @@ def feature_sources(
     return {
         "weights": weights_digest(model.backbone),
         "network": digest([config.method, config.backbone, config.image_size, config.backbone_options]),
-        "preprocessing": digest(preprocessing.to_dict()),
+        "preprocessing": digest(asdict(preprocessing)),
         "seed": str(seed),
-        "images": digest_of_images(dataset, options, labels=True),
+        "images": digest_of_images(dataset, options),
     }
 
 
 class CachedView(LabelledDataset):
     """One view of every image: (pooled features [P] float32, class index), read through memory maps."""
 
-    def __init__(self, parts: list[NDArray[np.void]]) -> None:
-        self.parts = parts
+    def __init__(self, files: Iterable[Path]) -> None:
+        self.parts: list[NDArray[np.void]] = [np.load(path, mmap_mode="r") for path in files]
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
@@ -72,26 +73,18 @@ class CachedView(LabelledDataset):
 
 
 class FeatureCache:
-    """Pooled features on disk: FOLDER/KEY/view-V/P.npy, ``PART`` images in a file.
+    """Pooled features of ``length`` images on disk: FOLDER/KEY/view-V/P.npy, ``PART`` images in a file.
 
     KEY is the digest of ``sources``, so that runs may share FOLDER and never use each other's features by mistake.
-
-    Args:
-        folder: FOLDER.
-        sources: see ``feature_sources``.
-        length: number of images.
     """
 
     def __init__(self, folder: Path, sources: Mapping[str, str], length: int) -> None:
-        self.folder, self.sources, self.length = folder, dict(sources), length
+        self.folder, self.sources = folder, dict(sources)
         self.path = folder / digest(self.sources)[:16]
+        self.parts = [range(start, min(start + PART, length)) for start in range(0, length, PART)]
 
     def create(self, report: Report) -> None:
-        """Create FOLDER/KEY if it is missing; report how the other caches in FOLDER differ.
-
-        Raises:
-            OSError: if the folder is not writable.
-        """
+        """Create FOLDER/KEY, unless it exists, and report how the other caches in FOLDER differ."""
         if (self.path / SOURCES).is_file():
             return
         refuse_unwritable(self.folder)
@@ -104,18 +97,14 @@ class FeatureCache:
 
     def files(self, view: int) -> list[Path]:
         """Return the files of a view in order."""
-        return [self.path / f"view-{view}" / f"{part:05d}.npy" for part in range(-(-self.length // PART))]
-
-    def rows(self, part: int) -> range:
-        """Return the image indices of a part."""
-        return range(part * PART, min((part + 1) * PART, self.length))
+        return [self.path / f"view-{view}" / f"{part:05d}.npy" for part in range(len(self.parts))]
 
     def missing(self, view: int, report: Report) -> list[int]:
         """Return the parts of a view that are missing or damaged; report the damaged ones."""
         missing = []
         for part, path in enumerate(self.files(view)):
             try:
-                complete = len(np.load(path, mmap_mode="r")) == len(self.rows(part))
+                complete = len(np.load(path, mmap_mode="r")) == len(self.parts[part])
             except (OSError, ValueError, TypeError, EOFError):
                 complete = False
             if not complete:
@@ -125,11 +114,7 @@ class FeatureCache:
         return missing
 
     def write(self, view: int, part: int, pooled: Tensor, labels: Tensor) -> None:
-        """Write a part atomically: ``pooled`` [M, P] float32 and class indices ``labels`` [M].
-
-        Raises:
-            OSError: if the file cannot be written, for example on a full disk.
-        """
+        """Write a part atomically: ``pooled`` [M, P] float32 and class indices ``labels`` [M]."""
         records = np.empty(len(labels), [("pooled", "<f4", pooled.shape[1:]), ("label", "<i8")])
         records["pooled"], records["label"] = pooled.numpy(), labels.numpy()
         content = io.BytesIO()
@@ -138,71 +123,43 @@ class FeatureCache:
         with durable_write(self.files(view)[part], remedy) as file:
             file.write(content.getbuffer())
 
-    def view(self, view: int) -> CachedView:
-        """Return a complete view."""
-        return CachedView([np.load(path, mmap_mode="r") for path in self.files(view)])
-
 
 class CachedFeatureData(TrainingData):
-    """Training batches of a frozen backbone's pooled features; call ``fill`` before training.
+    """Training batches of a frozen backbone's pooled features, in N ``views``; call ``fill`` before training."""
 
-    Args:
-        data: the images.
-        cache: stores the features.
-        views: N, at least 1.
-    """
-
-    cached_features = True
-
-    def __init__(self, data: TrainingData, cache: FeatureCache, views: int) -> None:
+    def __init__(self, data: TrainingData, model: Frozen, cache: FeatureCache, views: int) -> None:
         super().__init__(data.train, data.val, data.preprocessing, data.batch_size, data.workers, data.seed)
-        self.cache, self.views = cache, views
+        self.model, self.cache, self.views = model, cache, views
         self.training_workers = 0  # memory maps need no worker processes
 
     def examples(self, epoch: int) -> LabelledDataset:
         """Return the view of an epoch."""
-        return self.cache.view(epoch % self.views)
+        return CachedView(self.cache.files(epoch % self.views))
 
-    def fill(self, model: Method, epochs: int, device: str, report: Report, progress: Progress | None) -> None:
-        """Compute the missing features of the views that ``epochs`` epochs use.
-
-        Raises:
-            OSError: if a file cannot be written.
-        """
+    def fill(self, epochs: int, device: str, report: Report, progress: Progress | None) -> None:
+        """Compute the missing features of the views that ``epochs`` epochs use; raises OSError if it cannot write."""
         self.cache.create(report)
-        method = require_frozen(model)
-        backbone = method.backbone.to(device).eval()
+        backbone = self.model.backbone.to(device).eval()
         for view in range(min(self.views, epochs)):
             missing = self.cache.missing(view, report)
-            batches = {part: self._batches(part) for part in missing}
-            loader = labelled_loader(super().examples(view), list(chain(*batches.values())), self.workers)
-            pooled = ((method.pool(backbone(images.to(device))).cpu(), labels) for images, labels in loader)
+            rows = [self.cache.parts[part] for part in missing]
+            batches = [list(part[start : start + BATCH]) for part in rows for start in range(0, len(part), BATCH)]
+            loader = labelled_loader(super().examples(view), batches, self.workers)
+            pooled = ((self.model.pool(backbone(images.to(device))).cpu(), labels) for images, labels in loader)
             for part in progress(missing, f"features, view {view + 1}") if missing and progress else missing:
                 with torch.no_grad():
-                    features, labels = zip(*islice(pooled, len(batches[part])), strict=True)
+                    count = math.ceil(len(self.cache.parts[part]) / BATCH)
+                    features, labels = zip(*islice(pooled, count), strict=True)
                 self.cache.write(view, part, torch.cat(features), torch.cat(labels))
-
-    def _batches(self, part: int) -> list[list[int]]:
-        rows = self.cache.rows(part)
-        return [[rows[row] for row in batch] for batch in batches_of_rank(len(rows), BATCH)]
 
 
 def cache_features(data: TrainingData, model: Method, config: DataConfig, out: Path) -> CachedFeatureData:
-    """Return ``data`` with ``config.cached_views`` cached views, stored in ``config.cache`` or OUT/features.
-
-    Raises:
-        ValueError: if the method trains its backbone.
-    """
-    sources = feature_sources(require_frozen(model), data.train, data.preprocessing, data.seed, config.options)
-    cache = FeatureCache(config.cache or out / "features", sources, len(data.train))
-    return CachedFeatureData(data, cache, config.cached_views)
-
-
-def require_frozen(model: Method) -> Frozen:
-    """Return ``model`` if its backbone is frozen; raise ValueError otherwise."""
+    """Return ``data`` with cached views; raises ValueError if the method trains its backbone."""
     if not isinstance(model, Frozen):
         raise ValueError(
             f"data.cached_views needs a method with a frozen backbone, such as lcar or tokencut; {model.config.method} "
             "trains its backbone. Set data.cached_views to 0"
         )
-    return model
+    sources = feature_sources(model, data.train, data.preprocessing, data.seed, config.options)
+    cache = FeatureCache(config.cache or out / "features", sources, len(data.train))
+    return CachedFeatureData(data, model, cache, config.cached_views)

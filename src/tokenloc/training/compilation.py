@@ -17,13 +17,9 @@ BACKEND: dict[str, Any] = {"backend": "inductor", "options": {"fallback_random":
 
 
 def compiled(forward: ForwardPass) -> ForwardPass:
-    """Return ``forward``, to be compiled when it is first called. Parameters keep their names and values.
+    """Return ``forward``, to be compiled when it is first called, and once more for batches of any other size.
 
-    The first batch of another size, such as an epoch's last one, triggers one more compilation, which handles any size.
-
-    Raises:
-        ValueError: on a call, if PyTorch cannot compile the model, or this machine lacks the tools (a C++ compiler and
-            the Python headers on a CPU, Triton and a C compiler on a GPU).
+    A call raises ValueError if PyTorch cannot compile the model, or this machine lacks the tools.
     """
     torch.compiler.reset()  # PyTorch recompiles a function at most eight times, earlier trainings included
 

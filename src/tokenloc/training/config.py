@@ -53,13 +53,11 @@ class DataConfig:
     cached_pictures: InitVar[bool] = False
 
     def __post_init__(self, cached_pictures: bool) -> None:
-        """Check the values."""
         if self.cached_views < 0:
             raise ValueError(f"data.cached_views must be at least 0; got {self.cached_views}")
         if cached_pictures:
-            raise ValueError(
-                "data.cached_pictures was removed; delete it from the configuration (results do not change)"
-            )
+            reason = "delete it from the configuration (results do not change)"
+            raise ValueError(f"data.cached_pictures was removed; {reason}")
 
 
 @dataclass
@@ -133,7 +131,6 @@ class Optimisation:
     accumulate: int = 1
 
     def __post_init__(self) -> None:
-        """Check the values."""
         for name in ("epochs", "batch_size", "accumulate", "step_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"optimisation.{name} must be at least 1; got {getattr(self, name)}")

@@ -21,23 +21,15 @@ from tokenloc.data import (
 )
 from tokenloc.data.loading import LabelledDataset
 from tokenloc.data.stratified import few_shot
+from tokenloc.inference.processes import rank_and_world
 from tokenloc.training.config import DataConfig
 
 
 class TrainingData(L.LightningDataModule):
     """Shuffled training batches, whose order depends only on seed and epoch, and validation batches.
 
-    Args:
-        train: training images.
-        val: validation images, which choose the best epoch; None for none.
-        preprocessing: how an image becomes the network's input.
-        batch_size: images in a batch, over all processes together.
-        workers: data loading processes.
-        seed: of order and augmentation.
+    ``batch_size`` counts the images of all processes; ``val`` chooses the best epoch.
     """
-
-    cached_features = False
-    """Whether training batches hold pooled backbone features instead of images."""
 
     def __init__(
         self,
@@ -45,34 +37,28 @@ class TrainingData(L.LightningDataModule):
         val: ImageDataset | None,
         preprocessing: Preprocessing,
         batch_size: int,
-        workers: int = 0,
-        seed: int = 0,
+        workers: int,
+        seed: int,
     ) -> None:
         super().__init__()
-        self.train, self.val = train, val
-        self.preprocessing = preprocessing
+        self.train, self.val, self.preprocessing = train, val, preprocessing
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.training_workers = workers
-
-    @property
-    def batches_per_epoch(self) -> int:
-        """Training batches in an epoch."""
-        return math.ceil(len(self.train) / self.batch_size)
+        self.batches_per_epoch = math.ceil(len(train) / batch_size)
 
     def steps_per_epoch(self, accumulate: int) -> int:
-        """Optimiser steps in an epoch, of ``accumulate`` batches each; the last step may have fewer."""
+        """Return the optimiser steps in an epoch, of ``accumulate`` batches each; the last step may have fewer."""
         return math.ceil(self.batches_per_epoch / accumulate)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the batches of the current epoch that are left; the trainer calls this for every epoch."""
         epoch, done = self._progress()
-        rank, world_size = self._rank_and_world()
+        rank, world_size = rank_and_world()
         return training_loader(
             self.examples(epoch),
             self.batch_size,
             workers=self.training_workers,
             seed=epoch_seed(self.seed, epoch),
-            drop_last=False,
             start=done,
             rank=rank,
             world_size=world_size,
@@ -86,7 +72,7 @@ class TrainingData(L.LightningDataModule):
         """Return this process's validation batches."""
         if self.val is None:
             return []
-        rank, world = self._rank_and_world()
+        rank, world = rank_and_world()
         # With fewer images than processes, every process takes all of them, which leaves the mean unchanged.
         own = self.val.subset(range(rank, len(self.val), world)) if len(self.val) >= world > 1 else self.val
         transform = evaluation_transform(self.preprocessing, "crop")
@@ -99,9 +85,6 @@ class TrainingData(L.LightningDataModule):
         epoch, accumulate = self.trainer.current_epoch, self.trainer.accumulate_grad_batches
         done = (self.trainer.global_step - epoch * self.steps_per_epoch(accumulate)) * accumulate
         return epoch, done if done < self.batches_per_epoch else 0  # a run that resumes after an epoch starts the next
-
-    def _rank_and_world(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

@@ -17,11 +17,13 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tokenloc.methods import Method
 from tokenloc.models.checkpoint import read_checkpoint, read_metadata, save_atomically
 from tokenloc.models.metadata import ModelMetadata
+from tokenloc.training.cached_features import CachedFeatureData
+from tokenloc.training.compilation import ForwardPass, compiled
 from tokenloc.training.config import Optimisation, Precision
 from tokenloc.training.data import TrainingData
-from tokenloc.training.interruption import StepCheckpoint, StoppedError, StopRequest
+from tokenloc.training.interruption import StepCheckpoint, StoppedError
 from tokenloc.training.module import DivergedError, LocalizationTask
-from tokenloc.training.placement import Placement, check_precision, check_shares, choose_placement, environments
+from tokenloc.training.placement import Placement, check_shares, environments
 from tokenloc.training.run_folder import RunFolder
 from tokenloc.training.selection import Selection
 
@@ -31,34 +33,19 @@ def fit(
     data: TrainingData,
     metadata: ModelMetadata,
     optimisation: Optimisation,
-    out: Path,
+    folder: RunFolder,
     *,
-    seed: int = 0,
-    resume: bool = False,
-    placement: Placement | None = None,
-    precision: Precision = "32-true",
-    compile: bool = False,
-    save_minutes: float = 15.0,
-    selection: Selection | None = None,
-) -> Path:
-    """Train a model; return the path of its best checkpoint.
+    seed: int,
+    resume: bool,
+    placement: Placement,
+    precision: Precision,
+    compile: bool,
+    save_minutes: float,
+    selection: Selection,
+) -> None:
+    """Train a model in place; write best.ckpt, last.ckpt, and logs for TensorBoard and as CSV.
 
-    The best epoch has the best classification accuracy on ``data.val``, or the best value of ``selection``; without
-    validation images it is the last epoch. Logs for TensorBoard and as CSV are written to OUT/logs.
-
-    Args:
-        model: trained in place; it ends with the weights of the last epoch.
-        data: training and validation images.
-        metadata: stored in the checkpoints.
-        optimisation: epochs, learning rate and so on.
-        out: the run's folder.
-        seed: of every epoch; the initial weights are the model's.
-        resume: continue from OUT/checkpoints/last.ckpt.
-        placement: None for one device, chosen automatically.
-        precision: of the matrix products.
-        compile: compile the training forward pass; results are the same up to rounding.
-        save_minutes: within an epoch, save last.ckpt after this many minutes.
-        selection: chooses the best epoch; None for the validation labels.
+    The best epoch is the one of ``selection``; without validation images it is the last epoch.
 
     Raises:
         FileNotFoundError: if there is no checkpoint to resume from.
@@ -68,26 +55,38 @@ def fit(
         StoppedError: after SIGINT (Ctrl-C) or SIGTERM, once all progress is saved.
         KeyboardInterrupt: after a second Ctrl-C, which stops at once and leaves last.ckpt unchanged.
     """
-    folder = RunFolder(out)
-    selection = selection or Selection()
-    placement = placement or choose_placement()
-    check_precision(precision, placement)
     check_shares(len(data.train), data.batch_size, placement.world)
+    last = folder.last
     if resume:
-        _check_same_model(folder.last, metadata)
+        _check_same_model(last, metadata)
+    forward: ForwardPass = data.model.from_pooled if isinstance(data, CachedFeatureData) else model.__call__
     steps = data.steps_per_epoch(optimisation.accumulate)
-    options = {"cached_features": data.cached_features, "compile": compile}
-    task = LocalizationTask(model, optimisation, metadata, steps, seed, **options)
-    with _without_advice(), StopRequest() as request:
-        checkpoints = _checkpoints(folder.best.parent, selection.logged if data.val is not None else None)
-        saving = StepCheckpoint(folder.last, request, save_minutes)
-        trainer = _trainer(
-            out, optimisation, [selection, *checkpoints, saving, RichProgressBar()], placement, precision
-        )
-        _run(trainer, task, data, folder.last, resume)
-        if request.received:
-            raise StoppedError(f"training is finished and saved in {folder.best.parent}")
-    return folder.best
+    task = LocalizationTask(model, optimisation, metadata, steps, seed, compiled(forward) if compile else forward)
+    saving = StepCheckpoint(last, save_minutes)
+    with _without_advice(), saving:
+        checkpoints = _checkpoints(last.parent, selection.logged if data.val is not None else None)
+        callbacks = [selection, *checkpoints, saving, RichProgressBar()]
+        trainer = _trainer(folder.path, optimisation, callbacks, placement, precision)
+        try:
+            trainer.fit(task, data, ckpt_path=last if resume else None)
+        except DivergedError as error:
+            saved = f"the last good checkpoint is {last}" if last.is_file() else "no checkpoint was written yet"
+            raise ValueError(
+                f"{error}; {saved}. Start again in another --out with a lower optimisation.lr, with "
+                "optimisation.warmup_epochs or with optimisation.gradient_clip"
+            ) from error
+        except SystemExit as end:  # Lightning's response to a second Ctrl-C
+            raise KeyboardInterrupt from end
+        if saving.stop_requested:
+            raise StoppedError(f"training is finished and saved in {last.parent}")
+
+
+def _check_same_model(last: Path, metadata: ModelMetadata) -> None:
+    stored = read_metadata(last)
+    pairs = {name: (getattr(stored, name), getattr(metadata, name)) for name in ("model", "classes", "preprocessing")}
+    differing = "; ".join(f"{name} (stored {old}, now {new})" for name, (old, new) in pairs.items() if old != new)
+    if differing:
+        raise ValueError(f"{last} cannot be resumed with another configuration; differences: {differing}")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -127,19 +126,6 @@ def _trainer(
     )
 
 
-def _run(trainer: L.Trainer, task: LocalizationTask, data: TrainingData, last: Path, resume: bool) -> None:
-    try:
-        trainer.fit(task, data, ckpt_path=last if resume else None)
-    except DivergedError as error:
-        saved = f"the last good checkpoint is {last}" if last.is_file() else "no checkpoint was written yet"
-        raise ValueError(
-            f"{error}; {saved}. Start again in another --out with a lower optimisation.lr, with "
-            "optimisation.warmup_epochs or with optimisation.gradient_clip"
-        ) from error
-    except SystemExit as end:  # Lightning's response to a second Ctrl-C
-        raise KeyboardInterrupt from end
-
-
 def _checkpoints(folder: Path, monitored: str | None) -> list[ModelCheckpoint]:
     """Return the callbacks that save best.ckpt and last.ckpt after every epoch; both are the last without a metric."""
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
@@ -147,17 +133,6 @@ def _checkpoints(folder: Path, monitored: str | None) -> list[ModelCheckpoint]:
         return [ModelCheckpoint(filename="best", save_last=True, **common)]
     best = ModelCheckpoint(filename="best", monitor=monitored, mode="max", **common)
     return [best, ModelCheckpoint(filename="last", **common)]  # save_last would only save when the best improves
-
-
-def _check_same_model(last: Path, metadata: ModelMetadata) -> None:
-    stored = read_metadata(last)
-    differing = [
-        f"{name} (stored {getattr(stored, name)}, now {getattr(metadata, name)})"
-        for name in ("model", "classes", "preprocessing")
-        if getattr(stored, name) != getattr(metadata, name)
-    ]
-    if differing:
-        raise ValueError(f"{last} cannot be resumed with another configuration; differences: {'; '.join(differing)}")
 
 
 # Advice against deliberate settings, and warnings about Lightning's own use of PyTorch.
@@ -179,15 +154,14 @@ ADVICE = (
 @contextmanager
 def _without_advice() -> Iterator[None]:
     """Silence Lightning's advice, hardware notes and advertisements, but not its warnings and errors."""
-    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
+    levels = {logger: logger.level for logger in map(logging.getLogger, ("lightning.pytorch", "lightning.fabric"))}
     try:
         with warnings.catch_warnings():
             for message in ADVICE:
                 warnings.filterwarnings("ignore", message)
+            for logger in levels:
+                logger.setLevel(logging.WARNING)
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
+        for logger, level in levels.items():
             logger.setLevel(level)

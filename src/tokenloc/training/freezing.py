@@ -19,20 +19,15 @@ class TrainableParameters(NamedTuple):
     head: int
 
     def __str__(self) -> str:
-        backbone, total, head = (f"{count / 1e6:.2f} M" for count in (self.backbone, self.backbone_total, self.head))
+        backbone, total, head = (f"{count / 1e6:.2f} M" for count in self)
         return f"trainable parameters: {backbone} of {total} in the backbone, {head} in the head"
 
 
 def frozen_names(names: Collection[str], level: Freeze, spatial: Collection[int] = ()) -> set[str]:
-    """Return the names of the frozen parameters of a plain vision transformer.
+    """Return the names of the frozen parameters of a plain vision transformer; see ``Optimisation.freeze``.
 
-    Args:
-        names: the backbone's parameters, such as ``blocks.3.attn.qkv.weight``.
-        level: (a) to (e) of SAT's Table 8: ``none``; ``attention`` and ``mlp``, these layers of the plain blocks;
-            ``blocks``, all of the plain blocks; ``most``, also the position embedding, the projections, and the
-            MLPs of the spatial blocks. "Projection" in the paper means both the patch projection and the output
-            projections of the spatial blocks' attention: only this reading gives the 1.4 M and 91 % of (e).
-        spatial: indices of the blocks that are not plain, such as SAT's spatial blocks.
+    "Projection" in SAT's Table 8 (e) means both the patch projection and the output projections of the spatial blocks'
+    attention: only this reading gives its 1.4 M and 91 %. ``spatial`` are the indices of the spatial blocks.
 
     Raises:
         ValueError: if the level is unknown, or the names are not those of a plain vision transformer.
@@ -45,23 +40,19 @@ def frozen_names(names: Collection[str], level: Freeze, spatial: Collection[int]
     if not any(re.match(r"blocks\.\d+\.(attn|mlp)\.", name) for name in names):
         raise ValueError(f"freeze={level!r} needs a plain vision transformer, whose blocks have attention and an MLP")
     plain = {"attention": r"attn\.", "mlp": r"mlp\.", "blocks": "", "most": ""}[level]
-    others = {"most": r"pos_embed$|patch_embed\.|blocks\.\d+\.(mlp|attn\.proj)\."}.get(level)
+    others = r"pos_embed$|patch_embed\.|blocks\.\d+\.(mlp|attn\.proj)\."
 
     def frozen(name: str) -> bool:
         block = re.match(r"blocks\.(\d+)\.", name)
         if block is not None and int(block[1]) not in spatial:
             return re.match(plain, name[block.end() :]) is not None
-        return others is not None and re.match(others, name) is not None
+        return level == "most" and re.match(others, name) is not None
 
     return {name for name in names if frozen(name)}
 
 
 def freeze(model: Method, level: Freeze) -> TrainableParameters:
-    """Freeze a part of a model's backbone, see ``frozen_names``; return how many parameters are still trained.
-
-    Raises:
-        ValueError: if no parameter is left to train, and as ``frozen_names`` does.
-    """
+    """Freeze a part of a model's backbone; return how many parameters are left, or raise ValueError if none is."""
     parameters = dict(model.backbone.named_parameters())
     for name in frozen_names(parameters, level, model.spatial_blocks):
         parameters[name].requires_grad_(False)

@@ -19,55 +19,40 @@ class StoppedError(Exception):
     """A signal stopped the training between two steps, and all progress is saved. The message names the file."""
 
 
-class StopRequest:
-    """Receives the signals that ask for a stop: Ctrl-C, and SIGTERM, which job schedulers send.
+class StepCheckpoint(Callback):
+    """Saves ``path`` within an epoch every few minutes, and on Ctrl-C or SIGTERM, which then end the training.
 
-    As a context manager it restores the signal handlers at the end.
+    Lightning's ``ModelCheckpoint`` saves after every epoch; with a time interval it would also save between accumulated
+    batches, whose gradients a checkpoint does not contain. As a context manager, this restores the signal handlers.
     """
 
-    received = False
+    def __init__(self, path: Path, minutes: float) -> None:
+        self.path, self.minutes = path, minutes
+        self.stop_requested = False
+        self._saved = time.monotonic()
 
-    def __enter__(self) -> StopRequest:
-        self._before = [signal.getsignal(number) for number in SIGNALS]
-        self.listen()
+    def __enter__(self) -> StepCheckpoint:
+        self._handlers = [signal.getsignal(number) for number in SIGNALS]
+        self._listen()
         return self
 
     def __exit__(self, *_: object) -> None:
         if threading.current_thread() is threading.main_thread():
-            for number, handler in zip(SIGNALS, self._before, strict=True):
+            for number, handler in zip(SIGNALS, self._handlers, strict=True):
                 signal.signal(number, handler)
 
-    def _receive(self, number: int, _: FrameType | None) -> None:
-        self.received = True  # a second signal has its default effect, and ends the process
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-
-    def listen(self) -> None:
-        """Install the handlers; only the main thread can."""
-        if threading.current_thread() is threading.main_thread() and not self.received:
+    def _listen(self) -> None:
+        if threading.current_thread() is threading.main_thread() and not self.stop_requested:
             for number in SIGNALS:
                 signal.signal(number, self._receive)
 
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        self.stop_requested = True  # a second signal has its default effect, and ends the process
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
-class StepCheckpoint(Callback):
-    """Saves a checkpoint within an epoch every few minutes, and on a stop request, which then ends the training.
-
-    Lightning's ``ModelCheckpoint`` saves after every epoch. Its own time interval would also save between accumulated
-    batches, whose gradients a checkpoint does not contain.
-
-    Args:
-        path: the checkpoint to write.
-        request: the stop request.
-        minutes: interval since the last save.
-    """
-
-    def __init__(self, path: Path, request: StopRequest, minutes: float) -> None:
-        self.path, self.request, self.minutes = path, request, minutes
-        self._saved = time.monotonic()
-
-    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_train_start(self, *_: Any) -> None:
         """Replace Lightning's SIGTERM handler, which would end a validation without saving a checkpoint."""
-        del trainer
-        self.request.listen()
+        self._listen()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Save if it is time or a stop is requested, unless the epoch is about to end or gradients are accumulated."""
@@ -75,7 +60,7 @@ class StepCheckpoint(Callback):
         done = batch_idx + 1
         if done >= trainer.num_training_batches or done % trainer.accumulate_grad_batches:
             return
-        stop = _any_process(trainer, self.request.received)
+        stop = _any_process(trainer, self.stop_requested)
         if stop or _any_process(trainer, time.monotonic() - self._saved >= 60 * self.minutes):
             trainer.save_checkpoint(self.path)
             self._saved = time.monotonic()
@@ -86,7 +71,7 @@ class StepCheckpoint(Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Stop if that was requested during the last step or the validation of the previous epoch."""
         self._saved = time.monotonic()
-        if _any_process(trainer, self.request.received) and trainer.current_epoch:
+        if _any_process(trainer, self.stop_requested) and trainer.current_epoch:
             raise StoppedError(f"{self.path} was saved after epoch {trainer.current_epoch}")
 
 

@@ -7,34 +7,28 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from tokenloc.data import EvaluationBatch
 from tokenloc.data.base import shorten
 from tokenloc.methods import Method
 from tokenloc.methods.global_batch import global_sum
 from tokenloc.models.metadata import METADATA_KEY, ModelMetadata
-from tokenloc.training.cached_features import require_frozen
-from tokenloc.training.compilation import ForwardPass, compiled
+from tokenloc.training.compilation import ForwardPass
 from tokenloc.training.config import Optimisation
 from tokenloc.training.data import epoch_seed
-from tokenloc.training.optimisation import make_optimiser, make_schedule
+from tokenloc.training.optimisation import lr_factor, make_optimiser
 
-Batch = tuple[Tensor, Tensor]
+
+class DivergedError(ValueError):
+    """The loss or a weight is not finite."""
 
 
 class LocalizationTask(L.LightningModule):
     """Trains a method on class labels alone.
 
-    Every step seeds the random number generator, so that a resumed run repeats an uninterrupted one.
-
-    Args:
-        model: the method to train.
-        optimisation: optimiser and schedule.
-        metadata: stored in the checkpoints.
-        steps_per_epoch: optimiser steps in an epoch, for the schedule.
-        seed: of dropout and drop path.
-        cached_features: whether training batches hold pooled features of a frozen backbone instead of images.
-        compile: whether to compile the training forward pass.
+    Every step seeds dropout and drop path, so that a resumed run repeats an uninterrupted one. ``forward`` is the
+    training forward pass, from images [B, 3, h, w] or a frozen backbone's pooled features [B, P].
     """
 
     def __init__(
@@ -43,34 +37,20 @@ class LocalizationTask(L.LightningModule):
         optimisation: Optimisation,
         metadata: ModelMetadata,
         steps_per_epoch: int,
-        seed: int = 0,
-        *,
-        cached_features: bool = False,
-        compile: bool = False,
+        seed: int,
+        forward: ForwardPass,
     ) -> None:
         super().__init__()
-        self.model = model
-        self.optimisation = optimisation
-        self.metadata = metadata
-        self.steps_per_epoch = steps_per_epoch
-        self.seed = seed
-        forward: ForwardPass = require_frozen(model).from_pooled if cached_features else model.__call__
-        self._training_forward = compiled(forward) if compile else forward
-        self._validation_sums = torch.zeros(3)  # correct predictions, cross-entropy, images
+        self.model, self.optimisation, self.metadata = model, optimisation, metadata
+        self.steps_per_epoch, self.seed = steps_per_epoch, seed
+        self._training_forward = forward
 
-    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+    def on_train_batch_start(self, _: Any, batch_index: int) -> None:
         """Seed dropout and drop path of this step."""
-        del batch
         torch.manual_seed(epoch_seed(self.seed, self.current_epoch) * 1_000_003 + batch_index * 1009 + self.global_rank)
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Return the loss of a batch and log its terms.
-
-        The batch has images [B, 3, h, w], or pooled features [B, P] with ``cached_features``, and labels [B].
-
-        Raises:
-            DivergedError: if the loss is not finite.
-        """
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        """Return the loss of a batch of inputs and labels [B], and log its terms; raises DivergedError."""
         inputs, labels = batch
         output = self._training_forward(inputs)
         terms = self.model.loss(output, labels)
@@ -92,16 +72,15 @@ class LocalizationTask(L.LightningModule):
         self.log_dict({f"learned/{name}": value for name, value in self.model.scalars().items()})
 
     def on_validation_epoch_start(self) -> None:
-        """Reset the sums."""
+        """Reset the sums of correct predictions, cross-entropy and images."""
         self._validation_sums = torch.zeros(3, device=self.device)
 
-    def validation_step(self, batch: EvaluationBatch, batch_index: int) -> None:
+    def validation_step(self, batch: EvaluationBatch, _: int) -> None:
         """Add a batch's classification results, as at inference; boxes are not used."""
-        del batch_index
         if not len(batch):
             return
         labels = batch.labels
-        logits, _ = self.model.class_maps(batch.images)  # SCM's training forward pass differs from inference
+        logits = self.model.class_maps(batch.images)[0]  # SCM's training forward pass differs from inference
         loss = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
         correct = (logits.argmax(dim=1) == labels).sum()
         self._validation_sums = self._validation_sums + torch.stack([correct, loss, loss.new_tensor(len(labels))])
@@ -116,20 +95,12 @@ class LocalizationTask(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return AdamW and its schedule, which advances with every step."""
         optimiser = make_optimiser(self.model, self.optimisation)
-        schedule = make_schedule(optimiser, self.optimisation, self.steps_per_epoch)
+        schedule = LambdaLR(optimiser, lr_factor(self.optimisation, self.steps_per_epoch))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the metadata.
-
-        Raises:
-            DivergedError: if a weight is not finite; the checkpoint is then not written.
-        """
+        """Add the metadata; raises DivergedError if a weight is not finite, and the checkpoint is not written."""
         broken = [name for name, value in checkpoint["state_dict"].items() if not torch.isfinite(value).all()]
         if broken:
             raise DivergedError(f"weights are not finite after epoch {self.current_epoch + 1}: {shorten(broken)}")
         checkpoint[METADATA_KEY] = self.metadata.to_dict()
-
-
-class DivergedError(ValueError):
-    """The loss or a weight is not finite."""

@@ -7,31 +7,23 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from tokenloc.training.config import Optimisation
 
-UNDECAYED = ("_token", "_embed")
-
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Split the trainable parameters into those with weight decay and those without.
-
-    Biases, norms, tokens and position embeddings do not decay.
-    """
-    decayed: list[nn.Parameter] = []
-    undecayed: list[nn.Parameter] = []
+    """Split the trainable parameters: biases, norms, tokens and position embeddings do not decay, the others do."""
+    groups: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            (undecayed if parameter.ndim <= 1 or name.endswith(UNDECAYED) else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
+            groups[parameter.ndim <= 1 or name.endswith(("_token", "_embed"))].append(parameter)
+    return [{"params": groups[0], "weight_decay": weight_decay}, {"params": groups[1], "weight_decay": 0.0}]
 
 
 def make_optimiser(model: nn.Module, settings: Optimisation) -> torch.optim.AdamW:
     """Return AdamW over the model's trainable parameters, with epsilon 1e-8."""
-    first, second = settings.betas
     groups = parameter_groups(model, settings.weight_decay)
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=(first, second), eps=1e-8)
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=1e-8)
 
 
 def lr_factor(settings: Optimisation, steps_per_epoch: int) -> Callable[[int], float]:
@@ -53,8 +45,3 @@ def lr_factor(settings: Optimisation, steps_per_epoch: int) -> Callable[[int], f
         return 1.0
 
     return lambda step: min(1.0, (step + 1) / (warmup + 1)) * decay(step)
-
-
-def make_schedule(optimiser: torch.optim.Optimizer, settings: Optimisation, steps_per_epoch: int) -> LambdaLR:
-    """Return the learning rate schedule; advance it after every optimiser step."""
-    return LambdaLR(optimiser, lr_factor(settings, steps_per_epoch))

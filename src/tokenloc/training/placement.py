@@ -1,16 +1,15 @@
-"""The processes of a training: how many, on which devices, and which one writes."""
+"""The processes of a training: how many, and on which devices."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
-import torch.distributed as dist
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from tokenloc._names import one_of
 from tokenloc.training.config import Precision
@@ -18,19 +17,12 @@ from tokenloc.training.config import Precision
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
-@dataclass(frozen=True)
-class Placement:
-    """The processes of a training, each with its own device.
-
-    Attributes:
-        device: cpu, cuda or mps.
-        devices: devices of each machine; on a CPU, processes.
-        nodes: machines.
-    """
+class Placement(NamedTuple):
+    """The processes of a training, each with its own device: cpu, cuda or mps."""
 
     device: str
-    devices: int = 1
-    nodes: int = 1
+    devices: int = 1  # of each machine; on a CPU, processes
+    nodes: int = 1  # machines
 
     @property
     def world(self) -> int:
@@ -38,7 +30,7 @@ class Placement:
         return self.devices * self.nodes
 
 
-def choose_placement(device: str = "auto", devices: int | None = None, nodes: int = 1) -> Placement:
+def choose_placement(device: str, devices: int | None = None, nodes: int = 1) -> Placement:
     """Return the requested placement; if ``devices`` is None, that of torchrun or SLURM's srun, else one device.
 
     Raises:
@@ -46,9 +38,8 @@ def choose_placement(device: str = "auto", devices: int | None = None, nodes: in
             srun started cannot train together.
     """
     started = _started_by_launcher()
-    if devices is None and started is not None:
-        devices, nodes = started
-    devices = 1 if devices is None else devices
+    if devices is None:
+        devices, nodes = started or (1, nodes)
     for name, count in (("devices", devices), ("nodes", nodes)):
         if count < 1:
             raise ValueError(f"--{name} must be at least 1; got {count}")
@@ -86,18 +77,14 @@ def environments() -> list[ClusterEnvironment]:
     Lightning would treat every process of a SLURM job as started by srun, and requeue the job with a checkpoint in the
     working directory from which any later training would start.
     """
-    if _started_by_torchrun() or not SLURMEnvironment.detect():
+    if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
         return []
     return [SLURMEnvironment(auto_requeue=False) if _srun_tasks() > 1 else LightningEnvironment()]
 
 
 def _started_by_launcher() -> tuple[int, int] | None:
-    """Return (processes of each machine, machines) as started by torchrun or srun; None without either.
-
-    Raises:
-        ValueError: if the tasks that srun started cannot train together.
-    """
-    if _started_by_torchrun():
+    """Return (processes of each machine, machines) as started by torchrun or srun; None without either."""
+    if TorchElasticEnvironment.detect():
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         return local, int(os.environ["WORLD_SIZE"]) // local
     tasks, nodes = _srun_tasks(), int(os.environ.get("SLURM_STEP_NUM_NODES", "1"))
@@ -114,10 +101,6 @@ def _started_by_launcher() -> tuple[int, int] | None:
             f"srun started {tasks} tasks on {nodes} nodes; start the same number on each with --ntasks-per-node"
         )
     return local, nodes
-
-
-def _started_by_torchrun() -> bool:
-    return dist.is_available() and dist.is_torchelastic_launched()
 
 
 def _srun_tasks() -> int:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +17,16 @@ from tokenloc.training.interruption import StoppedError
 
 CHECKPOINTS = "checkpoints"
 ABSENT = "absent"
-_RUN = ("device", "devices", "nodes", "checkpoint_activations", "compile", "workers", "protocol", "save_minutes")
+_RUN = ("out", "device", "devices", "nodes", "checkpoint_activations", "compile", "workers", "protocol", "save_minutes")
 _DATA = ("data.root", "data.cache", "data.calibration_split", "data.test_split")
-CHANGEABLE = ("out", *_RUN, *_DATA, "optimisation.epochs")
+CHANGEABLE = (*_RUN, *_DATA, "optimisation.epochs")
 """Settings that may change when a run resumes: no completed step depends on them, except on a cosine's epochs."""
 REMOVED = ("data.cached_pictures",)
 """Settings of older versions that no result depends on."""
 
 
 class RunFolder:
-    """The files of a run, and the settings it was started with.
-
-    Args:
-        path: the folder; it need not exist.
-    """
+    """The files of a run. The folder need not exist."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -49,31 +43,27 @@ class RunFolder:
             ValueError: if there is a run already, or it was started with other settings.
             FileNotFoundError: if there is no run to resume.
         """
-        if not resume:
-            if self.last.is_file():
-                raise ValueError(
-                    f"{self.path} already contains a run; continue it with --resume, or choose another --out"
-                )
-            return []
-        if not self.config.is_file():
-            if not self.last.is_file():
+        started = self.last.is_file()
+        if started and not resume:
+            raise ValueError(f"{self.path} already contains a run; continue it with --resume, or choose another --out")
+        if not resume or not self.config.is_file():
+            if resume and not started:
                 raise FileNotFoundError(f"nothing to resume: {self.last} does not exist; start without --resume")
             return []
         found = differences(self._stored(defaults), settings)
-        if fixed := {name: pair for name, pair in found.items() if name not in CHANGEABLE}:
+        if fixed := [line for name, line in found.items() if name not in CHANGEABLE]:
             raise ValueError(
                 f"{self.path} cannot be resumed with another configuration; differences:\n"
-                + "\n".join(_lines(fixed))
+                + "\n".join(fixed)
                 + f"\ncontinue with the original settings (--config {self.config} --resume), "
                 "or start again in another --out"
             )
-        return _lines({name: pair for name, pair in found.items() if name != "out"})
+        return [line for name, line in found.items() if name != "out"]
 
     def _stored(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings in config.yaml, with defaults for missing ones, but not for options of a method."""
         try:
-            stored = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-            filled = {**defaults, **stored}
+            filled = {**defaults, **yaml.safe_load(self.config.read_text(encoding="utf-8"))}
         except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
             raise ValueError(f"{self.config} is not a valid configuration: {error}") from error
         return {
@@ -97,16 +87,25 @@ class RunFolder:
         except (StoppedError, KeyboardInterrupt) as end:
             if silent:
                 raise SystemExit(130) from end
-            exists = self.last.is_file()
-            saved = str(end) or (f"{self.last} is unchanged" if exists else "no checkpoint was written yet")
+            unchanged = f"{self.last} is unchanged" if self.last.is_file() else "no checkpoint was written yet"
             command = shlex.join(["tokenloc", "train", "--config", str(self.config), "--resume"])
-            raise KeyboardInterrupt(f"interrupted; {saved}; resume with: {command}") from end
+            raise KeyboardInterrupt(f"interrupted; {str(end) or unchanged}; resume with: {command}") from end
 
 
-def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as plain values: dataclasses as dictionaries, tuples as lists, paths as strings."""
-    values: dict[str, Any] = json.loads(json.dumps(settings, default=lambda v: vars(v) if is_dataclass(v) else str(v)))
-    return values
+def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """Return a line for each setting that differs, by dotted name.
+
+    >>> differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3, "d": 4}})
+    {'a.c': '  a.c: stored 2, now 3', 'a.d': '  a.d: stored absent, now 4'}
+    """
+    old, new = _flattened(stored), _flattened(now)
+    pairs = {name: (old.get(name, ABSENT), new.get(name, ABSENT)) for name in {**new, **old} if name not in REMOVED}
+    empty: tuple[Any, ...] = ({}, ABSENT)  # no options on one side, some on the other
+    return {
+        name: f"  {name}: stored {a}, now {b}"
+        for name, (a, b) in pairs.items()
+        if a != b and not (a in empty and b in empty)
+    }
 
 
 def _flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -115,23 +114,6 @@ def _flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         nested = isinstance(value, Mapping) and value
         flat |= _flattened(value, f"{prefix}{name}.") if nested else {prefix + name: value}
     return flat
-
-
-def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return (stored, now) of each setting that differs, by dotted name; ``absent`` if one of them lacks it.
-
-    >>> differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3, "d": 4}})
-    {'a.c': (2, 3), 'a.d': ('absent', 4)}
-    """
-    one, other = _flattened(stored), _flattened(now)
-    names = [name for name in dict.fromkeys([*other, *one]) if name not in REMOVED]
-    pairs = {name: (one.get(name, ABSENT), other.get(name, ABSENT)) for name in names}
-    empty: tuple[Any, ...] = ({}, ABSENT)  # no options on one side, some on the other
-    return {name: (a, b) for name, (a, b) in pairs.items() if a != b and not (a in empty and b in empty)}
-
-
-def _lines(found: Mapping[str, tuple[Any, Any]]) -> list[str]:
-    return [f"  {name}: stored {old}, now {new}" for name, (old, new) in found.items()]
 
 
 def _commit() -> str | None:

@@ -25,9 +25,9 @@ function refresh() {
   showRows();
 }
 
-// A gallery has a few images of each kind; a class or kind is looked up in the gallery of all images.
-function showAll() {
-  chooseGallery(data.galleries.length - 1);
+// Shows a gallery, by default that of all images.
+function showGallery(index = data.galleries.length - 1) {
+  chooseGallery(index);
   byId("images").scrollIntoView();
 }
 
@@ -35,26 +35,23 @@ function showKind({ run, kind }) {
   const own = data.galleries.findIndex((gallery) => gallery.key === kind && gallery.run === Number(run));
   byId("filters").reset();
   if (own < 0) byId("kind").value = `${run}:${data.keys.indexOf(kind)}`;
-  chooseGallery(own < 0 ? data.galleries.length - 1 : own);
-  byId("images").scrollIntoView();
+  showGallery(own < 0 ? undefined : own);
 }
 
-function startFilters() {
-  const option = (value, text) => make("option", { value }, text);
-  const labels = [...new Set(data.labels)].sort((a, b) => a - b);
-  byId("label").append(...labels.map((label) => option(label, data.classes[label])));
-  for (const [run, images] of data.predictions.entries()) {
-    const present = new Set(images.map((values) => values[KIND]));
-    const kinds = data.kinds.map((name, kind) => present.has(kind) && option(`${run}:${kind}`, name)).filter(Boolean);
-    byId("kind").append(...(several ? [make("optgroup", { label: `${LETTERS[run]} ${data.names[run]}` }, ...kinds)] : kinds));
-  }
-  const orders = ORDERS.filter(([key]) => (key !== "confidence" || data.confidence) && (!["low", "high"].includes(key) || data.boxes));
-  byId("order").append(...orders.map(([key, name]) => option(key, name)));
-  byId("filters").addEventListener("input", () => {
-    visibleCards = PAGE;
-    refresh();
-  });
-  byId("filters").addEventListener("submit", (event) => event.preventDefault());
-  byId("filters").addEventListener("reset", () => setTimeout(refresh)); // after the fields are empty
-  for (const button of document.querySelectorAll(".kinds button")) button.addEventListener("click", () => showKind(button.dataset));
+const option = (value, text) => make("option", { value }, text);
+const labels = [...new Set(data.labels)].sort((a, b) => a - b);
+byId("label").append(...labels.map((label) => option(label, data.classes[label])));
+for (const [run, images] of data.predictions.entries()) {
+  const present = new Set(images.map((values) => values[KIND]));
+  const kinds = data.kinds.map((name, kind) => present.has(kind) && option(`${run}:${kind}`, name)).filter(Boolean);
+  byId("kind").append(...(several ? [make("optgroup", { label: `${LETTERS[run]} ${data.names[run]}` }, ...kinds)] : kinds));
 }
+const orders = ORDERS.filter(([key]) => (key !== "confidence" || data.confidence) && (!["low", "high"].includes(key) || data.boxes));
+byId("order").append(...orders.map(([key, name]) => option(key, name)));
+byId("filters").addEventListener("input", () => {
+  visibleCards = PAGE;
+  refresh();
+});
+byId("filters").addEventListener("submit", (event) => event.preventDefault());
+byId("filters").addEventListener("reset", () => setTimeout(refresh)); // after the fields are empty
+for (const button of document.querySelectorAll(".kinds button")) button.addEventListener("click", () => showKind(button.dataset));

@@ -109,10 +109,8 @@ function chooseGallery(index) {
   refresh();
 }
 
-function startGallery() {
-  byId("galleries").append(...chipRows());
-  byId("more").addEventListener("click", () => {
-    visibleCards += PAGE;
-    showCards();
-  });
-}
+byId("galleries").append(...chipRows());
+byId("more").addEventListener("click", () => {
+  visibleCards += PAGE;
+  showCards();
+});

@@ -26,26 +26,25 @@ function showThreshold(run) {
   }
 }
 
-function startSliders(update) {
-  let pending = false;
-  const move = (run, stop) => {
-    stops[run] = stop;
-    if (pending) return;
-    pending = true;
-    requestAnimationFrame(() => {
-      pending = false;
-      data.sliders.forEach((slider, index) => slider && showThreshold(index));
-      update();
-    });
-  };
-  for (const slider of document.querySelectorAll(".slider")) {
-    const run = Number(slider.dataset.run), input = slider.querySelector("input");
-    input.addEventListener("input", () => move(run, Number(input.value)));
-    slider.querySelector(".reset").addEventListener("click", () => {
-      input.value = data.sliders[run].start;
-      input.focus();
-      move(run, data.sliders[run].start);
-    });
-    showThreshold(run);
-  }
+let pending = false;
+function moveSlider(run, stop) {
+  stops[run] = stop;
+  if (pending) return;
+  pending = true;
+  requestAnimationFrame(() => {
+    pending = false;
+    data.sliders.forEach((slider, index) => slider && showThreshold(index));
+    updateCards();
+  });
+}
+
+for (const slider of document.querySelectorAll(".slider")) {
+  const run = Number(slider.dataset.run), input = slider.querySelector("input");
+  input.addEventListener("input", () => moveSlider(run, Number(input.value)));
+  slider.querySelector(".reset").addEventListener("click", () => {
+    input.value = data.sliders[run].start;
+    input.focus();
+    moveSlider(run, data.sliders[run].start);
+  });
+  showThreshold(run);
 }

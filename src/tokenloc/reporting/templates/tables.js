@@ -3,38 +3,32 @@ const ROWS = 50;
 let visibleRows = ROWS;
 const sorting = { column: 0, direction: 1 };
 
-function markSorted(headers, column, direction) {
-  headers.forEach((header) => header.removeAttribute("aria-sort"));
-  headers[column].setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");
-}
-
 // Calls sort(column, direction) for a click on a header; a second click reverses the direction.
 function onSort(headers, sort) {
   headers.forEach((header, column) =>
     header.querySelector("button").addEventListener("click", () => {
       const direction = header.getAttribute("aria-sort") === "ascending" ? -1 : 1;
-      markSorted(headers, column, direction);
+      headers.forEach((each) => each.removeAttribute("aria-sort"));
+      header.setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");
       sort(column, direction);
     }),
   );
 }
 
-function startClassTable() {
-  const table = byId("class-table"), body = table.tBodies[0];
-  const value = (row, column) => {
-    const text = row.cells[column].dataset.value;
-    return column === 0 ? text : text === "" ? null : Number(text);
-  };
-  onSort([...table.tHead.rows[table.tHead.rows.length - 1].cells], (column, direction) => {
-    body.append(...[...body.rows].sort((a, b) => compareValues(value(a, column), value(b, column), direction)));
-  });
-  body.addEventListener("click", (event) => {
-    const name = event.target.closest("[data-class]")?.dataset.class;
-    if (name === undefined) return;
-    byId("label").value = String(data.classes.indexOf(name));
-    showAll();
-  });
+const classTable = byId("class-table"), classRows = classTable.tBodies[0];
+function classValue(row, column) {
+  const text = row.cells[column].dataset.value;
+  return column === 0 ? text : text === "" ? null : Number(text);
 }
+onSort([...classTable.tHead.rows[classTable.tHead.rows.length - 1].cells], (column, direction) => {
+  classRows.append(...[...classRows.rows].sort((a, b) => compareValues(classValue(a, column), classValue(b, column), direction)));
+});
+classRows.addEventListener("click", (event) => {
+  const name = event.target.closest("[data-class]")?.dataset.class;
+  if (name === undefined) return;
+  byId("label").value = String(data.classes.indexOf(name));
+  showGallery();
+});
 
 const columns = [
   { name: "Image", value: (image) => data.ids[image], text: true },
@@ -67,19 +61,18 @@ function showRows() {
   byId("more-rows").textContent = `Show more (${Math.min(visibleRows, images.length)} of ${images.length})`;
 }
 
-function startImageTable() {
-  const headers = columns.map((column) => {
-    const button = make("button", { type: "button" }, column.run === undefined ? null : badge(column.run), column.name);
-    return make("th", { scope: "col", class: column.text ? null : "value" }, button);
-  });
-  onSort(headers, (column, direction) => {
-    Object.assign(sorting, { column, direction });
-    showRows();
-  });
-  markSorted(headers, 0, 1);
-  byId("list").tHead.append(make("tr", {}, ...headers));
-  byId("more-rows").addEventListener("click", () => {
-    visibleRows += ROWS;
-    showRows();
-  });
-}
+const headers = columns.map((column, index) => {
+  const button = make("button", { type: "button" }, column.run === undefined ? null : badge(column.run), column.name);
+  const attributes = { scope: "col", class: column.text ? null : "value", "aria-sort": index === 0 ? "ascending" : null };
+  return make("th", attributes, button);
+});
+onSort(headers, (column, direction) => {
+  Object.assign(sorting, { column, direction });
+  showRows();
+});
+byId("list").tHead.append(make("tr", {}, ...headers));
+byId("more-rows").addEventListener("click", () => {
+  visibleRows += ROWS;
+  showRows();
+});
+chooseGallery(0);

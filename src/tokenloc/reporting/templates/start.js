@@ -1,6 +1,0 @@
-startFilters();
-startClassTable();
-startImageTable();
-startGallery();
-startSliders(updateCards);
-chooseGallery(0);
