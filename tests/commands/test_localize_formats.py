@@ -12,7 +12,7 @@ from PIL import Image
 from tests.export.examples import read_annotations
 from tokenloc.cli import main
 from tokenloc.data import create_dataset
-from tokenloc.export import list_formats
+from tokenloc.export import FORMATS
 from tokenloc.models.checkpoint import read_metadata
 
 
@@ -36,9 +36,9 @@ def photos(tmp_path: Path) -> Path:
 
 def test_every_format_holds_the_boxes_of_the_run(words: list[str], tmp_path: Path) -> None:
     out = tmp_path / "found"
-    assert main([*words, "--format", *list_formats()]) == 0
+    assert main([*words, "--format", *FORMATS.names()]) == 0
     items = json.loads((out / "localizations.json").read_text())["localizations"]
-    for name in list_formats():
+    for name in FORMATS.names():
         read = sorted(read_annotations(name, out), key=lambda one: one.file_name == "1-2.jpg")  # the second in YOLO
         assert [one.size for one in read] == [(70, 50), (50, 70)], name
         for annotation, item in zip(read, items, strict=True):

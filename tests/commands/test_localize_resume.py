@@ -25,7 +25,7 @@ from tokenloc.commands.journal import FinishedImage, open_journal
 from tokenloc.commands.localize import JOURNAL, RESULTS
 from tokenloc.commands.review import TABLE
 from tokenloc.data import create_dataset
-from tokenloc.export import list_formats
+from tokenloc.export import FORMATS
 from tokenloc.inference import Localization, Localizer
 from tokenloc.inference.threads import THREADS
 from tokenloc.models.checkpoint import read_checkpoint
@@ -75,7 +75,7 @@ def test_an_interrupted_run_resumes_with_the_same_result(
     (folder / "002.jpg").write_bytes(b"broken")
     # Batches of one: the last bit of a score depends on the batch.
     options = ["--batch_size", "1", "--top_k", "2", "--masks", "--objects", "all"]
-    words = ["localize", checkpoint, str(folder), *options, "--format", *list_formats(), "--out"]
+    words = ["localize", checkpoint, str(folder), *options, "--format", *FORMATS.names(), "--out"]
     assert main([*words, str(tmp_path / "at once")]) == 1
     with monkeypatch.context() as patched:
         assert len(interrupt(7, patched)) == 0
@@ -248,7 +248,7 @@ def test_unusual_file_names(checkpoint: str, tmp_path: Path, capsys: pytest.Capt
     (folder / "circle").symlink_to(folder)
     (folder / "itself.jpg").symlink_to(folder / "itself.jpg")
     words = ["localize", checkpoint, str(folder), "--masks", "--top_k", "2", "--out", str(out)]
-    assert main([*words, "--format", *list_formats()]) == 1
+    assert main([*words, "--format", *FORMATS.names()]) == 1
     assert "2 of 9 files could not be read" in capsys.readouterr().err
     items, unreadable = read_results(out).values()
     assert len(items) == 2 * len(names)
@@ -258,7 +258,7 @@ def test_unusual_file_names(checkpoint: str, tmp_path: Path, capsys: pytest.Capt
         assert len(files) == count
         assert all(path.is_file() for path in files)
     assert {Path(item["file"]).name for item in unreadable} == {"broken \ufffd\n.png", "itself.jpg"}
-    for name in list_formats():
+    for name in FORMATS.names():
         assert len(read_annotations(name, out)) == len(names), name
 
 

@@ -12,12 +12,12 @@ from pycocotools.cocoeval import COCOeval
 
 from tests.export.examples import CLASSES, golden_results, localization
 from tokenloc.data import create_dataset
-from tokenloc.export import COCO
+from tokenloc.export import FORMATS
 
 
 def test_pycocotools_reads_it(tmp_path: Path) -> None:
     results = golden_results("photos")
-    (path,) = COCO.write(results, CLASSES, tmp_path)
+    (path,) = FORMATS["coco"].write(results, CLASSES, tmp_path)
     reader = coco.COCO(path)
     assert [category["name"] for category in reader.loadCats(reader.getCatIds())] == list(CLASSES)
     for image_id, result in zip(reader.getImgIds(), results, strict=True):
@@ -32,7 +32,7 @@ def test_pycocotools_reads_it(tmp_path: Path) -> None:
 
 def test_evaluation_against_itself_is_perfect(tmp_path: Path) -> None:
     """The official evaluation accepts the file as ground truth, and its annotations as detections with scores."""
-    (path,) = COCO.write(golden_results("photos"), CLASSES, tmp_path)
+    (path,) = FORMATS["coco"].write(golden_results("photos"), CLASSES, tmp_path)
     truth = coco.COCO(path)
     evaluation = COCOeval(truth, truth.loadRes(json.loads(path.read_text())["annotations"]), "bbox")
     evaluation.evaluate()
@@ -49,7 +49,7 @@ def test_the_folder_dataset_reads_it(tmp_path: Path) -> None:
         scenes.image(0).save(tmp_path / "photos" / name / "1.png")
     source = str(tmp_path / "photos/cat/1.png")
     result = localization(source, [[1, 2, 30.5, 40]], 1, classes=("bird", "cat"), size=(40, 40))
-    (path,) = COCO.write([result], ("bird", "cat"), tmp_path, root=tmp_path / "photos")
+    (path,) = FORMATS["coco"].write([result], ("bird", "cat"), tmp_path, root=tmp_path / "photos")
     dataset = create_dataset("folder", tmp_path / "photos", "all", annotations=path)
     boxes = {sample.id: sample.boxes.tolist() for sample in dataset}
     assert boxes == {"bird/1.png": [], "cat/1.png": [[1.0, 2.0, 30.5, 40.0]]}

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.export.examples import CLASSES, HOSTILE, golden_results, localization, read_annotations
-from tokenloc.export import FORMATS, Destination, list_formats, tables, write_annotations
+from tokenloc.export import FORMATS, Destination, tables, write_annotations
 from tokenloc.inference import Localization
 
 GOLDEN = Path(__file__).parent / "golden"
 STREAMED = ("coco", "csv", "label-studio", "parquet")
-every_format = pytest.mark.parametrize("name", list_formats())
+every_format = pytest.mark.parametrize("name", FORMATS.names())
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -24,7 +24,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_golden_files(tmp_path: Path) -> None:
     """Without Parquet, which is not text. Review a difference before you copy it to tests/export/golden."""
     root = Path("/nowhere/photos")
-    formats = [FORMATS[name] for name in list_formats() if name != "parquet"]
+    formats = [FORMATS[name] for name in FORMATS.names() if name != "parquet"]
     write_annotations(formats, golden_results(root), Destination(tmp_path, CLASSES, root))
     written, golden = files_of(tmp_path), files_of(GOLDEN)
     assert written.keys() == golden.keys()
@@ -72,7 +72,7 @@ def test_an_interruption_leaves_existing_files_unchanged(name: str, tmp_path: Pa
 def test_classes_in_another_order_are_refused(
     index: int, classes: tuple[str, ...], message: str, tmp_path: Path
 ) -> None:
-    formats = [FORMATS[name] for name in list_formats()]
+    formats = [FORMATS[name] for name in FORMATS.names()]
     with pytest.raises(ValueError, match=message):
         write_annotations(formats, [localization("a.jpg", index=index)], Destination(tmp_path, classes))
     assert list(tmp_path.iterdir()) == []
@@ -88,7 +88,7 @@ def test_several_classes_per_image(name: str, tmp_path: Path) -> None:
     assert annotation.scores == (0.9, 0.1, 0.1)
 
 
-@pytest.mark.parametrize("name", [name for name in list_formats() if name != "yolo"])
+@pytest.mark.parametrize("name", [name for name in FORMATS.names() if name != "yolo"])
 def test_class_names_with_markup_and_control_characters(name: str, tmp_path: Path) -> None:
     results = [localization(f"{index}.jpg", index=index, classes=HOSTILE) for index in range(len(HOSTILE))]
     FORMATS[name].write(results, HOSTILE, tmp_path)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.export.examples import CLASSES, HOSTILE, golden_results, localization
 from tokenloc.data.annotations import read_json
-from tokenloc.export import LABEL_STUDIO, Destination
+from tokenloc.export import FORMATS, Destination
 from tokenloc.export.label_studio import image_url
 
 PERCENT = ("x", "y", "width", "height")
@@ -20,7 +20,7 @@ PERCENT = ("x", "y", "width", "height")
 
 def written(folder: Path, classes: tuple[str, ...] = CLASSES, **options: Any) -> tuple[list[Any], ElementTree.Element]:
     results = golden_results("photos") if classes is CLASSES else [localization("a.jpg", index=3, classes=classes)]
-    tasks, configuration = LABEL_STUDIO.write(results, classes, folder, root=Path("photos"), **options)
+    tasks, configuration = FORMATS["label-studio"].write(results, classes, folder, root=Path("photos"), **options)
     return json.loads(tasks.read_text(encoding="utf-8")), ElementTree.parse(configuration).getroot()
 
 
@@ -58,7 +58,7 @@ def test_tasks_match_the_published_format_and_the_configuration(tmp_path: Path) 
 
 def test_the_confidence_of_several_classes_is_that_of_the_most_probable(tmp_path: Path) -> None:
     both = [localization("a.jpg", score=0.75), localization("a.jpg", index=3, score=0.25)]
-    path, _ = LABEL_STUDIO.write([both], CLASSES, tmp_path)
+    path, _ = FORMATS["label-studio"].write([both], CLASSES, tmp_path)
     ((prediction,),) = (task["predictions"] for task in json.loads(path.read_text()))
     assert prediction["score"] == 0.375
     assert [region["score"] for region in prediction["result"]] == [0.75, 0.25]
@@ -73,7 +73,7 @@ def test_labels_with_markup_are_in_the_configuration(tmp_path: Path) -> None:
 
 def test_classes_of_the_same_name_are_one_label(tmp_path: Path) -> None:
     """ImageNet has two cranes; Label Studio refuses a duplicate label."""
-    _, path = LABEL_STUDIO.write([], ("crane", "bird", "crane"), tmp_path)
+    _, path = FORMATS["label-studio"].write([], ("crane", "bird", "crane"), tmp_path)
     assert path.read_text().count("crane") == 1
 
 

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from tests.export.examples import CLASSES, HOSTILE, golden_results, localization, read_annotations, unescaped
-from tokenloc.export import CSV, PARQUET
+from tokenloc.export import FORMATS
 from tokenloc.export.tables import COLUMNS, ROWS_PER_GROUP, escape_formula
 
 
 def test_no_csv_cell_is_a_formula(tmp_path: Path) -> None:
     names = ["=cmd.jpg", "+1.jpg", "-1.jpg", "@x.jpg", "\t=1.jpg", "'=1.jpg"]
     results = [localization(name, index=index, classes=HOSTILE) for name in names for index in range(len(HOSTILE))]
-    (path,) = CSV.write(results, HOSTILE, tmp_path)
+    (path,) = FORMATS["csv"].write(results, HOSTILE, tmp_path)
     with path.open(encoding="utf-8", newline="") as file:
         cells = {cell for row in csv.reader(file, strict=True) for cell in row if cell}
     assert {cell[0] for cell in cells}.isdisjoint("=+-@\t\r\n")
@@ -32,7 +32,7 @@ def test_escaped_formulas_can_be_restored(text: str) -> None:
 
 
 def test_parquet_types_and_nulls(tmp_path: Path) -> None:
-    (path,) = PARQUET.write(golden_results("p"), CLASSES, tmp_path)
+    (path,) = FORMATS["parquet"].write(golden_results("p"), CLASSES, tmp_path)
     table = parquet.read_table(path)
     assert table.column_names == list(COLUMNS)
     assert table.schema.field("class_index").type == pyarrow.int32()
@@ -43,6 +43,6 @@ def test_parquet_types_and_nulls(tmp_path: Path) -> None:
 
 def test_parquet_rows_are_written_in_groups(tmp_path: Path) -> None:
     count = 2 * ROWS_PER_GROUP + 1
-    (path,) = PARQUET.write((localization(f"{index}.jpg") for index in range(count)), CLASSES, tmp_path)
+    (path,) = FORMATS["parquet"].write((localization(f"{index}.jpg") for index in range(count)), CLASSES, tmp_path)
     written = parquet.ParquetFile(path)
     assert (written.metadata.num_rows, written.num_row_groups) == (count, 3)

@@ -12,13 +12,13 @@ from PIL import Image
 from torchvision.datasets import VOCDetection
 
 from tests.export.examples import CLASSES, HOSTILE, localization
-from tokenloc.export import VOC
+from tokenloc.export import FORMATS
 from tokenloc.export.voc import voc_box
 
 
 def test_torchvision_reads_it(tmp_path: Path) -> None:
     boxes = [[0, 0, 1, 1], [10.25, 5.5, 80, 40]]
-    VOC.write([localization("a.jpg", boxes, 1), localization("b.jpg", [])], CLASSES, tmp_path)
+    FORMATS["voc"].write([localization("a.jpg", boxes, 1), localization("b.jpg", [])], CLASSES, tmp_path)
     devkit = tmp_path / "VOCdevkit/VOC2012"
     for folder in ("JPEGImages", "ImageSets/Main"):
         (devkit / folder).mkdir(parents=True)
@@ -50,7 +50,7 @@ def test_pixels_are_inside_the_image_and_within_one_pixel_of_the_box(case: tuple
 
 def test_every_file_is_xml_with_one_object(tmp_path: Path) -> None:
     results = [localization(f"<{index}> & ]]>.jpg", index=index, classes=HOSTILE) for index in range(len(HOSTILE))]
-    VOC.write(results, HOSTILE, tmp_path)
+    FORMATS["voc"].write(results, HOSTILE, tmp_path)
     files = list((tmp_path / "voc").rglob("*.xml"))
     assert len(files) == len(HOSTILE)
     for path in files:
@@ -59,12 +59,14 @@ def test_every_file_is_xml_with_one_object(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["../../out.jpg", "/out.jpg", "a/../../../out.jpg", ".."])
 def test_no_file_escapes_the_folder(source: str, tmp_path: Path) -> None:
-    VOC.write([localization(source)], CLASSES, tmp_path / "in/here")
+    FORMATS["voc"].write([localization(source)], CLASSES, tmp_path / "in/here")
     (path,) = (path for path in tmp_path.rglob("*") if path.is_file())
     assert path.is_relative_to(tmp_path / "in/here/voc/Annotations")
 
 
 def test_images_that_differ_in_suffix_or_case_have_different_files(tmp_path: Path) -> None:
-    VOC.write([localization(name) for name in ("a/x.jpg", "a/x.png", "a/X.jpg", "b/x.jpg")], CLASSES, tmp_path)
+    FORMATS["voc"].write(
+        [localization(name) for name in ("a/x.jpg", "a/x.png", "a/X.jpg", "b/x.jpg")], CLASSES, tmp_path
+    )
     files = sorted(path.relative_to(tmp_path / "voc/Annotations").as_posix() for path in tmp_path.rglob("*.xml"))
     assert files == ["a/X-3.xml", "a/x-2.xml", "a/x.xml", "b/x.xml"]

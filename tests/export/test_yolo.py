@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from tests.export.examples import CLASSES, HOSTILE, localization
-from tokenloc.export import YOLO
+from tokenloc.export import FORMATS
 from tokenloc.inference import Localization
 
 
@@ -47,7 +47,7 @@ def read_as_ultralytics(data: Path) -> dict[Path, list[tuple[int, float, float, 
 
 
 def test_ultralytics_finds_every_image_and_its_boxes(results: list[Localization], tmp_path: Path) -> None:
-    YOLO.write(results, CLASSES, tmp_path / "out")
+    FORMATS["yolo"].write(results, CLASSES, tmp_path / "out")
     boxes: list[list[tuple[float, ...]]] = [
         [(0, 0.5, 0.5, 1.0, 1.0)],
         [],
@@ -59,9 +59,9 @@ def test_ultralytics_finds_every_image_and_its_boxes(results: list[Localization]
 
 
 def test_images_are_links_and_overwrite_does_not_remove_them(results: list[Localization], tmp_path: Path) -> None:
-    (folder,) = YOLO.write(results, CLASSES, tmp_path / "out")
+    (folder,) = FORMATS["yolo"].write(results, CLASSES, tmp_path / "out")
     assert [path.is_symlink() for path in (folder / "images/train").iterdir()] == [True] * 4
-    YOLO.write([], CLASSES, tmp_path / "out", overwrite=True)
+    FORMATS["yolo"].write([], CLASSES, tmp_path / "out", overwrite=True)
     assert list((folder / "images/train").iterdir()) == []
     assert all(Path(result.source).is_file() for result in results)
 
@@ -73,18 +73,18 @@ def test_images_are_copied_if_links_are_impossible(
         raise OSError("no links")
 
     monkeypatch.setattr(Path, "symlink_to", refuse)
-    (folder,) = YOLO.write(results, CLASSES, tmp_path / "out")
+    (folder,) = FORMATS["yolo"].write(results, CLASSES, tmp_path / "out")
     assert (folder / "images/train/x.jpg").read_bytes() == Path(results[0].source).read_bytes()
     assert not (folder / "images/train/x.jpg").is_symlink()
 
 
 def test_class_names_are_valid_yaml(tmp_path: Path) -> None:
-    YOLO.write([], HOSTILE, tmp_path)
+    FORMATS["yolo"].write([], HOSTILE, tmp_path)
     names = yaml.safe_load((tmp_path / "yolo/data.yaml").read_text(encoding="utf-8"))["names"]
     assert names == {index: name.replace("\x07", "\ufffd") for index, name in enumerate(HOSTILE)}
 
 
 def test_the_longest_names(tmp_path: Path) -> None:
     images = save_images(tmp_path, *(f"{folder}/x{'ü' * 124}.jpeg" for folder in "ab"))
-    YOLO.write([localization(str(image)) for image in images], CLASSES, tmp_path / "out")
+    FORMATS["yolo"].write([localization(str(image)) for image in images], CLASSES, tmp_path / "out")
     assert set(read_as_ultralytics(tmp_path / "out/yolo/data.yaml")) == set(images)

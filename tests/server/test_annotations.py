@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.export.examples import read_annotations
-from tokenloc.export import list_formats
+from tokenloc.export import FORMATS
 from tokenloc.inference import Localizer
 from tokenloc.server import annotations
 from tokenloc.server.annotations import annotation_file, image_name, usable_formats
@@ -22,7 +22,7 @@ NAME = "my photo (1) é & #2.png"
 TOLERANCE = {"voc": 0.5, "yolo": 1e-4, "coco": 1e-4, "label-studio": 1e-4}
 
 
-@pytest.mark.parametrize("form", list_formats())
+@pytest.mark.parametrize("form", FORMATS.names())
 def test_annotations_are_read_back(localizer: Localizer, photo: Path, tmp_path: Path, form: str) -> None:
     results = [replace(result, source=NAME) for result in localizer.top(photo, 2)]
     name, content = annotation_file(Result("tiny", localizer, results, photo.read_bytes(), b""), form)
@@ -41,9 +41,9 @@ def test_annotations_are_read_back(localizer: Localizer, photo: Path, tmp_path: 
 
 
 def test_formats_without_their_library_are_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert usable_formats() == list_formats()
+    assert usable_formats() == FORMATS.names()
     monkeypatch.setattr(annotations, "find_spec", lambda _: None)
-    assert usable_formats() == [name for name in list_formats() if name != "parquet"]
+    assert usable_formats() == [name for name in FORMATS.names() if name != "parquet"]
 
 
 @given(st.none() | st.text(max_size=400))

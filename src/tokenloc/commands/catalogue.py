@@ -52,21 +52,17 @@ def info(checkpoint: Path | None = None, *, data: DataConfig | None = None, spli
         split: the split of the dataset to check.
     """
     if checkpoint is not None:
-        _print_checkpoint(checkpoint)
+        metadata = read_metadata(checkpoint)
+        chosen = metadata.threshold
+        print(f"method: {metadata.model.method} {metadata.model.options or ''}".rstrip())
+        print(f"backbone: {metadata.model.backbone}")
+        print(f"preprocessing: {metadata.preprocessing}")
+        print(f"threshold: {f'{chosen.value:g}, {chosen.source}' if chosen else 'not calibrated'}")
+        print(f"classes ({len(metadata.classes)}): {', '.join(metadata.classes)}")
     if data is not None:
         _check_dataset(data, split)
     if checkpoint is None and data is None:
         print("\n".join(f"{name} {version}" for name, version in versions().items()))
-
-
-def _print_checkpoint(path: Path) -> None:
-    metadata = read_metadata(path)
-    threshold = f"{metadata.threshold.value:g}, {metadata.threshold.source}" if metadata.threshold else "not calibrated"
-    print(f"method: {metadata.model.method} {metadata.model.options or ''}".rstrip())
-    print(f"backbone: {metadata.model.backbone}")
-    print(f"preprocessing: {metadata.preprocessing}")
-    print(f"threshold: {threshold}")
-    print(f"classes ({len(metadata.classes)}): {', '.join(metadata.classes)}")
 
 
 def _check_dataset(data: DataConfig, split: str) -> None:

@@ -19,14 +19,11 @@ COLUMNS = ("", "images", "first", "second", "only first", "only second", "p", "d
 def compare_runs(runs: list[Path], *, out: Path | None = None) -> None:
     """Compare runs, with the mean and spread of repeats; test the difference of two.
 
-    Two runs on the same images are compared image by image, by McNemar's exact test on the images that only one of them
-    gets right, for GT-known and for Top-1 Loc.
+    Two runs on the same images are compared by McNemar's exact test, for GT-known and for Top-1 Loc.
 
     Args:
-        runs: folders of runs or evaluations, with metrics.json and, to compare two, images.csv; or a folder of
-            `tokenloc train --seeds`, with a run for each seed. All must be evaluated under the same protocol.
-        out: a folder to write runs.json to; for two runs also comparison.json and comparison.csv (images that only one
-            run gets right).
+        runs: folders of runs, of evaluations or of `tokenloc train --seeds`, under the same protocol.
+        out: a folder for runs.json, and for two runs comparison.json and comparison.csv (images that one gets right).
     """
     groups = {str(folder): read_runs(folder) for folder in runs}
     every = [run for group in groups.values() for run in group]

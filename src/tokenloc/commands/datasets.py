@@ -13,10 +13,7 @@ from tokenloc.training.config import DataSource
 
 
 def data_of(metadata: ModelMetadata | None, data: DataSource, split: str | None, role: Role) -> dict[str, Any]:
-    """Return name, root, split (by default that of the role) and options of the given dataset, or of the training's.
-
-    Options of the training apply, except where others are given, unless another dataset is named.
-    """
+    """Return name, root, split (by default that of the role) and options of the given dataset, or of the training's."""
     trained = (metadata.data if metadata else None) or {}
     name = data.name or trained.get("name") or "folder"
     root = data.root or trained.get("root")

@@ -43,13 +43,12 @@ class MethodResult(NamedTuple):
 def demo(*, out: Path = Path("runs/demo"), methods: list[str] | None = None, seed: int = 0, epochs: int = 5) -> Path:
     """Compare the methods, and their refined maps, on generated scenes, trained on class labels alone.
 
-    A small vision transformer is first trained from scratch to classify the scenes, so no weights are downloaded. Each
-    method then continues from it for a fifth of the epochs. The table also has the accuracies of the box of the whole
-    image and of its centre.
+    A small vision transformer is first trained from scratch; each method continues from it for a fifth of the epochs.
+    The table also has the accuracies of the box of the whole image and of its centre.
 
     Args:
-        out: the folder to write to: metrics.json, figures/summary.png, and a run's folder for each method.
-        methods: names of `tokenloc list methods`; by default all of them. A single one, such as tscam, is fastest.
+        out: the folder for metrics.json, figures/summary.png, and a run's folder for each method.
+        methods: names of `tokenloc list methods`; by default all of them.
         seed: of scenes, weights and training.
         epochs: of the first training.
     """
@@ -73,12 +72,11 @@ def demo(*, out: Path = Path("runs/demo"), methods: list[str] | None = None, see
 def demo_settings(method: str, out: Path, seed: int, epochs: int, start: Path | None = None) -> dict[str, Any]:
     """Return the arguments of ``train`` for a method; ``start`` is a checkpoint to take the backbone from."""
     lr, warmup = (1e-3, 1) if start is None else (5e-4, 0.2)
+    schedule: dict[str, Any] = {"schedule": "cosine", "warmup_epochs": warmup}
     return {
         "data": DataConfig("scenes", resize=SIDE + 8, crop=SIDE, options={"size": SIDE, "seed": seed}),
         "model": ModelChoice(method, "vit_tiny_patch16_224", start or False, backbone_options=VIT),
-        "optimisation": Optimisation(
-            epochs, 64, lr, weight_decay=0.05, schedule="cosine", warmup_epochs=warmup, gradient_clip=1.0
-        ),
+        "optimisation": Optimisation(epochs, 64, lr, weight_decay=0.05, gradient_clip=1.0, **schedule),
         "out": out,
         "seed": seed,
     }
@@ -102,12 +100,12 @@ def _run_method(method: str, start: Path, out: Path, seed: int, epochs: int) -> 
     for name in ("best.ckpt", "last.ckpt"):
         store_threshold(out / CHECKPOINTS / name, threshold)
     metadata, scorer = replace(metadata, threshold=threshold), Scorer(standard, threshold.value)
-    evaluations = [
-        evaluate_model(model, test, metadata.preprocessing, scorer, options=options, progress=progress)
-        for options in (plain, refined)
-    ]
+    evaluations, localizers = [], []
+    for options in (plain, refined):
+        result = evaluate_model(model, test, metadata.preprocessing, scorer, options=options, progress=progress)
+        evaluations.append(result)
+        localizers.append(Localizer(model, metadata, options=options))
     write_json(out / METRICS, {**evaluations[0].to_dict(), "threshold_source": threshold.source})
-    localizers = [Localizer(model, metadata, options=options) for options in (plain, refined)]
     return MethodResult(evaluations, localizers, seconds)
 
 

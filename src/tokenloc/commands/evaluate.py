@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import IncompleteError, print_message, progress
@@ -44,10 +44,8 @@ def evaluate(
 ) -> Path:
     """Evaluate a checkpoint, or maps of any code, on a dataset; write metrics.json, images.csv and figures.
 
-    Under torchrun the processes share the images; the result is bit-identical.
-
-    Under the protocol `standard` the map threshold is the one that `tokenloc calibrate` stored in the checkpoint;
-    without one, the best threshold on the evaluated set is used and labelled as an oracle.
+    Under torchrun the processes share the images; the result is bit-identical. The protocol `standard` uses the map
+    threshold of `tokenloc calibrate`, or else the best one on the evaluated set, labelled as an oracle.
 
     Args:
         checkpoint: a checkpoint, a folder that was saved for sharing, or hf-hub:USER/NAME; not with maps.
@@ -59,14 +57,10 @@ def evaluate(
         threshold: a fixed map threshold in [0, 1] instead of the calibrated one.
         thresholds: the candidates for the best threshold, instead of the protocol's.
         options: test-time augmentation, refinement and precision.
-        out: the folder to write to; by default evaluation/PROTOCOL beside the maps, in the run's folder or, for a model
-            of the hub, in runs/NAME.
+        out: the output folder; by default evaluation/PROTOCOL beside the maps or in the run's folder (hub: runs/NAME).
         batch_size: images per forward pass.
         workers: processes that read images, or maps.
         device: auto, cpu, cuda or mps.
-
-    Returns:
-        the path of metrics.json.
     """
     judged = get_protocol(protocol)
     judged = judged.with_thresholds(thresholds) if thresholds else judged
@@ -80,10 +74,7 @@ def evaluate(
     return _evaluate_checkpoint(checkpoint, job, options, save_maps, batch_size, device)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What is evaluated, under which protocol and threshold, and where the results go."""
-
+class _Job(NamedTuple):
     data: DataSource
     split: str | None
     protocol: Protocol
@@ -100,11 +91,12 @@ def _evaluate_checkpoint(
     dataset = open_data(described, metadata.classes)
     calibrated = calibrated_threshold(metadata, options, dataset)
     threshold, source = choose_threshold(job.protocol, job.threshold, calibrated)
+    content = {"model": asdict(metadata.model), "data": described, "viewing": str(options)}
     about = {
         "input_frame": job.protocol.input_frame,
         "viewing": str(options),
         "classes": metadata.classes,
-        "model": asdict(metadata.model),
+        "model": content["model"],
         "threshold": calibrated.value,
         "threshold_source": calibrated.source,
     }
@@ -115,7 +107,6 @@ def _evaluate_checkpoint(
         scorer = Scorer(job.protocol, threshold)
         result = evaluate_model(model, dataset, metadata.preprocessing, scorer, maps=maps, **settings)
     if first:
-        content = {"model": about["model"], "data": described, "viewing": str(options)}
         write_results(job.folder, result, source, content)
         localizer = Localizer(model, metadata, result.evaluation.threshold, options=options, protocol=job.protocol)
         save_figures(localizer, dataset, job.folder / "figures")

@@ -1,7 +1,4 @@
-"""The journal of `tokenloc localize`: results of finished images are on disk, so that an interrupted run can resume.
-
-JSON lines: a header with the settings, then one line per finished image. A line that was cut off is dropped.
-"""
+"""The journal of `tokenloc localize`, to resume a run: JSON lines, a header with the settings, and a line per image."""
 
 from __future__ import annotations
 
@@ -24,27 +21,23 @@ FORMAT = 2  # the version of the journal's format, in its header
 
 @dataclass(frozen=True)
 class FinishedImage:
-    """The results of one image: its file, the stem of its output files, its localizations, the most probable first.
-
-    ``outputs`` are for each record the files that show it, in the output folder: ``{"image": "images/x.jpg"}``.
-    """
+    """The results of one image: its file, the stem of its output files, its localizations, the most probable first."""
 
     file: str
     stem: str
     records: list[LocalizationRecord]
-    outputs: list[dict[str, str]]
+    outputs: list[dict[str, str]]  # for each record, the files that show it: {"image": "images/x.jpg"}
 
 
 class Journal:
-    """An open journal; see ``open_journal``. The header is None if the file has no complete line."""
+    """An open journal, see ``open_journal``; the header is None without a complete line. A cut-off line is dropped."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.header: dict[str, Any] | None = None
         self.stems: list[str] = []
         self._file = file
         self._offsets: dict[str, int] = {}
-        file.seek(0)
-        offset = 0
+        offset = file.seek(0)
         for line in file:
             values = _parse(line)
             if values is None:
@@ -87,7 +80,6 @@ class Journal:
         self.stems.append(values["stem"])
 
     def _write(self, values: Mapping[str, Any]) -> int:
-        """Append a line and return its offset."""
         offset = self._file.seek(0, os.SEEK_END)
         self._file.write(json.dumps(values, allow_nan=False, default=_plain).encode("ascii") + b"\n")
         self._file.flush()
@@ -115,12 +107,9 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 def open_journal(path: Path, settings: Mapping[str, Any], overwrite: bool = False) -> Iterator[Journal]:
     """Open the journal of an interrupted run with the same settings, or a new one; lock its folder.
 
-    The journal is removed if the block ends without an error or before any image is finished. ``settings`` are plain
-    values that determine the results. ``overwrite`` starts over if they or the format differ.
-
-    Raises:
-        ValueError: if the interrupted run had other settings or another version wrote the journal, without
-            ``overwrite``; or if another process holds the lock.
+    The journal is removed if the block ends without an error or before any image is finished. ``overwrite`` starts over
+    if the ``settings``, plain values that determine the results, or the format differ; without it, that is a ValueError,
+    as is a lock that another process holds.
     """
     header = {"format": FORMAT, "settings": json.loads(json.dumps(settings))}
     with exclusive_lock(path.parent), path.open("a+b") as file:
@@ -144,10 +133,8 @@ def open_journal(path: Path, settings: Mapping[str, Any], overwrite: bool = Fals
 def _check_header(journal: Journal, stored: Mapping[str, Any], current: Mapping[str, Any], path: Path) -> None:
     remedy = "choose another --out, or give --overwrite to start over"
     if stored.get("format") != current["format"]:
-        raise ValueError(
-            f"{path}: the journal of an interrupted run, written by another version of tokenloc; finish the run with "
-            f"that version, {remedy}"
-        )
+        other = "the journal of an interrupted run, written by another version of tokenloc"
+        raise ValueError(f"{path}: {other}; finish the run with that version, {remedy}")
     old, new = stored["settings"], current["settings"]
     if len(journal) and old != new:
         names = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]

@@ -28,8 +28,7 @@ from tokenloc.inference.options import DEFAULT_OPTIONS
 from tokenloc.inference.threads import THREADS, map_ahead
 from tokenloc.reporting.drawing import draw_localization, save_image, stack
 
-RESULTS = "localizations.json"
-JOURNAL = "localizations.journal.jsonl"
+RESULTS, JOURNAL = "localizations.json", "localizations.journal.jsonl"
 LARGEST_JPEG = (65500, 65500)
 
 
@@ -53,9 +52,8 @@ def localize(
 ) -> Path:
     """Draw boxes on images: files, or folders with everything below them.
 
-    Writes localizations.json; for each image a drawing of its boxes and heatmap; and review.csv, which lists the
-    images with the least confident first. Files that cannot be read are listed at the end, and the exit status is 1.
-    The same command resumes an interrupted run.
+    Writes localizations.json, a drawing of each image, and review.csv, the least confident images first. The same
+    command resumes an interrupted run. If files cannot be read, the exit status is 1.
 
     Args:
         checkpoint: a file such as RUN/checkpoints/best.ckpt, a folder that was saved for sharing, or hf-hub:USER/NAME.
@@ -74,10 +72,10 @@ def localize(
         batch_size: images per forward pass.
         device: auto, cpu, cuda or mps.
     """
-    files = find_images(inputs)
+    files, results = find_images(inputs), out / RESULTS
     formats = [FORMATS[name] for name in dict.fromkeys(format or [])]
-    for folder in ("images", "masks"):
-        refuse_unwritable(out / folder)
+    refuse_unwritable(out / "images")
+    refuse_unwritable(out / "masks")
     check_outputs(formats, out, overwrite)
     localizer = Localizer.from_checkpoint(checkpoint, device, threshold, objects, options, min_score)
     if threshold is None and (note := calibration_note(localizer.metadata, options)):
@@ -89,13 +87,13 @@ def localize(
         predict = partial(localizer.predict, batch_size=batch_size, top_k=top_k, keep_images=images)
         unreadable = _localize_remaining(files, journal, predict, partial(_write_outputs, out, masks))
         write_annotations(formats, (image.records for image in journal.read(files)), destination)
-        _write_results(out / RESULTS, journal.read(files), unreadable)
+        _write_results(results, journal.read(files), unreadable)
         write_review(out, files, journal)
-    return _report(out / RESULTS, len(files), unreadable)
+    _report(results, len(files), unreadable)
+    return results
 
 
 def _settings(localizer: Localizer, top_k: int) -> dict[str, Any]:
-    """Return what determines the results."""
     metadata = localizer.metadata
     model = repr((metadata.model, metadata.classes, metadata.preprocessing, weights_digest(localizer.model)))
     return {
@@ -170,9 +168,8 @@ def _write_results(path: Path, images: Iterable[FinishedImage], unreadable: Sequ
         file.write("]}\n")
 
 
-def _report(results: Path, total: int, unreadable: Sequence[Unreadable]) -> Path:
+def _report(results: Path, total: int, unreadable: Sequence[Unreadable]) -> None:
     print_message(f"{total - len(unreadable)} images localized; results in {results}, review order in {TABLE}")
     if unreadable:
         lines = "".join(f"\n  {valid_text(item.reason)}" for item in unreadable)
         raise IncompleteError(f"{len(unreadable)} of {total} files could not be read:{lines}")
-    return results

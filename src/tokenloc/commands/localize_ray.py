@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from tokenloc._extras import library
 from tokenloc._files import atomic_write, refuse_unwritable
 from tokenloc.commands.console import IncompleteError, print_message
 from tokenloc.data import find_images
-from tokenloc.export import PARQUET, common_folder
+from tokenloc.export import FORMATS, common_folder
 from tokenloc.export.base import absolute, check_outputs, refuse_existing
 from tokenloc.export.ray_data import ERROR, localize_dataset
 from tokenloc.export.tables import COLUMNS, ROWS_PER_GROUP, box_schema
@@ -19,8 +18,7 @@ from tokenloc.inference import PredictionOptions
 from tokenloc.inference.localization import Objects
 from tokenloc.inference.options import DEFAULT_OPTIONS
 
-BOXES = "boxes.parquet"
-UNREADABLE = "unreadable.parquet"
+BOXES, UNREADABLE = "boxes.parquet", "unreadable.parquet"
 
 
 def localize_ray(
@@ -44,11 +42,9 @@ def localize_ray(
     unreadable.parquet, and the exit status is 1. Needs the extra `ray`.
 
     Args:
-        checkpoint: a checkpoint of `tokenloc train` or a folder that was saved for sharing, which all machines can
-            read; or hf-hub:USER/NAME.
-        inputs: images and folders of images that all machines can read; or Parquet files (or folders or addresses
-            that end in .parquet) with a column path or bytes.
-        out: the output folder; it is created.
+        checkpoint: a checkpoint or shared folder that all machines can read, or hf-hub:USER/NAME.
+        inputs: images and folders that all machines can read; or Parquet files with a column path or bytes.
+        out: the output folder.
         threshold: on the map scaled to [0, 1]; by default the calibrated one in the checkpoint.
         objects: largest draws one box, around the largest component; all draws one per component.
         top_k: number of classes per image, the most probable ones; each has its own rows.
@@ -60,11 +56,16 @@ def localize_ray(
         gpus: GPUs per model; by default 1 if there are any.
     """
     refuse_unwritable(out)
-    check_outputs([PARQUET], out, overwrite)
+    check_outputs([FORMATS["parquet"]], out, overwrite)
     refuse_existing(out / UNREADABLE, overwrite)
     localizer = {"threshold": threshold, "objects": objects, "min_score": min_score, "options": options}
     settings: dict[str, Any] = {"batch_size": batch_size, "top_k": top_k, "actors": actors, "gpus": gpus, **localizer}
-    with _running_ray() as ray:
+    ray = library("ray", "ray")
+    library("ray.data", "ray")
+    with ExitStack() as stack:
+        if not ray.is_initialized():
+            ray.init(include_dashboard=False, log_to_driver=False)
+            stack.callback(ray.shutdown)
         images, root = _open_images(ray, inputs)
         images.context.execution_options.preserve_order = True
         unreadable = _write(localize_dataset(images, checkpoint, root=root, **settings), out)
@@ -72,21 +73,6 @@ def localize_ray(
     if unreadable:
         raise IncompleteError(f"{unreadable} images could not be read; they are listed in {out / UNREADABLE}")
     return out / BOXES
-
-
-@contextmanager
-def _running_ray() -> Iterator[Any]:
-    """Yield Ray; start it if it is not running, and then shut it down at the end."""
-    ray = library("ray", "ray")
-    library("ray.data", "ray")
-    started = not ray.is_initialized()
-    if started:
-        ray.init(include_dashboard=False, log_to_driver=False)
-    try:
-        yield ray
-    finally:
-        if started:
-            ray.shutdown()
 
 
 def _open_images(ray: Any, inputs: list[str]) -> tuple[Any, Path | None]:
@@ -115,13 +101,12 @@ def _write(rows: Any, out: Path) -> int:
     unreadable = []
     with atomic_write(out / BOXES) as temporary, parquet.ParquetWriter(temporary, box_schema()) as writer:
         for table in rows.iter_batches(batch_size=ROWS_PER_GROUP, batch_format="pyarrow"):
-            unreadable.append(table.filter(arrow.compute.is_valid(table[ERROR])).select(["file", ERROR]))
-            writer.write_table(
-                table.filter(arrow.compute.is_null(table[ERROR])).select(list(COLUMNS)).cast(box_schema())
-            )
+            failed = table[ERROR].is_valid()
+            unreadable.append(table.filter(failed).select(["file", ERROR]))
+            read = table.filter(arrow.compute.invert(failed))
+            writer.write_table(read.select(list(COLUMNS)).cast(box_schema()))
     (out / UNREADABLE).unlink(missing_ok=True)
-    count = sum(map(len, unreadable))
-    if count:
+    if count := sum(map(len, unreadable)):
         with atomic_write(out / UNREADABLE) as temporary:
             parquet.write_table(arrow.concat_tables(unreadable), temporary)
     return count

@@ -22,8 +22,7 @@ def list_recipes(pattern: str | None = None) -> list[str]:
     >>> list_recipes("recipes/cub10/s*")
     ['recipes/cub10/sat.yaml', 'recipes/cub10/scm.yaml']
     """
-    roots = (recipes_root().parent, Path())
-    # Files that start with an underscore are included by recipes.
+    roots = (recipes_root().parent, Path())  # files that start with an underscore are included by recipes
     files = {path.relative_to(root).as_posix() for root in roots for path in (root / FOLDER).rglob("[!_]*.yaml")}
     return matching(files, pattern)
 

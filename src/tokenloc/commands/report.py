@@ -15,8 +15,7 @@ from tokenloc.data.base import shorten
 from tokenloc.reporting.report import render_report
 from tokenloc.reporting.runs import METRICS, Run, read_run
 
-EVALUATIONS = "evaluation"
-DEFAULT = "standard"
+EVALUATIONS, DEFAULT = "evaluation", "standard"
 
 
 def report(
@@ -28,9 +27,7 @@ def report(
     root: Path | None = None,
     title: str = "",
 ) -> Path:
-    """Write an HTML report of one or several runs: metrics, curves, images with their boxes.
-
-    It is one file, opens in any browser and needs no network. A slider changes the threshold of the boxes.
+    """Write one HTML file about one or several runs: metrics, curves, and images with boxes at any threshold.
 
     Args:
         runs: folders of evaluations, or of runs with evaluations, on the same images under the same protocol.
@@ -50,8 +47,7 @@ def report(
         _require_same_images(evaluations[0], other)
     dataset, notes = _open_images(evaluations, root)
     count = None if images == "all" else images
-    page = render_report(evaluations, dataset, images=count, title=title, notes=notes, progress=progress)
-    write_text(out, page)
+    write_text(out, render_report(evaluations, dataset, images=count, title=title, notes=notes, progress=progress))
     print_message(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
     for note in [*notes, *(note for run in evaluations for note in run.notes)]:
         print_message(note)
@@ -69,19 +65,17 @@ def find_evaluation(folder: Path, name: str | None = None) -> Path:
     if DEFAULT in found or len(found) == 1:
         return found.get(DEFAULT) or next(iter(found.values()))
     if found:
-        raise ValueError(
-            f"{folder} has several evaluations: {', '.join(found)}; choose one with --evaluation NAME, or give its "
-            f"folder, such as {folder / EVALUATIONS / next(iter(found))}"
-        )
+        example = folder / EVALUATIONS / next(iter(found))
+        choose = f"choose one with --evaluation NAME, or give its folder, such as {example}"
+        raise ValueError(f"{folder} has several evaluations: {', '.join(found)}; {choose}")
     if not own:
-        raise FileNotFoundError(
-            f"{folder} has no evaluation: no {METRICS} in it or in {EVALUATIONS}/NAME; `tokenloc evaluate` writes it"
-        )
+        missing = f"no {METRICS} in it or in {EVALUATIONS}/NAME"
+        raise FileNotFoundError(f"{folder} has no evaluation: {missing}; `tokenloc evaluate` writes it")
     return folder
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Return a short name for each folder, or their paths if short names are not unique.
+    """Return short names or, if these are not unique, paths.
 
     >>> _names([Path("runs/sat/evaluation/standard"), Path("runs/scm/evaluation/flip"), Path("runs/cam")])
     ['sat', 'scm, flip', 'cam']
@@ -94,14 +88,13 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _require_same_images(first: Run, other: Run) -> None:
+    both = f"{first.name} and {other.name}"
     labels, other_labels = ({row["id"]: row["label"] for row in run.rows} for run in (first, other))
     differing = [id_ for id_ in {**labels, **other_labels} if labels.get(id_) != other_labels.get(id_)]
     if differing:
-        raise ValueError(
-            f"{first.name} and {other.name} have different images or classes ({shorten(differing)}): report each alone"
-        )
+        raise ValueError(f"{both} have different images or classes ({shorten(differing)}): report each alone")
     if list(labels) != list(other_labels):
-        raise ValueError(f"{first.name} and {other.name} have their images in different orders; evaluate one again")
+        raise ValueError(f"{both} have their images in different orders; evaluate one again")
 
 
 def _open_images(runs: Sequence[Run], root: Path | None) -> tuple[ImageDataset | None, list[str]]:

@@ -21,19 +21,13 @@ from tokenloc.reporting.charts import save_curves
 from tokenloc.reporting.drawing import draw_localization, draw_map, heatmap, image_table, save_image, save_sheet
 from tokenloc.reporting.runs import IMAGES, METRICS, missing_notes
 
-FIGURES = 12
-INTERMEDIATE = 4  # images whose intermediate maps are drawn
-FAILURES = 6
+FIGURES, INTERMEDIATE, FAILURES = 12, 4, 6  # images drawn: any, with intermediate maps, of each kind of error
 
 
 def write_results(folder: Path, result: EvaluationResult, source: str | None, described: Mapping[str, Any]) -> None:
-    """Print the metrics; write metrics.json with what is ``described``, images.csv and curves.
-
-    ``source`` is that of the threshold, unless the protocol chooses it.
-    """
+    """Print the metrics; write metrics.json with ``described`` and the threshold's source, images.csv, and curves."""
     print_results(result, source)
-    sources = {"threshold_source": source} if source else {}
-    write_json(folder / METRICS, {**result.to_dict(), **described, **sources})
+    write_json(folder / METRICS, result.to_dict() | dict(described) | ({"threshold_source": source} if source else {}))
     result.save_images(folder / IMAGES)
     save_curves(folder, result.evaluation.curve)
 

@@ -9,38 +9,32 @@ from pathlib import Path
 import numpy as np
 
 from tokenloc._files import atomic_text
-from tokenloc.commands.journal import FinishedImage, Journal
+from tokenloc.commands.journal import Journal
 from tokenloc.data import read_image
 from tokenloc.export.base import valid_text
 from tokenloc.export.tables import escape_formula
 from tokenloc.reporting.drawing import save_sheet
 
-TABLE = "review.csv"
-SHEET = "review.jpg"
+TABLE, SHEET = "review.csv", "review.jpg"
 SHEET_IMAGES = 12
 
 
 def write_review(out: Path, files: Iterable[Path], journal: Journal) -> None:
     """Write review.csv, one line per image with the least confident first, and a sheet of the first drawings.
 
-    The confidence of an image is that of the first box of its most probable class, 0 without a box. Unfinished
-    ``files`` are left out. Memory holds one number per image.
+    The confidence of an image is that of the first box of its most probable class, 0 without a box.
     """
     finished = [file for file in files if file in journal]
     confidence = np.array([image.records[0].first_confidence for image in journal.read(finished)])
     ordered = [finished[index] for index in np.argsort(confidence, kind="stable").tolist()]
-    _write_table(out / TABLE, journal.read(ordered))
+    with atomic_text(out / TABLE) as file:
+        writer = csv.writer(file)
+        writer.writerow(("confidence", "file", "label", "score", "boxes", "image"))
+        for image in journal.read(ordered):
+            record, outputs = image.records[0], image.outputs[0]
+            file_name, label = (escape_formula(valid_text(text)) for text in (record.source, record.label))
+            values = round(record.first_confidence, 6), file_name, label, round(record.score, 6)
+            writer.writerow((*values, len(record.boxes), outputs.get("image", "")))
     first = [image.outputs[0] for image in journal.read(ordered[:SHEET_IMAGES])]
     drawings = [read_image(out / outputs["image"]) for outputs in first if "image" in outputs]
     save_sheet(drawings, out / SHEET, f"least confident images: the first {len(drawings)} of {TABLE}")
-
-
-def _write_table(path: Path, images: Iterable[FinishedImage]) -> None:
-    with atomic_text(path) as file:
-        writer = csv.writer(file)
-        writer.writerow(("confidence", "file", "label", "score", "boxes", "image"))
-        for image in images:
-            record, outputs = image.records[0], image.outputs[0]
-            file_name, label = (escape_formula(valid_text(text)) for text in (record.source, record.label))
-            confidence, score = round(record.first_confidence, 6), round(record.score, 6)
-            writer.writerow((confidence, file_name, label, score, len(record.boxes), outputs.get("image", "")))

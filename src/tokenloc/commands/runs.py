@@ -18,8 +18,7 @@ COLUMNS = {
     "IoU.7": "box_acc_0.7",
     "IoU.9": "box_acc_0.9",
     "V2": "max_box_acc_v2",
-}
-"""The metrics that are printed; files have all."""
+}  # the metrics that are printed; files have all
 
 
 def read_runs(folder: Path) -> list[Run]:
@@ -34,10 +33,8 @@ def require_one_protocol(runs: Sequence[Run]) -> None:
     """Raise ValueError if two runs were evaluated under different protocols: their metrics cannot be compared."""
     for run in runs[1:]:
         if run.protocol != runs[0].protocol:
-            raise ValueError(
-                f"{runs[0].name} is under protocol {runs[0].protocol!r}, {run.name} under {run.protocol!r}: their "
-                "metrics cannot be compared; evaluate both under one protocol"
-            )
+            protocols = f"{runs[0].name} is under protocol {runs[0].protocol!r}, {run.name} under {run.protocol!r}"
+            raise ValueError(f"{protocols}: their metrics cannot be compared; evaluate both under one protocol")
 
 
 def mean_and_spread(runs: Sequence[Run]) -> dict[str, tuple[float, float | None]]:
@@ -57,9 +54,8 @@ def print_runs(groups: Mapping[str, Sequence[Run]]) -> None:
         counts |= {run.content["images"] for run in group}
         rows += [[run.name, *percents(*map(run.metrics.get, metrics))] for run in group]
         if len(group) > 1:
-            centers, deviations = zip(
-                *(mean_and_spread(group).get(metric, (None, None)) for metric in metrics), strict=True
-            )
+            spreads = mean_and_spread(group)
+            centers, deviations = zip(*(spreads.get(metric, (None, None)) for metric in metrics), strict=True)
             rows += [[f"mean of {len(group)}", *percents(*centers)], ["standard deviation", *percents(*deviations)]]
     images = f", {counts.pop()} images" if len(counts) == 1 else ""
     print_table(["", *COLUMNS], rows, f"protocol {next(iter(groups.values()))[0].protocol}{images}, percent")
@@ -70,9 +66,7 @@ def groups_to_json(groups: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
     content = {}
     for name, runs in groups.items():
         each = [{"folder": str(run.folder), "images": run.content["images"], "metrics": run.metrics} for run in runs]
-        spreads = {
-            metric: {"mean": center, "standard_deviation": spread}
-            for metric, (center, spread) in mean_and_spread(runs).items()
-        }
-        content[name] = {"runs": each, "metrics": spreads}
+        spreads = mean_and_spread(runs).items()
+        metrics = {metric: {"mean": center, "standard_deviation": spread} for metric, (center, spread) in spreads}
+        content[name] = {"runs": each, "metrics": metrics}
     return content

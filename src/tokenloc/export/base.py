@@ -16,14 +16,9 @@ from tokenloc._names import Registry
 from tokenloc.data.annotations import Box
 from tokenloc.inference.localization import LocalizationRecord
 
-ImageResult = LocalizationRecord | Sequence[LocalizationRecord]
-"""The localizations of one image: one class, or several."""
-
-WriteImage = Callable[[str, Sequence[LocalizationRecord]], None]
-"""Writes the annotations of one image, given its name in the file and its localizations."""
-
+ImageResult = LocalizationRecord | Sequence[LocalizationRecord]  # of one class, or of several
+WriteImage = Callable[[str, Sequence[LocalizationRecord]], None]  # given the image's name in the file
 PIXEL_DIGITS = 4
-
 _NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -66,8 +61,7 @@ class Format:
 
     Attributes:
         outputs: the files or folders that it writes into the destination.
-        open: returns a context manager that yields a function, which writes the annotations of an image. The outputs
-            appear when the block ends without an error.
+        open: a context manager that yields a writer of images; the outputs appear when it ends without an error.
         needs: the module that it needs and the extra that installs it.
     """
 
@@ -78,11 +72,7 @@ class Format:
     def write(
         self, results: Iterable[ImageResult], classes: Sequence[str], folder: str | Path, **options: Any
     ) -> list[Path]:
-        """Write annotations as ``write_annotations`` does; return the paths of ``outputs``.
-
-        ``results`` holds the localization of each image, or a sequence of those of several classes. The other
-        arguments are the fields of ``Destination``.
-        """
+        """Write annotations as ``write_annotations`` to a ``Destination`` of the other arguments; return the paths."""
         destination = Destination(Path(folder), tuple(classes), **options)
         write_annotations([self], results, destination)
         return [destination.folder / name for name in self.outputs]
@@ -90,11 +80,6 @@ class Format:
 
 FORMATS: Registry[Format] = Registry("format")
 """The annotation formats by name."""
-
-
-def list_formats(pattern: str | None = None) -> list[str]:
-    """Return the names of the annotation formats, sorted; ``pattern`` is a shell wildcard."""
-    return FORMATS.names(pattern)
 
 
 def write_annotations(formats: Sequence[Format], results: Iterable[ImageResult], destination: Destination) -> None:
@@ -115,10 +100,10 @@ def write_annotations(formats: Sequence[Format], results: Iterable[ImageResult],
             records = [result] if isinstance(result, LocalizationRecord) else result
             for record in records:
                 if classes.get(record.class_index) != record.label:
+                    given = f"{classes.get(record.class_index)!r} among the {len(classes)} given classes"
                     raise ValueError(
                         f"{record.source}: class {record.class_index} is {record.label!r} in the localization, but "
-                        f"{classes.get(record.class_index)!r} among the {len(classes)} given classes; pass the "
-                        "checkpoint's classes, in its order"
+                        f"{given}; pass the checkpoint's classes, in its order"
                     )
             for write_image in writers if records else []:
                 write_image(destination.image_name(records[0].source), records)
@@ -161,9 +146,7 @@ def rounded_boxes(record: LocalizationRecord) -> list[Box]:
 
 
 def valid_text(text: str) -> str:
-    r"""Return ``text`` in a form that XML, JSON, YAML, CSV and Parquet can all store.
-
-    Control characters, which XML forbids, and bytes of a file name that are not UTF-8 become U+FFFD.
+    r"""Return ``text`` with control characters, which XML forbids, and bytes that are not UTF-8 as U+FFFD.
 
     >>> valid_text("a\x07b, \n\U0001f426")
     'a\ufffdb, \n🐦'

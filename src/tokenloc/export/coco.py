@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from tempfile import TemporaryFile
-from typing import Any
 
 from tokenloc._files import atomic_text
 from tokenloc.export.base import FORMATS, PIXEL_DIGITS, Destination, Format, JsonArray, WriteImage, rounded_boxes
@@ -25,11 +24,22 @@ def _open(destination: Destination) -> Iterator[WriteImage]:
         file.write('],\n"images": [')
 
         def write_image(name: str, records: Sequence[LocalizationRecord]) -> None:
-            width, height = records[0].size
-            images.append({"id": images.count + 1, "file_name": name, "width": width, "height": height})
+            size = dict(zip(("width", "height"), records[0].size, strict=True))
+            images.append({"id": images.count + 1, "file_name": name, **size})
             for record in records:
-                for annotation in _annotations(record):
-                    annotations.append({"id": annotations.count + 1, "image_id": images.count, **annotation})
+                for x0, y0, x1, y1 in rounded_boxes(record):
+                    width, height = round(x1 - x0, PIXEL_DIGITS), round(y1 - y0, PIXEL_DIGITS)
+                    annotation = {
+                        "id": annotations.count + 1,
+                        "image_id": images.count,
+                        "category_id": record.class_index + 1,
+                        "bbox": [x0, y0, width, height],
+                        "area": round(width * height, PIXEL_DIGITS),
+                        "iscrowd": 0,
+                        "segmentation": [],  # tools would display an outline instead of the box
+                        "score": round(record.score, 6),
+                    }
+                    annotations.append(annotation)
 
         yield write_image
         file.write('],\n"annotations": [')
@@ -38,18 +48,4 @@ def _open(destination: Destination) -> Iterator[WriteImage]:
         file.write("]}\n")
 
 
-def _annotations(record: LocalizationRecord) -> Iterator[dict[str, Any]]:
-    for x0, y0, x1, y1 in rounded_boxes(record):
-        width, height = round(x1 - x0, PIXEL_DIGITS), round(y1 - y0, PIXEL_DIGITS)
-        yield {
-            "category_id": record.class_index + 1,
-            "bbox": [x0, y0, width, height],
-            "area": round(width * height, PIXEL_DIGITS),
-            "iscrowd": 0,
-            "segmentation": [],  # tools would display an outline instead of the box
-            "score": round(record.score, 6),
-        }
-
-
-COCO = FORMATS.add("coco", Format(("coco.json",), _open))
-"""COCO: coco.json."""
+FORMATS.add("coco", Format(("coco.json",), _open))

@@ -1,8 +1,7 @@
-"""Label Studio: tasks with predictions as JSON, and the matching labeling configuration.
+"""Label Studio: tasks with predictions as JSON (https://labelstud.io/guide/predictions) and a labeling configuration.
 
-Boxes are x, y, width, height in percent of the image, https://labelstud.io/guide/predictions. They are predictions,
-which people accept or correct; ``tokenloc.data.annotations`` reads the corrections. The score of a region is the
-probability of its class. The score of a prediction, by which tasks can be sorted, is the confidence of its first box.
+Boxes are x, y, width, height in percent of the image. The score of a region is the probability of its class, that of a
+prediction, by which tasks can be sorted, the confidence of its first box.
 """
 
 from __future__ import annotations
@@ -18,9 +17,7 @@ from tokenloc.data.annotations import LOCAL_FILES
 from tokenloc.export.base import FORMATS, Destination, Format, JsonArray, WriteImage, absolute, rounded_boxes
 from tokenloc.inference.localization import LocalizationRecord
 
-TASKS = "label-studio.json"
-CONFIGURATION = "label-studio.xml"
-
+TASKS, CONFIGURATION = "label-studio.json", "label-studio.xml"
 _CONFIGURATION = """\
 <View>
   <Image name="image" value="$image"/>
@@ -33,7 +30,6 @@ _CONFIGURATION = """\
 
 @contextmanager
 def _open(destination: Destination) -> Iterator[WriteImage]:
-    """One task per image, and the configuration that a project needs to display them."""
     labels = destination.labels
     with atomic_text(destination.folder / TASKS) as file:
         file.write("[")
@@ -74,9 +70,8 @@ def _regions(record: LocalizationRecord, labels: Sequence[str]) -> Iterator[dict
 def image_url(name: str, destination: Destination) -> str:
     """Return the address at which Label Studio finds an image.
 
-    By default this is a local file: the path below Label Studio's document root, which must be the folder above
-    ``destination.root``. Otherwise it is ``destination.image_url`` and the image's name, percent-encoded if the
-    address is HTTP or has a query.
+    By default, it is a local file; Label Studio's document root must be the folder above ``destination.root``. After
+    ``destination.image_url``, the name is percent-encoded if the address is HTTP or has a query.
 
     >>> from pathlib import Path
     >>> image_url("a b.jpg", Destination(Path("out"), (), root=Path("/my/photos")))
@@ -89,5 +84,4 @@ def image_url(name: str, destination: Destination) -> str:
     return prefix + (quote(name) if prefix.startswith(("http:", "https:")) or "?" in prefix else name)
 
 
-LABEL_STUDIO = FORMATS.add("label-studio", Format((TASKS, CONFIGURATION), _open))
-"""Label Studio: label-studio.json, and label-studio.xml with the labels."""
+FORMATS.add("label-studio", Format((TASKS, CONFIGURATION), _open))

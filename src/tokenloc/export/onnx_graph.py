@@ -23,12 +23,8 @@ from tokenloc.models.checkpoint import default_threshold
 from tokenloc.models.metadata import ModelMetadata
 
 Maps = Literal["top", "all"]
-
-METADATA = "tokenloc"
-"""The key of the file's metadata; its value is JSON."""
-
-LARGEST_DIFFERENCE = 1e-3
-"""Between ONNX and PyTorch, as a fraction of the largest value; a file that differs more is not written."""
+METADATA = "tokenloc"  # the key of the file's metadata
+LARGEST_DIFFERENCE = 1e-3  # between ONNX and PyTorch, as a fraction of the largest value
 
 
 class Graph(nn.Module):
@@ -57,12 +53,12 @@ class Graph(nn.Module):
 def export_onnx(
     model: Method, metadata: ModelMetadata, path: str | Path, maps: Maps = "top", overwrite: bool = False
 ) -> float:
-    """Write a model as an ONNX file and compare it with PyTorch.
+    """Write a model as an ONNX file; return its ``largest_difference`` from PyTorch.
 
-    Input ``pixels`` [batch, height, width, 3] uint8: upright RGB images, resized to the input size without cropping,
-    in batches of any size. Outputs ``logits`` [batch, C] float32 and ``maps`` [batch, K, h, w] float32 on the patch
-    grid, as from ``Method.localize``. The metadata, JSON under the key ``tokenloc``, holds what is needed to use the
-    file: classes, input size (width, height), interpolation and threshold on maps scaled to [0, 1].
+    Input ``pixels`` [batch, height, width, 3] uint8: upright RGB images, resized to the input size without cropping.
+    Outputs ``logits`` [batch, C] float32 and ``maps`` [batch, K, h, w] float32 on the patch grid, as from
+    ``Method.localize``. Metadata, JSON under the key ``tokenloc``: classes, input size (width, height), interpolation
+    and threshold on maps scaled to [0, 1].
 
     Args:
         model: in evaluation mode, on the CPU.
@@ -70,9 +66,6 @@ def export_onnx(
         path: the file to write.
         maps: ``top`` for the most probable class (K = 1), ``all`` for every class (K = C).
         overwrite: replace an existing file.
-
-    Returns:
-        the largest difference between ONNX and PyTorch on noise, as a fraction of the largest value.
 
     Raises:
         ValueError: if the method's maps are not a graph of tensor operations, or the file differs from PyTorch.
@@ -111,10 +104,7 @@ def export_onnx(
 
 
 def largest_difference(path: Path, graph: Graph, preprocessing: Preprocessing) -> float:
-    """Return the largest difference between ONNX and PyTorch on noise, as a fraction of the largest value.
-
-    Maps are compared if both predict the same class: they may break a tie differently.
-    """
+    """Return the largest difference between ONNX and PyTorch on noise, as a fraction of the largest value."""
     session = library("onnxruntime", "onnx").InferenceSession(str(path), providers=["CPUExecutionProvider"])
     differences = [0.0]
     for batch in (1, 3):
@@ -122,7 +112,7 @@ def largest_difference(path: Path, graph: Graph, preprocessing: Preprocessing) -
         logits, maps = session.run(None, {"pixels": pixels})
         with torch.no_grad():
             true_logits, true_maps = (values.numpy() for values in graph(torch.from_numpy(pixels)))
-        same = logits.argmax(axis=1) == true_logits.argmax(axis=1)
+        same = logits.argmax(axis=1) == true_logits.argmax(axis=1)  # they may break a tie differently
         differences += [_difference(logits, true_logits), _difference(maps[same], true_maps[same])]
     return float(np.max(differences))  # NaN if any is
 

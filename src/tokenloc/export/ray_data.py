@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 ERROR = "error"
-BATCHES_PER_CALL = 4
-"""Network batches in one call of an actor, so that it can read the next one while the network runs."""
+BATCHES_PER_CALL = 4  # of an actor, which reads the next one while the network runs
 
 
 def localize_dataset(
@@ -38,11 +37,8 @@ def localize_dataset(
 ) -> Dataset:
     """Localize the images of a Ray dataset lazily: nothing runs until its rows are read or written.
 
-    Each actor holds one model and processes its images batch by batch, so memory does not grow with their number.
-
     Args:
-        dataset: one row per image, with a column ``bytes`` (the encoded file), or ``path`` (a file that every machine
-            of the cluster can read), or both: then ``path`` is only a name.
+        dataset: images, with a column ``bytes`` (encoded files), ``path`` (files that every machine can read), or both.
         checkpoint: a file or folder that every machine can read, or ``hf-hub:USER/NAME[@REVISION]``.
         root: images in this folder are named relative to it.
         batch_size: images per forward pass.
@@ -52,20 +48,23 @@ def localize_dataset(
         localizer: further arguments of ``Localizer.from_checkpoint``.
 
     Returns:
-        the rows of ``export.PARQUET``: one per box, and one with null corners for an image without boxes; the rows of
-        an image are consecutive. The additional column ``error`` is null, or says why the image cannot be read; such
-        an image has one row, in which only ``file`` is set. Images without a name are named ``sha256:`` and the
-        digest of their bytes.
+        the rows of ``FORMATS["parquet"]``, those of an image consecutive: one per box, or one with null corners without
+        boxes. The additional column ``error`` is null, or says why an image cannot be read; then only ``file`` is set.
+        Images without a name are named ``sha256:`` and the digest of their bytes.
 
     Raises:
-        FileNotFoundError, ValueError: if the checkpoint cannot be read, both columns are missing, or a number is
-            below 1.
+        FileNotFoundError, ValueError: for an unreadable checkpoint, without both columns, or for a number below 1.
         ImportError: if Ray is not installed.
     """
     ray = library("ray", "ray")
     library("ray.data", "ray")
     classes = read_metadata(checkpoint).classes
-    _check(dataset, batch_size, actors)
+    columns = dataset.columns() or []
+    if not {"path", "bytes"} & set(columns):
+        raise ValueError(f"images need a column path or bytes; the columns are {', '.join(columns) or 'missing'}")
+    for name, value in (("batch_size", batch_size), ("actors", actors)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1; got {value}")
     resources = ray.cluster_resources()
     gpus = float(min(1, resources.get("GPU", 0))) if gpus is None else gpus
     path = str(checkpoint if is_on_hub(checkpoint) else absolute(checkpoint))
@@ -115,16 +114,6 @@ def _named_images(table: Any) -> Iterator[tuple[str, ImageInput]]:
         yield str(path or ""), path if file is None else file
 
 
-def _check(dataset: Dataset, batch_size: int, actors: int | None) -> None:
-    columns = dataset.columns() or []
-    if not {"path", "bytes"} & set(columns):
-        raise ValueError(f"images need a column path or bytes; the columns are {', '.join(columns) or 'missing'}")
-    for name, value in (("batch_size", batch_size), ("actors", actors)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1; got {value}")
-
-
 def _actor_count(resources: Mapping[str, float], gpus: float) -> int:
-    """Return how many actors fit; one CPU is left for reading and writing."""
-    capacity = resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1) - 1
+    capacity = resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1) - 1  # one CPU reads and writes
     return max(1, int(capacity))

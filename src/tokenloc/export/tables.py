@@ -25,7 +25,6 @@ COLUMNS = {
 
 ROWS_PER_GROUP = 4096
 """Rows in memory, written to Parquet as one row group."""
-
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 
 
@@ -65,9 +64,7 @@ def table_rows(name: str, records: Sequence[LocalizationRecord], labels: Sequenc
 
 
 def escape_formula(text: str) -> str:
-    """Return ``text`` with an apostrophe in front if a spreadsheet would run it as a formula.
-
-    Text that starts with apostrophes and then a formula gets another one, so that the original can be restored.
+    """Return ``text`` with an apostrophe in front if it is a spreadsheet formula, or apostrophes and then one.
 
     >>> escape_formula("=1+1"), escape_formula("'=1"), escape_formula("bird")
     ("'=1+1", "''=1", 'bird')
@@ -86,8 +83,5 @@ def arrow_table(rows: Sequence[tuple[Any, ...]], schema: Any) -> Any:
     return table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema=schema)
 
 
-CSV = FORMATS.add("csv", Format(("boxes.csv",), _open_csv))
-"""CSV: boxes.csv, one row per box."""
-
-PARQUET = FORMATS.add("parquet", Format(("boxes.parquet",), _open_parquet, ("pyarrow.parquet", "parquet")))
-"""Parquet: boxes.parquet, one row per box, with types; needs the extra ``parquet``."""
+FORMATS.add("csv", Format(("boxes.csv",), _open_csv))
+FORMATS.add("parquet", Format(("boxes.parquet",), _open_parquet, ("pyarrow.parquet", "parquet")))

@@ -1,7 +1,4 @@
-"""Pascal VOC (devkit of VOC2012): one XML file per image, boxes in whole pixels from 1 that include the last pixel.
-
-The format has no scores.
-"""
+"""Pascal VOC (devkit of VOC2012): one XML file per image, boxes in pixels from 1, the last included; no scores."""
 
 from __future__ import annotations
 
@@ -50,8 +47,8 @@ def _open(destination: Destination) -> Iterator[WriteImage]:
             path.parent.mkdir(parents=True, exist_ok=True)
             boxes = [(labels[record.class_index], box) for record in records for box in rounded_boxes(record)]
             objects = "".join(_OBJECT.format(*voc_box(box), label=label) for label, box in boxes)
-            parent, _, _ = name.rpartition("/")
-            xml = _IMAGE.format(*records[0].size, folder=_escape(parent), name=_escape(name), objects=objects)
+            parent = _escape(name.rpartition("/")[0])
+            xml = _IMAGE.format(*records[0].size, folder=parent, name=_escape(name), objects=objects)
             path.write_text(xml, encoding="utf-8", newline="\n")
 
         yield write_image
@@ -71,8 +68,7 @@ def safe_stem(name: str) -> str:
 def voc_box(box: Box) -> tuple[int, int, int, int]:
     """Return a half-open box as VOC's xmin, ymin, xmax, ymax: pixels from 1, the last included.
 
-    Each edge moves to the nearest pixel edge, by half a pixel at most. A box smaller than a pixel becomes the pixel
-    that contains its first corner.
+    Each edge moves to the nearest pixel edge; a box smaller than a pixel becomes the pixel of its first corner.
 
     >>> voc_box((10.4, 20.6, 30.0, 40.0)), voc_box((3.6, 7.0, 3.9, 9.0))
     ((11, 22, 30, 40), (4, 8, 4, 9))
@@ -90,5 +86,4 @@ def _escape(text: str) -> str:
     return escape(text, {"\r": "&#13;"})  # XML readers would turn a plain carriage return into a line feed
 
 
-VOC = FORMATS.add("voc", Format(("voc",), _open))
-"""Pascal VOC: one XML file per image."""
+FORMATS.add("voc", Format(("voc",), _open))

@@ -1,7 +1,4 @@
-"""YOLO by Ultralytics: one text file per image with class, centre, width and height as fractions of the image.
-
-The format is documented at https://docs.ultralytics.com/datasets/detect. It has no scores.
-"""
+"""YOLO by Ultralytics, https://docs.ultralytics.com/datasets/detect: one text file per image; no scores."""
 
 from __future__ import annotations
 
@@ -20,10 +17,7 @@ from tokenloc.inference.localization import LocalizationRecord
 
 @contextmanager
 def _open(destination: Destination) -> Iterator[WriteImage]:
-    """Images are links, and label files have the same stem. All are in one folder, and so have unique names.
-
-    Subfolders would not do: Ultralytics replaces the last folder called images in a path by labels.
-    """
+    # No subfolders: Ultralytics replaces the last folder called images in a path by labels.
     names = UniqueNames(".txt", longest=250)  # the suffix of an image may be longer
     # The only split is also the validation split, without which Ultralytics does not train.
     data = {"train": "images/train", "val": "images/train", "names": dict(enumerate(destination.labels))}
@@ -36,16 +30,17 @@ def _open(destination: Destination) -> Iterator[WriteImage]:
         def write_image(name: str, records: Sequence[LocalizationRecord]) -> None:
             source = Path(records[0].source)
             label = labels / names.take(Path(name).stem)
-            label.write_text("".join(map(_lines, records)), encoding="utf-8", newline="\n")
+            boxes = [(one.class_index, yolo_box(box, one.size)) for one in records for box in rounded_boxes(one)]
+            lines = [f"{index} {' '.join(f'{value:.8f}' for value in box)}\n" for index, box in boxes]
+            label.write_text("".join(lines), encoding="utf-8", newline="\n")
+            link = images / (label.stem + source.suffix)
             if source.is_file():
-                _link(images / (label.stem + source.suffix), source)
+                try:
+                    link.symlink_to(source.resolve())
+                except OSError:  # the file system, or the Windows user, cannot make links
+                    shutil.copyfile(source, link)
 
         yield write_image
-
-
-def _lines(record: LocalizationRecord) -> str:
-    boxes = (yolo_box(box, record.size) for box in rounded_boxes(record))
-    return "".join(f"{record.class_index} {' '.join(f'{value:.8f}' for value in box)}\n" for box in boxes)
 
 
 def yolo_box(box: Box, size: tuple[int, int]) -> Box:
@@ -58,12 +53,4 @@ def yolo_box(box: Box, size: tuple[int, int]) -> Box:
     return (x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height
 
 
-def _link(link: Path, image: Path) -> None:
-    try:
-        link.symlink_to(image.resolve())
-    except OSError:  # the file system, or the Windows user, cannot make links
-        shutil.copyfile(image, link)
-
-
-YOLO = FORMATS.add("yolo", Format(("yolo",), _open))
-"""Ultralytics YOLO: data.yaml, and a text file and a link for each image."""
+FORMATS.add("yolo", Format(("yolo",), _open))

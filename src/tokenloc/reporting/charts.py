@@ -32,14 +32,11 @@ class Line(NamedTuple):
 
 @dataclass
 class Chart:
-    """Lines, and vertical markers (run, x) at the reported thresholds; ``notes`` describe them in words.
-
-    The axes range from 0 to ``xmax`` and ``ymax``, or fit the lines (None; only in matplotlib).
-    """
+    """Lines, and vertical markers (run, x) at the reported thresholds; ``notes`` describe them in words."""
 
     title: str
     xlabel: str
-    xmax: float | None = None
+    xmax: float | None = None  # axes start at 0; None fits them to the lines, only in matplotlib
     ymax: float | None = None
     unit: str = ""
     lines: list[Line] = field(default_factory=list)
@@ -98,9 +95,8 @@ def evaluation_charts(runs: Sequence[Run]) -> list[Chart]:
 def save_curves(folder: Path, curve: Mapping[str, Sequence[float]] | None) -> None:
     """Draw figures/curves.png of the evaluation in ``folder`` and write its data as CSV; do nothing without true boxes.
 
-    ``threshold.csv`` has the accuracy of the largest component by map threshold, a column for each IoU level (SAT,
-    Fig. 7); ``iou.csv`` a histogram of the IoU of correct boxes (IoU ≥ 0.5; Fig. 5); ``iou_by_size.csv`` the mean IoU
-    of images by object size (Fig. 6).
+    ``threshold.csv``: accuracy by map threshold for each IoU level (SAT, Fig. 7). ``iou.csv``: histogram of IoU ≥ 0.5
+    (Fig. 5). ``iou_by_size.csv``: mean IoU by object size (Fig. 6).
     """
     run, figures = read_run(folder, ""), folder / "figures"
     iou, fractions = run.boxed
@@ -120,7 +116,6 @@ def _write_columns(path: Path, columns: Mapping[str, Iterable[float]]) -> None:
 
 
 def _save_charts(charts: Sequence[Chart], path: Path) -> None:
-    """Draw charts side by side into an image file."""
     figure, dashes = Figure(figsize=(4.2 * len(charts), 3.2), layout="constrained"), list(DASHES.values())
     for axes, chart in zip(figure.subplots(1, len(charts), squeeze=False)[0], charts, strict=True):
         for line in chart.lines:
@@ -138,10 +133,7 @@ def _save_charts(charts: Sequence[Chart], path: Path) -> None:
 
 
 def read_curves(logs: Path) -> dict[str, list[tuple[float, float]]]:
-    """Return what a training logged in OUT/logs, by name: (epoch, value), averaged over the steps of an epoch.
-
-    A resumed run has several versions; the latest one with an epoch counts.
-    """
+    """Return (epoch, mean value) by name from OUT/logs; of several versions, the latest with an epoch counts."""
     curves: dict[str, dict[float, float]] = {}
     for path in sorted(logs.glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1])):
         values: dict[tuple[str, float], list[float]] = {}
@@ -156,10 +148,7 @@ def read_curves(logs: Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def save_training_curves(logs: Path, path: Path) -> None:
-    """Draw the curves of a training, one chart for each group (train, val, learned/NAME); do nothing without logs.
-
-    SCM's charts ``similarity_weight`` and ``threshold`` are its paper's Fig. 7: lambda and beta of each block.
-    """
+    """Draw the curves of a training, one chart for each group (train, val, learned/NAME); do nothing without logs."""
     groups: dict[str, list[Line]] = {}
     for name, curve in read_curves(logs).items():
         *group, last = name.removeprefix("learned/").split("/")

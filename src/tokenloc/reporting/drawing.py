@@ -80,11 +80,9 @@ def save_sheet(images: Sequence[Image.Image], path: Path, title: str) -> None:
     save_image(page, path)
 
 
-def image_table(
-    columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Image]]], side: int = 144
-) -> Image.Image:
-    """Return images as a table with named columns and rows, each image ``side`` pixels wide."""
-    font, left, top = ImageFont.load_default(13), 84, 22
+def image_table(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
+    """Return images as a table with named columns and rows."""
+    font, left, top, side = ImageFont.load_default(13), 84, 22, 144
     cells = [stack([_scaled(image, side) for image in images]) for _, images in rows]
     page = ImageOps.expand(stack(cells, vertical=True), (left, top, 0, 0), "white")
     draw = ImageDraw.Draw(page)

@@ -142,7 +142,6 @@ def box_steps(image: ImageBoxes, size: tuple[int, int], columns: Sequence[int]) 
 
 
 def _to_unit(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.int64]:
-    """Return boxes [N, 4] in 1/``UNIT`` of an image's (width, height), clipped to it."""
     return np.clip(np.round(UNIT * boxes / [*size, *size]), 0, UNIT).astype(np.int64).reshape(-1, 4)
 
 
@@ -153,6 +152,5 @@ def _add_thumbnail(image: ReportImage, dataset: ImageDataset, position: int) -> 
         return
     thumbnail.thumbnail((SIDE, SIDE))
     image.size = image.size or thumbnail.size
-    file = io.BytesIO()
-    thumbnail.save(file, "JPEG", quality=QUALITY, optimize=True)
+    thumbnail.save(file := io.BytesIO(), "JPEG", quality=QUALITY, optimize=True)
     image.thumbnail = base64.b64encode(file.getvalue()).decode("ascii")

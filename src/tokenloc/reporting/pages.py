@@ -28,22 +28,13 @@ def render_page(
 ) -> str:
     """Return an HTML page: a Jinja template that extends ``base.html.j2``, with its style and script inlined.
 
-    Values are escaped. Data for the script is JSON in a ``<script type="application/json">``. The page's
-    Content-Security-Policy allows its own script, by hash, and inline style; everything else, network access included,
-    is blocked unless ``policy`` allows it.
-
-    Args:
-        template: Name of the page's template.
-        styles: Names of CSS files, such as the shared base.css.
-        scripts: Names of JavaScript files, which share one function scope, such as the shared core.js and overlay.js.
-        package: Searched for the files, in its folder ``templates``, before the shared ones.
-        policy: Further directives of the Content-Security-Policy.
-        values: Of the template.
+    Values are escaped. The page's Content-Security-Policy allows its own script, by hash, and inline style; everything
+    else, network access included, is blocked unless ``policy`` allows it. Scripts share one function scope. Files are
+    searched in the folder ``templates`` of ``package``, then in the shared one.
     """
     loader = ChoiceLoader([PackageLoader(package), PackageLoader(SHARED)])
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    settings: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(loader=loader, autoescape=True, **settings)
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     environment.filters["number"] = lambda value, digits=1: "-" if value is None else f"{value:.{digits}f}"
     style, body = ("\n".join(loader.get_source(environment, name)[0] for name in names) for names in (styles, scripts))

@@ -16,7 +16,6 @@ from tokenloc.reporting.runs import Run
 from tokenloc.reporting.tables import ERRORS, class_table, error_counts, error_of, metric_table
 
 LETTERS = "ABCDEF"  # the runs' labels on images
-STYLES = ("base.css", "report.css")
 SCRIPTS = ("core.js", "overlay.js", "filters.js", "slider.js", "gallery.js", "tables.js")
 
 
@@ -29,18 +28,10 @@ def render_report(
     notes: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> str:
-    """Return the page.
+    """Return the page about one to six evaluations of the same images under the same protocol.
 
-    Args:
-        runs: Evaluations of the same images under the same protocol, at most six.
-        dataset: The images; None draws boxes without them.
-        images: Per gallery; None for all.
-        title: Of the page; by default the runs' names.
-        notes: Shown at the top.
-        progress: Wraps the images while they are read.
-
-    Raises:
-        ValueError: If there is no run or more than six, or a file of a run is damaged.
+    Without ``dataset``, boxes are drawn without images. ``images`` is the number per gallery, None for all. ValueError if
+    there are more runs, or a file of one is damaged.
     """
     if not 1 <= len(runs) <= len(LETTERS):
         raise ValueError(f"a report is of 1 to {len(LETTERS)} runs, got {len(runs)}")
@@ -49,7 +40,7 @@ def render_report(
     class_columns, classes = class_table(runs)
     return render_page(
         "report.html.j2",
-        STYLES,
+        ("base.css", "report.css"),
         SCRIPTS,
         title=title or " · ".join(run.name for run in runs),
         letters=LETTERS,
@@ -78,9 +69,8 @@ def _data(
     indices = {name: index for index, name in enumerate(classes)}
 
     def prediction(row: Mapping[str, Any]) -> list[float | int | None]:
-        error = error_of(row)
         iou, confidence = (None if row[key] is None else round(row[key], 4) for key in ("largest", "confidence"))
-        kind = None if error is None else ERROR_CATEGORIES.index(error)
+        kind = None if (error := error_of(row)) is None else ERROR_CATEGORIES.index(error)
         return [indices.get(row["predicted"]), iou, kind, confidence]
 
     return {

@@ -56,10 +56,8 @@ class Run:
         """The rows of images.csv; raises as ``read_table``, and ValueError if metrics.json is of other images."""
         rows = read_table(self.folder / IMAGES)
         if not rows or self.content["images"] != len(rows):
-            raise ValueError(
-                f"{self.folder / IMAGES} has {len(rows)} images, {METRICS} has {self.content['images']}: they are not "
-                f"from one evaluation; {AGAIN}"
-            )
+            counts = f"{self.folder / IMAGES} has {len(rows)} images, {METRICS} has {self.content['images']}"
+            raise ValueError(f"{counts}: they are not from one evaluation; {AGAIN}")
         return rows
 
     @property
@@ -120,12 +118,7 @@ def missing_notes(missing: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def read_run(folder: Path, name: str | None = None) -> Run:
-    """Read a run's or an evaluation's folder, which is named by its path by default.
-
-    Raises:
-        FileNotFoundError: If it has no metrics.json.
-        ValueError: If metrics.json is not JSON, or lacks protocol, images, metrics or threshold.
-    """
+    """Read an evaluation, named by its path by default; FileNotFoundError, or ValueError for a damaged metrics.json."""
     path = folder / METRICS
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: expected the folder of a run or of an evaluation")

@@ -29,11 +29,8 @@ ERRORS = {
     "part": ("Only a part", "most of the box is on the object, but misses much of it"),
     "more": ("Too much", "the box has the object and much around it"),
     "other": ("Other", "none of these"),
-}
-"""Name and description of each of ``ERROR_CATEGORIES``."""
-
-CLASS_COLUMNS = {"top1_cls": "Cls", "top1_loc": "Loc", "gt_known": "GT-known", "largest": "mean IoU"}
-"""The columns of the table of classes: means over the images of a class, in percent except for the IoU."""
+}  # name and description of each of ERROR_CATEGORIES
+CLASS_COLUMNS = {"top1_cls": "Cls", "top1_loc": "Loc", "gt_known": "GT-known", "largest": "mean IoU"}  # see _mean
 
 
 class Cell(NamedTuple):

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from tokenloc._files import UniqueNames
-from tokenloc.export import FORMATS, list_formats
+from tokenloc.export import FORMATS
 from tokenloc.export.base import valid_text
 from tokenloc.server.predict import Result
 
@@ -18,7 +18,7 @@ MAX_NAME_BYTES = 200  # leaves room for a longer suffix
 
 def usable_formats() -> list[str]:
     """Return the annotation formats whose libraries are installed."""
-    needs = {name: FORMATS[name].needs for name in list_formats()}
+    needs = {name: FORMATS[name].needs for name in FORMATS.names()}
     return [name for name, need in needs.items() if need is None or find_spec(need[0].partition(".")[0])]
 
 
