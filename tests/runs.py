@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from tokenloc.commands.train import train
 from tokenloc.inference import PredictionOptions, TestTimeAugmentation
+from tokenloc.models.checkpoint import read_checkpoint
 from tokenloc.training.config import DataConfig, ModelChoice, Optimisation
 
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.runs"])
 TINY_VIT = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
 
 
@@ -43,3 +50,17 @@ def tiny_settings(out: Path, **changes: Any) -> dict[str, Any]:
 def tiny_run(out: Path, **changes: Any) -> Path:
     """Train for a moment; return the best checkpoint."""
     return train(**tiny_settings(out, **changes))
+
+
+def weights(out: Path, name: str = "last.ckpt") -> dict[str, Tensor]:
+    """Return the weights in a checkpoint of a run."""
+    state: dict[str, Tensor] = read_checkpoint(out / "checkpoints" / name)["state_dict"]
+    return state
+
+
+def in_process(act: Callable[..., object], *arguments: Any) -> int | None:
+    """Call ``act`` in a new process; return its exit status."""
+    process = PROCESSES.Process(target=act, args=arguments)
+    process.start()
+    process.join()
+    return process.exitcode

@@ -82,9 +82,6 @@ def test_a_dataset_without_files_must_override_reading() -> None:
     dataset = ImageDataset("train", ["ant"], [Sample("a", None, 0)])
     with pytest.raises(NotImplementedError, match=r"must override image\(\)"):
         dataset.image(0)
-    dataset.has_masks = True
-    with pytest.raises(NotImplementedError, match=r"must override mask\(\)"):
-        dataset.mask(0)
 
 
 def test_check_reports_every_broken_image_and_impossible_box(tmp_path: Path) -> None:
@@ -118,11 +115,6 @@ def test_check_compares_sizes(tmp_path: Path) -> None:
         "is 12x8, but the dataset's lists say 8x12: its boxes may be off",
         "is 12x8, but its mask 13x8",
     ]
-
-
-def test_classes_keep_the_datasets_order() -> None:
-    assert select_classes(["c", "a", "b"], None) == ("c", "a", "b")
-    assert select_classes(["c", "a", "b"], ["b", "c"]) == ("c", "b")
 
 
 def test_bad_class_selections_are_refused() -> None:

@@ -44,23 +44,10 @@ def test_classes_depend_on_the_level(tmp_path: Path, level: str) -> None:
             (f"{number}.jpg", names[number]) for number in ("0034309", "0034958")
         ]
         assert both[1].path == data / "images/0034958.jpg"
+        assert [sample.boxes.tolist() for sample in both] == [[[0, 0, 30, 30]], [[2, 3, 3, 4]]]
         assert both.check() == []
-
-
-def test_variants_are_the_default_and_splits_the_official_ones(tmp_path: Path) -> None:
-    _aircraft(tmp_path)
-    found = {split: create_dataset("fgvc_aircraft", tmp_path, split) for split in SPLITS}
-    assert {split: [sample.id for sample in dataset] for split, dataset in found.items()} == {
-        split: [f"{number}.jpg"] for split, number in SPLITS.items()
-    }
-    assert found["test"].classes == ("737-700", "F-16A/B")
-    only = create_dataset("fgvc_aircraft", tmp_path, "trainval", ["F-16A/B"])
-    assert [(sample.id, sample.label) for sample in only] == [("0034958.jpg", 0)]
-
-
-def test_boxes_count_from_1_and_become_half_open(tmp_path: Path) -> None:
-    both = FgvcAircraftDataset(_aircraft(tmp_path), "trainval")
-    assert [sample.boxes.tolist() for sample in both] == [[[0, 0, 30, 30]], [[2, 3, 3, 4]]]
+        for split, number in SPLITS.items():
+            assert list(create_dataset("fgvc_aircraft", root, split).ids) == [f"{number}.jpg"]
 
 
 def test_the_banner_is_cut_off(tmp_path: Path) -> None:
@@ -97,18 +84,8 @@ def test_missing_lists_and_images_are_reported(tmp_path: Path) -> None:
     ("name", "lines", "message"),
     [
         ("images_box.txt", ["0034958 1 1 2 2"], r"images_box.txt has no line for listed images \(1\): 1025794.jpg"),
-        ("images_box.txt", ["1025794 1 1 two 2"], r"images_box.txt, line 1: 'two' is not a number"),
-        (
-            "images_variant_test.txt",
-            ["1025794 747"],
-            r"test.txt uses classes that are not in .*variants.txt \(1\): 747",
-        ),
-        ("images_variant_test.txt", ["1025794"], r"images_variant_test.txt, line 1: expected 2 values"),
-        (
-            "images_variant_test.txt",
-            ["1025794 737-700"] * 2,
-            r"test.txt lists images more than once \(1\): 1025794.j",
-        ),
+        ("images_variant_test.txt", ["1025794 747"], r"uses classes that are not in .*variants.txt \(1\): 747"),
+        ("images_variant_test.txt", ["1025794 737-700"] * 2, r"lists images more than once \(1\): 1025794.jpg"),
     ],
 )
 def test_damaged_lists_are_reported(tmp_path: Path, name: str, lines: list[str], message: str) -> None:

@@ -126,13 +126,9 @@ def test_an_imagefolder_gives_the_samples_of_the_folder(images: ImageDataset, tm
     assert found.fingerprint(0) == folder.fingerprint(0)
 
 
-def test_a_single_dataset_is_the_train_split(images: ImageDataset, tmp_path: Path) -> None:
-    table(images).save_to_disk(tmp_path / "one")
-    assert_same_samples(HfDataset(tmp_path / "one", "train", **COLUMNS), images)
-
-
 def test_classes_are_selected(images: ImageDataset, tmp_path: Path) -> None:
-    root = on_disk(images, tmp_path / "disk")
+    root = tmp_path / "disk"
+    table(images).save_to_disk(root)  # without splits: it is the train split
     found, bees = HfDataset(root, "train", **COLUMNS), HfDataset(root, "train", CLASSES[1:], **COLUMNS)
     assert (bees.classes, list(bees.ids)) == ((CLASSES[1],), ["1.jpg", "3.jpg", "5.jpg", "7.jpg"])
     assert bees.labels.tolist() == [0] * 4

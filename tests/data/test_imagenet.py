@@ -267,11 +267,8 @@ def test_incomplete_folders_are_reported(tmp_path: Path) -> None:
     ("name", "lines", "message"),
     [
         ("a.csv", ["ImageId,PredictionString", "x,"], r"a.csv, line 2: expected ID,WNID x0 y0 x1 y1 …, got 'x,'"),
-        ("a.csv", ["x,n01440764 1 2 3"], r"a.csv, line 1: expected ID,WNID x0 y0 x1 y1"),
-        ("a.csv", ["x,n01440764 1 2 3 four"], r"a.csv, line 1: 'four' is not a number"),
         ("a.csv", ["x,n01440764 1 2 3 4"] * 2, r"a.csv lists images more than once \(1\): x"),
         ("a.txt", ["x.JPEG"], r"a.txt, line 1: expected FILE LABEL x0 y0 x1 y1 …, got 'x.JPEG'"),
-        ("a.txt", ["x.JPEG 0 1 2 3"], r"a.txt, line 1: expected FILE LABEL"),
         ("a.txt", ["x.JPEG 1000 1 2 3 4"], r"a.txt, line 1: label 1000 is not one of ILSVRC's, 0 to 999"),
         ("a.txt", ["n01443537/x.JPEG 0 1 2 3 4"], r"line 1: the folder says n01443537, but label 0 is n01440764"),
         ("1.xml", ["<annotation>"], r"1.xml: not a Pascal VOC XML file"),
@@ -291,8 +288,6 @@ def test_options_are_validated(tmp_path: Path) -> None:
         create_dataset("imagenet", tmp_path, "train", boxes="one")
     with pytest.raises(ValueError, match="options metadata and annotations both give boxes"):
         create_dataset("imagenet", tmp_path, "train", metadata=tmp_path, annotations=tmp_path)
-    with pytest.raises(ValueError, match=r"unknown split of dataset 'imagenet': 'test'. Valid: train, val, val2"):
-        create_dataset("imagenet", tmp_path, "test")
 
 
 @pytest.mark.parametrize("nested", [False, True])

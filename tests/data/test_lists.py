@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.data import builders as build
-from tokenloc.data.lists import Listing, integer, number, read_mat, read_split_files, require, rows
+from tokenloc.data.lists import Listing, read_mat, read_split_files, require, rows
 
 FILES = {
     "image_ids.txt": "a/1.jpg\nb/2.jpg\nb/3, left.jpg\n",
@@ -97,12 +97,6 @@ def test_rows_are_split_by_white_space_or_separator(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match=r"t.txt: not a text file in UTF-8 .*download it again"):
         list(rows(path, 1))
-
-
-def test_numbers_are_validated() -> None:
-    assert (number("1.5", "here"), integer("-2", "here")) == (1.5, -2)
-    with pytest.raises(ValueError, match="here: '1,5' is not a number; correct it, or download"):
-        number("1,5", "here")
 
 
 def test_matlab_variables_are_read_as_lists(tmp_path: Path) -> None:

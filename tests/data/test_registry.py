@@ -39,8 +39,3 @@ def test_an_unknown_option_lists_the_valid_ones(tmp_path: Path) -> None:
 def test_an_unknown_split_lists_the_valid_ones() -> None:
     with pytest.raises(ValueError, match=r"unknown split of dataset 'scenes': 'dev'. Valid: test, train, val"):
         create_dataset("scenes", None, "dev")
-
-
-def test_options_and_classes_arrive() -> None:
-    dataset = create_dataset("scenes", None, "val", ["dots", "checks"], size=32, length=4)
-    assert (len(dataset), dataset.classes, dataset.image(0).size) == (4, ("checks", "dots"), (32, 32))

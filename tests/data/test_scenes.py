@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tokenloc.boxes.iou import box_iou
 from tokenloc.data import ImageDataset, create_dataset
-from tokenloc.data.textures import TEXTURES
+from tokenloc.data.scenes import TEXTURES
 
 
 def _scenes(split: str = "train", length: int = 12, **options: object) -> ImageDataset:
@@ -119,8 +119,3 @@ def test_textures_are_clearly_distinct() -> None:
 def test_options_out_of_range_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"scenes need a size of at least 16 .*, got size"):
         create_dataset("scenes", None, "train", **options)
-
-
-def test_unknown_classes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"unknown class 'dot'; did you mean 'dots'\?"):
-        _scenes(classes=["dot"])

@@ -59,10 +59,8 @@ def test_maps_and_their_average_equal_one_convolution_per_image(
 
 def test_shifted_means_average_the_inputs_of_each_weight() -> None:
     tokens = torch.arange(6.0).reshape(1, 1, 2, 3)  # 0 1 2 / 3 4 5
-    expected = (
-        torch.tensor([[0 + 1, 0 + 1 + 2, 1 + 2], [0 + 1 + 3 + 4, 15, 1 + 2 + 4 + 5], [3 + 4, 3 + 4 + 5, 4 + 5]]) / 6
-    )
-    torch.testing.assert_close(shifted_means(tokens, 3)[0, 0], expected)
+    sums = [[0 + 1, 0 + 1 + 2, 1 + 2], [0 + 1 + 3 + 4, 15, 1 + 2 + 4 + 5], [3 + 4, 3 + 4 + 5, 4 + 5]]
+    torch.testing.assert_close(shifted_means(tokens, 3)[0, 0], torch.tensor(sums) / 6)
     torch.testing.assert_close(shifted_means(tokens, 1), torch.full((1, 1, 1, 1), 2.5))
 
 
@@ -132,12 +130,6 @@ def test_the_relation_vector_is_the_mean_of_the_weighted_attention() -> None:
         torch.testing.assert_close(features.patch_relation[:, level], weighted.mean(dim=1))
 
 
-def test_the_loss_reaches_every_parameter() -> None:
-    lctr = small_model("lctr")
-    lctr.loss(lctr(IMAGES), torch.tensor([2, 0]))["total"].backward()
-    assert not [name for name, p in lctr.named_parameters() if p.grad is None or not p.grad.any()]
-
-
 def test_without_both_modules_it_is_tscam() -> None:
     lctr = small_model("lctr", relation=False, cue_digging=False)
     tscam = create_model("tscam", "vit_tiny_patch16_224", 5, False, (64, 48), backbone_options=SMALL).eval()
@@ -157,33 +149,14 @@ def test_the_relation_changes_the_map_but_not_the_logits() -> None:
     torch.testing.assert_close(maps_without, maps * ratio[:, None])
 
 
-@pytest.mark.parametrize("size", [(16, 96), (96, 16), (16, 16), (48, 80)])
-def test_any_grid(size: tuple[int, int]) -> None:
-    lctr = small_model("lctr")
-    images = torch.randn(2, 3, *size)
-    lctr(images).logits.sum().backward()
-    logits, maps = lctr.localize(images)
-    assert maps.shape == (2, 1, size[0] // 16, size[1] // 16)
-    assert logits.isfinite().all()
-    assert maps.isfinite().all()
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"kernels": 0}, r"kernels \(G, the number of kernels to mix\) must be at least 1; got 0"),
         ({"kernel_size": 5}, r"kernel_size must be 1 or 3 \(Table 7 of LCTR\); got 5"),
-        (
-            {"pooling": "separat"},
-            r"unknown pooling 'separat'; did you mean 'separate'\? Valid: max, mean, separate, sh",
-        ),
+        ({"pooling": "separat"}, r"unknown pooling 'separat'; did you mean 'separate'\? Valid: max, mean, sep"),
     ],
 )
 def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small_model("lctr", **options)
-
-
-def test_features_without_attention_outputs_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"without patch_relation; use FeatureRequest\(patch_relation=True\)"):
-        small_model("lctr").backbone(IMAGES).block_mean("patch_relation")

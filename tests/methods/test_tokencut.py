@@ -82,17 +82,9 @@ def test_the_backbone_is_frozen_and_stays_in_evaluation_mode(name: str) -> None:
         ({"tau": -0.1}, r"tau is a cosine in \[0, 1\); got -0.1"),
         ({"tau": 1.0}, r"tau is a cosine in \[0, 1\); got 1.0"),
         ({"tau": float("nan")}, r"tau is a cosine in \[0, 1\); got nan"),
-        ({"edges": "peek"}, "unknown edges 'peek'.*Valid: "),
-        ({"polarity": "peek"}, "unknown polarity 'peek'.*Valid: "),
-        ({"map": "peek"}, "unknown map 'peek'.*Valid: "),
+        *(({option: "peek"}, f"unknown {option} 'peek'.*Valid: ") for option in ("edges", "polarity", "map")),
     ],
 )
 def test_invalid_options_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small(**options)
-
-
-def test_features_without_keys_are_refused() -> None:
-    model = small()
-    with pytest.raises(ValueError, match=r"without keys; use FeatureRequest\(keys=True\)"):
-        model.object_map(model.backbone(IMAGES))

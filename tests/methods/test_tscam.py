@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tokenloc.backbones import FeatureRequest, as_map, create_backbone
+from tokenloc.backbones import FeatureRequest, as_map
 from tokenloc.methods.tscam import TSCAM, semantic_head
 from tokenloc.models import create_model
 
@@ -104,14 +104,3 @@ def test_only_semantic_maps_work_without_a_class_token() -> None:
 def test_invalid_options_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small(**options)
-
-
-def test_features_without_attention_are_refused() -> None:
-    model = small()
-    with pytest.raises(ValueError, match=r"without class_attention; use FeatureRequest\(class_attention=True\)"):
-        model.attention_map(model.backbone(torch.zeros(1, 3, 32, 32)))
-
-
-def test_images_of_another_size_than_the_backbones() -> None:
-    backbone, _ = create_backbone("vit_tiny_patch16_224", False, image_size=(64, 96), **SMALL)
-    assert TSCAM(backbone, 3).localize(torch.zeros(1, 3, 128, 64))[1].shape == (1, 1, 8, 4)

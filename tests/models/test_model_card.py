@@ -18,7 +18,7 @@ from tokenloc.data import Preprocessing
 from tokenloc.methods import ModelConfig, list_methods
 from tokenloc.models.hub import read_metrics
 from tokenloc.models.metadata import ModelMetadata, Threshold
-from tokenloc.models.model_card import escaped, model_card
+from tokenloc.models.model_card import model_card
 
 CLASSES = (
     *HOSTILE,
@@ -115,7 +115,3 @@ def test_metrics_of_unexpected_types_are_left_out(tmp_path: Path) -> None:
     found = read_metrics(tmp_path)
     assert found == {"protocol": "sat", "metrics": {"gt_known": 90}}
     assert "| GT-known | 90.0 |" in model_card(metadata(), "user/birds", found)
-
-
-def test_escaping_keeps_plain_text() -> None:
-    assert escaped("Naïve bird 3") == "Naïve bird 3"

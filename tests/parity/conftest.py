@@ -28,6 +28,12 @@ def fixture_of(parity_dir: Path) -> Callable[[str], Arrays]:
     return read
 
 
+@pytest.fixture(scope="module")
+def released(request: pytest.FixtureRequest, fixture_of: Callable[[str], Arrays]) -> Arrays:
+    """Return the arrays of the module's own file: ``sat.npz`` for ``test_sat.py``."""
+    return fixture_of(request.module.__name__.rpartition("test_")[2])
+
+
 @pytest.fixture(scope="session")
 def inputs(fixture_of: Callable[[str], Arrays]) -> Arrays:
     """Images [2, 3, 224, 224], labels [2], and the head's weight and bias."""

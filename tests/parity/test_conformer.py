@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,11 +13,6 @@ from tokenloc.backbones.weights import load_into, read_weights
 from tokenloc.methods.tscam import TSCAM
 
 Arrays = dict[str, Tensor]
-
-
-@pytest.fixture
-def released(fixture_of: Callable[[str], Arrays]) -> Arrays:
-    return fixture_of("conformer")
 
 
 @pytest.fixture

@@ -15,11 +15,6 @@ Arrays = dict[str, Tensor]
 
 
 @pytest.fixture
-def released(fixture_of: Callable[[str], Arrays]) -> Arrays:
-    return fixture_of("sat")
-
-
-@pytest.fixture
 def model(released_model: Callable[..., Method], released: Arrays) -> Method:
     sat = released_model("sat")
     tokens = {key: released[key] for key in ("loc_token", "loc_embed")}

@@ -21,11 +21,6 @@ VARIANTS = [("paper", 4), ("released", None)]
 BLOCK_TOLERANCE = {1: 7e-5, 2: 2e-5, 3: 1e-5, 4: 2e-6, 5: 2e-6, 6: 2e-6}
 
 
-@pytest.fixture(scope="module")
-def released(fixture_of: Callable[[str], Arrays]) -> Arrays:
-    return fixture_of("scm")
-
-
 @pytest.fixture
 def model(released_model: Callable[..., Method], released: Arrays) -> Callable[[int | None], SCM]:
     def make(steps: int | None) -> SCM:

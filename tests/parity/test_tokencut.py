@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,11 +15,6 @@ from tokenloc.models import create_model
 Arrays = dict[str, Tensor]
 PATCH = 16
 every_case = pytest.mark.parametrize(("tau", "image"), [(tau, image) for tau in (0.05, 0.2, 0.4) for image in (0, 1)])
-
-
-@pytest.fixture
-def released(fixture_of: Callable[[str], Arrays]) -> Arrays:
-    return fixture_of("tokencut")
 
 
 def cut(released: Arrays, tau: float, image: int) -> Tensor:

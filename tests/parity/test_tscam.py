@@ -21,11 +21,6 @@ def close(actual: Tensor, expected: Tensor) -> None:
 
 
 @pytest.fixture
-def released(fixture_of: Callable[[str], Arrays]) -> Arrays:
-    return fixture_of("tscam")
-
-
-@pytest.fixture
 def model(released_model: Callable[..., Method]) -> Method:
     return released_model("tscam")
 

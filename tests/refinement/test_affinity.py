@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 from torch import Tensor
 
 from tokenloc.refinement import AffinityRefinement
@@ -18,11 +19,6 @@ NEXT = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 
 def make_image(height: int = 6, width: int = 5, seed: int = 0) -> Tensor:
     return torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
-
-
-def softmax(values: list[float]) -> NDArray[np.float64]:
-    powers = np.exp(np.array(values) - max(values))
-    return powers / powers.sum()
 
 
 def slow_refined(
@@ -73,11 +69,10 @@ def test_it_equals_the_equations(step: AffinityRefinement, offsets: list[tuple[i
     maps, images = torch.rand(2, 3, 6, 5), torch.stack([make_image(seed=1), make_image(seed=2)])
     refined = step(maps, images)
     settings = {name: getattr(step, name) for name in ("iterations", "keep", "position_weight", "spread")}
+    exact_maps, exact_images = maps.double().numpy(), images.double().numpy()
     for image in range(2):
         for index in range(3):
-            expected = slow_refined(
-                maps[image, index].double().numpy(), images[image].double().numpy(), offsets, **settings
-            )
+            expected = slow_refined(exact_maps[image, index], exact_images[image], offsets, **settings)
             np.testing.assert_allclose(refined[image, index].numpy(), expected, atol=1e-4)
 
 

@@ -31,11 +31,8 @@ def test_without_steps_maps_are_resized_and_scaled() -> None:
 def test_every_step_keeps_shape_and_range(name: str) -> None:
     maps, images = inputs()
     refined = refine(maps, images, [name])
-    assert refined.shape == (2, 3, 32, 48)
-    assert refined.dtype == torch.float32
-    assert not refined.requires_grad
-    assert refined.min() >= 0
-    assert refined.max() <= 1
+    assert (refined.shape, refined.dtype, refined.requires_grad) == ((2, 3, 32, 48), torch.float32, False)
+    assert 0 <= refined.min() <= refined.max() <= 1
     assert torch.equal(refined[:, 1], refine(maps[:, 1], images, name))  # [B, h, w], and a single name
 
 
@@ -126,24 +123,27 @@ def test_maps_that_are_not_finite_are_refused() -> None:
 @pytest.mark.parametrize("change", [lambda x: 2 * x - 1, lambda x: 255 * x, lambda x: x * torch.nan])
 def test_images_outside_the_range_are_refused(change: object) -> None:
     maps, images = inputs()
-    with pytest.raises(
-        ValueError, match=r"RGB in \[0, 1\]; got values from .* Undo the normalisation .* divide bytes by"
-    ):
+    expected = r"RGB in \[0, 1\]; got values from .* Undo the normalisation .* divide bytes by"
+    with pytest.raises(ValueError, match=expected):
         refine(maps, change(images), QUICK)
 
 
-@pytest.mark.parametrize("images", [torch.zeros(2, 1, 8, 8), torch.zeros(3, 8, 8), torch.zeros(2, 3, 8, 8).byte()])
-def test_images_of_another_shape_are_refused(images: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"images must be \[B, 3, H, W\] float, RGB in \[0, 1\]; got \["):
-        refine(torch.rand(2, 4, 4), images)
+IMAGES = torch.rand(2, 3, 8, 8)
+MAPS = torch.rand(2, 4, 4)
 
 
-@pytest.mark.parametrize("maps", [torch.rand(3, 4, 4), torch.rand(4, 4), torch.ones(2, 4, 4).long()])
-def test_maps_of_another_shape_are_refused(maps: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"maps must be \[B, K, h, w\] or \[B, h, w\] float with B = 2 images; got \["):
-        refine(maps, torch.rand(2, 3, 8, 8))
-
-
-def test_another_device_is_refused() -> None:
-    with pytest.raises(ValueError, match="maps are on meta, images on cpu; move them to one device"):
-        refine(torch.rand(2, 4, 4, device="meta"), torch.rand(2, 3, 8, 8))
+@pytest.mark.parametrize(
+    ("maps", "images", "message"),
+    [
+        (MAPS, torch.zeros(2, 1, 8, 8), r"images must be \[B, 3, H, W\] float, RGB in \[0, 1\]; got \["),
+        (MAPS, torch.zeros(3, 8, 8), r"images must be"),
+        (MAPS, torch.zeros(2, 3, 8, 8).byte(), r"images must be"),
+        (torch.rand(3, 4, 4), IMAGES, r"maps must be \[B, K, h, w\] or \[B, h, w\] float with B = 2 images; got \["),
+        (torch.rand(4, 4), IMAGES, r"maps must be"),
+        (torch.ones(2, 4, 4).long(), IMAGES, r"maps must be"),
+        (MAPS.to("meta"), IMAGES, "maps are on meta, images on cpu; move them to one device"),
+    ],
+)
+def test_another_shape_or_device_is_refused(maps: Tensor, images: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        refine(maps, images)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from skimage.segmentation import felzenszwalb
 from torch import Tensor, nn
 
+from tokenloc.methods._scaling import min_max
 from tokenloc.refinement import Reprediction
 from tokenloc.refinement.reprediction import Networks, PseudoLabels, standardised
 from tokenloc.refinement.superpixels import Superpixels, felzenszwalb_superpixels
@@ -32,9 +33,7 @@ def scene(seed: int, size: int = 32) -> tuple[Tensor, Tensor]:
 def scenes(count: int = 5) -> tuple[Tensor, Tensor]:
     """Return maps [B, 1, H, W] and images [B, 3, H, W]."""
     images, maps = zip(*(scene(seed) for seed in range(count)), strict=True)
-    maps = torch.stack(maps)[:, None]
-    low, high = maps.amin(dim=(2, 3), keepdim=True), maps.amax(dim=(2, 3), keepdim=True)
-    return (maps - low) / (high - low), torch.stack(images)
+    return min_max(torch.stack(maps)[:, None]), torch.stack(images)
 
 
 def plain_network(settings: Reprediction, inputs: int) -> nn.Sequential:

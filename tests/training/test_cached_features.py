@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.runs import tiny_run, tiny_settings
-from tests.training.test_nothing_lost import PROCESSES, die
+from tests.runs import in_process, tiny_run, tiny_settings, weights
+from tests.training.test_nothing_lost import die
 from tokenloc.data import ImageDataset, Preprocessing, Sample, TrainingImages, train_transform
 from tokenloc.methods.base import Frozen
 from tokenloc.models import create_model
-from tokenloc.models.checkpoint import read_checkpoint
 from tokenloc.training import cached_features
 from tokenloc.training.cached_features import CachedFeatureData, FeatureCache, feature_sources
 from tokenloc.training.config import ModelChoice, Optimisation
@@ -104,8 +102,8 @@ def run(out: Path, method: str, views: int, cache: Path | None = None, **changes
     data = replace(data, calibration_split=None, test_split=None, cached_views=views, cache=cache)
     model = ModelChoice(method, "vit_tiny_patch16_224", False, backbone_options=SMALL)
     optimisation = Optimisation(epochs=2, batch_size=8, lr=1e-2)
-    best = tiny_run(out, **{"data": data, "model": model, "optimisation": optimisation, **changes})
-    return read_checkpoint(best.with_name("last.ckpt"))["state_dict"]
+    tiny_run(out, **{"data": data, "model": model, "optimisation": optimisation, **changes})
+    return weights(out)
 
 
 @pytest.mark.slow
@@ -211,17 +209,10 @@ def fill_a_full_disk(folder: Path) -> None:
         (folder / "message").write_text(str(error)[:600])
 
 
-def in_a_process(act: Any, folder: Path) -> int | None:
-    images(folder / "images")
-    process = PROCESSES.Process(target=partial(act, folder))
-    process.start()
-    process.join()
-    return process.exitcode
-
-
 @pytest.mark.slow
 def test_after_a_kill_only_the_rest_is_computed(tmp_path: Path) -> None:
-    assert in_a_process(die_while_filling, tmp_path) == -9
+    images(tmp_path / "images")
+    assert in_process(die_while_filling, tmp_path) == -9
     files = sorted(path.name for path in (tmp_path / "cache").rglob("view-0/*"))
     assert files == ["00000.npy", "00001.npy"]
     data = small_cache(tmp_path)
@@ -233,7 +224,8 @@ def test_after_a_kill_only_the_rest_is_computed(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_reported(tmp_path: Path) -> None:
-    in_a_process(fill_a_full_disk, tmp_path)
+    images(tmp_path / "images")
+    in_process(fill_a_full_disk, tmp_path)
     message = (tmp_path / "message").read_text()
     assert "view-0/00000.npy (File too large)" in message
     assert "choose another folder with --data.cache, then continue with --resume" in message

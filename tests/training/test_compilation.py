@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch._dynamo import lookup_backend
 
-from tests.runs import TINY_VIT, tiny_run
-from tests.training.test_scale import assert_same_training, command, settings, torchrun, weights
+from tests.runs import TINY_VIT, tiny_run, weights
+from tests.training.test_scale import assert_same_training, command, settings, torchrun
 from tokenloc.commands.train import train
 from tokenloc.methods import Method, Output, list_methods
 from tokenloc.models import create_model

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from tests.runs import TINY_VIT, tiny_run
-from tokenloc.methods import Method, Output
-from tokenloc.methods.base import ClassMaps
+from tokenloc.methods import Method
 from tokenloc.models import create_model
 from tokenloc.models.checkpoint import read_checkpoint
 from tokenloc.training.config import Freeze, Optimisation
-from tokenloc.training.freezing import freeze, frozen_names
+from tokenloc.training.freezing import freeze
 
 WIDTH, HIDDEN, PATCHES, DEPTH, SPATIAL = 384, 4 * 384, 196, 12, 3
 ATTENTION_OUT = WIDTH * WIDTH + WIDTH
@@ -92,33 +91,20 @@ def test_only_frozen_weights_stay_the_same(tmp_path: Path) -> None:
     assert {name for name in one if torch.equal(one[name], two[name])} == mlps
 
 
-class Headless(Method):
-    """A method with no parameters besides its backbone."""
-
-    def forward(self, images: Tensor) -> Output:
-        return Output(self.backbone(images).class_token)
-
-    def class_maps(self, images: Tensor) -> tuple[Tensor, ClassMaps]:
-        raise NotImplementedError
-
-
 def test_a_level_that_leaves_nothing_to_train() -> None:
-    backbone = create_model("tscam", "vit_tiny_patch16_224", 3, False, backbone_options=TINY_VIT).backbone
-    for name, each in backbone.named_parameters():
-        each.requires_grad_(name.startswith("blocks."))
-    assert freeze(Headless(backbone, 3), "attention").head == 0
+    model = create_model("tscam", "vit_tiny_patch16_224", 3, False, backbone_options=TINY_VIT)
+    for name, each in model.named_parameters():
+        each.requires_grad_(name.startswith("backbone.blocks."))
+    assert freeze(model, "attention").head == 0
     with pytest.raises(ValueError, match="freeze='blocks' leaves no parameter of this model to train; choose another"):
-        freeze(Headless(backbone, 3), "blocks")
+        freeze(model, "blocks")
 
 
-def test_a_backbone_without_plain_blocks() -> None:
+def test_an_unknown_level_and_a_backbone_without_plain_blocks() -> None:
     tiny = {"embed_dim": 48, "depth": 12, "num_heads": 3, "channel_ratio": 1}
     model = create_model("sat", "conformer_small_patch16", 3, False, backbone_options=tiny)
     with pytest.raises(ValueError, match="freeze='most' needs a plain vision transformer"):
         freeze(model, "most")
     assert freeze(model, "none").backbone > 0
-
-
-def test_an_unknown_level() -> None:
     with pytest.raises(ValueError, match="unknown freeze 'block'; did you mean 'blocks'"):
-        frozen_names(["blocks.0.mlp.fc1.bias"], "block")
+        freeze(model, "block")

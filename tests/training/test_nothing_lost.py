@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 
-from tests.runs import tiny_run, tiny_settings
+from tests.runs import in_process, tiny_run, tiny_settings, weights
 from tokenloc import cli
 from tokenloc.commands import train as command
 from tokenloc.methods import Method
@@ -26,8 +26,6 @@ from tokenloc.training.config import Optimisation
 from tokenloc.training.module import LocalizationTask
 
 STEPS = 3  # in each of the two epochs
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.training.test_nothing_lost"])
 
 
 def dropping_run(out: Path, **changes: Any) -> Path:
@@ -40,10 +38,6 @@ def dropping_run(out: Path, **changes: Any) -> Path:
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return dropping_run(tmp_path_factory.mktemp("unbroken") / "run").parents[1]
-
-
-def weights(out: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
-    return read_checkpoint(out / "checkpoints" / name)["state_dict"]
 
 
 def last_step(out: Path) -> int:
@@ -75,10 +69,6 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_in_epoch(epoch: int) -> None:
-    at_step(epoch, 1, die)
-
-
 def die_while_writing(checkpoint: int) -> None:
     save, count = torch.save, iter(range(99))
 
@@ -102,19 +92,16 @@ def begin(moment: Callable[[], None], out: Path, changes: dict[str, Any]) -> Non
 
 
 def killed(moment: Callable[[], None], out: Path, **changes: Any) -> None:
-    process = PROCESSES.Process(target=begin, args=(moment, out, changes))
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    assert in_process(begin, moment, out, changes) == -signal.SIGKILL
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "moment",
     [
-        pytest.param(partial(die_in_epoch, 0), id="first epoch"),
+        pytest.param(partial(at_step, 0, 1, die), id="first epoch"),
         pytest.param(partial(die_while_writing, 0), id="writing the first checkpoint"),
-        pytest.param(partial(die_in_epoch, 1), id="second epoch"),
+        pytest.param(partial(at_step, 1, 1, die), id="second epoch"),
         pytest.param(partial(die_while_writing, 3), id="between best.ckpt and last.ckpt of the second epoch"),
         pytest.param(partial(die_while_writing, 5), id="storing the threshold"),  # after two checkpoints in each epoch
         pytest.param(die_while_evaluating, id="evaluating"),
@@ -128,7 +115,7 @@ def test_a_killed_run_resumes_bit_for_bit(moment: Callable[[], None], tmp_path: 
 
 @pytest.mark.slow
 def test_steps_within_an_epoch_are_saved_every_few_minutes(tmp_path: Path, unbroken: Path) -> None:
-    killed(partial(die_in_epoch, 1), tmp_path / "run", save_minutes=0.0)
+    killed(partial(at_step, 1, 1, die), tmp_path / "run", save_minutes=0.0)
     assert last_step(tmp_path / "run") == STEPS + 1
     steps = []
     start = LocalizationTask.on_train_batch_start
@@ -193,19 +180,16 @@ def command_line(moment: Callable[[], None], words: list[str], errors: Path) -> 
     sys.exit(cli.main(words))
 
 
-def run_command(moment: Callable[[], None], unbroken: Path, folder: Path, **changes: Any) -> tuple[int, str, list[str]]:
+def run_command(moment: Callable[[], None], unbroken: Path, folder: Path, **changes: Any) -> tuple[Any, str, list[str]]:
     """Run ``tokenloc train`` with the settings of ``unbroken``; return exit status, error output and the command."""
     config, errors = folder / "config.yaml", folder / "errors"
     content = yaml.safe_load((unbroken / "config.yaml").read_text())
     content["optimisation"] |= changes.pop("optimisation", {})
     config.write_text(yaml.safe_dump({**content, "out": str(folder / "run"), **changes}))
     words = ["train", "--config", str(config)]
-    process = PROCESSES.Process(target=command_line, args=(moment, words, errors))
-    process.start()
-    process.join()
-    printed = errors.read_text()
+    status, printed = in_process(command_line, moment, words, errors), errors.read_text()
     assert "Traceback" not in printed
-    return process.exitcode, printed, words
+    return status, printed, words
 
 
 def interrupt_all() -> None:

@@ -26,18 +26,13 @@ def test_only_weight_matrices_decay() -> None:
     assert len(decayed["params"]) + len(others["params"]) == len(names)
 
 
-def test_tokens_of_methods_do_not_decay() -> None:
-    module = torch.nn.Module()
+def test_tokens_do_not_decay_and_frozen_parameters_are_left_out() -> None:
+    module = torch.nn.Linear(2, 2)
     module.loc_token = torch.nn.Parameter(torch.zeros(1, 1, 4))
     module.loc_embed = torch.nn.Parameter(torch.zeros(1, 1, 4))
-    assert not parameter_groups(module, 0.1)[0]["params"]
-
-
-def test_frozen_parameters_are_left_out() -> None:
-    module = torch.nn.Linear(2, 2)
     module.weight.requires_grad = False
     decayed, others = parameter_groups(module, 0.1)
-    assert (len(decayed["params"]), len(others["params"])) == (0, 1)
+    assert (len(decayed["params"]), len(others["params"])) == (0, 3)
 
 
 @pytest.mark.parametrize("step", [0, 7, 50, 99, 100])

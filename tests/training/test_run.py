@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from tests.runs import tiny_run, tiny_settings
+from tests.runs import tiny_run, tiny_settings, weights
 from tokenloc.boxes import get_protocol
 from tokenloc.cli import main
 from tokenloc.commands.results import print_results
@@ -24,10 +24,6 @@ from tokenloc.training.config import DataConfig, Optimisation
 
 UNTESTED = DataConfig(name="scenes", resize=36, crop=32, options={"size": 40, "length": 16})
 ONE_EPOCH = Optimisation(epochs=1, batch_size=8)
-
-
-def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    return read_checkpoint(checkpoint)["state_dict"]
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -47,9 +43,6 @@ def test_the_folder_of_a_run(run: Path) -> None:
 
 def test_the_form_of_metrics_json(run: Path) -> None:
     content = json.loads((run / "metrics.json").read_text())
-    assert {"protocol", "images", "metrics", "threshold"} <= content.keys()
-    names = {"top1_cls", "top5_cls", "top1_loc", "top5_loc", "gt_known", "max_box_acc_v1", "max_box_acc_v2", "box_acc"}
-    assert names | {"pxap", "piou"} <= content["metrics"].keys()
     assert (content["protocol"], content["images"]) == ("standard", 24)
     assert list(content["metrics"]["box_acc"]) == ["0.3", "0.5", "0.7", "0.8", "0.9"]
     assert content["threshold_source"].startswith("calibrated on val of scenes")
@@ -72,15 +65,12 @@ def test_a_run_repeats_and_depends_on_its_seed(run: Path, tmp_path: Path) -> Non
     assert config["data"]["options"] == {"size": 40, "length": 24}
     for seed in (0, 1):
         last = tiny_run(tmp_path / str(seed), seed=seed).with_name("last.ckpt")
-        assert same(weights(run / "checkpoints/last.ckpt"), weights(last)) == (seed == 0)
+        assert same(weights(run), weights(last.parents[1])) == (seed == 0)
 
 
-def test_a_run_is_not_overwritten(run: Path) -> None:
+def test_a_run_is_not_overwritten_and_nothing_is_not_resumed(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="already contains a run; continue it with --resume, or choose another --out"):
         tiny_run(run)
-
-
-def test_nothing_to_resume(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nothing to resume: .*last\.ckpt does not exist"):
         tiny_run(tmp_path / "none", resume=True)
 
@@ -96,7 +86,7 @@ def test_a_checkpoint_of_another_model_is_not_resumed(run: Path, tmp_path: Path)
 
 def test_without_a_validation_split_the_last_epoch_is_the_best(tmp_path: Path) -> None:
     best = tiny_run(tmp_path / "plain", data=UNTESTED, optimisation=ONE_EPOCH)
-    assert same(weights(best), weights(best.with_name("last.ckpt")))
+    assert same(weights(tmp_path / "plain"), weights(tmp_path / "plain", "best.ckpt"))
     assert not (tmp_path / "plain/metrics.json").exists()
     assert load_checkpoint(best)[1].threshold is None
 
@@ -109,13 +99,6 @@ def test_a_run_with_few_images(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "12 images of 6 classes from scenes" in printed
     assert "the batch size 100 is larger than the dataset: each step uses all images" in printed
     assert "trainable parameters: 0.01 M of 0.03 M in the backbone" in printed
-
-
-def test_more_images_of_each_class_than_there_are(tmp_path: Path) -> None:
-    data = replace(tiny_settings(tmp_path)["data"], per_class=5)
-    with pytest.raises(ValueError, match="asks for 5 images of each class"):
-        tiny_run(tmp_path / "run", data=data)
-    assert not (tmp_path / "run").exists()
 
 
 def test_learned_scalars_are_logged(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import subprocess
 import sys
@@ -10,24 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 
-from tests.runs import TINY_VIT, tiny_settings
+from tests.runs import TINY_VIT, tiny_settings, weights
 from tokenloc.commands.train import train
 from tokenloc.inference.processes import first_process
 from tokenloc.models import create_model
 from tokenloc.models.checkpoint import read_checkpoint
+from tokenloc.reporting.charts import read_curves
 from tokenloc.training.config import ModelChoice, Optimisation
-from tokenloc.training.placement import (
-    Placement,
-    check_precision,
-    check_shares,
-    choose_placement,
-    environments,
-)
+from tokenloc.training.placement import Placement, check_precision, check_shares, choose_placement, environments
 
 # 24 images in batches of 7, 7, 7 and 3, none of which splits evenly among two processes.
 UNEVEN = Optimisation(epochs=3, batch_size=7, lr=1e-3, schedule="cosine")
@@ -54,24 +49,12 @@ def command(out: Path, *words: str) -> list[str]:
     return [sys.executable, "-m", "tokenloc.cli", "train", *options]
 
 
-def curve(out: Path) -> list[dict[str, float]]:
-    """Return the numbers that a run logged, in order."""
-    (path,) = out.glob("logs/*/metrics.csv")
-    with path.open(encoding="utf-8", newline="") as file:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-
-
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = read_checkpoint(out / "checkpoints" / "last.ckpt")["state_dict"]
-    return state
-
-
 def assert_same_training(out: Path, one: Path) -> None:
-    found, expected = curve(out), curve(one)
-    assert any("train/area" in row for row in expected)  # the loss terms of the tenth step
-    assert [list(row) for row in found] == [list(row) for row in expected]
-    for row, other in zip(found, expected, strict=True):
-        assert row == pytest.approx(other, rel=1e-4, abs=1e-5)
+    found, expected = (read_curves(run / "logs") for run in (out, one))
+    assert "train/area" in expected  # the loss terms of the tenth step
+    assert found.keys() == expected.keys()
+    for name, points in expected.items():
+        assert np.array(found[name]) == pytest.approx(np.array(points), rel=1e-4, abs=1e-5)
     torch.testing.assert_close(weights(out), weights(one), rtol=1e-3, atol=2e-5)
 
 
@@ -205,18 +188,19 @@ def test_too_few_images_for_the_processes() -> None:
             check_shares(24, batch_size, world)
 
 
-def test_invalid_precision(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"--precision 16-mixed needs a GPU; .* bf16-mixed"):
-        train(**settings(tmp_path / "out", precision="16-mixed"))
-    with pytest.raises(ValueError, match="unknown precision 'bf16'. Valid: 16-mixed, 32-true, bf16-mixed"):
-        train(**settings(tmp_path / "out", precision="bf16"))
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"precision": "16-mixed"}, r"--precision 16-mixed needs a GPU; .* bf16-mixed"),
+        ({"precision": "bf16"}, "unknown precision 'bf16'. Valid: 16-mixed, 32-true, bf16-mixed"),
+        ({"seeds": [0, 1], "devices": 2}, "--seeds trains the runs one after the other in one process"),
+    ],
+)
+def test_invalid_precision_and_seeds(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(**settings(tmp_path / "out", **changes))
     assert not (tmp_path / "out").exists()
     check_precision("16-mixed", Placement("cuda"))
-
-
-def test_seeds_need_one_process(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--seeds trains the runs one after the other in one process"):
-        train(**settings(tmp_path / "out", seeds=[0, 1], devices=2))
 
 
 @pytest.mark.parametrize("method", ["sat", "tscam", "lctr", "scm"])
@@ -225,7 +209,7 @@ def test_checkpointed_activations_have_the_same_gradients(method: str) -> None:
     options: dict[str, Any] = {**TINY_VIT, "depth": 4, "drop_path_rate": 0.5}
     made = create_model(method, "vit_tiny_patch16_224", 3, pretrained=False, image_size=32, backbone_options=options)
     images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])
-    found: list[tuple[int, dict[str, torch.Tensor]]] = []
+    found = []
     for checkpointed in (False, True):
         made.backbone.checkpointed = checkpointed
         saved: set[tuple[int, int]] = set()

@@ -69,11 +69,11 @@ def _output(
     row = relation = gate = None
     if request.class_attention or request.patch_relation:
         row = _scores(queries, 0, keys, scale).softmax(dim=-1).mean(dim=1)
-    if request.patch_relation and row is not None:
-        relation = _relation(queries, keys, scale, row)
+        relation = _relation(queries, keys, scale, row) if request.patch_relation else None
     if query is not None:
         gate = _scores(queries, 0 if query.token is None else -1, keys, scale).mean(dim=1).sigmoid()
-    return AttentionOutput(row, relation, keys.transpose(1, 2).flatten(2) if request.keys else None, gate)
+    flat_keys = keys.transpose(1, 2).flatten(2) if request.keys else None
+    return AttentionOutput(row if request.class_attention else None, relation, flat_keys, gate)
 
 
 def _scores(queries: Tensor, index: int, keys: Tensor, scale: float) -> Tensor:

@@ -22,7 +22,6 @@ class Backbone(nn.Module, ABC):
         patch_size: (height, width) of a patch in pixels.
         embed_dim: D, the width of a token.
         depth: L, the number of transformer blocks.
-        num_heads: H, of each block's attention.
         num_prefix_tokens: how many tokens precede the patches: class token, distillation token, registers.
         conv_dim: width of the pooled features of a convolution branch; None without such a branch.
         checkpointed: whether training stores only the inputs of each transformer block and recomputes the rest.
@@ -32,7 +31,6 @@ class Backbone(nn.Module, ABC):
     patch_size: tuple[int, int]
     embed_dim: int
     depth: int
-    num_heads: int
     num_prefix_tokens: int
     conv_dim: int | None = None
     checkpointed: bool = False
@@ -41,12 +39,7 @@ class Backbone(nn.Module, ABC):
     def forward(
         self, images: Tensor, request: FeatureRequest | None = None, spatial: SpatialQuery | None = None
     ) -> Features:
-        """Run the network.
-
-        Args:
-            images: [B, 3, height, width], normalised for the weights; sides are multiples of the patch size.
-            request: the attention outputs to compute.
-            spatial: a spatial query (SAT).
+        """Run the network on ``images`` [B, 3, height, width], normalised for the weights.
 
         Raises:
             ValueError: the image size is not a multiple of the patch size, or a required class token is missing.
@@ -66,11 +59,7 @@ class Backbone(nn.Module, ABC):
             )
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
-        """Return the patch rows and columns of an image of ``height`` x ``width`` pixels.
-
-        Raises:
-            ValueError: a side is not a positive multiple of the patch size.
-        """
+        """Return the patch rows and columns of an image; raise ValueError if patches do not fill it exactly."""
         rows, row_rest = divmod(height, self.patch_size[0])
         columns, column_rest = divmod(width, self.patch_size[1])
         if row_rest or column_rest or not rows or not columns:
@@ -117,13 +106,12 @@ class BlockRunner:
         """Return the features; ``tokens`` [B, T, D] are those after the last norm."""
         first = self.backbone.num_prefix_tokens
         patches = slice(first, first + grid[0] * grid[1])
-        rows = [output.class_attention for output in self.outputs] if self.request.class_attention else []
         keys = self.outputs[-1].keys
         return Features(
             patches=tokens[:, patches],
             class_token=tokens[:, 0] if self.backbone.has_class_token else None,
             grid=grid,
-            class_attention=_stacked(rows, patches),
+            class_attention=_stacked([output.class_attention for output in self.outputs], patches),
             patch_relation=_stacked([output.patch_relation for output in self.outputs], patches),
             keys=None if keys is None else keys[:, patches],
             spatial_gates=_stacked([output.gate for output in self.outputs], patches),

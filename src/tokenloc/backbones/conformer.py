@@ -63,7 +63,7 @@ class Conformer(Backbone):
         if embed_dim % num_heads:
             raise ValueError(f"num_heads must divide embed_dim; got {num_heads} and {embed_dim}")
         self.name, self.patch_size, self.num_prefix_tokens = name, (16, 16), 1
-        self.embed_dim, self.num_heads, self.depth = embed_dim, num_heads, depth
+        self.embed_dim, self.depth = embed_dim, depth
         channels = [STEM_CHANNELS * channel_ratio * 2**stage for stage in range(3)]
         self.conv_dim = channels[-1]
         rates = [drop_path_rate * index / max(1, depth - 1) for index in range(depth)]

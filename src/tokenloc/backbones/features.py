@@ -8,7 +8,6 @@ from typing import Literal
 from torch import Tensor
 
 Gate = Literal["values", "keys", "none"]
-"""What SAT's gate scales: the values (after the softmax), the keys (before the softmax), or nothing."""
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,6 @@ class ViT(Backbone):
         self.native_grid: tuple[int, int] = tuple(trunk.patch_embed.grid_size)
         self.embed_dim = int(trunk.embed_dim)
         self.depth = len(trunk.blocks)
-        self.num_heads = int(trunk.blocks[0].attn.num_heads)
         self.num_prefix_tokens = int(trunk.num_prefix_tokens)
         self.positions_on_patches_only: bool = bool(trunk.no_embed_class)
         self.rope_per_block: bool = bool(getattr(trunk, "rope_mixed", False))
@@ -112,9 +111,8 @@ def _check_supported(trunk: Any, name: str) -> None:
     """Refuse a network whose blocks this module would compute incorrectly."""
     blocks = list(getattr(trunk, "blocks", []))
     unsupported = {type(x).__name__ for block in blocks for x in (block, getattr(block, "attn", None))} - BLOCK_TYPES
-    if not unsupported:
-        for block in blocks:
-            unsupported |= (_parts(block) - BLOCK_PARTS) | (_parts(block.attn) - ATTENTION_PARTS)
+    for block in blocks if not unsupported else ():
+        unsupported |= (_parts(block) - BLOCK_PARTS) | (_parts(block.attn) - ATTENTION_PARTS)
     if unsupported or not blocks:
         raise ValueError(
             f"{name} is not a plain vision transformer: {', '.join(sorted(unsupported)) or 'it has no blocks'} is not "

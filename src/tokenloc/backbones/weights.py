@@ -74,7 +74,7 @@ def _read_safetensors(path: Path) -> tuple[StateDict, dict[str, str]]:
 
 
 def load_into(trunk: nn.Module, tensors: StateDict, path: str | Path) -> None:
-    """Load ``tensors`` into a network, except classifiers; raise ValueError if one is missing, unknown or misshapen.
+    """Load ``tensors`` into a network; raise ValueError unless all but those of classifiers match.
 
     Names of the original releases (DINO, DINOv2, DeiT) and position embeddings of other sizes are converted by timm.
     """

@@ -12,7 +12,7 @@ from tokenloc._files import atomic_text
 from tokenloc.commands.journal import FinishedImage, Journal
 from tokenloc.data import read_image
 from tokenloc.export.base import valid_text
-from tokenloc.export.csv_table import escape_formula
+from tokenloc.export.tables import escape_formula
 from tokenloc.reporting.drawing import save_image, sheet
 
 TABLE = "review.csv"

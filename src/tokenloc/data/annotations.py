@@ -22,17 +22,14 @@ LOCAL_FILES = "/data/local-files/?d="
 
 @dataclass(frozen=True)
 class Annotation:
-    """The annotation of one image.
-
-    Args:
-        file_name: the image's name as in the file, possibly with folders.
-        objects: (class name, xyxy half-open box in original pixels).
-        size: (width, height) of the image; None if the file states none.
-    """
+    """The annotation of one image."""
 
     file_name: str
+    """As in the file, possibly with folders."""
     objects: tuple[tuple[str, Box], ...]
+    """(class name, xyxy half-open box in original pixels)."""
     size: Size | None = None
+    """(width, height), if the file states it."""
 
     def boxes_of(self, name: str, classes: Collection[str]) -> Boxes:
         """Return the boxes [G, 4] of class ``name`` and those whose name is not in ``classes``.
@@ -102,8 +99,7 @@ def _from_region(region: Mapping[str, Any]) -> tuple[str, Box]:
 def read_voc(path: str | Path, counted_from: int = 1) -> Annotation:
     """Return the annotation of a Pascal VOC XML file; see ``half_open`` for ``counted_from``.
 
-    Raises:
-        ValueError: if the file is not VOC XML, or has a document type declaration (entities are never expanded).
+    A document type declaration raises a ValueError, as other files do: entities are never expanded.
     """
     path = Path(path)
     parser = ElementTree.XMLParser(target=_WithoutDocumentType())
@@ -134,10 +130,8 @@ def _voc_object(element: ElementTree.Element, path: Path, counted_from: int) -> 
 def half_open(corners: Iterable[float], counted_from: int) -> Box:
     """Return corners x0, y0, x1, y1 of the first and the last pixel as a half-open box that counts pixels from 0.
 
-    Args:
-        corners: as in an annotation file.
-        counted_from: 1 if the file counts pixels from 1 and includes the last, as VOC does: x0 - 1, y0 - 1, x1, y1 (a
-            0, which tools that count from 0 write, stays 0). 0: unchanged, as in every published evaluator.
+    If they are counted from 1, as in VOC, that is x0 - 1, y0 - 1, x1, y1; a 0, which tools that count from 0 write,
+    stays 0. If they are counted from 0, they are unchanged, as in every published evaluator.
 
     >>> half_open([1, 1, 12, 8], counted_from=1)
     (0, 0, 12, 8)
@@ -151,15 +145,12 @@ def match(file_names: Iterable[str], ids: Mapping[str, str], source: Path) -> di
     """Return the annotated file name of each image that has one.
 
     A file name matches an image if one ends with the other, folder by folder: "cat/1.jpg" and "data/train/cat/1.jpg"
-    both match the image "train/cat/1.jpg".
+    both match the image "train/cat/1.jpg". Several matches raise a ValueError.
 
     Args:
         file_names: unique names in the annotations.
         ids: text to compare with, by image: its id, with or without suffix.
         source: the annotations' file or folder, for messages.
-
-    Raises:
-        ValueError: if a file name matches several images, or two file names match one.
 
     >>> match(["cat/1.jpg", "3.jpg"], {"train/cat/1.jpg": "train/cat/1.jpg"}, Path("boxes.json"))
     {'train/cat/1.jpg': 'cat/1.jpg'}

@@ -40,8 +40,7 @@ class Sample:
     """One image of a dataset and its annotation.
 
     Args:
-        id: unique within the dataset: the path in its lists (those of `wsol-eval`, if any) or below its folder, with
-            forward slashes.
+        id: unique: the path in the dataset's lists (those of `wsol-eval`, if any) or its folder, with forward slashes.
         path: the image file; None for generated or embedded images.
         label: class index into the dataset's ``classes``.
         boxes: [G, 4] xyxy, original pixels, half-open; values are those of the files, see ``ImageDataset.check``.
@@ -56,12 +55,7 @@ class Sample:
 class SampleTable(Sequence[Sample]):
     """Samples stored as columns and created on access, so that a million of them take seconds and little memory.
 
-    Args:
-        ids: [N].
-        labels: class indices, [N] int64.
-        folder: the images' folder; None if the images have no files.
-        files: paths below ``folder`` by id, where these differ from the ids.
-        boxes: [G, 4] by id, of the images that have any.
+    Images are ``folder``/``files``[id] (default: the id), or have no files if ``folder`` is None. ``boxes`` are by id.
     """
 
     def __init__(
@@ -117,11 +111,8 @@ class ImageDataset:
     Args:
         split: name of the split.
         classes: class names; a sample's label is an index into them.
-        samples: all samples of the split.
+        samples: all samples of the split, with unique ids.
         sizes: (width, height) by sample id, if the dataset's lists state them.
-
-    Raises:
-        ValueError: for an unknown split, a duplicate id, a label without a class, or no samples.
     """
 
     name: str = "images"
@@ -139,16 +130,18 @@ class ImageDataset:
         self, split: str, classes: Sequence[str], samples: Sequence[Sample], sizes: Mapping[str, Size] | None = None
     ) -> None:
         self.require_split(split)
-        self.split = split
-        self.classes = tuple(classes)
-        self.samples = samples
-        self.sizes = {} if sizes is None else sizes
+        self.split, self.classes, self.samples, self.sizes = split, tuple(classes), samples, sizes or {}
         if isinstance(samples, SampleTable):
             self.ids, self.labels = samples.ids, samples.labels
         else:
             self.ids = [sample.id for sample in samples]
             self.labels = np.array([sample.label for sample in samples], dtype=np.int64)
-        self._validate()
+        if not len(samples):
+            raise ValueError(f"the {split} split of {self.name} has no image of the classes {self.classes}")
+        require_unique(self.ids, f"{self.name} {split}")
+        outside = np.flatnonzero((self.labels < 0) | (self.labels >= len(classes))).tolist()
+        report = f"{self.name} {split} has labels outside its {len(classes)} classes"
+        refuse([self.ids[index] for index in outside], report, "correct them")
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -180,8 +173,7 @@ class ImageDataset:
 
     def mask(self, index: int) -> NDArray[np.uint8] | None:
         """Return a mask [H, W] uint8 of original pixels (0 background, 1 object, 255 ignored), or None."""
-        if self.has_masks:
-            raise NotImplementedError(f"{type(self).__name__} has masks and must override mask() (sample {index})")
+        del index
         return None
 
     def declared_size(self, index: int) -> Size | None:
@@ -209,10 +201,8 @@ class ImageDataset:
     def in_class_order(self, classes: Sequence[str]) -> ImageDataset:
         """Return this dataset with its classes, and so its labels, in another order; raises ValueError for others."""
         if set(classes) != set(self.classes) or len(classes) != len(self.classes):
-            raise ValueError(
-                f"expected the {len(classes)} classes {shorten(classes)}; {self.name} {self.split} has the "
-                f"{len(self.classes)} classes {shorten(self.classes)}"
-            )
+            expected, own = (f"the {len(names)} classes {shorten(names)}" for names in (classes, self.classes))
+            raise ValueError(f"expected {expected}; {self.name} {self.split} has {own}")
         return self if tuple(classes) == self.classes else Subset(self, range(len(self)), classes)
 
     def _problems(self, index: int) -> Iterator[Problem]:
@@ -234,22 +224,9 @@ class ImageDataset:
             reasons.append(fault)
         yield from (Problem(sample.id, sample.path, reason) for reason in reasons)
 
-    def _validate(self) -> None:
-        if not len(self.samples):
-            raise ValueError(f"the {self.split} split of {self.name} has no image of the classes {self.classes}")
-        require_unique(self.ids, f"{self.name} {self.split}")
-        outside = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.classes))).tolist()
-        report = f"{self.name} {self.split} has labels outside its {len(self.classes)} classes"
-        refuse([self.ids[index] for index in outside], report, "correct them")
-
 
 class Subset(ImageDataset):
-    """Samples of a dataset in the order of ``indices``, with labels in the order of ``classes`` (None: its own).
-
-    Raises:
-        IndexError: for an index outside the dataset.
-        ValueError: for no index or a repeated one.
-    """
+    """Samples of a dataset in the order of ``indices``, with labels in the order of ``classes`` (None: its own)."""
 
     def __init__(self, dataset: ImageDataset, indices: Iterable[int], classes: Sequence[str] | None = None) -> None:
         self.name, self.splits, self.has_masks = dataset.name, dataset.splits, dataset.has_masks
@@ -278,7 +255,7 @@ class Subset(ImageDataset):
 
 
 def select_classes(available: Sequence[str], wanted: Classes) -> tuple[str, ...]:
-    """Return the ``wanted`` classes (None: all) in the order of ``available``; raises ValueError for a bad selection.
+    """Return the ``wanted`` classes (None: all) in the order of ``available``.
 
     >>> select_classes(["ant", "bee", "cat"], ["cat", "ant"])
     ('ant', 'cat')

@@ -59,7 +59,6 @@ class FolderDataset(ImageDataset):
         seed: of the random split.
 
     Raises:
-        FileNotFoundError: if a folder or file is missing.
         ValueError: for images without a class, classes without an image or in one split only, a class with too few
             images for all splits, or annotations that cannot be read or match no image.
     """
@@ -196,10 +195,8 @@ def _annotations(
         entries = {entry.file_name: entry for entry in read_json(file)}
         files = match(entries, {name: name for name in ids}, Path(file))
         if not files:
-            raise ValueError(
-                f"{file}: none of its {len(entries)} images ({shorten(list(entries), 2)}) is among the "
-                f"{len(ids)} of {listing.folder} ({shorten(ids, 2)}); the ends of file names must agree"
-            )
+            known = f"the {len(ids)} of {listing.folder} ({shorten(ids, 2)}); the ends of file names must agree"
+            raise ValueError(f"{file}: none of its {len(entries)} images ({shorten([*entries], 2)}) is among {known}")
         matched = {name: entries[file_name] for name, file_name in files.items() if name in wanted}
         sources = dict.fromkeys(entries, Path(file))
     used, reason = set(files.values()), f"which has no image in {listing.folder}"

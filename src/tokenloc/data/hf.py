@@ -51,7 +51,6 @@ class HfDataset(ImageDataset):
         config: name of the dataset's configuration on the Hub.
 
     Raises:
-        ImportError: if `datasets` is not installed.
         FileNotFoundError: if root or the split does not exist, or the Hub cannot be reached.
         ValueError: if root holds other data, a column is missing or has another type, or rows have no label.
     """

@@ -15,9 +15,8 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from tokenloc.boxes.frame import Size
 
-IMAGE_SUFFIXES = frozenset(
-    (".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
-)
+_NAMES = ("avif", "bmp", "gif", "jfif", "jpe", "jpeg", "jpg", "png", "pnm", "ppm", "tif", "tiff", "webp")
+IMAGE_SUFFIXES = frozenset(f".{name}" for name in _NAMES)
 """Suffixes, lower case, of the files that count as images in folders."""
 
 IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -27,7 +26,6 @@ MAX_PIXELS = 178_956_970
 """Largest width times height that is decoded: Pillow's own limit, 0.5 GB of RGB."""
 
 _SIXTEEN_BIT = frozenset(["I", "I;16", "I;16B", "I;16L", "I;16N"])
-_TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _FILTERS = threading.Lock()
 
 
@@ -73,7 +71,7 @@ def read_size(source: str | Path | bytes) -> Size:
         width, height = image.size
         try:
             with _no_warnings():
-                transposed = image.getexif().get(ExifTags.Base.Orientation) in _TRANSPOSED
+                transposed = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         except Exception:  # a broken EXIF block, as in _upright
             transposed = False
     return (height, width) if transposed else (width, height)
@@ -84,10 +82,9 @@ def _name_of(source: str | Path | bytes) -> str:
 
 
 def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
-    """Return the images among ``paths``, each once: the files given, and all image files below the folders given.
+    """Return the images among ``paths``, each once: files as given, and those of ``IMAGE_SUFFIXES`` in folders, sorted.
 
-    Folders are searched recursively for ``IMAGE_SUFFIXES`` (any case), in sorted order. Hidden files and folders are
-    ignored; links are followed, but no folder is visited twice.
+    Hidden files and folders are ignored; links are followed, but no folder is visited twice.
 
     Raises:
         FileNotFoundError: if a path does not exist, or there is no image.
@@ -100,10 +97,8 @@ def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
         images = [path / name for name in names_under(path, IMAGE_SUFFIXES)] if path.is_dir() else [path]
         found.update(dict.fromkeys(images))
     if not found:
-        raise FileNotFoundError(
-            f"no images in {', '.join(map(str, given)) or 'an empty list of paths'}; looked for files that end in "
-            + " ".join(sorted(IMAGE_SUFFIXES))
-        )
+        places, suffixes = ", ".join(map(str, given)) or "an empty list of paths", " ".join(sorted(IMAGE_SUFFIXES))
+        raise FileNotFoundError(f"no images in {places}; looked for files that end in {suffixes}")
     return list(found)
 
 
@@ -111,7 +106,6 @@ def names_under(folder: Path, suffixes: Collection[str]) -> list[str]:
     """Return the visible files below ``folder`` whose lower-case suffix is among ``suffixes``, sorted.
 
     Names are relative to ``folder``, with forward slashes. Only folders are read, so a million files take seconds.
-    Raises OSError if a folder cannot be listed.
     """
     visited = {os.path.realpath(folder)}
     found: list[str] = []
@@ -159,17 +153,14 @@ def _opened(source: str | Path | bytes, name: str) -> Iterator[Image.Image]:
     except IsADirectoryError as error:
         raise ValueError(f"{name}: a folder, not an image; find_images lists the images in it") from error
     except Image.DecompressionBombError as error:
-        raise ValueError(
-            f"{name}: {error}. This is Pillow's limit; to read it, raise PIL.Image.MAX_IMAGE_PIXELS and max_pixels"
-        ) from error
+        remedy = "This is Pillow's limit; to read it, raise PIL.Image.MAX_IMAGE_PIXELS and max_pixels"
+        raise ValueError(f"{name}: {error}. {remedy}") from error
     except Exception as error:  # decoders raise a dozen types on broken headers
-        size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
-        if size == 0:
+        reason = f"cannot be opened ({error}); copy or download it again"
+        if not (len(source) if isinstance(source, bytes) else Path(source).stat().st_size):
             reason = "the file is empty; copy or download it again"
         elif isinstance(error, UnidentifiedImageError):
             reason = "not an image in any format that tokenloc reads; convert it to JPEG or PNG, or remove it"
-        else:
-            reason = f"cannot be opened ({error}); copy or download it again"
         raise ValueError(f"{name}: {reason}") from error
     with image:
         yield image
@@ -177,10 +168,8 @@ def _opened(source: str | Path | bytes, name: str) -> Iterator[Image.Image]:
 
 def _refuse_large(size: Size, max_pixels: int, name: str) -> None:
     if size[0] * size[1] > max_pixels:
-        raise ValueError(
-            f"{name}: {size[0]}x{size[1]} is more than max_pixels = {max_pixels:,} pixels; "
-            "make it smaller, or raise max_pixels"
-        )
+        limit = f"max_pixels = {max_pixels:,} pixels; make it smaller, or raise max_pixels"
+        raise ValueError(f"{name}: {size[0]}x{size[1]} is more than {limit}")
 
 
 def _decoded(image: Image.Image, name: str) -> Image.Image:
@@ -188,10 +177,11 @@ def _decoded(image: Image.Image, name: str) -> Image.Image:
         image.load()
         return _rgb(_upright(image))
     except Exception as error:  # as for broken headers
-        reason = str(error) or type(error).__name__
-        raise ValueError(
-            f"{name}: cannot be decoded ({reason}); copy or download it again, or save it as 8-bit JPEG or PNG"
-        ) from error
+        reason, remedy = (
+            str(error) or type(error).__name__,
+            "copy or download it again, or save it as 8-bit JPEG or PNG",
+        )
+        raise ValueError(f"{name}: cannot be decoded ({reason}); {remedy}") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -33,19 +33,12 @@ class ListedDataset(ImageDataset):
     """Base of the datasets with an official layout, which override ``list_images``.
 
     Class attributes: ``source`` describes where to get the files; ``markers`` are files or folders of which the
-    dataset's own folder has at least one; ``usual_folders`` are paths below root where that folder usually is.
+    dataset's own folder has at least one; ``usual_folders`` are paths below root where that folder usually is. See
+    ``create_dataset`` for ``root``, ``split``, ``classes`` and errors.
 
     Args:
-        root: the dataset's own folder or the one above it.
-        split: name of the split.
-        classes: names to select; None for all.
         missing: what to do if images of the selected classes are not on disk: "error", or "skip" them; ``skipped``
             then holds their ids, a warning counts them, and classes and labels stay.
-
-    Raises:
-        FileNotFoundError: if lists or images are missing; the message counts them and names files with another suffix.
-        ValueError: if lists are damaged or contradict one another, for an unknown class or option, and as
-            ``ImageDataset``.
     """
 
     samples: SampleTable
@@ -103,20 +96,14 @@ class ListedDataset(ImageDataset):
         report = f"{len(absent)} of the {len(ids)} images of {self.name} {split} are not in {folder}: "
         report += shorten(tuple(absent)) + _renamed(absent.values(), present)
         if missing == "error" or len(absent) == len(ids):
-            raise FileNotFoundError(
-                f"{report}. Unpack all of {self.source}, select the classes that are present (classes=…), or skip "
-                "missing images with missing='skip' if any are present"
-            )
+            remedy = "select the classes that are present (classes=…), or skip missing images with missing='skip'"
+            raise FileNotFoundError(f"{report}. Unpack all of {self.source}, {remedy} if any are present")
         _logger.warning("%s; skipped (missing='skip')", report)
         return folder, tuple(absent)
 
 
 def own_folder(root: Path, markers: Sequence[str], names: Sequence[str] = ()) -> Path:
-    """Return the first of root, root/``names`` and root's other folders that holds one of ``markers``, else root.
-
-    Raises:
-        ValueError: if several of root's other folders do.
-    """
+    """Return the first of root, root/``names`` and root's other folders that holds one of ``markers``, else root."""
 
     def is_own(folder: Path) -> bool:
         return any((folder / marker).exists() for marker in markers)

@@ -1,8 +1,4 @@
-"""Tables of official datasets, in text and MATLAB files, and the split files of the `wsol-eval` evaluator.
-
-`wsol-eval` is Choe et al., "Evaluating Weakly Supervised Object Localization Methods Right" (2020). Its metadata
-folders hold `image_ids.txt`, `class_labels.txt`, `localization.txt` and `image_sizes.txt` for every split.
-"""
+"""Tables of official datasets, in text and MATLAB files, and the split files of `wsol-eval` (Choe et al. 2020)."""
 
 from __future__ import annotations
 
@@ -19,7 +15,6 @@ from tokenloc.boxes.frame import Size
 from tokenloc.data.base import Boxes, as_boxes, refuse, require_unique, shorten
 
 WSOL_EVAL = "the metadata folders of github.com/clovaai/wsolevaluation"
-"""Where to get the split files."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +23,11 @@ class Listing:
 
     Args:
         classes: all class names, in the order of their labels.
-        class_of: the class name of every image, in the order of the samples.
-        folders: folders that may hold the images; the first that holds one of them is used.
-        boxes: [G, 4] float64 xyxy of original pixels, half-open.
-        sizes: (width, height) in pixels, if the lists state them.
-        files: the images' paths below their folder, where these are not the ids.
+        class_of: in the order of the samples.
+        folders: that may hold the images; the first that holds one of them is used.
+        boxes: see ``Sample``.
+        sizes: (width, height), if the lists state them.
+        files: paths below the folder, where these are not the ids.
         masks: paths of the objects' masks, and last that of the mask of ignored pixels or "".
         from_disk: the listing was made from the folder itself, so no image can be missing.
     """
@@ -68,14 +63,7 @@ def read_split_files(folder: Path, class_name: Callable[[str, int], str]) -> Lis
     """Read a split: image_ids.txt and class_labels.txt, and localization.txt and image_sizes.txt if present.
 
     Images that image_ids.txt does not list are left out. Boxes are unchanged. (CUB's were made from x, y, x + w, y + h
-    and clipped to width - 1 and height - 1.)
-
-    Args:
-        folder: the folder of the files.
-        class_name: returns the class name of an image id and its label.
-
-    Returns:
-        The listing, without ``folders``.
+    and clipped to width - 1 and height - 1.) ``class_name`` returns the class name of an image id and its label.
     """
     listed, path = folder / "image_ids.txt", folder / "class_labels.txt"
     require([listed, path], WSOL_EVAL)
@@ -97,25 +85,18 @@ def read_split_files(folder: Path, class_name: Callable[[str, int], str]) -> Lis
 def _localization(path: Path, wanted: set[str]) -> tuple[dict[str, Boxes], dict[str, tuple[str, ...]]]:
     """Return boxes from lines of `id,x0,y0,x1,y1`, or masks from lines of `id,mask,ignored`."""
     first = next(rows(path, 1, optional=True), None)
-    if first is not None and first[1][0].count(",") == 2:
-        return {}, _mask_files(path, wanted)
+    columns = 3 if first is not None and first[1][0].count(",") == 2 else 5
     boxes: dict[str, list[list[float]]] = {}
-    for location, row in rows(path, 5, ",", optional=True):
-        name = image_id(row[0])
-        if name in wanted:
-            boxes.setdefault(name, []).append([number(value, location) for value in row[1:]])
-    return {name: as_boxes(several) for name, several in boxes.items()}, {}
-
-
-def _mask_files(path: Path, wanted: set[str]) -> dict[str, tuple[str, ...]]:
-    objects: dict[str, list[str]] = {}
-    ignored: dict[str, str] = {}
-    for _, (text, mask, ignore) in rows(path, 3, ","):
+    masks: dict[str, list[str]] = {}
+    for location, (text, *cells) in rows(path, columns, ",", optional=True):
         name = image_id(text)
-        if name in wanted:
-            objects.setdefault(name, []).append(image_id(mask))
-            ignored[name] = ignored.get(name) or image_id(ignore)
-    return {name: (*masks, ignored[name]) for name, masks in objects.items()}
+        if name in wanted and columns == 5:
+            boxes.setdefault(name, []).append([number(cell, location) for cell in cells])
+        elif name in wanted:
+            *objects, ignored = masks.get(name, [""])
+            mask, ignore = map(image_id, cells)
+            masks[name] = [*objects, mask, ignored or ignore]
+    return {name: as_boxes(several) for name, several in boxes.items()}, {name: tuple(masks[name]) for name in masks}
 
 
 def image_id(text: str) -> str:
@@ -142,12 +123,8 @@ def rows(
 ) -> Iterator[tuple[str, list[str]]]:
     """Yield ("file, line n", cells) for every line of a UTF-8 text table that is not blank.
 
-    Args:
-        path: the file; if ``optional``, a missing one has no lines.
-        columns: number of cells in a line; raises ValueError for a line with another number.
-        separator: between cells; None is white space. The last cell (white space) or the first one (separator) is a
-            file name, which may contain the separator.
-        optional: see ``path``.
+    Cells are separated by ``separator`` (None: white space), which the first cell (None: the last) may contain. If
+    ``optional``, a missing file has no lines.
     """
     if optional and not path.is_file():
         return

@@ -37,13 +37,12 @@ class TrainingImages(LabelledDataset):
 
     An unreadable image is replaced by the next readable one, with that one's label; each is logged once as a warning.
 
+    If ``MAX_UNREADABLE`` consecutive images (or all) cannot be read, that is a ValueError.
+
     Args:
         dataset: the images.
         transform: from an RGB PIL image to [3, H, W].
         seed: the random transform depends on it and the image's index only, whichever process reads the image.
-
-    Raises:
-        ValueError: on reading, if ``MAX_UNREADABLE`` consecutive images (or all) cannot be read.
     """
 
     def __init__(self, dataset: ImageDataset, transform: TrainTransform, seed: int = 0) -> None:
@@ -76,13 +75,7 @@ class TrainingImages(LabelledDataset):
 
 @dataclass(frozen=True)
 class Unreadable:
-    """An image that evaluation could not read: it is reported and counted, and is in no score.
-
-    Args:
-        index: index of the sample in its dataset.
-        id: the sample's id.
-        reason: why it could not be read; names the file.
-    """
+    """An image, by index and id, that evaluation could not read: it is reported with a reason, and is in no score."""
 
     index: int
     id: str
@@ -96,9 +89,9 @@ class EvaluationBatch:
     Args:
         images: [B, 3, H, W] float32; [0, 3, 0, 0] if no image of the batch could be read.
         labels: [B] int64 class indices.
-        indices: B indices into the dataset.
-        frames: B frames.
-        masks: B masks of original pixels, None for images without one.
+        indices: of the B images in the dataset.
+        frames: of the B images.
+        masks: of the B images, in original pixels; None for images without one.
         unreadable: images of the batch that could not be read, in addition to those B.
     """
 
@@ -140,6 +133,7 @@ class _EvaluationImages(Dataset[EvaluationBatch]):
         return EvaluationBatch(tensor[None], torch.tensor([sample.label]), [index], [frame], [mask], [])
 
 
+_LISTS = ("indices", "frames", "masks", "unreadable")
 _NO_IMAGES, _NO_LABELS = torch.zeros(0, 3, 0, 0), torch.zeros(0, dtype=torch.int64)
 
 
@@ -148,10 +142,7 @@ def _collate(batches: Sequence[EvaluationBatch]) -> EvaluationBatch:
     return EvaluationBatch(
         torch.cat([batch.images for batch in readable]) if readable else _NO_IMAGES,
         torch.cat([batch.labels for batch in readable]) if readable else _NO_LABELS,
-        *(
-            [item for batch in batches for item in getattr(batch, name)]
-            for name in ("indices", "frames", "masks", "unreadable")
-        ),
+        *([item for batch in batches for item in getattr(batch, name)] for name in _LISTS),
     )
 
 
@@ -168,10 +159,10 @@ def training_loader(
     """Return shuffled batches: (images [B, 3, H, W] float32, labels [B] int64).
 
     Args:
-        images: the pairs to load; their random transforms have a seed of their own.
-        batch_size: images in a batch; the last may be smaller.
-        workers: number of worker processes, 0 for none.
-        seed: determines the order.
+        images: the pairs to load.
+        batch_size: the last batch may be smaller.
+        workers: number of worker processes.
+        seed: of the order.
         start: first batch to return; the loader's length still counts the earlier ones.
         rank: of each batch, return only every ``world_size``-th image, starting at this one.
         world_size: number of processes.
@@ -211,16 +202,7 @@ def evaluation_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> DataLoader[EvaluationBatch]:
-    """Return ``EvaluationBatch``es in the dataset's order, every sample once.
-
-    Args:
-        dataset: the images.
-        transform: from an RGB PIL image to ([3, H, W], frame), see ``evaluation_transform``.
-        batch_size: images in a batch, including unreadable ones.
-        workers: number of worker processes, 0 for none.
-        rank: return only every ``world_size``-th batch, starting at this one.
-        world_size: number of processes.
-    """
+    """Return batches of ``batch_size`` images, including unreadable ones, in order; see ``batches_of_rank``."""
     images, batches = _EvaluationImages(dataset, transform), batches_of_rank(len(dataset), batch_size, rank, world_size)
     return DataLoader(images, batch_sampler=batches, collate_fn=_collate, **_common(workers))
 

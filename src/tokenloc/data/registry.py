@@ -25,13 +25,13 @@ def create_dataset(name: str, root: AnyPath, split: str, classes: Classes = None
     Args:
         name: one of ``list_datasets()``.
         root: the dataset's own folder or the one above it; generated datasets ignore it.
-        split: one of the dataset's splits, mostly "train", "val" or "test".
+        split: mostly "train", "val" or "test".
         classes: names of the classes to keep (None: all); labels follow this selection, in the dataset's own order.
         options: see the dataset's class.
 
     Raises:
-        ValueError: for an unknown dataset, split, class or option, and for files that contradict one another.
-        FileNotFoundError: if files of the split are missing; the message states which, and where to get them.
+        ValueError: for an unknown dataset, split, class or option, and for damaged or contradictory files.
+        FileNotFoundError: if files are missing; the message states which, and where to get them.
     """
     _discover()
     dataset = DATASETS[name]

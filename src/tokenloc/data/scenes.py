@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -12,10 +12,35 @@ from PIL import Image
 from tokenloc.boxes.frame import Size, checked_size
 from tokenloc.data.base import AnyPath, Classes, ImageDataset, Sample, as_boxes, select_classes
 from tokenloc.data.registry import DATASETS
-from tokenloc.data.textures import TEXTURES, Plane
 
 LENGTHS = {"train": 3000, "val": 300, "test": 600}
 Bytes = NDArray[np.uint8]
+Plane = NDArray[np.float32]
+Texture = Callable[[Plane, Plane], Plane]
+
+_TURN, _PI = np.float32(2 * np.pi), np.float32(np.pi)
+
+
+def _zigzag(u: Plane, v: Plane) -> Plane:
+    bent: Plane = v + np.float32(1.2) * np.abs(u / 2 - np.round(u / 2))
+    return _wave(bent)
+
+
+def _wave(x: Plane) -> Plane:
+    value: Plane = np.sin(_TURN * x)
+    return value
+
+
+TEXTURES: dict[str, Texture] = {
+    "stripes": lambda _, v: _wave(v),
+    "columns": lambda u, _: _wave(u),
+    "checks": lambda u, v: np.sin(_PI * u) * np.sin(_PI * v),
+    "dots": lambda u, v: np.cos(_TURN * u) + np.cos(_TURN * v) - np.float32(0.6),
+    "grid": lambda u, v: np.maximum(np.cos(_TURN * u), np.cos(_TURN * v)) - np.float32(0.75),
+    "zigzag": _zigzag,
+}
+"""Textures by class name, as functions of two coordinates in periods: [h, w] float32, positive where the second of the
+object's colours appears. The slope at the border is about that of a sine, so that clipping gives soft edges."""
 
 _ANGLES = np.linspace(0, 2 * np.pi, 40, endpoint=False)
 _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)

@@ -28,9 +28,6 @@ def stratified_indices(
     Returns:
         Sorted indices, int64, of each part and last of the rest. They are disjoint and cover 0…N-1.
 
-    Raises:
-        ValueError: for fractions out of range, or a class with too few samples to be in every part.
-
     >>> [part.tolist() for part in stratified_indices(["a", "b", "c", "d", "e"], ["x", "x", "x", "y", "y"], [0.5])]
     [[0, 2, 3], [1, 4]]
     """
@@ -42,10 +39,8 @@ def stratified_indices(
     sizes = {name: _sizes(len(indices), fractions) for name, indices in members.items()}
     scarce = [f"{name} with {len(members[name])}" for name in members if sum(sizes[name]) >= len(members[name])]
     if scarce:
-        raise ValueError(
-            f"too few images to have every class in all {len(fractions) + 1} parts: {shorten(sorted(scarce))}; "
-            f"add images, or choose other fractions than {list(fractions)}"
-        )
+        report = f"too few images to have every class in all {len(fractions) + 1} parts: {shorten(sorted(scarce))}"
+        raise ValueError(f"{report}; add images, or choose other fractions than {list(fractions)}")
     parts = [np.split(np.array(members[name], np.int64), np.cumsum(sizes[name])) for name in members]
     return [np.sort(np.concatenate(part)) for part in zip(*parts, strict=True)]
 
@@ -66,10 +61,10 @@ def few_shot(dataset: ImageDataset, per_class: int, draw: int = 0) -> Subset:
     counts = zip(dataset.classes, map(len, members), strict=True)
     scarce = [f"{name} with {count}" for name, count in counts if count < per_class]
     if scarce:
-        raise ValueError(
-            f"data.per_class asks for {per_class} images of each class; {dataset.name} {dataset.split} has fewer of "
-            f"{shorten(scarce)}; ask for fewer, or select other classes with data.classes"
+        report = (
+            f"data.per_class asks for {per_class} images of each class; {dataset.name} {dataset.split} has fewer of"
         )
+        raise ValueError(f"{report} {shorten(scarce)}; ask for fewer, or select other classes with data.classes")
     drawn = [sorted(part, key=lambda index: _hash(dataset.ids[index], draw))[:per_class] for part in members]
     return dataset.subset(sorted(index for part in drawn for index in part))
 

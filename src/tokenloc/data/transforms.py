@@ -27,17 +27,14 @@ _INTERPOLATIONS = {
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The image format that a network expects; stored in checkpoints and exports.
+    """The image format that a network expects; stored in checkpoints and exports. Values are validated.
 
     Args:
         size: (width, height) of the network's input, in pixels.
         resize: (width, height) to which an image is resized before the crop, whatever its shape; at least ``size``.
-        mean: of each channel, R, G, B in 0 to 1.
-        std: of each channel, above 0.
+        mean: of R, G, B in 0 to 1.
+        std: of R, G, B, above 0.
         interpolation: "bilinear", "bicubic" or "nearest", with antialiasing as in PIL.
-
-    Raises:
-        ValueError: for a value out of range.
 
     >>> Preprocessing(size=(224, 160)).resize
     (256, 256)
@@ -101,9 +98,6 @@ def evaluation_transform(
             it: its input pixels are those of ``preprocessing.size``, so that results of all scales are comparable.
         margin: return the whole image at ``preprocessing.resize`` (in proportion to ``side``), of which the frame
             covers the centre ("crop") or all ("resize"): for ten crops.
-
-    Raises:
-        ValueError: for another frame kind.
     """
     cropped = one_of("frame kind", frame_kind, FrameKind) == "crop"
     scaled = preprocessing if side is None else preprocessing.at(side)
@@ -117,10 +111,8 @@ def evaluation_transform(
 def _framed(
     steps: v2.Compose, preprocessing: Preprocessing, cropped: bool, image: Image.Image
 ) -> tuple[torch.Tensor, Frame]:
-    if cropped:
-        frame = Frame.center_cropped(image.size, preprocessing.resize, preprocessing.size)
-    else:
-        frame = Frame.resized(image.size, preprocessing.size)
+    size, resize = preprocessing.size, preprocessing.resize
+    frame = Frame.center_cropped(image.size, resize, size) if cropped else Frame.resized(image.size, size)
     return cast(torch.Tensor, steps(image)), frame
 
 

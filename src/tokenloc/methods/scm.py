@@ -98,13 +98,7 @@ class SCM(TSCAM):
         return maps
 
     def scalars(self) -> dict[str, float]:
-        """Return lambda and beta of each block by name, for logging (Fig. 7a, b).
-
-        >>> from tokenloc.models import create_model
-        >>> model = create_model("scm", "vit_tiny_patch16_224", num_classes=3, pretrained=False, blocks=1)
-        >>> model.scalars()
-        {'similarity_weight/block_1': 1.0, 'threshold/block_1': 0.5}
-        """
+        """Return lambda and beta of each block for logging (Fig. 7a, b), such as ``threshold/block_1``."""
         learned = {"similarity_weight": self.similarity_weight, "threshold": self.threshold}
         return {f"{name}/block_{i}": x for name, v in learned.items() for i, x in enumerate(v.tolist(), start=1)}
 

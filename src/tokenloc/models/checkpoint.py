@@ -1,8 +1,6 @@
-"""Reading and writing checkpoints.
+"""Checkpoints: those of Lightning with one more key, ``tokenloc``, for the ``ModelMetadata`` as plain values.
 
-A checkpoint is a Lightning checkpoint with one more key, ``tokenloc``, for the ``ModelMetadata`` as plain values. It is
-only read with ``weights_only=True``, so code in it never runs. A folder in the shared format (``models.hub``), local or
-on the hub, is accepted anywhere a checkpoint is.
+Code in a checkpoint never runs. A folder in the shared format (``models.hub``), local or on the hub, works as well.
 """
 
 from __future__ import annotations

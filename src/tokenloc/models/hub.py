@@ -128,7 +128,17 @@ def local_copy(checkpoint: str | Path, revision: str | None = None, token: str |
         raise ValueError(f"{checkpoint} already names a revision; remove revision={revision!r}")
     if repository.count("/") != 1:
         raise _invalid_name(repository)
-    return _download(repository, revision or own_revision or None, token)
+    revision = revision or own_revision or None
+    client: dict[str, Any] = {"library_name": "tokenloc", "library_version": tokenloc.__version__, "token": token}
+    try:
+        folder = huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=list(FILES), **client)
+    except errors.HFValidationError as error:
+        raise _invalid_name(repository) from error
+    except Exception as error:  # the client's error classes differ between its versions
+        raise FileNotFoundError(_not_available(repository, revision, error)) from error
+    if not Path(folder, CONFIG).is_file():
+        raise FileNotFoundError(f"{repository} on {constants.ENDPOINT} is not a tokenloc model: it has no {CONFIG}")
+    return Path(folder)
 
 
 def writable_path(checkpoint: str | Path) -> Path:
@@ -178,19 +188,6 @@ def upload(
             "set HF_TOKEN to a token with write access. save_pretrained(FOLDER) writes the same files locally"
         ) from error
     return str(url)
-
-
-def _download(repository: str, revision: str | None, token: str | None) -> Path:
-    client: dict[str, Any] = {"library_name": "tokenloc", "library_version": tokenloc.__version__, "token": token}
-    try:
-        folder = huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=list(FILES), **client)
-    except errors.HFValidationError as error:
-        raise _invalid_name(repository) from error
-    except Exception as error:  # the client's error classes differ between its versions
-        raise FileNotFoundError(_not_available(repository, revision, error)) from error
-    if not Path(folder, CONFIG).is_file():
-        raise FileNotFoundError(f"{repository} on {constants.ENDPOINT} is not a tokenloc model: it has no {CONFIG}")
-    return Path(folder)
 
 
 def _invalid_name(repository: str) -> ValueError:

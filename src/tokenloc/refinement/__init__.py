@@ -19,7 +19,6 @@ TOLERANCE = 1e-3  # by which resized images may exceed [0, 1]
 
 Step = Callable[[Tensor, Tensor], Tensor]
 """From maps [B, K, H, W] in [0, 1] and images [B, 3, H, W] (RGB in [0, 1]), float32, to refined maps of that shape."""
-
 STEPS: Registry[Step] = Registry("refinement step")
 """The steps by name; ``STEPS.add(name, step)`` adds one."""
 STEPS.add("affinity", AffinityRefinement())
@@ -37,10 +36,9 @@ def list_steps(pattern: str | None = None) -> list[str]:
 
 
 def find_steps(steps: Iterable[str | Step]) -> list[Step]:
-    """Return ``steps`` with names replaced by the steps themselves.
+    """Return ``steps`` with names replaced by the steps themselves; raise ValueError for invalid names.
 
-    ``reprediction@0.1`` is ``Reprediction.at(0.1)``, for maps whose best box threshold is 0.1. Invalid names raise
-    ValueError.
+    ``reprediction@0.1`` is ``Reprediction.at(0.1)``, for maps whose best box threshold is 0.1.
     """
     return [_find_step(step) if isinstance(step, str) else step for step in steps]
 

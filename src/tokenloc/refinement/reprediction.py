@@ -32,8 +32,8 @@ class Reprediction:
         superpixel_background_level: gamma_l2, on the map averaged over superpixels.
         superpixel_object_level: gamma_h2: 0.4 on CUB, 0.6 on ILSVRC.
         object_weight, background_weight, consistency_weight: w_1, w_2 in Eq. 15, w_3 in Eq. 16.
-        disagreement: training stops when the prediction is wrong on less than this fraction of the confident pixels,
-        max_steps: or after this many steps.
+        disagreement: training stops when the prediction is wrong on less than this fraction of the confident pixels.
+        max_steps: limit on the steps of training.
         lr, momentum: of SGD.
         channels, layers: hidden channels, and number of 3 x 3 convolutions, each normalised over the image.
         superpixel_scale, superpixel_sigma, superpixel_min_size: see ``felzenszwalb_superpixels``.
@@ -82,22 +82,13 @@ class Reprediction:
         """
         if not 0 <= threshold <= 0.8:
             raise ValueError(f"re-prediction needs a threshold in [0, 0.8]; got {threshold:g}")
-        return cls(
-            background_level=threshold,
-            object_level=threshold + 0.2,
-            superpixel_background_level=threshold,
-            superpixel_object_level=threshold + 0.1,
-            object_weight=1.0,
-            background_weight=1.0,
-            consistency_weight=1.0,
-            disagreement=0.02,
-        )
+        levels = (threshold, threshold + 0.2, threshold, threshold + 0.1)
+        return cls(*levels, object_weight=1.0, background_weight=1.0, consistency_weight=1.0, disagreement=0.02)
 
     def __call__(self, maps: Tensor, images: Tensor) -> Tensor:
         """Return a mask for each map, 0 or 1; see ``Step``. That of a constant map is 0."""
-        pixels = felzenszwalb_superpixels(
-            images, self.superpixel_scale, self.superpixel_sigma, self.superpixel_min_size
-        )
+        settings = (self.superpixel_scale, self.superpixel_sigma, self.superpixel_min_size)
+        pixels = felzenszwalb_superpixels(images, *settings)
         flat = maps.flatten(0, 1)
         masks = torch.zeros_like(flat)
         varying = (flat.amax(dim=(1, 2)) > flat.amin(dim=(1, 2))).nonzero()[:, 0]
@@ -149,14 +140,13 @@ class PseudoLabels:
 
     @classmethod
     def of(cls, maps: Tensor, pixels: Superpixels, settings: Reprediction) -> PseudoLabels:
-        """Return the labels of ``maps`` [M, h, w] in [0, 1] (Eq. 12)."""
+        """Return the labels of ``maps`` [M, h, w] in [0, 1]."""
         means = pixels.mean(maps)
         sure = maps > settings.object_level, maps < settings.background_level
         sure_pixels = means > settings.superpixel_object_level, means < settings.superpixel_background_level
         return cls(*sure, *sure_pixels, pixels)
 
     def __getitem__(self, rows: Tensor) -> PseudoLabels:
-        """Return the labels of the maps ``rows``, a mask [M]."""
         return PseudoLabels(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def error_rate(self, predicted: Tensor) -> Tensor:
@@ -180,8 +170,7 @@ class PseudoLabels:
 class Networks:
     """M networks of one shape, run as the groups of one convolution: 3 x 3, normalised over the image, ReLU between.
 
-    ``widths`` are the channels of the input and after each layer; the last are two. All networks start with the same
-    weights, drawn after He et al.
+    ``widths`` are the channels of the input and after each layer. All networks start with the same (He) weights.
     """
 
     def __init__(self, count: int, widths: tuple[int, ...], seed: int, device: torch.device) -> None:
