@@ -22,7 +22,7 @@ NORM_FLOOR = 1e-8  # a patch vector with a smaller norm has similarity 0 to all 
 
 
 def neighbour_similarity(semantic: Tensor) -> Tensor:
-    """Return the cosine similarity E (SCM, Eq. 3) of neighbours in ``semantic`` [B, C, h, w]; 0 for zero vectors."""
+    """Return the cosine similarity E (SCM, Eq. 3) of neighbours in ``semantic`` [B, C, h, w] as a stencil [B, 3, h, w]."""
     squares = semantic.square().sum(dim=1)
     nonzero = squares > NORM_FLOOR**2
     scale = torch.where(nonzero, squares, 1.0).rsqrt() * nonzero
@@ -46,7 +46,7 @@ def grid_laplacian(rows: int, columns: int, like: Tensor) -> Tensor:
 
 
 def semantic_laplacian(similarity: Tensor, weight: Tensor) -> Tensor:
-    """Return L = (D - A) * (lambda E - 1), element by element (SCM, Eq. 4), from and as stencils; ValueError for one patch."""
+    """Return L = (D - A) * (lambda E - 1), element by element (SCM, Eq. 4); raises ValueError for a single patch."""
     rows, columns = similarity.shape[-2:]
     if rows * columns < 2:
         raise ValueError(f"diffusion needs at least two neighbouring patches; got a grid of {rows} x {columns}")

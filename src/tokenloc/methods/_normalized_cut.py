@@ -69,10 +69,7 @@ def second_eigenvectors(weights: Tensor) -> Tensor:
             break
     else:
         vectors[pending] = _largest_dense(weights[pending], roots[pending])
-    nodes = weights.shape[-1]
-    between = weights.sum(dim=(1, 2)) - weights.diagonal(dim1=1, dim2=2).sum(dim=1)
-    all_equal = between <= nodes * (nodes - 1) * weights.amin(dim=(1, 2)) * (1 + 1e-6)
-    return torch.where(all_equal[:, None], 0.0, vectors / roots)
+    return torch.where(_all_equal(weights)[:, None], 0.0, vectors / roots)
 
 
 def oriented_to_peak(vectors: Tensor) -> Tensor:
@@ -150,3 +147,10 @@ def _largest_dense(weights: Tensor, roots: Tensor) -> Tensor:
     matrix = weights / (roots[:, :, None] * roots[:, None]) - 2 * known[:, :, None] * known[:, None]
     vectors: Tensor = torch.linalg.eigh(matrix)[1]
     return vectors[:, :, -1]
+
+
+def _all_equal(weights: Tensor) -> Tensor:
+    """Return for each graph whether all weights between different nodes are equal, [B]."""
+    nodes = weights.shape[-1]
+    between = weights.sum(dim=(1, 2)) - weights.diagonal(dim1=1, dim2=2).sum(dim=1)
+    return between <= nodes * (nodes - 1) * weights.amin(dim=(1, 2)) * (1 + 1e-6)

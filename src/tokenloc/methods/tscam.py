@@ -93,7 +93,7 @@ class TSCAM(Method):
 
 
 class PooledClassifier(nn.Module):
-    """From class maps to logits: the average over the grid (Eq. 4), plus those of a convolution branch (Conformer)."""
+    """From class maps to logits: the grid average (Eq. 4), plus the scores of a convolution branch (Conformer)."""
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
         super().__init__()

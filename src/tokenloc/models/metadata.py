@@ -49,7 +49,7 @@ class ModelMetadata:
     model: ModelConfig
     classes: tuple[str, ...]  # names, in the order of the logits
     preprocessing: Preprocessing
-    threshold: Threshold | None = None  # until it is calibrated
+    threshold: Threshold | None = None  # None until it is calibrated
     data: dict[str, Any] | None = None  # ``name``, ``root`` and ``options`` of the training dataset
 
     def to_dict(self) -> dict[str, Any]:

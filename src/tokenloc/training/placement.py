@@ -67,7 +67,7 @@ def check_shares(images: int, batch_size: int, world: int) -> None:
 
 
 def environments() -> list[ClusterEnvironment]:
-    """Return the environment for Lightning under SLURM, whose own detection ignores srun and requeues; else none."""
+    """Return Lightning's environment under SLURM, which it would otherwise misread and requeue; empty elsewhere."""
     if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
         return []
     return [SLURMEnvironment(auto_requeue=False) if _srun_tasks() > 1 else LightningEnvironment()]
