@@ -22,7 +22,7 @@ NORM_FLOOR = 1e-8  # a patch vector with a smaller norm has similarity 0 to all 
 
 
 def neighbour_similarity(semantic: Tensor) -> Tensor:
-    """Return the cosine similarity E (SCM, Eq. 3) of neighbours in ``semantic`` [B, C, h, w] as a stencil [B, 3, h, w]."""
+    """Return the cosine similarity E (Eq. 3) of neighbours in ``semantic`` [B, C, h, w] as a stencil [B, 3, h, w]."""
     squares = semantic.square().sum(dim=1)
     nonzero = squares > NORM_FLOOR**2
     scale = torch.where(nonzero, squares, 1.0).rsqrt() * nonzero
