@@ -52,11 +52,6 @@ def test_every_format_holds_the_boxes_of_the_run(words: list[str], tmp_path: Pat
     assert prediction["model_version"] == "tokenloc tscam"
 
 
-def test_formats_are_opt_in(words: list[str], tmp_path: Path) -> None:
-    assert main([*words, "--images", "false"]) == 0
-    assert sorted(path.name for path in (tmp_path / "found").iterdir()) == ["localizations.json", "review.csv"]
-
-
 def test_an_existing_annotation_file_needs_overwrite(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

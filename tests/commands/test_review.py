@@ -61,17 +61,12 @@ def test_the_sheet_shows_the_first_images(tmp_path: Path) -> None:
     assert ((rest[..., 2] > 200) & (rest[..., 0] < 60)).mean() > 0.9
 
 
-@pytest.fixture
-def words(run: Path, tmp_path: Path) -> list[str]:
-    """The command on six images."""
+def test_localize_writes_confidence_and_review_order(run: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     scenes = create_dataset("scenes", None, "test", size=40, length=6)
     for index in range(6):
         scenes.image(index).save(tmp_path / "photos" / f"{index}.png")
-    return ["localize", str(run / "checkpoints/best.ckpt"), str(tmp_path / "photos"), "--out", str(tmp_path)]
-
-
-def test_localize_writes_confidence_and_review_order(words: list[str], tmp_path: Path) -> None:
+    words = ["localize", str(run / "checkpoints/best.ckpt"), str(tmp_path / "photos"), "--out", str(tmp_path)]
     assert main([*words, "--objects", "all", "--top_k", "2", "--format", "csv", "label-studio"]) == 0
     entries = json.loads((tmp_path / "localizations.json").read_text())["localizations"]
     assert all(len(entry["confidence"]) == len(entry["boxes"]) for entry in entries)
@@ -90,9 +85,3 @@ def test_localize_writes_confidence_and_review_order(words: list[str], tmp_path:
     assert cells == pytest.approx([confidence for entry in entries for confidence in entry["confidence"]], abs=1e-6)
     tasks = json.loads((tmp_path / "label-studio.json").read_text())
     assert [task["predictions"][0]["score"] for task in tasks] == pytest.approx(list(first.values()), abs=2e-6)
-
-
-def test_images_without_a_box_come_first(words: list[str], tmp_path: Path) -> None:
-    assert main([*words, "--min_score", "1", "--images", "false"]) == 0
-    assert [(row["confidence"], row["boxes"], row["image"]) for row in read_table(tmp_path)] == [("0.0", "0", "")] * 6
-    assert not (tmp_path / "review.jpg").exists()

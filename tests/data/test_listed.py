@@ -26,7 +26,7 @@ class _Pets(ListedDataset):
         self.listing = listing
         super().__init__(root, "train", classes, missing=missing)
 
-    def list_images(self, folder: Path, split: str) -> Listing:
+    def _list_images(self, folder: Path, split: str) -> Listing:
         del folder, split
         return Listing(("cat", "dog"), **self.listing)
 

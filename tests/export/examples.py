@@ -6,6 +6,8 @@ import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -82,37 +84,23 @@ def read_annotations(name: str, folder: Path) -> list[Scored]:
         return _scored(read_json(path), [[region["score"] for region in last["result"]] for *_, last in predicted])
     if name == "yolo":
         return _read_yolo(folder / "yolo")
-    return _annotations(read_csv(folder / "boxes.csv") if name == "csv" else read_parquet(folder / "boxes.parquet"))
+    rows = _read_csv(folder) if name == "csv" else parquet.read_table(folder / "boxes.parquet").to_pylist()
+    return [_annotation(file, list(of_file)) for file, of_file in groupby(rows, itemgetter("file"))]
 
 
 def _scored(annotations: Sequence[Annotation], scores: Sequence[Sequence[float]]) -> list[Scored]:
     return [Scored(**vars(one), scores=tuple(own)) for one, own in zip(annotations, scores, strict=True)]
 
 
-def read_csv(path: Path) -> list[dict[str, Any]]:
-    """The rows, with the apostrophe in front of formulas removed."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows: list[dict[str, Any]] = list(csv.DictReader(file, strict=True))
-    for row in rows:
-        for name in ("file", "label"):
-            row[name] = unescaped(row[name])
-    return rows
+def _read_csv(folder: Path) -> list[dict[str, Any]]:
+    with (folder / "boxes.csv").open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file, strict=True)
+        return [{**row, "file": unescaped(row["file"]), "label": unescaped(row["label"])} for row in rows]
 
 
 def unescaped(text: str) -> str:
+    """Remove the apostrophe in front of a formula."""
     return text[1:] if text.startswith("'") and text.lstrip("'")[:1] in tuple("=+-@\t\r\n") else text
-
-
-def read_parquet(path: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
-    return rows
-
-
-def _annotations(rows: list[dict[str, Any]]) -> list[Scored]:
-    images: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        images.setdefault(row["file"], []).append(row)
-    return [_annotation(name, found) for name, found in images.items()]
 
 
 def _annotation(name: str, rows: list[dict[str, Any]]) -> Scored:

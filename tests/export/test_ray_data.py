@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow
@@ -19,8 +20,8 @@ from tokenloc.cli import main
 from tokenloc.commands import localize_ray as command
 from tokenloc.data import find_images
 from tokenloc.export import Destination, ray_data
-from tokenloc.export.csv_table import COLUMNS
 from tokenloc.export.ray_data import LocalizingActor, localize_dataset
+from tokenloc.export.tables import COLUMNS
 
 COUNT = 21
 
@@ -102,26 +103,21 @@ def test_forward_passes_have_the_batch_size(checkpoint: Path, photos: Path) -> N
     assert sizes == [4, 4, 4, 4, 4, 1]
 
 
-class FakeDataset:
+def fake(*names: str) -> Any:
     """A Ray dataset with column names only."""
-
-    def __init__(self, *names: str) -> None:
-        self.names = names
-
-    def columns(self) -> list[str]:
-        return list(self.names)
+    return SimpleNamespace(columns=lambda: list(names))
 
 
 def test_invalid_input_is_reported_before_the_start(checkpoint: Path) -> None:
     pytest.importorskip("ray", reason="ray is not installed; it belongs to the extra ray")
     with pytest.raises(ValueError, match=r"need a column path or bytes; the columns are image, label"):
-        localize_dataset(FakeDataset("image", "label"), checkpoint)
+        localize_dataset(fake("image", "label"), checkpoint)
     with pytest.raises(ValueError, match="actors must be at least 1; got 0"):
-        localize_dataset(FakeDataset("path"), checkpoint, actors=0)
+        localize_dataset(fake("path"), checkpoint, actors=0)
     with pytest.raises(ValueError, match="batch_size must be at least 1; got -1"):
-        localize_dataset(FakeDataset("path"), checkpoint, batch_size=-1)
+        localize_dataset(fake("path"), checkpoint, batch_size=-1)
     with pytest.raises(FileNotFoundError, match="no checkpoint at .*gone"):
-        localize_dataset(FakeDataset("path"), checkpoint / "gone")
+        localize_dataset(fake("path"), checkpoint / "gone")
 
 
 def test_inputs_are_either_images_or_tables(tmp_path: Path) -> None:
@@ -139,7 +135,7 @@ def test_without_ray_the_message_names_the_extra(
     assert "ray is not installed; install it with: pip install 'tokenloc[ray]'" in capsys.readouterr().err
     assert not (tmp_path / "found").exists()
     with pytest.raises(ImportError, match=r"pip install 'tokenloc\[ray\]'"):
-        localize_dataset(FakeDataset("path"), checkpoint)
+        localize_dataset(fake("path"), checkpoint)
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import csv
-import sys
 from pathlib import Path
 
 import pyarrow
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
 from tests.export.examples import CLASSES, HOSTILE, golden_results, localization, read_annotations, unescaped
 from tokenloc.export import CSV, PARQUET
-from tokenloc.export.csv_table import COLUMNS, escape_formula
-from tokenloc.export.parquet import ROWS_PER_GROUP
+from tokenloc.export.tables import COLUMNS, ROWS_PER_GROUP, escape_formula
 
 
 def test_no_csv_cell_is_a_formula(tmp_path: Path) -> None:
@@ -49,11 +46,3 @@ def test_parquet_rows_are_written_in_groups(tmp_path: Path) -> None:
     (path,) = PARQUET.write((localization(f"{index}.jpg") for index in range(count)), CLASSES, tmp_path)
     written = parquet.ParquetFile(path)
     assert (written.metadata.num_rows, written.num_row_groups) == (count, 3)
-
-
-def test_without_pyarrow_the_message_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(ImportError, match=r"pyarrow is not installed; .*pip install 'tokenloc\[parquet\]'"):
-        PARQUET.write([localization("a.jpg")], CLASSES, tmp_path)
-    assert list(tmp_path.iterdir()) == []

@@ -131,12 +131,6 @@ def test_the_attention_baseline_does_not_change_the_features(images: Tensor) -> 
     assert {name for name in model.state_dict() if not name.startswith("backbone")} == {"head.weight", "head.bias"}
 
 
-def test_parameters_have_the_released_names() -> None:
-    shapes = {name: list(value.shape) for name, value in sat().state_dict().items() if not name.startswith("backbone")}
-    tokens = {"loc_token": [1, 1, 24], "loc_embed": [1, 1, 24]}
-    assert shapes == {**tokens, "head.weight": [3, 24, 3, 3], "head.bias": [3]}
-
-
 def test_the_initial_token_is_small_and_random() -> None:
     model = SAT(small_backbone(embed_dim=192), 3)
     assert model.loc_token is not None

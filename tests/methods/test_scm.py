@@ -264,16 +264,6 @@ def test_a_model_in_half_precision_trains() -> None:
     assert has_finite_gradient(scm.threshold)
 
 
-@pytest.mark.parametrize("size", [(16, 96), (96, 16), (32, 16), (48, 80)])
-def test_every_grid_of_at_least_two_patches_trains(size: tuple[int, int]) -> None:
-    scm = small_model("scm", blocks=2, steps=[8, 3])
-    logits = scm(torch.randn(2, 3, *size)).logits
-    logits.square().sum().backward()
-    assert logits.isfinite().all()
-    assert has_finite_gradient(scm.similarity_weight)
-    assert has_finite_gradient(scm.threshold)
-
-
 def test_zero_attention_changes_nothing() -> None:
     scm = small_model("scm", blocks=2, steps=3)
     semantic, _ = maps_on((3, 4))

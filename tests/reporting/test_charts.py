@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.runs import tiny_run
-from tokenloc._files import write_json
+from tokenloc._files import write_json, write_text
 from tokenloc.metrics.images import ImageRow, write_rows
 from tokenloc.reporting.charts import evaluation_charts, read_curves, save_curves, save_training_curves
 from tokenloc.reporting.runs import Run, read_run
@@ -54,11 +56,10 @@ def test_curves_of_an_evaluation_are_drawn_and_written_as_csv(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("curve", "rows"), [(None, ROWS), (CURVE, ROWS[3:])])
-def test_without_boxes_there_are_no_curves(
-    tmp_path: Path, curve: dict[str, list[float]] | None, rows: list[ImageRow]
-) -> None:
+def test_without_boxes_or_logs_there_are_no_curves(tmp_path: Path, curve: Any, rows: list[ImageRow]) -> None:
     write_run(tmp_path, rows)
     save_curves(tmp_path, curve)
+    save_training_curves(tmp_path / "logs", tmp_path / "figures/training.png")
     assert not (tmp_path / "figures").exists()
 
 
@@ -75,16 +76,11 @@ def test_svg_coordinates_and_notes(tmp_path: Path) -> None:
     assert size.svg_path(size.lines[1]).endswith("h0")
 
 
-def write_log(folder: Path, version: int, text: str) -> None:
-    path = folder / f"version_{version}" / "metrics.csv"
-    path.parent.mkdir(parents=True)
-    path.write_text(text)
-
-
 def test_logged_values_are_averaged_by_epoch_and_later_versions_win(tmp_path: Path) -> None:
-    write_log(tmp_path, 0, "epoch,step,train/total,val/top1_cls\n0,1,2.0,\n0,2,4.0,\n0,2,,50.0\n1,3,1.0,\n")
-    write_log(tmp_path, 2, "epoch,step,train/total\n1,3,0.5\n2,4,0.25\n")
-    write_log(tmp_path, 10, "epoch,step,train/total\n2,4,0.125\n")
+    first = "epoch,step,train/total,val/top1_cls\n0,1,2.0,\n0,2,4.0,\n0,2,,50.0\n1,3,1.0,\n"
+    write_text(tmp_path / "version_0/metrics.csv", first)
+    write_text(tmp_path / "version_2/metrics.csv", "epoch,step,train/total\n1,3,0.5\n2,4,0.25\n")
+    write_text(tmp_path / "version_10/metrics.csv", "epoch,step,train/total\n2,4,0.125\n")
     assert read_curves(tmp_path) == {
         "train/total": [(0.0, 3.0), (1.0, 0.5), (2.0, 0.125)],
         "val/top1_cls": [(0.0, 50.0)],
@@ -97,15 +93,9 @@ def test_learned_parameters_of_scm_are_drawn_for_every_block(tmp_path: Path) -> 
     model = ModelChoice("scm", "vit_tiny_patch16_224", False, {"blocks": 2}, vit)
     tiny_run(tmp_path, model=model, optimisation=Optimisation(epochs=3, batch_size=8, lr=1e-3))
     curves = read_curves(tmp_path / "logs")
-    for name in ("similarity_weight", "threshold"):
-        for block in (1, 2):
-            curve = curves[f"learned/{name}/block_{block}"]
-            assert [epoch for epoch, _ in curve] == [0, 1, 2]
-            assert len({value for _, value in curve}) == 3
+    for name, block in product(("similarity_weight", "threshold"), (1, 2)):
+        epochs, values = zip(*curves[f"learned/{name}/block_{block}"], strict=True)
+        assert epochs == (0, 1, 2)
+        assert len(set(values)) == 3
     with Image.open(tmp_path / "figures/training.png") as image:
         assert image.width > image.height * 3  # five charts side by side
-
-
-def test_training_curves_need_logs(tmp_path: Path) -> None:
-    save_training_curves(tmp_path / "logs", tmp_path / "figures/training.png")
-    assert not (tmp_path / "figures/training.png").exists()

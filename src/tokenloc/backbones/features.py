@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 Gate = Literal["values", "keys", "none"]
+"""What SAT's gate scales; see ``SpatialQuery``."""
 
 
 @dataclass(frozen=True)

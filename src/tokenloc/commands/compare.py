@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import io
 from dataclasses import asdict
 from pathlib import Path
 
-from tokenloc._files import write_json, write_text
+from tokenloc._files import atomic_text, write_json
 from tokenloc.commands.console import percents, print_message, print_table
 from tokenloc.commands.runs import groups_to_json, print_runs, read_runs, require_one_protocol
 from tokenloc.metrics.intervals import Comparison, compare
@@ -55,9 +54,8 @@ def _compare_two(first: Run, second: Run, out: Path | None) -> None:
         sides = {"first": str(first.folder), "second": str(second.folder), "protocol": first.protocol}
         metrics = {metric: asdict(comparison) for metric, comparison in comparisons.items()}
         write_json(out / "comparison.json", {**sides, "metrics": metrics})
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([("metric", "id", "winner"), *wins])
-        write_text(out / "comparison.csv", text.getvalue())
+        with atomic_text(out / "comparison.csv") as file:
+            csv.writer(file, lineterminator="\n").writerows([("metric", "id", "winner"), *wins])
 
 
 def _row(item: Comparison) -> list[str]:

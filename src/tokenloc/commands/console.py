@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -23,9 +23,9 @@ def print_message(message: str) -> None:
     console.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "", **style: Any) -> None:
     """Print a table; the first column is left-aligned, the others are right-aligned."""
-    table = Table(title=title or None, title_justify="left")
+    table = Table(title=title or None, title_justify="left", **style)
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index else "left", overflow="ellipsis" if index else "fold")
     for row in rows:

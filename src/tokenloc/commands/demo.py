@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
-from rich.table import Table
 
 from tokenloc._files import write_json
 from tokenloc.boxes import get_protocol
-from tokenloc.commands.console import console, percents, print_message, progress
+from tokenloc.commands.console import percents, print_message, print_table, progress
 from tokenloc.commands.train import train
 from tokenloc.data import ImageDataset, create_dataset
 from tokenloc.inference import Localizer, PredictionOptions
@@ -58,14 +58,14 @@ def demo(*, out: Path = Path("runs/demo"), methods: list[str] | None = None, see
         METHODS[method]  # reports an unknown name before the training
     print_message("training a vision transformer to classify the scenes")
     start = train(**demo_settings("tscam", out / "backbone", seed, epochs))
-    results = {method: run_method(method, start, out / method, seed, max(1, epochs // 5)) for method in chosen}
-    print_demo(results)
+    results = {method: _run_method(method, start, out / method, seed, max(1, epochs // 5)) for method in chosen}
+    _print_results(results)
     content = {
         method: {"plain": plain.to_dict(), "refined": refined.to_dict(), "training_seconds": seconds}
         for method, ((plain, refined), _, seconds) in results.items()
     }
     write_json(out / METRICS, {"protocol": "standard", "images": LENGTHS["test"], "methods": content})
-    save_image(draw_demo(results, scenes("test", seed)), out / "figures" / "summary.png")
+    save_image(_draw_results(results, scenes("test", seed)), out / "figures" / "summary.png")
     print_message(f"maps and boxes of all methods: {out / 'figures' / 'summary.png'}")
     return out
 
@@ -89,7 +89,7 @@ def scenes(split: str, seed: int) -> ImageDataset:
     return create_dataset("scenes", None, split, size=SIDE, seed=seed, length=LENGTHS[split])
 
 
-def run_method(method: str, start: Path, out: Path, seed: int, epochs: int) -> MethodResult:
+def _run_method(method: str, start: Path, out: Path, seed: int, epochs: int) -> MethodResult:
     """Train one method from the backbone of ``start``, calibrate it on val, and evaluate it on test."""
     print_message(f"\n{method}")
     began = time.perf_counter()
@@ -111,23 +111,20 @@ def run_method(method: str, start: Path, out: Path, seed: int, epochs: int) -> M
     return MethodResult(evaluations, localizers, seconds)
 
 
-def print_demo(results: dict[str, MethodResult]) -> None:
-    """Print a row for each method, and for boxes that ignore the image."""
-    title = "generated scenes, protocol standard, percent; * refined; s: training"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
-    for column in ("Cls@1", "Loc@1", "GT-kn.", "IoU.7", "IoU.9", "GT-kn.*", "IoU.7*", "IoU.9*", "s"):
-        table.add_column(column, justify="right", no_wrap=True)
+def _print_results(results: Mapping[str, MethodResult]) -> None:
+    rows, levels = [], ("0.5", "0.7", "0.9")
     for method, result in results.items():
         plain, refined = (each.evaluation for each in result.evaluations)
-        levels = [(each.box_acc or {}).get(level) for each in (plain, refined) for level in ("0.5", "0.7", "0.9")]
-        table.add_row(method, *percents(plain.top1_cls, plain.top1_loc, *levels), f"{result.seconds:.0f}")
-    for name, accuracy in next(iter(results.values())).evaluations[0].evaluation.constant_boxes.items():
-        table.add_row(name, "", "", *percents(*(accuracy[level] for level in ("0.5", "0.7", "0.9"))))
-    console.print(table)
+        accuracies = [(each.box_acc or {}).get(level) for each in (plain, refined) for level in levels]
+        rows.append([method, *percents(plain.top1_cls, plain.top1_loc, *accuracies), f"{result.seconds:.0f}"])
+    for name, accuracy in plain.constant_boxes.items():  # the same for every method
+        rows.append([name, "", "", *percents(*(accuracy[level] for level in levels))])
+    columns = ("", "Cls@1", "Loc@1", "GT-kn.", "IoU.7", "IoU.9", "GT-kn.*", "IoU.7*", "IoU.9*", "s")
+    title = "generated scenes, protocol standard, percent; * refined; s: training"
+    print_table(columns, rows, title, box=None, padding=(0, 1, 0, 0))
 
 
-def draw_demo(results: dict[str, MethodResult], dataset: ImageDataset) -> Image.Image:
+def _draw_results(results: Mapping[str, MethodResult], dataset: ImageDataset) -> Image.Image:
     """Return an image with a column for each method, and two rows for each of some scenes: plain and refined maps."""
     rows: list[tuple[str, list[Image.Image]]] = []
     for index in range(DRAWN):

@@ -77,7 +77,7 @@ def evaluate(
     if maps is not None or checkpoint is None:
         raise ValueError("give either CHECKPOINT, with or without --save-maps, or --maps")
     job = _Job(data, split, judged, threshold, out or run_folder(checkpoint) / subfolder, workers)
-    return _evaluate_checkpoint(checkpoint, job, options, save_maps, batch_size=batch_size, device=device)
+    return _evaluate_checkpoint(checkpoint, job, options, save_maps, batch_size, device)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class _Job:
 
 
 def _evaluate_checkpoint(
-    checkpoint: Path, job: _Job, options: PredictionOptions, save_maps: Path | None, *, batch_size: int, device: str
+    checkpoint: Path, job: _Job, options: PredictionOptions, save_maps: Path | None, batch_size: int, device: str
 ) -> Path:
     model, metadata = load_checkpoint(checkpoint)
     described = data_of(metadata, job.data, job.split, "measured")

@@ -18,19 +18,14 @@ import numpy as np
 from tokenloc._files import exclusive_lock, remove_partial_files
 from tokenloc.inference import LocalizationRecord
 
-FORMAT = 2
-"""The version of the journal's format, in its header."""
+FORMAT = 2  # the version of the journal's format, in its header
 
 
 @dataclass(frozen=True)
 class FinishedImage:
-    """The results of one image.
+    """The results of one image: its file, the stem of its output files, its localizations, the most probable first.
 
-    Attributes:
-        file: its path.
-        stem: the stem of its output files.
-        records: its localizations, the most probable class first.
-        outputs: for each record the files that show it, relative to the output folder: ``{"image": "images/x.jpg"}``.
+    ``outputs`` are for each record the files that show it, in the output folder: ``{"image": "images/x.jpg"}``.
     """
 
     file: str
@@ -40,12 +35,7 @@ class FinishedImage:
 
 
 class Journal:
-    """An open journal; see ``open_journal``.
-
-    Attributes:
-        header: format and settings; None if the file has no complete line.
-        stems: of the finished images.
-    """
+    """An open journal; see ``open_journal``. The header is None if the file has no complete line."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.header: dict[str, Any] | None = None

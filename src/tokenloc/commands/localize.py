@@ -148,9 +148,10 @@ def _write_outputs(out: Path, masks: bool, item: tuple[str, Prediction | Unreada
         drawing.thumbnail(LARGEST_JPEG)
         save_image(drawing, out / "images" / f"{stem}.jpg")
         outputs = [{"image": f"images/{stem}.jpg"} for _ in results]
-    for rank, (output, result) in enumerate(zip(outputs, results, strict=True) if masks else (), start=1):
-        output["mask"] = f"masks/{stem}.png" if rank == 1 else f"masks/{stem}.top{rank}.png"
-        save_image(Image.fromarray(255 * result.mask_on_image().astype(np.uint8)), out / output["mask"])
+    if masks:
+        for rank, (output, result) in enumerate(zip(outputs, results, strict=True), start=1):
+            output["mask"] = f"masks/{stem}.png" if rank == 1 else f"masks/{stem}.top{rank}.png"
+            save_image(Image.fromarray(255 * result.mask_on_image().astype(np.uint8)), out / output["mask"])
     return FinishedImage(results[0].source, stem, [result.record() for result in results], outputs)
 
 

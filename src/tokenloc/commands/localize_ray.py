@@ -13,9 +13,8 @@ from tokenloc.commands.console import IncompleteError, print_message
 from tokenloc.data import find_images
 from tokenloc.export import PARQUET, common_folder
 from tokenloc.export.base import absolute, check_outputs, refuse_existing
-from tokenloc.export.csv_table import COLUMNS
-from tokenloc.export.parquet import ROWS_PER_GROUP, box_schema
 from tokenloc.export.ray_data import ERROR, localize_dataset
+from tokenloc.export.tables import COLUMNS, ROWS_PER_GROUP, box_schema
 from tokenloc.inference import PredictionOptions
 from tokenloc.inference.localization import Objects
 from tokenloc.inference.options import DEFAULT_OPTIONS

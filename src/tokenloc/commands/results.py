@@ -18,7 +18,7 @@ from tokenloc.inference.evaluation import EvaluationResult
 from tokenloc.metrics import ERROR_CATEGORIES
 from tokenloc.metrics.risk_coverage import confidence_metrics
 from tokenloc.reporting.charts import save_curves
-from tokenloc.reporting.drawing import draw_localization, draw_map, heatmap, image_table, save_image, sheet
+from tokenloc.reporting.drawing import draw_localization, draw_map, heatmap, image_table, save_image, save_sheet
 from tokenloc.reporting.runs import IMAGES, METRICS, missing_notes
 
 FIGURES = 12
@@ -86,9 +86,7 @@ def save_figures(localizer: Localizer, dataset: ImageDataset, folder: Path) -> N
         drawn.append(draw_localization(image, localizer(image), sample.boxes))
         save_image(drawn[-1], folder / names.take(Path(sample.id).stem))
     _save_intermediate_maps(localizer, [image for image, _ in images[:INTERMEDIATE]], folder / "parts.png")
-    if drawn:
-        title = "green: true box, red: predicted box; right: the map"
-        save_image(sheet(drawn, columns=3, title=title), folder / "summary.png")
+    save_sheet(drawn, folder / "summary.png", "green: true box, red: predicted box; right: the map")
 
 
 def save_failures(localizer: Localizer, dataset: ImageDataset, result: EvaluationResult, folder: Path) -> None:
@@ -99,11 +97,8 @@ def save_failures(localizer: Localizer, dataset: ImageDataset, result: Evaluatio
         shown = [positions[row.id] for row in failed[:FAILURES]]
         images = ((dataset.image(index), dataset[index].boxes) for index in shown)
         drawn = [draw_localization(image, localizer(image), truth) for image, truth in images]
-        path = folder / f"failures-{category}.jpg"
-        path.unlink(missing_ok=True)  # of an earlier evaluation
-        if drawn:
-            title = f"{category}: {len(failed)} of {len(result.images)} images, lowest IoU first"
-            save_image(sheet(drawn, columns=3, title=title), path)
+        title = f"{category}: {len(failed)} of {len(result.images)} images, lowest IoU first"
+        save_sheet(drawn, folder / f"failures-{category}.jpg", title)
 
 
 def _save_intermediate_maps(localizer: Localizer, images: Sequence[Image.Image], path: Path) -> None:

@@ -12,8 +12,8 @@ from tokenloc._files import atomic_text
 from tokenloc.commands.journal import FinishedImage, Journal
 from tokenloc.data import read_image
 from tokenloc.export.base import valid_text
-from tokenloc.export.csv_table import escape_formula
-from tokenloc.reporting.drawing import save_image, sheet
+from tokenloc.export.tables import escape_formula
+from tokenloc.reporting.drawing import save_sheet
 
 TABLE = "review.csv"
 SHEET = "review.jpg"
@@ -32,10 +32,7 @@ def write_review(out: Path, files: Iterable[Path], journal: Journal) -> None:
     _write_table(out / TABLE, journal.read(ordered))
     first = [image.outputs[0] for image in journal.read(ordered[:SHEET_IMAGES])]
     drawings = [read_image(out / outputs["image"]) for outputs in first if "image" in outputs]
-    (out / SHEET).unlink(missing_ok=True)  # of an earlier run
-    if drawings:
-        title = f"least confident images: the first {len(drawings)} of {TABLE}"
-        save_image(sheet(drawings, columns=3, title=title), out / SHEET)
+    save_sheet(drawings, out / SHEET, f"least confident images: the first {len(drawings)} of {TABLE}")
 
 
 def _write_table(path: Path, images: Iterable[FinishedImage]) -> None:

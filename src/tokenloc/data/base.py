@@ -15,7 +15,6 @@ from PIL import Image
 from tokenloc._names import unknown_name
 from tokenloc.boxes.frame import Size, checked_boxes
 from tokenloc.boxes.iou import box_faults
-from tokenloc.data.fingerprints import file_fingerprint
 from tokenloc.data.images import read_image
 
 AnyPath = str | Path | None
@@ -228,7 +227,7 @@ class ImageDataset:
 class Subset(ImageDataset):
     """Samples of a dataset in the order of ``indices``, with labels in the order of ``classes`` (None: its own)."""
 
-    def __init__(self, dataset: ImageDataset, indices: Iterable[int], classes: Sequence[str] | None = None) -> None:
+    def __init__(self, dataset: ImageDataset, indices: Iterable[int], classes: Classes = None) -> None:
         self.name, self.splits, self.has_masks = dataset.name, dataset.splits, dataset.has_masks
         self.dataset, self.skipped = dataset, dataset.skipped
         self.indices = tuple(int(index) for index in indices)
@@ -279,6 +278,12 @@ def require_root(root: AnyPath, dataset: str, source: str) -> Path:
     if not Path(root).is_dir():
         raise FileNotFoundError(f"{root}: no such folder; expected {source}")
     return Path(root)
+
+
+def file_fingerprint(path: Path) -> str:
+    """Return the path, size and modification time of a file; raises OSError if it does not exist."""
+    status = path.stat()
+    return f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
 
 
 def mask_fault(size: Size, mask: NDArray[np.uint8] | None) -> str | None:

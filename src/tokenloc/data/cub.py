@@ -55,8 +55,7 @@ class CubDataset(ListedDataset):
         votes = read_image((self._segmentations / self.samples[index].id).with_suffix(".png"))
         return (np.asarray(votes)[..., 0] > 127).astype(np.uint8)
 
-    def list_images(self, folder: Path, split: str) -> Listing:
-        """See ``ListedDataset.list_images``."""
+    def _list_images(self, folder: Path, split: str) -> Listing:
         if self._metadata is not None:
             return _from_split_files(lists.find_split_files(self._metadata, "CUB", split), folder, split)
         if split != "val":
@@ -78,7 +77,6 @@ def _beside(folder: Path, name: str) -> tuple[Path, Path]:
 
 
 def _official(folder: Path, split: str, source: str) -> Listing:
-    """Return train or test of the official lists."""
     images, classes, labels, flags, boxes = (folder / name for name in _LISTS)
     lists.require([images, classes, labels, flags, boxes], source)
     names = _class_names(classes)

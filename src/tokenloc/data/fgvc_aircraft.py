@@ -69,8 +69,7 @@ class FgvcAircraftDataset(ListedDataset):
         scale = height / read_size(path)[1]  # below 1 if the image was decoded at a smaller size
         return image.crop((0, 0, width, max(1, height - round(BANNER * scale))))
 
-    def list_images(self, folder: Path, split: str) -> Listing:
-        """See ``ListedDataset.list_images``."""
+    def _list_images(self, folder: Path, split: str) -> Listing:
         names = (_CLASS_FILES[self._level], f"images_{self._level}_{split}.txt", "images_box.txt")
         classes, images, boxes = (folder / name for name in names)
         lists.require([classes, images, boxes], self.source)

@@ -15,8 +15,17 @@ from PIL import Image
 from tokenloc._extras import library
 from tokenloc._names import one_of, unknown_name
 from tokenloc.boxes.frame import Size
-from tokenloc.data.base import AnyPath, Boxes, Classes, ImageDataset, SampleTable, as_boxes, refuse, select_classes
-from tokenloc.data.fingerprints import file_fingerprint
+from tokenloc.data.base import (
+    AnyPath,
+    Boxes,
+    Classes,
+    ImageDataset,
+    SampleTable,
+    as_boxes,
+    file_fingerprint,
+    refuse,
+    select_classes,
+)
 from tokenloc.data.images import read_image
 from tokenloc.data.registry import DATASETS
 
@@ -117,7 +126,6 @@ class HfDataset(ImageDataset):
 
 
 def _open(root: str, config: str | None) -> dict[str, Table]:
-    """Return the splits by their own names."""
     datasets = library("datasets", "hf")
     path = Path(root)
     try:
@@ -153,7 +161,6 @@ def _column(table: Table, name: str) -> Column:
 
 
 def _encoded(table: Table, image: str, source: str) -> Table:
-    """Return the column of images as encoded bytes or paths."""
     kind, found = library("datasets", "hf").Image, table.features[image]
     if not isinstance(found, kind):
         raise ValueError(f"{source}: column {image!r} must be of type datasets.Image, got {found}; cast it")

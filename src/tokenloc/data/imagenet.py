@@ -80,8 +80,7 @@ class ImageNetDataset(ListedDataset):
             folders = shorten(_annotation_folders(self.folder))
             self.remark("boxes", f"were not found in {folders}: only classification is evaluated; get {SOURCE}")
 
-    def list_images(self, folder: Path, split: str) -> Listing:
-        """See ``ListedDataset.list_images``."""
+    def _list_images(self, folder: Path, split: str) -> Listing:
         listing = _listing(folder, split, self._annotations, self._metadata)
         if self._boxes != "all":
             first = {name: boxes[:1] for name, boxes in listing.boxes.items()} if self._boxes == "first" else {}

@@ -30,7 +30,7 @@ _logger = logging.getLogger(__name__)
 
 
 class ListedDataset(ImageDataset):
-    """Base of the datasets with an official layout, which override ``list_images``.
+    """Base of the datasets with an official layout, which override ``_list_images``.
 
     Class attributes: ``source`` describes where to get the files; ``markers`` are files or folders of which the
     dataset's own folder has at least one; ``usual_folders`` are paths below root where that folder usually is. See
@@ -50,7 +50,7 @@ class ListedDataset(ImageDataset):
         self.require_split(split)
         one_of("value of option missing:", missing, Missing)
         self.folder = own_folder(require_root(root, self.name, self.source), self.markers, self.usual_folders)
-        listing = self.list_images(self.folder, split)
+        listing = self._list_images(self.folder, split)
         chosen = select_classes(listing.classes, classes)
         label_of = {name: label for label, name in enumerate(chosen)}
         ids = [image for image, name in listing.class_of.items() if name in label_of]
@@ -72,7 +72,7 @@ class ListedDataset(ImageDataset):
         self._remarks += [Problem(name, None, f"is a class without an image in the {split} split") for name in empty]
 
     @abstractmethod
-    def list_images(self, folder: Path, split: str) -> Listing:
+    def _list_images(self, folder: Path, split: str) -> Listing:
         """Return the listing of a split, given the dataset's own folder."""
 
     def check(self) -> list[Problem]:

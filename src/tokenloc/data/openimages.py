@@ -69,8 +69,7 @@ class OpenImagesDataset(ListedDataset):
             mask[_marked(self.folder / name, size)] = 1
         return mask
 
-    def list_images(self, folder: Path, split: str) -> Listing:
-        """See ``ListedDataset.list_images``."""
+    def _list_images(self, folder: Path, split: str) -> Listing:
         lists.require([folder / split], self.source)
         if self._metadata is None:
             return _from_names(folder, split)

@@ -34,8 +34,7 @@ class StanfordCarsDataset(ListedDataset):
     markers = ("devkit", "cars_annos.mat", "cars_train", "cars_test", "car_ims")
     usual_folders = ("stanford_cars", "StanfordCars", "cars")
 
-    def list_images(self, folder: Path, split: str) -> Listing:
-        """See ``ListedDataset.list_images``."""
+    def _list_images(self, folder: Path, split: str) -> Listing:
         path = folder / "cars_annos.mat"
         if path.is_file():
             names = lists.read_mat(path, "class_names")

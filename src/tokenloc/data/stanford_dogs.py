@@ -37,8 +37,8 @@ class StanfordDogsDataset(ListedDataset):
         report = f"annotation files of {self.name} {split} are missing in {self.folder / 'Annotation'}"
         refuse(bare, report, f"unpack all of {self.source}", FileNotFoundError)
 
-    def list_images(self, folder: Path, split: str) -> Listing:
-        """See ``ListedDataset.list_images``; boxes are read of the wanted classes, from the files that are present."""
+    def _list_images(self, folder: Path, split: str) -> Listing:
+        """Boxes are read of the wanted classes, from the files that are present."""
         path = folder / "lists" / f"{split}_list.mat"
         path = path if path.is_file() else folder / path.name
         lists.require([folder / "Images", folder / "Annotation", path], self.source)

@@ -2,10 +2,9 @@
 
 from tokenloc.export.base import FORMATS, Destination, Format, common_folder, list_formats, write_annotations
 from tokenloc.export.coco import COCO
-from tokenloc.export.csv_table import CSV
 from tokenloc.export.label_studio import LABEL_STUDIO
-from tokenloc.export.parquet import PARQUET
 from tokenloc.export.ray_data import localize_dataset
+from tokenloc.export.tables import CSV, PARQUET
 from tokenloc.export.voc import VOC
 from tokenloc.export.yolo import YOLO
 

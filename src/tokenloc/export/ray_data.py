@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tokenloc._extras import library
 from tokenloc.data import Unreadable
 from tokenloc.export.base import Destination, absolute, valid_text
-from tokenloc.export.csv_table import COLUMNS, table_rows
-from tokenloc.export.parquet import arrow_table, box_schema
+from tokenloc.export.tables import COLUMNS, arrow_table, box_schema, table_rows
 from tokenloc.inference import Localizer
 from tokenloc.inference.inputs import ImageInput
 from tokenloc.inference.localizer import BATCH
@@ -69,15 +68,10 @@ def localize_dataset(
     _check(dataset, batch_size, actors)
     resources = ray.cluster_resources()
     gpus = float(min(1, resources.get("GPU", 0))) if gpus is None else gpus
+    path = str(checkpoint if is_on_hub(checkpoint) else absolute(checkpoint))
     return dataset.map_batches(
         LocalizingActor,
-        fn_constructor_kwargs={
-            "checkpoint": str(checkpoint) if is_on_hub(checkpoint) else str(absolute(checkpoint)),
-            "destination": Destination(Path(), classes, root),
-            "batch_size": batch_size,
-            "top_k": top_k,
-            "localizer": localizer,
-        },
+        fn_constructor_args=(path, Destination(Path(), classes, root), batch_size, top_k, localizer),
         batch_size=BATCHES_PER_CALL * batch_size,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=actors or _actor_count(resources, gpus)),

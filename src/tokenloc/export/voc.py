@@ -50,8 +50,9 @@ def _open(destination: Destination) -> Iterator[WriteImage]:
             path.parent.mkdir(parents=True, exist_ok=True)
             boxes = [(labels[record.class_index], box) for record in records for box in rounded_boxes(record)]
             objects = "".join(_OBJECT.format(*voc_box(box), label=label) for label, box in boxes)
-            names_ = {"folder": _escape(name.rpartition("/")[0]), "name": _escape(name)}
-            path.write_text(_IMAGE.format(*records[0].size, **names_, objects=objects), encoding="utf-8", newline="\n")
+            parent, _, _ = name.rpartition("/")
+            xml = _IMAGE.format(*records[0].size, folder=_escape(parent), name=_escape(name), objects=objects)
+            path.write_text(xml, encoding="utf-8", newline="\n")
 
         yield write_image
 
@@ -76,8 +77,7 @@ def voc_box(box: Box) -> tuple[int, int, int, int]:
     >>> voc_box((10.4, 20.6, 30.0, 40.0)), voc_box((3.6, 7.0, 3.9, 9.0))
     ((11, 22, 30, 40), (4, 8, 4, 9))
     """
-    xmin, xmax = _pixels(box[0], box[2])
-    ymin, ymax = _pixels(box[1], box[3])
+    (xmin, xmax), (ymin, ymax) = _pixels(box[0], box[2]), _pixels(box[1], box[3])
     return xmin, ymin, xmax, ymax
 
 

@@ -41,7 +41,7 @@ class Method(nn.Module, ABC):
         default_threshold: on maps scaled to [0, 1]; used until a model is calibrated.
         refinement: steps of ``tokenloc.refine`` that are part of the method and apply unless others are chosen.
         spatial_blocks: indices of blocks with a localization task, such as SAT's; freezing treats them separately.
-        exportable: to ONNX.
+        exportable: whether the method can be exported to ONNX.
         uses_conv_branch: whether the loss depends on ``Features.conv_features``, on backbones that have them.
         config: the arguments that recreate the model; set by ``create_model``.
         normalisation: of the images that the weights expect; set by ``create_model``.
@@ -110,8 +110,8 @@ class Method(nn.Module, ABC):
         if classes.ndim != 2 or len(classes) != batch or classes.dtype != torch.int64:
             form = f"{list(classes.shape)} {classes.dtype}"
             raise ValueError(f"classes must be [B, K] int64 with B = {batch}; got {form}")
-        if classes.numel() and not (int(classes.min()) >= 0 and int(classes.max()) < self.num_classes):
-            low, high = int(classes.min()), int(classes.max())
+        low, high = (int(classes.min()), int(classes.max())) if classes.numel() else (0, 0)
+        if low < 0 or high >= self.num_classes:
             raise ValueError(f"class indices must lie in [0, {self.num_classes}); got {low} to {high}")
 
 
@@ -145,7 +145,7 @@ class Frozen(Method):
 
 
 def top_classes(logits: Tensor, count: int) -> Tensor:
-    """Return the ``count`` >= 1 most probable classes of ``logits`` [B, C], best first, [B, min(count, C)] int64.
+    """Return the ``count`` most probable classes of ``logits`` [B, C], best first, [B, min(count, C)] int64.
 
     Equal logits keep the order of their classes.
 

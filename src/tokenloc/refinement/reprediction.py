@@ -147,7 +147,6 @@ class PseudoLabels:
         return cls(*sure, *sure_pixels, pixels)
 
     def __getitem__(self, rows: Tensor) -> PseudoLabels:
-        """Return the labels of the maps ``rows``, a mask [M]."""
         return PseudoLabels(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def error_rate(self, predicted: Tensor) -> Tensor:
@@ -171,8 +170,7 @@ class PseudoLabels:
 class Networks:
     """M networks of one shape, run as the groups of one convolution: 3 x 3, normalised over the image, ReLU between.
 
-    ``widths`` are the channels of the input and after each layer; the last are two. All networks start with the same
-    weights, drawn after He et al.
+    ``widths`` are the channels of the input and after each layer. All networks start with the same (He) weights.
     """
 
     def __init__(self, count: int, widths: tuple[int, ...], seed: int, device: torch.device) -> None:

@@ -24,7 +24,6 @@ class Superpixels:
         return cls(ids, none.scatter_add(1, ids.flatten(1), torch.ones_like(ids, dtype=none.dtype).flatten(1)))
 
     def __getitem__(self, rows: Tensor) -> Superpixels:
-        """Return the superpixels of the images ``rows``, indices or a mask."""
         return Superpixels(self.ids[rows], self.sizes[rows])
 
     def sampled(self, stride: int) -> Superpixels:

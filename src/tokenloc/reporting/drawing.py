@@ -68,14 +68,16 @@ def stack(images: Sequence[Image.Image], vertical: bool = False) -> Image.Image:
     return page
 
 
-def sheet(images: Sequence[Image.Image], columns: int, title: str = "", cell_width: int = 480) -> Image.Image:
-    """Return images in rows of ``columns``, each scaled to ``cell_width`` pixels, under a title."""
-    cells = [_scaled(image, cell_width) for image in images]
-    rows = [stack(cells[start : start + columns]) for start in range(0, len(cells), columns)]
-    header = 28 * (1 + title.count("\n")) if title else 0
-    page = ImageOps.expand(stack(rows, vertical=True), (0, header, 0, 0), "white")
+def save_sheet(images: Sequence[Image.Image], path: Path, title: str) -> None:
+    """Write images in rows of three, each 480 pixels wide, under a title; without images, remove an earlier sheet."""
+    if not images:
+        path.unlink(missing_ok=True)
+        return
+    cells = [_scaled(image, 480) for image in images]
+    rows = [stack(cells[start : start + 3]) for start in range(0, len(cells), 3)]
+    page = ImageOps.expand(stack(rows, vertical=True), (0, 28, 0, 0), "white")
     ImageDraw.Draw(page).text((6, 4), title, font=ImageFont.load_default(18), fill=INK)
-    return page
+    save_image(page, path)
 
 
 def image_table(

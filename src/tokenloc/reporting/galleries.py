@@ -94,12 +94,9 @@ def make_slider(run: Run) -> Slider | None:
 
 @dataclass
 class ReportImage:
-    """An image in plain values for the page.
+    """An image in plain values for the page."""
 
-    ``boxes`` has six numbers for each run and each stop where its box changes: the stop, x0, y0, x1, y1, IoU.
-    """
-
-    boxes: list[list[int]]
+    boxes: list[list[int]]  # of each run, see ``box_steps``
     truth: list[list[int]] = field(default_factory=list)
     size: tuple[int, int] | None = None  # (width, height); without stored boxes that of the thumbnail
     thumbnail: str | None = None  # JPEG, base64; None if the image could not be read
@@ -129,7 +126,7 @@ def make_images(
 
 
 def box_steps(image: ImageBoxes, size: tuple[int, int], columns: Sequence[int]) -> list[int]:
-    """Return an image's boxes at ``columns`` of its thresholds where they change, see :class:`ReportImage`.
+    """Return stop, x0, y0, x1, y1, IoU at each stop (of ``columns`` of the thresholds) where an image's box changes.
 
     >>> boxes = np.array([[0, 0, 20, 10], [0, 0, 20, 10], [5, 0, 10, 10]])
     >>> box_steps(ImageBoxes(boxes, np.array([0.5, 0.5, 0.7996], np.float32)), (20, 10), [0, 1, 2])

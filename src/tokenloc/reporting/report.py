@@ -57,6 +57,7 @@ def render_report(
         first=runs[0].content,
         metrics=metric_table(runs),
         errors=[error_counts(run) for run in runs],
+        error_texts=ERRORS,
         class_columns=class_columns,
         classes=classes,
         charts=evaluation_charts(runs),
@@ -69,10 +70,7 @@ def render_report(
 
 
 def _data(
-    runs: Sequence[Run],
-    sliders: Sequence[Slider | None],
-    galleries: Sequence[Gallery],
-    images: Mapping[int, ReportImage],
+    runs: Sequence[Run], sliders: list[Slider | None], galleries: list[Gallery], images: dict[int, ReportImage]
 ) -> dict[str, Any]:
     """Return the data of the page's script as plain values; classes and kinds of error are indices."""
     rows = [row for run in runs for row in run.rows]

@@ -76,27 +76,15 @@ def _cell(runs: Sequence[Run], run: Run, key: str) -> Cell:
 
 def _compare(first: Run, second: Run, metric: str) -> Comparison | None:
     """Compare two runs image by image; None for a metric that is not a mean of hits."""
-    if metric in HITS:
-        one, other = ({row["id"]: row[metric] for row in run.rows} for run in (first, second))
-    elif metric.startswith("box_acc_"):
-        level = float(metric.removeprefix("box_acc_"))
-        one, other = (
-            {row["id"]: None if row["largest"] is None else float(row["largest"] >= level) for row in run.rows}
-            for run in (first, second)
-        )
-    else:
+    if metric not in HITS and not metric.startswith("box_acc_"):
         return None
+
+    def hit(row: Mapping[str, Any]) -> float | None:
+        value: float | None = row[metric if metric in HITS else "largest"]
+        return value if metric in HITS or value is None else float(value >= float(metric.removeprefix("box_acc_")))
+
+    one, other = ({row["id"]: hit(row) for row in run.rows} for run in (first, second))
     return compare(one, other, metric)
-
-
-class ErrorCount(NamedTuple):
-    """A kind of error: how many images of a run have it, and in percent of the images where one is known."""
-
-    key: str
-    name: str
-    description: str
-    images: int
-    percent: float
 
 
 def error_of(row: Mapping[str, Any]) -> str | None:
@@ -107,11 +95,11 @@ def error_of(row: Mapping[str, Any]) -> str | None:
     return "correct" if row["top1_cls"] else "classification"
 
 
-def error_counts(run: Run) -> list[ErrorCount]:
-    """Return the kinds of error that a run has."""
+def error_counts(run: Run) -> dict[str, tuple[int, float]]:
+    """Return how many images of a run have each kind of error, and in percent of the images where one is known."""
     errors = [error for row in run.rows if (error := error_of(row)) is not None]
     counts = {key: errors.count(key) for key in ERROR_CATEGORIES}
-    return [ErrorCount(key, *ERRORS[key], count, 100.0 * count / len(errors)) for key, count in counts.items() if count]
+    return {key: (count, 100.0 * count / len(errors)) for key, count in counts.items() if count}
 
 
 def class_table(runs: Sequence[Run]) -> tuple[list[str], list[tuple[str, int, list[list[float | None]]]]]:

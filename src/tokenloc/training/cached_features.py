@@ -6,6 +6,7 @@ features of a view (``Frozen.pool``) are computed once, in float32, and are read
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -23,7 +24,6 @@ from torch import Tensor
 from tokenloc._files import durable_write, refuse_unwritable, write_json
 from tokenloc.backbones.weights import weights_digest
 from tokenloc.data import ImageDataset, Preprocessing
-from tokenloc.data.fingerprints import digest, digest_of_images
 from tokenloc.data.loading import LabelledDataset, labelled_loader
 from tokenloc.methods import Method
 from tokenloc.methods.base import Frozen
@@ -51,11 +51,27 @@ def feature_sources(
     config = model.config
     return {
         "weights": weights_digest(model.backbone),
-        "network": digest([config.method, config.backbone, config.image_size, config.backbone_options]),
-        "preprocessing": digest(asdict(preprocessing)),
+        "network": _digest([config.method, config.backbone, config.image_size, config.backbone_options]),
+        "preprocessing": _digest(asdict(preprocessing)),
         "seed": str(seed),
-        "images": digest_of_images(dataset, options),
+        "images": _digest_of_images(dataset, options),
     }
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _digest_of_images(dataset: ImageDataset, options: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of all ids, class indices and fingerprints, and of the dataset's ``options``."""
+    known = hashlib.sha256(f"{dataset.name} {json.dumps(options, sort_keys=True, default=str)}".encode())
+    for index, sample in enumerate(dataset.samples):
+        try:
+            fingerprint = dataset.fingerprint(index)
+        except OSError:  # training skips it, so it may be missing here
+            fingerprint = "absent"
+        known.update(f"\n{sample.id} {sample.label} {fingerprint}".encode("utf-8", "surrogateescape"))
+    return known.hexdigest()
 
 
 class CachedView(LabelledDataset):
@@ -80,7 +96,7 @@ class FeatureCache:
 
     def __init__(self, folder: Path, sources: Mapping[str, str], length: int) -> None:
         self.folder, self.sources = folder, dict(sources)
-        self.path = folder / digest(self.sources)[:16]
+        self.path = folder / _digest(self.sources)[:16]
         self.parts = [range(start, min(start + PART, length)) for start in range(0, length, PART)]
 
     def create(self, report: Report) -> None:

@@ -1,4 +1,4 @@
-"""CSV (RFC 4180, UTF-8), and the rows that it shares with Parquet: one per box, or one for an image without boxes."""
+"""CSV (RFC 4180, UTF-8) and Parquet: one table with a row per box, or one for an image without boxes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from tokenloc._files import atomic_text
+from tokenloc._extras import library
+from tokenloc._files import atomic_text, atomic_write
 from tokenloc.export.base import FORMATS, Destination, Format, WriteImage
 from tokenloc.inference.localization import LocalizationRecord
 
@@ -22,16 +23,36 @@ COLUMNS = {
 }
 """Types by column. Corners are xyxy in original pixels, half-open; the score is the class probability."""
 
+ROWS_PER_GROUP = 4096
+"""Rows in memory, written to Parquet as one row group."""
+
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 
 
 @contextmanager
-def _open(destination: Destination) -> Iterator[WriteImage]:
+def _open_csv(destination: Destination) -> Iterator[WriteImage]:
     labels = [escape_formula(label) for label in destination.labels]
     with atomic_text(destination.folder / "boxes.csv") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         yield lambda name, records: writer.writerows(table_rows(escape_formula(name), records, labels))
+
+
+@contextmanager
+def _open_parquet(destination: Destination) -> Iterator[WriteImage]:
+    parquet = library("pyarrow.parquet", "parquet")
+    labels, schema, rows = destination.labels, box_schema(), list[tuple[Any, ...]]()
+    path = destination.folder / "boxes.parquet"
+    with atomic_write(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+
+        def write_image(name: str, records: Sequence[LocalizationRecord]) -> None:
+            rows.extend(table_rows(name, records, labels))
+            if len(rows) >= ROWS_PER_GROUP:
+                writer.write_table(arrow_table(rows, schema))
+                rows.clear()
+
+        yield write_image
+        writer.write_table(arrow_table(rows, schema))
 
 
 def table_rows(name: str, records: Sequence[LocalizationRecord], labels: Sequence[str]) -> Iterator[tuple[Any, ...]]:
@@ -54,5 +75,19 @@ def escape_formula(text: str) -> str:
     return f"'{text}" if _FORMULA.match(text) else text
 
 
-CSV = FORMATS.add("csv", Format(("boxes.csv",), _open))
+def box_schema() -> Any:
+    """Return the pyarrow schema of the table."""
+    return library("pyarrow", "parquet").schema(list(COLUMNS.items()))
+
+
+def arrow_table(rows: Sequence[tuple[Any, ...]], schema: Any) -> Any:
+    """Return rows, with the values of ``schema`` in order, as a pyarrow table."""
+    table = library("pyarrow", "parquet").Table
+    return table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema=schema)
+
+
+CSV = FORMATS.add("csv", Format(("boxes.csv",), _open_csv))
 """CSV: boxes.csv, one row per box."""
+
+PARQUET = FORMATS.add("parquet", Format(("boxes.parquet",), _open_parquet, ("pyarrow.parquet", "parquet")))
+"""Parquet: boxes.parquet, one row per box, with types; needs the extra ``parquet``."""
