@@ -164,7 +164,7 @@ def exclusive_lock(folder: str | Path) -> Iterator[None]:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError) as error:
                 file.seek(0)
-                owner = f"{folder} is in use by another run ({file.read().strip() or 'unknown process'})"
+                owner = f"{path.parent} is in use by another run ({file.read().strip() or 'unknown process'})"
                 raise ValueError(f"{owner}; wait until it ends, or choose another --out") from error
             except OSError:
                 pass  # the file system has no locks

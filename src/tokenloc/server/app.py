@@ -28,10 +28,7 @@ PAGE_HEADERS = {  # the page itself restricts scripts further, to its own; frame
 
 
 def create_app(models: Mapping[str, Localizer], limits: Limits, hosts: Collection[str] | None = None) -> FastAPI:
-    """Return the application: the web page, the REST API and ``/openapi.json``.
-
-    The first of the ``models`` is the default. ``hosts`` are the valid host names of requests; None for any.
-    """
+    """Return the web page and REST API of ``models``, the first by default; ``hosts`` of requests, None for any."""
     app = FastAPI(
         title="tokenloc",
         version=version("tokenloc"),
