@@ -40,7 +40,8 @@ class LCAR(TokenCut):
         label_weight: alpha in Eq. 6, in [0, 1]: the weight of the labels in the student's loss; 1 is plain CAM.
         temperature: T in Eq. 6, positive.
         seed_threshold: beta in Eq. 2, in [0, 1]: the seed is where the activation map, scaled to [0, 1], exceeds it.
-        tau, edges: see ``TokenCut``.
+        tau: see ``TokenCut``.
+        edges: see ``TokenCut``.
         polarity: which side of the cut is the object: ``seed`` is the method; ``peak`` and ``border`` are those of
             ``TokenCut``, LCAR without SD-CAM (Table 1).
         refinement: the steps of ``tokenloc.refine`` that follow (Table 1): ``affinity`` is ARM, ``reprediction``
