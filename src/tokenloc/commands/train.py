@@ -12,8 +12,7 @@ from typing import Any
 
 import lightning
 
-from tokenloc._files import remove_partial_files, write_json
-from tokenloc._locks import exclusive_lock
+from tokenloc._files import exclusive_lock, remove_partial_files, write_json
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import print_message, progress
 from tokenloc.commands.datasets import data_of
