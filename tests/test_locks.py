@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from tests.runs import tiny_run
-from tokenloc._locks import exclusive_lock
+from tokenloc._files import exclusive_lock
 
 HOLDING = """
 import os, sys, time
 from pathlib import Path
-from tokenloc._locks import exclusive_lock
+from tokenloc._files import exclusive_lock
 with exclusive_lock(Path(sys.argv[1])):
     if os.fork():  # the child runs on for a while, as a data loader's worker may
         print("holding", flush=True)

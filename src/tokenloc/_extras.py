@@ -7,10 +7,7 @@ from types import ModuleType
 
 
 def library(module: str, extra: str) -> ModuleType:
-    """Import a module that the extra ``extra`` installs.
-
-    Raises:
-        ImportError: if it is not installed, with the command that installs it.
+    """Import a module; if it is missing, raise ImportError with the command that installs ``extra``.
 
     >>> library("no_such_module", "parquet")
     Traceback (most recent call last):

@@ -1,17 +1,22 @@
-"""Atomic writes: a file or folder is complete or does not appear."""
+"""Atomic writes (a file or folder is complete or does not appear), locks, and unique names."""
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import secrets
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+if sys.platform != "win32":
+    import fcntl
 
 _PREFIX = ".partial-"
 
@@ -20,8 +25,7 @@ _PREFIX = ".partial-"
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield an empty temporary file next to ``path`` and rename it to ``path`` if the block succeeds.
 
-    The folder is created. After an error an existing ``path`` is unchanged. The temporary file has the same suffix, for
-    writers that choose a format by it.
+    The folder is created. After an error an existing ``path`` is unchanged. The temporary file has the same suffix.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,8 +44,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 def durable_write(path: str | Path, remedy: str) -> Iterator[IO[bytes]]:
     """Yield a binary file that is flushed to disk and renamed to ``path`` if the block succeeds.
 
-    Raises:
-        OSError: with the ``remedy``, if the file cannot be written, for example on a full disk; ``path`` is unchanged.
+    If it cannot be written, for example on a full disk, an OSError names the ``remedy`` and ``path`` is unchanged.
     """
     try:
         with atomic_write(path) as temporary, temporary.open("wb") as file:
@@ -59,10 +62,7 @@ def durable_write(path: str | Path, remedy: str) -> Iterator[IO[bytes]]:
 def atomic_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
     """Yield an empty temporary folder next to ``path`` and rename it to ``path`` if the block succeeds.
 
-    After an error nothing remains of it. With ``replace`` an existing ``path`` is removed once the new one is complete.
-
-    Raises:
-        FileExistsError: if ``path`` exists, without ``replace``.
+    After an error nothing remains of it. An existing ``path`` is an error, or removed at the end with ``replace``.
     """
     path = Path(path)
     if path.exists() and not replace:
@@ -115,10 +115,7 @@ class UniqueNames:
         self._counts: Counter[str] = Counter()
 
     def take(self, stem: str) -> str:
-        """Return ``stem`` with the suffix; a number is added if the name is taken, and long names are cut.
-
-        ``stem`` may contain folders, with forward slashes.
-        """
+        """Return ``stem`` (may contain folders) with the suffix, cut if too long, and a number if the name is taken."""
         folders, slash, last = stem.rpartition("/")
         while True:
             self._counts[stem.lower()] += 1
@@ -147,3 +144,37 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically; NaN is an error, as standard readers refuse it."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def exclusive_lock(folder: str | Path) -> Iterator[None]:
+    """Hold an exclusive lock on a folder, which is created if missing; raise ValueError if another process holds it.
+
+    It is a POSIX record lock on FOLDER/.lock, which also works on NFS. The system releases it when this process ends,
+    even if processes that it started still run. Nothing is locked on Windows and on file systems without locks.
+    """
+    path = Path(folder) / ".lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if sys.platform == "win32":
+        yield
+        return
+    while True:
+        with path.open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError) as error:
+                file.seek(0)
+                owner = f"{path.parent} is in use by another run ({file.read().strip() or 'unknown process'})"
+                raise ValueError(f"{owner}; wait until it ends, or choose another --out") from error
+            except OSError:
+                pass  # the file system has no locks
+            if not (path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())):
+                continue  # its holder ended and removed it before it was locked here
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}\n")
+            file.flush()
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return

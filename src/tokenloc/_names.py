@@ -9,8 +9,7 @@ from typing import Any, Generic, TypeVar, get_args
 
 T = TypeVar("T")
 
-MOST_NAMES = 200
-"""The number of valid names that a message lists; ImageNet has a thousand classes."""
+MOST_NAMES = 200  # that a message lists; ImageNet has a thousand classes
 
 
 def unknown_name(kind: str, name: object, valid: Iterable[str]) -> ValueError:
@@ -27,35 +26,19 @@ def unknown_name(kind: str, name: object, valid: Iterable[str]) -> ValueError:
 
 
 def matching(names: Iterable[str], pattern: str | None) -> list[str]:
-    """Return the sorted ``names`` that match the shell wildcard ``pattern`` (None: all).
-
-    >>> matching(["vit_tiny", "deit_tiny", "vit_small"], "vit*")
-    ['vit_small', 'vit_tiny']
-    """
+    """Return the sorted ``names`` that match the shell wildcard ``pattern`` (None: all)."""
     return sorted(name for name in names if pattern is None or fnmatchcase(name, pattern))
 
 
 def one_of(option: str, value: T, choices: Any) -> T:
-    """Return ``value`` if it is one of the Literal type ``choices``; raise ValueError otherwise.
-
-    >>> from typing import Literal
-    >>> one_of("head", "conv3d", Literal["conv1d", "conv2d"])
-    Traceback (most recent call last):
-    ValueError: unknown head 'conv3d'; did you mean 'conv2d'? Valid: conv1d, conv2d
-    """
+    """Return ``value`` if it is one of the Literal type ``choices``; raise ValueError otherwise."""
     if value not in get_args(choices):
         raise unknown_name(option, value, get_args(choices))
     return value
 
 
 class Registry(Generic[T]):
-    """Items of one kind, each under a unique name.
-
-    >>> shapes = Registry[str]("shape")
-    >>> _ = shapes.add("disc", "round")
-    >>> shapes["disc"], shapes.names()
-    ('round', ['disc'])
-    """
+    """Items of one kind, each under a unique name."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind

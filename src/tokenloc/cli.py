@@ -19,7 +19,7 @@ from tokenloc.commands.recipes import recipe_file
 
 Command = Callable[..., Any]
 
-COMMANDS = {
+COMMANDS = {  # function and summary; importing all functions for their docstrings would take seconds
     "demo": ("demo.demo", "Compare the methods on generated scenes, without any download."),
     "train": ("train.train", "Train a method on images and their class labels, then calibrate and evaluate it."),
     "evaluate": ("evaluate.evaluate", "Evaluate a checkpoint, or maps of any code, on a dataset."),
@@ -33,22 +33,17 @@ COMMANDS = {
     "list": ("catalogue.list_names", "List methods, backbones, datasets, protocols or recipes."),
     "info": ("catalogue.info", "Describe a checkpoint, or check a dataset for broken files."),
 }
-"""Function and summary of each command; importing all functions for their docstrings would take seconds."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit status: 0, 1 if some of the work could not be done, 2 for invalid input.
-
-    Invalid input is reported in one message, without a traceback.
-    """
+    """Run one command; return the exit status: 0, 1 if some of the work could not be done, 2 for invalid input."""
     words = [_with_underscores(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     parser, commands = _make_parser([word for word in words if word in COMMANDS][:1])
     try:
         settings = parser.instantiate(parser.parse_args(_resolve_recipes(words)))
     except ValueError as error:
         return _exit(f"tokenloc: {error}", status=2)
-    name = settings.subcommand
-    command = commands[name]
+    name, command = settings.subcommand, commands[settings.subcommand]
     values = {key: value for key, value in vars(settings[name]).items() if key not in ("config", "__default_config__")}
     try:
         options = {key: _take(hint, values) for key, hint in get_type_hints(command).items() if _is_options(hint)}
@@ -68,11 +63,7 @@ def _exit(message: str, status: int) -> int:
 
 
 def _with_underscores(word: str) -> str:
-    """Return a flag with underscores for dashes, as in parameter names; both spellings are accepted.
-
-    >>> _with_underscores("--save-maps=my-maps"), _with_underscores("my-maps")
-    ('--save_maps=my-maps', 'my-maps')
-    """
+    """Return ``--save_maps=my-maps`` for ``--save-maps=my-maps``: both spellings of a flag are accepted."""
     flag, equals, value = word.partition("=")
     return "--" + flag[2:].replace("-", "_") + equals + value if word.startswith("--") else word
 
@@ -117,10 +108,7 @@ def _make_parser(wanted: Collection[str]) -> tuple[_Parser, dict[str, Command]]:
 
 
 def _command_parser(command: Command) -> ArgumentParser:
-    """Return a parser for a function: keyword-only parameters become flags, the others positional arguments.
-
-    Each field of ``PredictionOptions`` becomes a flag: ``--flip``, not ``--options.augmentation.flip``.
-    """
+    """Return a parser: keyword-only parameters and each field of ``PredictionOptions`` become flags."""
     doc = docstring_parser.parse(inspect.getdoc(command) or "")
     described, hints = _described(command), get_type_hints(command)
     parser = ArgumentParser(description=f"{doc.short_description}\n\n{doc.long_description or ''}".strip())
@@ -176,13 +164,8 @@ def _field_flags(kind: type) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _take(kind: type, values: dict[str, Any]) -> Any:
     """Create a dataclass from the ``values`` of its flags, which are removed."""
-    hints = get_type_hints(kind)
-    return kind(
-        **{
-            field.name: _take(hints[field.name], values) if is_dataclass(hints[field.name]) else values.pop(field.name)
-            for field in fields(kind)
-        }
-    )
+    hints, names = get_type_hints(kind), [field.name for field in fields(kind)]
+    return kind(*(_take(hints[name], values) if is_dataclass(hints[name]) else values.pop(name) for name in names))
 
 
 if __name__ == "__main__":

@@ -81,11 +81,6 @@ def test_a_map_on_a_smaller_copy_matches_the_map_on_the_image() -> None:
     np.testing.assert_allclose(half[15:-15, 20:-20], averaged[15:-15, 20:-20], atol=1e-5)
 
 
-def test_a_direct_resize_scales_each_axis_separately() -> None:
-    frame = Frame.resized((500, 375), (224, 112))
-    np.testing.assert_allclose(frame.to_input([[0, 0, 500, 375], [250, 75, 500, 150]])[1], [112, 22.4, 224, 44.8])
-
-
 @pytest.mark.parametrize(("resized", "crop"), [((256, 256), (224, 224)), ((257, 300), (224, 221)), ((9, 8), (4, 3))])
 def test_the_crop_matches_torchvision(resized: tuple[int, int], crop: tuple[int, int]) -> None:
     width, height = resized
@@ -197,9 +192,6 @@ def test_a_bad_scale_or_offset_is_quoted(bad: Any) -> None:
         Frame((5, 5), (5, 5), bad)
     with pytest.raises(ValueError, match=r"offset must be two finite numbers \(x, y\), got"):
         Frame((5, 5), (5, 5), (1.0, 1.0), bad)
-
-
-def test_a_scale_that_is_not_positive_is_refused() -> None:
     with pytest.raises(ValueError, match=r"scale must be positive in x and y, got \(1.0, 0.0\)"):
         Frame((5, 5), (5, 5), (1.0, 0.0))
 

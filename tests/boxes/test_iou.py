@@ -55,16 +55,11 @@ def test_iou_of_floats_is_torchvisions() -> None:
     np.testing.assert_allclose(box_iou(corners, corners), torchvision_iou(corners, corners), atol=1e-12)
 
 
-def test_disjoint_boxes_have_no_iou() -> None:
+def test_disjoint_and_degenerate_boxes_have_no_iou() -> None:
     """Without clamping, boxes that are disjoint in both axes would have a positive product of negative sides."""
-    assert box_iou([[0, 0, 2, 2]], [[8, 8, 10, 10]]).item() == 0
-    assert box_iou([[0, 0, 2, 2]], [[8, 8, 10, 10]], inclusive=True).item() == 0
-
-
-def test_degenerate_boxes_have_no_iou_unless_inclusive() -> None:
-    point = [[3, 3, 3, 3]]
-    assert box_iou(point, point).item() == 0
-    assert box_iou(point, point, inclusive=True).item() == 1
+    point, disjoint = [[3, 3, 3, 3]], ([[0, 0, 2, 2]], [[8, 8, 10, 10]])
+    assert box_iou(*disjoint).item() == box_iou(*disjoint, inclusive=True).item() == 0
+    assert (box_iou(point, point).item(), box_iou(point, point, inclusive=True).item()) == (0, 1)
     assert box_areas([[5, 0, 4, 9]], inclusive=True).tolist() == [0]
 
 
@@ -81,8 +76,7 @@ def test_faults_of_each_box() -> None:
     ]
     faults = box_faults(boxes, (10, 8))
     kinds = [None if fault is None else fault.split(":")[0] for fault in faults]
-    outside = "outside the image of 10x8"
-    empty = "inverted or empty"
+    outside, empty = "outside the image of 10x8", "inverted or empty"
     assert kinds == [None, empty, empty, outside, outside, "not finite", None, outside]
     assert faults[2] == "inverted or empty: x0 6, y0 4, x1 5, y1 6"
 

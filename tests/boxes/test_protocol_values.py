@@ -62,14 +62,6 @@ def test_published_protocols_match_the_table(name: str) -> None:
             assert getattr(protocol, field.name) == expected, field.name
 
 
-def test_standard_is_exact() -> None:
-    standard = get_protocol("standard")
-    assert (standard.truth_frame, standard.truth_truncation, standard.inclusive_iou) == ("original", "none", False)
-    assert (standard.components, standard.box_end, standard.quantised) == ("pixels", "exclusive", False)
-    assert (standard.threshold_rule, standard.threshold) == ("calibrated", None)
-    assert standard.input_frame == "resize"
-
-
 def test_protocols_are_listed_by_wildcard() -> None:
     assert list_protocols("*s*") == ["sat", "standard", "ts-cam", "wsol-eval"]
     assert list_protocols("ts*") == ["ts-cam"]
@@ -93,10 +85,6 @@ def test_other_thresholds_change_the_name() -> None:
     assert protocol.with_thresholds([0.1, 0.2]).name == "wsol-eval[2 thresholds, 0.1 to 0.2]"
     assert replace(protocol, name="wsol-eval", thresholds=threshold_grid(0.001)) == get_protocol("wsol-eval")
     assert get_protocol("sat").with_thresholds([0.3, 0.35, 0.4, 0.45]) is get_protocol("sat")
-
-
-def test_the_grid_matches_numpy() -> None:
-    assert threshold_grid(0.01) == tuple(np.arange(0, 1, 0.01).tolist())
 
 
 @pytest.mark.parametrize("step", [0, -0.1, 1.5, float("nan")])

@@ -27,7 +27,7 @@ from tokenloc.commands.review import TABLE
 from tokenloc.data import create_dataset
 from tokenloc.export import FORMATS
 from tokenloc.inference import Localization, Localizer
-from tokenloc.inference.threads import THREADS
+from tokenloc.inference.inputs import THREADS
 from tokenloc.models.checkpoint import read_checkpoint
 
 

@@ -18,8 +18,8 @@ from tests.runs import TINY_VIT, prediction_options
 from tokenloc.boxes import Frame, prepare_map
 from tokenloc.data import Preprocessing, Unreadable, create_dataset
 from tokenloc.inference import Localization, Localizer, inputs
+from tokenloc.inference.inputs import THREADS
 from tokenloc.inference.localizer import BATCH
-from tokenloc.inference.threads import THREADS
 from tokenloc.methods import list_methods
 from tokenloc.models import create_model
 from tokenloc.models.metadata import ModelMetadata

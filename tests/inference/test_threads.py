@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tokenloc.inference.threads import map_ahead
+from tokenloc.inference.inputs import map_ahead
 
 
 def test_results_are_in_order_even_if_later_work_ends_first() -> None:

@@ -122,24 +122,17 @@ def test_impossible_boxes_are_ignored_and_counted() -> None:
     assert not len(score(boxes=bad).truth)
 
 
-def test_standard_compares_masks_in_original_pixels() -> None:
-    mask = RNG.choice([0, 1, 255], size=(80, 100)).astype(np.uint8)
-    map_ = FRAME.map_to_original(scaled_map(SMOOTH, (64, 64), STANDARD))
-    expected = pixel_histogram(map_, mask, Scorer(STANDARD).pixel_edges)
-    np.testing.assert_array_equal(score(mask=mask).pixels, expected)
-    assert expected.sum() == (mask != 255).sum()
-
-
-@pytest.mark.parametrize("name", ["wsol-eval", "sat"])
-def test_the_releases_compare_masks_in_input_pixels(name: str) -> None:
+@pytest.mark.parametrize("name", ["standard", "wsol-eval", "sat"])
+def test_masks_are_compared_in_original_or_input_pixels(name: str) -> None:
     protocol = get_protocol(name)
     frame = protocol.frame((100, 80), (64, 64))
-    mask = RNG.choice([0, 1], size=(80, 100)).astype(np.uint8)
+    mask = RNG.choice([0, 1, 255], size=(80, 100)).astype(np.uint8)
+    map_, judged = scaled_map(SMOOTH, (64, 64), protocol), frame.pixels_to_input(mask)
+    if name == "standard":
+        map_, judged = frame.map_to_original(map_), mask
     pixels = score(protocol, mask=mask, frame=frame).pixels
-    map_ = scaled_map(SMOOTH, (64, 64), protocol)
-    expected = pixel_histogram(map_, frame.pixels_to_input(mask), Scorer(protocol).pixel_edges)
-    np.testing.assert_array_equal(pixels, expected)
-    assert pixels.sum() == 64 * 64
+    np.testing.assert_array_equal(pixels, pixel_histogram(map_, judged, Scorer(protocol).pixel_edges))
+    assert pixels.sum() == (judged != 255).sum()
 
 
 def test_pixel_edges_cover_all_values() -> None:

@@ -26,9 +26,7 @@ DIGITS = 4
 
 
 def nearby_thresholds(threshold: float) -> NDArray[np.float64]:
-    """Return 8 thresholds around one in [0, 1], from half to twice its odds t / (1 - t).
-
-    Small thresholds get small steps, and all results are in [0, 1].
+    """Return 8 thresholds in [0, 1] around one, from half to twice its odds t / (1 - t).
 
     >>> nearby_thresholds(0.2).round(2).tolist()
     [0.11, 0.13, 0.15, 0.17, 0.23, 0.26, 0.3, 0.33]

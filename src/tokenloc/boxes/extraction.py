@@ -24,9 +24,7 @@ Number = TypeVar("Number", np.int64, np.float64)
 class Components(NamedTuple):
     """The components of a map above one threshold.
 
-    Attributes:
-        boxes: [K, 4] int64 xyxy in the pixels of the map, exclusive ends.
-        masks: [K, H, W] bool, the pixels of each component.
+    ``boxes`` are [K, 4] int64 xyxy in the pixels of the map, with exclusive ends; ``masks`` are [K, H, W] bool.
     """
 
     boxes: NDArray[np.int64]
@@ -69,10 +67,7 @@ def find_components(
 class Nodes(NamedTuple):
     """The boxes of all components of a scan; a box that does not change over several foregrounds is one node.
 
-    Attributes:
-        boxes: [N, 4] int64 xyxy.
-        low: [N] int64, the widest foreground where a component has this box.
-        high: [N] int64, the narrowest one.
+    ``boxes`` are [N, 4] xyxy; ``low`` and ``high`` [N] are the widest and narrowest foreground with this box.
     """
 
     boxes: NDArray[np.int64]

@@ -67,10 +67,8 @@ class Frame:
     def center_cropped(cls, original_size: Size, resized_size: Size, crop_size: Size) -> Frame:
         """Return the frame of a resize and a centre crop; sizes are (width, height).
 
-        The corner of the crop is torchvision's: int(round((resized - crop) / 2)).
-
-        Raises:
-            ValueError: if a size is invalid, or the crop does not fit into the resized image.
+        The corner of the crop is torchvision's: int(round((resized - crop) / 2)). Raises ValueError if a size is
+        invalid, or the crop does not fit into the resized image.
         """
         resized, crop = checked_size(resized_size, "resized_size"), checked_size(crop_size, "crop_size")
         if crop[0] > resized[0] or crop[1] > resized[1]:
@@ -114,12 +112,8 @@ class Frame:
     def map_to_original(self, map_: NDArray[np.floating]) -> NDArray[np.float32]:
         """Resample a map [h, w] of any resolution, covering the network input, to original pixels.
 
-        Returns:
-            [height, width] float32: bilinear between cell centres, constant beyond the outermost ones, and zero at
-            pixels whose centre is outside the network input.
-
-        Raises:
-            ValueError: if ``map_`` is not two-dimensional or is empty.
+        Returns [height, width] float32: bilinear between cell centres, constant beyond the outermost ones, and zero at
+        pixels whose centre is outside the network input. Raises ValueError if ``map_`` is empty or not [h, w].
         """
         cells = np.asarray(map_, dtype=np.float32)
         if cells.ndim != 2 or cells.size == 0:
@@ -136,15 +130,16 @@ class Frame:
         """Resample original pixels [height, width], such as a mask, to input pixels, by nearest neighbour.
 
         The nearest pixel is that of OpenCV and the `wsol-eval` evaluator (Choe et al.): floor(x_original) of the top
-        left corner of an input pixel, not of its centre.
-
-        Raises:
-            ValueError: if ``pixels`` is not of the original size.
+        left corner of an input pixel, not of its centre. Raises ValueError if ``pixels`` is not of the original size.
         """
         width, height = self.original_size
         if pixels.shape != (height, width):
             raise ValueError(f"expected original pixels of shape {(height, width)} (height, width), got {pixels.shape}")
-        return pixels[np.ix_(self._nearest(1), self._nearest(0))]
+        corners = ((np.arange(self.input_size[axis]) + self.offset[axis]) / self.scale[axis] for axis in (1, 0))
+        # Round first: an integer that float64 puts one ulp too low must not select the previous pixel.
+        rows, columns = (np.floor(np.round(corner, 9)).astype(np.intp) for corner in corners)
+        resampled: NDArray[Pixel] = pixels[np.ix_(rows.clip(0, height - 1), columns.clip(0, width - 1))]
+        return resampled
 
     def _samples(
         self, axis: int, cells: int
@@ -157,11 +152,6 @@ class Frame:
         cell = np.clip(centre * cells / self.input_size[axis] - 0.5, 0, cells - 1)
         low = np.floor(cell).astype(np.intp)
         return low, np.minimum(low + 1, cells - 1), (cell - low).astype(np.float32), covered
-
-    def _nearest(self, axis: int) -> NDArray[np.intp]:
-        corner = (np.arange(self.input_size[axis]) + self.offset[axis]) / self.scale[axis]
-        # Round first: an integer that float64 puts one ulp too low must not select the previous pixel.
-        return np.clip(np.floor(np.round(corner, 9)), 0, self.original_size[axis] - 1).astype(np.intp)
 
 
 def checked_size(size: Size, name: str = "size") -> Size:

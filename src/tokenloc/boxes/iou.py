@@ -1,11 +1,14 @@
-"""Intersection over union, and checks of ground-truth boxes."""
+"""Intersection over union, checks of ground-truth boxes, and their comparison with predicted boxes under a protocol."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tokenloc.boxes.frame import Size, checked_boxes, checked_size
+from tokenloc.boxes.frame import Frame, Size, checked_boxes, checked_size
+from tokenloc.boxes.protocols import Protocol
 
 
 def box_iou(a: ArrayLike, b: ArrayLike, inclusive: bool = False) -> NDArray[np.float64]:
@@ -56,16 +59,10 @@ def intersection_areas(a: ArrayLike, b: ArrayLike, inclusive: bool = False) -> N
 
 
 def box_faults(boxes: ArrayLike, size: Size, margin: float = 1.0) -> list[str | None]:
-    """Describe what is wrong with each ground-truth box.
+    """Describe what is wrong with each ground-truth box [N, 4], half-open, of an image of ``size`` (width, height).
 
-    Args:
-        boxes: [N, 4] x0, y0, x1, y1, half-open, in original pixels.
-        size: (width, height) of the image.
-        margin: how far a box may exceed the image, in pixels (1 by default, since annotators count edges in two ways).
-            ``math.inf`` accepts all boxes that are finite, not empty and overlap the image.
-
-    Returns:
-        For each box None if it is valid, otherwise the fault with the values.
+    ``margin`` is how far a box may exceed the image, in pixels (1 by default, since annotators count edges in two
+    ways). ``math.inf`` accepts all boxes that are finite, not empty and overlap the image. A valid box has no fault.
 
     >>> box_faults([[0, 0, 5, 5], [4, 0, 2, 5]], (10, 10))
     [None, 'inverted or empty: x0 4, y0 0, x1 2, y1 5']
@@ -85,3 +82,46 @@ def _fault(box: list[float], width: int, height: int, margin: float) -> str | No
     if disjoint or min(x0, y0) < -margin or x1 > width + margin or y1 > height + margin:
         return f"outside the image of {width}x{height}: {values}"
     return None
+
+
+def possible_boxes(boxes: ArrayLike, frame: Frame) -> NDArray[np.float64]:
+    """Return the valid ones of the ground-truth boxes [G, 4] in original pixels: [G', 4] float64.
+
+    Boxes that are not finite, inverted, empty or entirely outside the image are dropped, so that a few wrong
+    annotations do not stop an evaluation. The metrics count them; `tokenloc info` lists them.
+    """
+    array = checked_boxes(boxes)
+    faults = box_faults(array, frame.original_size, margin=math.inf)
+    return array[[fault is None for fault in faults]]
+
+
+def truth_boxes(boxes: ArrayLike, frame: Frame, protocol: Protocol) -> NDArray[np.float64]:
+    """Return ground-truth boxes [G, 4], given in original pixels, as ``protocol`` compares them: [G, 4] float64.
+
+    Truncation is towards zero, like Python's int(); whole numbers survive the rounding errors of the scaling.
+    """
+    truth = checked_boxes(boxes)
+    if protocol.truth_frame == "original":
+        return truth
+    if protocol.truth_truncation == "both":
+        truth = np.trunc(truth)
+    truth = frame.to_input(truth)
+    if protocol.truth_truncation != "none":
+        truth = np.trunc(np.round(truth, 9))
+    if protocol.truth_clipped:
+        width, height = frame.input_size
+        truth = np.clip(truth, 0, [width - 1, height - 1, width - 1, height - 1])
+    return truth
+
+
+def compared_boxes(boxes: ArrayLike, frame: Frame, protocol: Protocol) -> NDArray[np.float64]:
+    """Return predicted boxes [N, 4], given in input pixels, in the frame where ``protocol`` compares them."""
+    return frame.to_original(boxes) if protocol.truth_frame == "original" else checked_boxes(boxes)
+
+
+def best_iou(boxes: ArrayLike, truth: ArrayLike, protocol: Protocol) -> NDArray[np.float64]:
+    """Return the IoU of each box of ``compared_boxes`` with the best-matching one of ``truth_boxes``: [N] float64.
+
+    It is in [0, 1]; 0 without ground truth.
+    """
+    return np.asarray(box_iou(boxes, truth, protocol.inclusive_iou).max(axis=1, initial=0.0))

@@ -5,24 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from tokenloc._names import Registry, unknown_name
 from tokenloc.boxes.frame import Frame, Size
-
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "input_frame": ("resize", "crop"),
-    "upsampling": ("bilinear", "cubic"),
-    "min_max": ("before", "after"),
-    "threshold_of": ("value", "maximum"),
-    "components": ("pixels", "contours"),
-    "box_end": ("exclusive", "inside"),
-    "truth_frame": ("original", "network"),
-    "truth_truncation": ("none", "scaled", "both"),
-    "threshold_rule": ("calibrated", "fixed", "best"),
-}
 
 _PROTOCOLS: Registry[Protocol] = Registry("protocol")
 
@@ -54,8 +42,8 @@ class Protocol:
         threshold_of: a threshold t is the level itself ("value"), or relative to the map's "maximum": t · max. Pixels
             strictly above the level are foreground.
         components: "pixels": 8-connected components, the largest has most pixels. "contours": OpenCV's contours,
-            including those of holes, the largest by the area of its polygon. Of equals the first counts: in reading
-            order for pixels, in OpenCV's order for contours.
+            including those of holes, the largest by the area of its polygon. Of equals the first counts, in reading
+            order or in OpenCV's order of contours.
         box_end: x1, y1 are "exclusive" (x + w, y + h), or "inside" the map: at most its size - 1.
         empty_box: the box of a map without foreground, xyxy in input pixels; None for the whole map.
         truth_frame: boxes and masks are compared in "original" or in "network" (input) pixels.
@@ -98,9 +86,9 @@ class Protocol:
 
     def __post_init__(self) -> None:
         """Validate; thresholds become tuples, so that protocols are hashable."""
-        for field, choices in _CHOICES.items():
-            if getattr(self, field) not in choices:
-                raise unknown_name(f"{field} of a protocol", getattr(self, field), choices)
+        for field, type_ in get_type_hints(Protocol).items():
+            if get_origin(type_) is Literal and getattr(self, field) not in get_args(type_):
+                raise unknown_name(f"{field} of a protocol", getattr(self, field), get_args(type_))
         object.__setattr__(self, "thresholds", _checked_grid(self.thresholds))
         if self.pixel_thresholds is not None:
             object.__setattr__(self, "pixel_thresholds", _checked_grid(self.pixel_thresholds))

@@ -12,8 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from tokenloc._files import remove_partial_files
-from tokenloc._locks import exclusive_lock
+from tokenloc._files import exclusive_lock, remove_partial_files
 from tokenloc.inference import LocalizationRecord
 
 FORMAT = 2  # the version of the journal's format, in its header

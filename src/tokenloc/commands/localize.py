@@ -23,9 +23,9 @@ from tokenloc.data import Unreadable, find_images
 from tokenloc.export import FORMATS, Destination, common_folder, write_annotations
 from tokenloc.export.base import JsonArray, check_outputs, valid_text
 from tokenloc.inference import Localizer, Prediction, PredictionOptions
+from tokenloc.inference.inputs import THREADS, map_ahead
 from tokenloc.inference.localization import Objects
 from tokenloc.inference.options import DEFAULT_OPTIONS
-from tokenloc.inference.threads import THREADS, map_ahead
 from tokenloc.reporting.drawing import draw_localization, save_image, stack
 
 RESULTS, JOURNAL = "localizations.json", "localizations.journal.jsonl"

@@ -23,13 +23,11 @@ def serve(
 ) -> None:
     """Serve a web page and a REST API: upload an image, see its boxes and heatmap, download the annotation.
 
-    Ctrl-C stops the server. Nothing is sent to another machine, and no image is stored: results stay in memory for ten
-    minutes.
+    Nothing is sent to another machine, and no image is stored: results stay in memory for ten minutes.
 
     Args:
         checkpoints: checkpoints of `tokenloc train`; the first one is the default model.
-        host: address to listen at. By default, only this machine can reach the server; 0.0.0.0 admits everyone who can
-            reach this machine, without a password.
+        host: address to listen at; 0.0.0.0 admits everyone who can reach this machine, without a password.
         port: port to listen at; 0 for any free one.
         device: auto, cpu, cuda or mps.
         max_megabytes: largest size of an uploaded file, in millions of bytes.

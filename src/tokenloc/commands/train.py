@@ -12,8 +12,7 @@ from typing import Any
 
 import lightning
 
-from tokenloc._files import remove_partial_files, write_json
-from tokenloc._locks import exclusive_lock
+from tokenloc._files import exclusive_lock, remove_partial_files, write_json
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import print_message, progress
 from tokenloc.commands.datasets import data_of
@@ -159,9 +158,8 @@ def _train_seeds(settings: dict[str, Any], seeds: list[int]) -> Path:
 
 
 def _metadata(network: Method, data: DataConfig, images: ImageDataset) -> ModelMetadata:
-    normalisation = network.normalisation
     size, resize = (data.crop, data.crop), (data.resize, data.resize)
-    preprocessing = Preprocessing(size, resize, normalisation.mean, normalisation.std)
+    preprocessing = Preprocessing(size, resize, network.normalisation.mean, network.normalisation.std)
     source = {"name": data.name, "root": None if data.root is None else str(data.root), "options": data.options}
     return ModelMetadata(network.config, tuple(images.classes), preprocessing, None, source)
 
@@ -186,14 +184,10 @@ def _calibrate_and_test(folder: RunFolder, data: DataConfig, protocol: Protocol,
     measured = evaluate_model(model, test, metadata.preprocessing, Scorer(protocol, fixed), **options)
     if not first:
         return
-    described = {
-        "model": asdict(metadata.model),
-        "data": data_of(metadata, DataSource(), data.test_split, "measured"),
-        "epoch": read_checkpoint(folder.best)["epoch"] + 1,
-        "epoch_source": describe_selection(data),
-    }
-    write_results(folder.path, measured, source, described)
-    print_message(f"epoch {described['epoch']}: {described['epoch_source']}")
+    epoch, choice = read_checkpoint(folder.best)["epoch"] + 1, describe_selection(data)
+    described = {"model": asdict(metadata.model), "data": data_of(metadata, DataSource(), data.test_split, "measured")}
+    write_results(folder.path, measured, source, {**described, "epoch": epoch, "epoch_source": choice})
+    print_message(f"epoch {epoch}: {choice}")
     localizer = Localizer(model, metadata, measured.evaluation.threshold, protocol=protocol)
     save_figures(localizer, test, folder.path / "figures")
 
@@ -211,10 +205,10 @@ def _print_start(batches: TrainingData, optimisation: Optimisation, trainable: s
 
 def _print_next_steps(folder: RunFolder) -> None:
     best = str(folder.best)
-    localize = ["tokenloc", "localize", best, "PHOTOGRAPHS", "--out", str(folder.path / "localized")]
     print_message(f"trained: {best}; to localize objects in your own images, or evaluate under another protocol:")
-    print_message("  " + shlex.join(localize))
-    print_message("  " + shlex.join(["tokenloc", "evaluate", best, "--protocol", "wsol-eval"]))
+    localize = ["localize", best, "PHOTOGRAPHS", "--out", str(folder.path / "localized")]
+    for command in (localize, ["evaluate", best, "--protocol", "wsol-eval"]):
+        print_message("  " + shlex.join(["tokenloc", *command]))
 
 
 def _settings(arguments: Mapping[str, Any]) -> dict[str, Any]:

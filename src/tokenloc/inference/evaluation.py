@@ -21,17 +21,8 @@ from tokenloc.inference.options import PredictionOptions
 from tokenloc.inference.predictor import Predictor
 from tokenloc.inference.processes import gather_in_order, rank_and_world
 from tokenloc.methods import Method, top_classes
-from tokenloc.metrics import (
-    Evaluation,
-    ImageRow,
-    ImageScores,
-    Scorer,
-    ScoreTable,
-    bootstrap_intervals,
-    evaluate,
-    image_row,
-)
-from tokenloc.metrics.images import write_rows
+from tokenloc.metrics import Evaluation, ImageScores, Scorer, ScoreTable, bootstrap_intervals, evaluate
+from tokenloc.metrics.images import ImageRow, image_row, write_rows
 from tokenloc.metrics.intervals import by_class, by_size, confidence_intervals
 from tokenloc.metrics.risk_coverage import confidence_metrics
 from tokenloc.metrics.stored_boxes import save_boxes
@@ -44,13 +35,11 @@ Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """The result of an evaluation.
+    """The metrics of an evaluation.
 
     Attributes:
-        evaluation: all metrics.
         images: a row for each readable image, in the order of the dataset, at the threshold of the metrics.
-        classes: names of the classes.
-        intervals: bootstrap intervals of the metrics that choose their own threshold, see ``bootstrap_intervals``.
+        intervals: see ``bootstrap_intervals``.
         unreadable: images that could not be read, which are in no metric.
         missing: ids of images without "boxes" or "masks" although others have them; "images" that the dataset's lists
             name but that do not exist; "classes" without an evaluated image.
@@ -142,7 +131,7 @@ def evaluate_model(
 
     Args:
         model: on its device; its training mode is restored.
-        dataset: with or without boxes and masks; without either only classification is evaluated.
+        dataset: without boxes and masks only classification is evaluated.
         preprocessing: of the model.
         scorer: protocol and map threshold.
         options: of prediction.
@@ -156,10 +145,8 @@ def evaluate_model(
         ValueError: if no image is readable, or a map is not finite.
     """
     predictor = Predictor(model, preprocessing, options, scorer.protocol)
-    rank, world_size = rank_and_world()
-    loader = evaluation_loader(
-        dataset, predictor.transform, batch_size, workers=workers, rank=rank, world_size=world_size
-    )
+    rank, world = rank_and_world()
+    loader = evaluation_loader(dataset, predictor.transform, batch_size, workers=workers, rank=rank, world_size=world)
     total = math.ceil(len(dataset) / batch_size)
 
     def scored_images() -> Iterator[ImageScores | Unreadable]:

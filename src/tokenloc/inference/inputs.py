@@ -1,8 +1,13 @@
-"""Images in every form that a user may have: a file, its bytes, a PIL image, an array, a tensor."""
+"""Images in every form that a user may have, and threads that read them ahead of their consumer."""
 
 from __future__ import annotations
 
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,16 +16,15 @@ from torch import Tensor, uint8
 
 from tokenloc.data import read_image
 
+T = TypeVar("T")
+R = TypeVar("R")
+THREADS = min(8, os.cpu_count() or 1)
 ImageInput = str | Path | bytes | Image.Image | NDArray[np.uint8] | Tensor
 """A path, the bytes of a file, a PIL image, RGB [height, width, 3] uint8, or [3, height, width] uint8 or in [0, 1]."""
 
 
 def as_image(image: ImageInput, min_size: tuple[int, int] | None = None) -> Image.Image:
-    """Return an image in any accepted form as an upright RGB image; see ``read_image``.
-
-    Raises:
-        FileNotFoundError, ValueError: if a file is missing or cannot be read, or the input has another form.
-    """
+    """Return an upright RGB image; raise FileNotFoundError or ValueError if it cannot be read or has another form."""
     if isinstance(image, (str, Path, bytes, Image.Image)):
         return read_image(image, min_size=min_size)
     array = _to_array(image) if isinstance(image, Tensor) else image
@@ -28,10 +32,8 @@ def as_image(image: ImageInput, min_size: tuple[int, int] | None = None) -> Imag
         kind = type(image).__name__
         raise ValueError(f"expected a path, bytes, a PIL image, an array or a tensor, or a list of these; got {kind}")
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
-        raise ValueError(
-            f"expected an RGB array [height, width, 3] uint8 or a tensor [3, height, width], got {array.dtype} "
-            f"of shape {tuple(array.shape)}"
-        )
+        got = f"{array.dtype} of shape {tuple(array.shape)}"
+        raise ValueError(f"expected an RGB array [height, width, 3] uint8 or a tensor [3, height, width], got {got}")
     return Image.fromarray(np.ascontiguousarray(array))
 
 
@@ -51,3 +53,28 @@ def _to_array(tensor: Tensor) -> NDArray[np.uint8]:
             raise ValueError(f"a float tensor must hold RGB in [0, 1], not normalised; got values {low:g} to {high:g}")
         tensor = (tensor * 255).round().to(uint8)
     return np.asarray(tensor.permute(1, 2, 0).cpu().numpy())
+
+
+def map_ahead(
+    function: Callable[[T], R], items: Iterable[T], ahead: int, threads: int = THREADS
+) -> Generator[R, None, None]:
+    """Yield ``function(item)`` for each item, in order, while threads compute the next results.
+
+    The caller's thread takes at most ``ahead`` items (at least 1) before their result is yielded. An exception is
+    raised at the position of its item; like closing, it cancels the calls that have not started.
+
+    >>> list(map_ahead(str.upper, ["a", "b", "c"], ahead=2))
+    ['A', 'B', 'C']
+    """
+    waiting: deque[Future[R]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="tokenloc")
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            del item  # keep no reference to an item that was yielded
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

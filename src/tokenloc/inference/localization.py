@@ -12,8 +12,7 @@ from PIL import Image
 from tokenloc.boxes import Frame, box_faults, detect_boxes, get_protocol
 from tokenloc.boxes.protocols import checked_threshold
 
-Objects = Literal["largest", "all"]
-"""Which components get a box."""
+Objects = Literal["largest", "all"]  # the components that get a box
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -22,14 +21,12 @@ class LocalizationRecord:
 
     Attributes:
         source: the path of the image, or another name for it.
-        label: class name.
-        class_index: its index among the checkpoint's classes.
+        class_index: of ``label`` among the checkpoint's classes.
         score: softmax probability of the class, in [0, 1].
         boxes: [N, 4] float64 xyxy, original pixels, half-open, origin top left; the largest component first.
         confidence: [N] float64 in [0, 1], one per box, see ``tokenloc.boxes.box_confidence``.
         size: (width, height) of the image in pixels.
         threshold: on the map, in [0, 1].
-        protocol: name of the protocol that turned the map into boxes.
     """
 
     source: str
@@ -65,16 +62,12 @@ class LocalizationRecord:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Localization(LocalizationRecord):
-    """One class in one image and its location, with the map. Validated at construction.
+    """One class in one image and its location, with the map; ValueError if a field contradicts its description.
 
     Attributes:
-        size: follows from ``frame``.
         map: [h, w] float32 in [0, 1], min-max scaled, in input pixels.
         mask: [h, w] bool in input pixels, the components that have a box.
         frame: between input and original pixels.
-
-    Raises:
-        ValueError: if a field contradicts its description.
     """
 
     size: tuple[int, int] = field(init=False)

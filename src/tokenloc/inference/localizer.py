@@ -20,18 +20,16 @@ from tokenloc._names import one_of
 from tokenloc.boxes import Frame, Protocol, scaled_map
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.data import Unreadable, evaluation_transform, read_size
-from tokenloc.inference.inputs import ImageInput, as_image, name_of
+from tokenloc.inference.inputs import ImageInput, as_image, map_ahead, name_of
 from tokenloc.inference.localization import Localization, Objects, Prediction
 from tokenloc.inference.options import PredictionOptions
 from tokenloc.inference.predictor import Predictor
-from tokenloc.inference.threads import map_ahead
 from tokenloc.methods import Method
 from tokenloc.models.checkpoint import default_threshold, load_checkpoint
 from tokenloc.models.hub import local_copy, pretrained_path, save_folder, upload
 from tokenloc.models.metadata import ModelMetadata, Threshold
 
-BATCH = 16
-"""The default number of images that pass the network together."""
+BATCH = 16  # images that pass the network together
 
 
 class _Input(NamedTuple):
@@ -49,15 +47,12 @@ class Localizer:
         metadata: classes, preprocessing and threshold of the model.
         threshold: on the map scaled to [0, 1]; None for the calibrated one, or the default of an uncalibrated method.
         objects: ``largest`` draws one box around the largest component above the threshold; ``all`` one per component.
-        options: test-time augmentation, refinement and precision; None for the defaults. The threshold should be
-            calibrated with the same options.
-        protocol: determines the network input and how boxes are drawn; None for ``standard``, which resizes the whole
-            image to the input size. Boxes are half-open in original pixels under any protocol.
+        options: test-time augmentation, refinement and precision, the same as for calibration; None for the defaults.
+        protocol: determines the network input and how boxes are drawn; None for ``standard``.
         min_score: probability in [0, 1] below which a class gets no box, for images that show none of the classes.
     """
 
-    origin: Path | None = None
-    """The file or folder from which it was loaded."""
+    origin: Path | None = None  # the file or folder from which it was loaded
 
     def __init__(
         self,
@@ -92,13 +87,11 @@ class Localizer:
         """Load a checkpoint of ``tokenloc train``; see the class for the other arguments.
 
         Args:
-            path: the file, a folder of ``save_pretrained``, or ``hf-hub:USER/NAME[@REVISION]``; code in it is never
-                run.
+            path: a file, a folder of ``save_pretrained``, or ``hf-hub:USER/NAME[@REVISION]``; code in it never runs.
             device: ``auto`` (a GPU if available), or a PyTorch device name.
 
         Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if the file is damaged or not a checkpoint of tokenloc, or the device is not available.
+            FileNotFoundError, ValueError: if the file is missing or not a valid checkpoint, or there is no such device.
         """
         origin = local_copy(path)
         model, metadata = load_checkpoint(origin)
@@ -122,8 +115,7 @@ class Localizer:
             options: further arguments of ``from_checkpoint``.
 
         Raises:
-            FileNotFoundError: if the folder, repository or revision does not exist, or the hub is unreachable.
-            ValueError: if the name is invalid, or the files are damaged or not from tokenloc; code in them never runs.
+            FileNotFoundError, ValueError: if the model does not exist or is invalid, or the hub is unreachable.
         """
         return cls.from_checkpoint(local_copy(pretrained_path(name), revision, token), **options)
 
@@ -131,11 +123,10 @@ class Localizer:
         """Write the model to a folder, for ``from_pretrained``; return the folder.
 
         The current threshold is saved, but neither ``objects``, ``options`` and ``min_score`` nor local paths.
-        A model in the folder is replaced; an existing ``README.md`` is kept: its owner may have edited it.
+        A model in the folder is replaced; an existing ``README.md``, which may have been edited, is kept.
 
         Raises:
-            ValueError: if the model has options that JSON cannot represent.
-            OSError: if the folder is not writable.
+            ValueError, OSError: if JSON cannot represent an option of the model, or the folder is not writable.
         """
         return self._save(Path(folder), Path(folder).absolute().name)
 
@@ -153,9 +144,8 @@ class Localizer:
         Args:
             name: ``USER/NAME``; ``NAME`` for a repository of the current user.
             private: whether a new repository is private; None for the owner's default.
-            message: the commit message.
-            revision: the branch; None for the main branch.
-            token: a token with write access; None uses the one stored by ``hf auth login``, or ``HF_TOKEN``.
+            message: of the commit, to the branch ``revision``; None for the main branch.
+            token: with write access; None uses the one stored by ``hf auth login``, or ``HF_TOKEN``.
 
         Raises:
             OSError: if the hub is unreachable or denies write access.
@@ -183,11 +173,8 @@ class Localizer:
         """Localize the most probable class of one image, or of each of several.
 
         Args:
-            images: a path, the bytes of a file, a PIL image, an RGB array [height, width, 3] uint8, a tensor [3,
-                height, width] (uint8, or float in [0, 1]), or a list or iterator of these.
-
-        Returns:
-            a localization; a list for a list; an iterator in constant memory for an iterator.
+            images: a path, the bytes of a file, a PIL image, an RGB array [height, width, 3] uint8, or a tensor [3,
+                height, width] uint8 or in [0, 1]; or a list of these, or an iterator, read in constant memory.
 
         Raises:
             FileNotFoundError, ValueError: if an image cannot be read; ``stream`` reports it instead.
@@ -210,16 +197,13 @@ class Localizer:
     def predict(
         self, images: Iterable[ImageInput], batch_size: int = BATCH, top_k: int = 1, keep_images: bool = False
     ) -> Generator[Prediction | Unreadable, None, None]:
-        """Localize any number of images in constant memory; threads read ahead while the network runs.
+        """Yield one prediction per image, in order and constant memory, or an ``Unreadable``; threads read ahead.
 
         Args:
             images: in any form that a call takes.
             batch_size: images that pass the network together; at most twice as many are in memory.
             top_k: the number of classes per image, the most probable ones, from 1 to all.
             keep_images: keep the decoded image in ``Prediction.image``, to draw on it.
-
-        Returns:
-            an iterator with one entry per image, in order; an ``Unreadable`` for an image that cannot be read.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}")
@@ -229,8 +213,7 @@ class Localizer:
     def intermediate_maps(self, image: ImageInput) -> dict[str, NDArray[np.float32]]:
         """Return the maps that the map of the most probable class is computed from, by name, in order of computation.
 
-        Each is [height, width] float32 in [0, 1] in original pixels, at the default input size without refinement. A
-        method may have none (``Method.intermediate_maps``).
+        Each is [height, width] float32 in [0, 1] in original pixels, at the default input size without refinement.
         """
         transform = evaluation_transform(self.metadata.preprocessing, self.protocol.input_frame)
         tensor, frame = transform(as_image(image))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -14,12 +13,10 @@ class TestTimeAugmentation:
     """Views of an image whose predictions are averaged.
 
     Attributes:
-        scales: sides of the network input in pixels, such as 224 320 448, over which maps and scores are averaged
-            (the shorter side if the input is not square; multiples of the patch size); by default the side that the
-            model was trained with. Position embeddings are interpolated.
+        scales: sides of the network input in pixels, such as 224 320 448, over which maps and scores are averaged (the
+            shorter side; multiples of the patch size); by default the side that the model was trained with.
         flip: add the mirrored image to each scale.
-        ten_crop: classify ten crops of a larger resize instead, the corners, the centre and their mirrors (SAT,
-            section 4.1). The maps do not change.
+        ten_crop: classify ten crops of a larger resize instead (SAT, section 4.1); the maps do not change.
     """
 
     scales: tuple[int, ...] = ()
@@ -41,8 +38,7 @@ class PredictionOptions:
     Attributes:
         augmentation: views to average; one view by default.
         refine: steps that refine the maps, such as affinity,reprediction, or none; by default those of the method.
-        fast: compute in bfloat16, about 1.7 times faster on a CPU with AVX512-BF16, and decode large JPEG files at a
-            reduced size where the full image is not needed. Boxes change little.
+        fast: compute in bfloat16 and, where the full image is not needed, decode large JPEG files at a reduced size.
     """
 
     augmentation: TestTimeAugmentation = field(default_factory=TestTimeAugmentation)
@@ -51,7 +47,9 @@ class PredictionOptions:
 
     def __post_init__(self) -> None:
         if self.refine is not None:
-            object.__setattr__(self, "refine", _parse_steps(self.refine))
+            names = self.refine if isinstance(self.refine, str) else ",".join(self.refine)
+            steps = tuple(name for name in names.split(",") if name)
+            object.__setattr__(self, "refine", () if steps == ("none",) else steps)
             find_steps(self.refine)
 
     def __str__(self) -> str:
@@ -59,8 +57,6 @@ class PredictionOptions:
 
         >>> str(PredictionOptions(TestTimeAugmentation((224, 448), flip=True), refine="affinity"))
         'scales 224 448, flip, refine affinity'
-        >>> str(PredictionOptions())
-        'plain'
         """
         views = self.augmentation
         parts = [f"scales {' '.join(map(str, views.scales))}"] * bool(views.scales)
@@ -71,10 +67,3 @@ class PredictionOptions:
 
 
 DEFAULT_OPTIONS = PredictionOptions()
-
-
-def _parse_steps(steps: str | Iterable[str]) -> tuple[str, ...]:
-    """Split steps at commas; "none" alone stands for no step."""
-    words = [steps] if isinstance(steps, str) else steps
-    names = tuple(name for word in words for name in word.split(",") if name)
-    return () if names == ("none",) else names

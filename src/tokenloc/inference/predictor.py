@@ -19,25 +19,20 @@ from tokenloc.methods import Method, top_classes
 from tokenloc.methods._scaling import min_max
 from tokenloc.refinement import refine
 
-DECODING_MARGIN = 2
-"""How much larger than the network input a reduced decoding stays: the input then differs by 0.4 % of its spread."""
+DECODING_MARGIN = 2  # a reduced decoding of twice the input size changes the input by 0.4 % of its spread
 
 
 class ClassMapPrediction(NamedTuple):
     """Predictions for B images.
 
-    Attributes:
-        logits: [B, C] float32.
-        classes: [B, K] int64, the classes of the maps.
-        scores: [B, K] float32 in [0, 1], their softmax probabilities.
-        maps: [B, K, h, w] float32; on the patch grid in no fixed range for a single view, in [0, 1] on the finest
-            grid for several views, in [0, 1] on input pixels after refinement.
+    The maps of a single view are on the patch grid in no fixed range, of several views on the finest grid in [0, 1],
+    and after refinement on input pixels in [0, 1].
     """
 
-    logits: Tensor
-    classes: Tensor
-    scores: Tensor
-    maps: Tensor
+    logits: Tensor  # [B, C] float32
+    classes: Tensor  # [B, K] int64, of the maps
+    scores: Tensor  # [B, K] float32 in [0, 1], softmax probabilities of the classes
+    maps: Tensor  # [B, K, h, w] float32
 
 
 class Predictor:
@@ -45,14 +40,11 @@ class Predictor:
 
     Args:
         model: in evaluation mode, on the device to use.
-        preprocessing: of the model.
-        options: test-time augmentation, refinement and precision; None for the defaults.
         protocol: determines the part of the image that the network sees; None for ``standard``.
 
     Attributes:
-        transform: from an RGB PIL image to the network input [3, H, W] and its frame; can be sent to worker processes.
-        sufficient_size: (width, height) in pixels of a decoding that gives nearly the same input; None if only the
-            full image does.
+        transform: from an RGB PIL image to the network input [3, H, W] and its frame; picklable.
+        sufficient_size: (width, height) of a decoding that gives nearly the same input; None if only the full one does.
     """
 
     def __init__(
@@ -80,33 +72,29 @@ class Predictor:
 
     @torch.inference_mode()
     def class_maps(self, images: Tensor, classes: Tensor | int = 1) -> ClassMapPrediction:
-        """Predict classes and maps.
+        """Predict classes and maps; raise ValueError for invalid ``classes``.
 
         Args:
             images: [B, 3, height, width] of ``transform``, on any device.
             classes: the classes to map, [B, K] int64 in [0, C), or K for the K most probable classes of each image.
-
-        Raises:
-            ValueError: if ``classes`` has another form or is out of range.
         """
         images = images.to(self.device)
-        region = self._visible_region(images)
+        width, height = self.preprocessing.at(max(self._scales)).size
+        cropped = self._views.ten_crop and self.protocol.input_frame == "crop"
+        region = _resize(T.center_crop(images, [height, width]) if cropped else images, height, width)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.options.fast):
             logits, classes, maps = self._merged_views(images, region, classes)
         logits, maps = logits.float(), maps.float()
         steps = self.model.refinement if self.options.refine is None else self.options.refine
         if steps:
-            maps = refine(maps, self._rgb(region), steps)
+            mean, std = (region.new_tensor(v)[:, None, None] for v in (self.preprocessing.mean, self.preprocessing.std))
+            maps = refine(maps, (region * std + mean).float().clamp(0, 1), steps)  # of RGB in [0, 1]
         return ClassMapPrediction(logits, classes, logits.softmax(dim=1).gather(1, classes), maps)
 
     def boxes(
         self, map_: NDArray[np.float32], score: float, frame: Frame, threshold: float, count: int | None = None
     ) -> tuple[NDArray[np.float32], DetectedBoxes]:
-        """Turn one map of ``class_maps``, [h, w], into boxes; see ``detect_boxes``.
-
-        Returns:
-            the map in [0, 1] in input pixels, and its boxes in original pixels.
-        """
+        """Return one map of ``class_maps`` in [0, 1] in input pixels, [h, w], and its boxes in original pixels."""
         scaled = scaled_map(map_, frame.input_size, self.protocol)
         return scaled, detect_boxes(scaled, score, frame, self.protocol, threshold, count)
 
@@ -126,29 +114,14 @@ class Predictor:
         pairs = zip(predictions, views, strict=True)
         return logits, classes, merge_maps([_flip(maps(classes), flip) for (_, maps), (_, flip) in pairs])
 
-    def _visible_region(self, images: Tensor) -> Tensor:
-        """Return the part of ``images`` that the frame covers, at the largest scale."""
-        width, height = self.preprocessing.at(max(self._scales)).size
-        if self._views.ten_crop and self.protocol.input_frame == "crop":
-            images = T.center_crop(images, [height, width])
-        return _resize(images, height, width)
-
     def _ten_crop_logits(self, images: Tensor) -> Tensor:
         width, height = self.preprocessing.size
         full = _resize(images, *reversed(self.preprocessing.resize))
         return _mean([self.model.class_maps(crop)[0] for crop in T.ten_crop(full, [height, width])])
 
-    def _rgb(self, region: Tensor) -> Tensor:
-        """Undo the normalisation of ``region``: RGB in [0, 1]."""
-        mean, std = (region.new_tensor(v)[:, None, None] for v in (self.preprocessing.mean, self.preprocessing.std))
-        return (region * std + mean).float().clamp(0, 1)
-
 
 def merge_maps(maps: list[Tensor]) -> Tensor:
-    """Average the maps of several views, each [B, K, h, w] scaled to [0, 1], on the finest of their grids.
-
-    A single view is returned unchanged.
-    """
+    """Average several maps [B, K, h, w], each scaled to [0, 1], on the finest grid; return a single one unchanged."""
     if len(maps) == 1:
         return maps[0]
     finest = max((map_.shape[-2:] for map_ in maps), key=lambda grid: grid[0] * grid[1])

@@ -15,21 +15,17 @@ T = TypeVar("T")
 
 @contextmanager
 def process_group() -> Iterator[bool]:
-    """Join the processes started by ``torchrun``, if any, and leave them at the end.
-
-    Yields:
-        Whether this is the first process, which prints and writes; True for a single process.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
-        yield rank_and_world()[0] == 0
-        return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("gloo")
+    """Join the processes of ``torchrun``, if any; yield whether this is the first one, which prints and writes."""
+    joins = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
+    if joins:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group("gloo")
     try:
         yield rank_and_world()[0] == 0
     finally:
-        dist.destroy_process_group()
+        if joins:
+            dist.destroy_process_group()
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -48,12 +44,9 @@ def first_process() -> bool:
 
 
 def gather_in_order(results: Iterable[T], total: int) -> Iterator[T]:
-    """Yield the results of all processes to each of them, in the order of the batches.
+    """Yield the picklable results of all processes to each of them, in the order of the ``total`` batches.
 
-    Args:
-        results: of this process, one per batch: rank r of w processes takes the batches r, r + w, r + 2 w … of
-            ``total``. They must be picklable.
-        total: number of batches of all processes.
+    ``results`` are those of this process, one per batch: rank r of w processes takes the batches r, r + w, r + 2 w …
     """
     rank, world = rank_and_world()
     if world == 1:

@@ -51,13 +51,7 @@ def evaluate_maps(
 
     Images without a map, or with a broken map or mask, are ``unreadable`` and in no metric.
 
-    Args:
-        maps: of the true classes of the dataset.
-        dataset: its images are opened only for their size, and not if the maps have frames.
-        scorer: protocol and map threshold.
-        workers: processes that read and score maps; 0 for this one.
-        progress: wraps the batches.
-        boxes: where to write the boxes of all thresholds.
+    The maps are those of the true classes. Images are opened only for their size, and not if the maps have frames.
 
     Raises:
         ValueError: if the maps were made under another input frame than the protocol's, ids are ambiguous, or no map

@@ -22,10 +22,7 @@ NORM_FLOOR = 1e-8  # a patch vector with a smaller norm has similarity 0 to all 
 
 
 def neighbour_similarity(semantic: Tensor) -> Tensor:
-    """Return the cosine similarity E (SCM, Eq. 3) of neighbours in ``semantic`` [B, C, h, w] as a stencil [B, 3, h, w].
-
-    It is invariant to positive scaling of each patch vector, and has a gradient. A zero vector has similarity 0.
-    """
+    """Return the cosine similarity E (Eq. 3) of neighbours in ``semantic`` [B, C, h, w] as a stencil [B, 3, h, w]."""
     squares = semantic.square().sum(dim=1)
     nonzero = squares > NORM_FLOOR**2
     scale = torch.where(nonzero, squares, 1.0).rsqrt() * nonzero
@@ -41,8 +38,7 @@ def grid_laplacian(rows: int, columns: int, like: Tensor) -> Tensor:
     [[[1.0, 2.0, 1.0]], [[-1.0, -1.0, -0.0]], [[-0.0, -0.0, -0.0]]]
     """
     right, below = like.new_ones(rows, columns), like.new_ones(rows, columns)
-    right[:, -1] = 0
-    below[-1] = 0
+    right[:, -1] = below[-1] = 0
     degree = right + below
     degree[:, 1:] += right[:, :-1]
     degree[1:] += below[:-1]
@@ -50,11 +46,7 @@ def grid_laplacian(rows: int, columns: int, like: Tensor) -> Tensor:
 
 
 def semantic_laplacian(similarity: Tensor, weight: Tensor) -> Tensor:
-    """Return L = (D - A) * (lambda E - 1), element by element (SCM, Eq. 4); E and L are stencils [B, 3, h, w].
-
-    Raises:
-        ValueError: the grid has a single patch.
-    """
+    """Return L = (D - A) * (lambda E - 1), element by element (SCM, Eq. 4); raises ValueError for a single patch."""
     rows, columns = similarity.shape[-2:]
     if rows * columns < 2:
         raise ValueError(f"diffusion needs at least two neighbouring patches; got a grid of {rows} x {columns}")
@@ -82,10 +74,7 @@ def soft_filter(diffused: Tensor, threshold: Tensor) -> Tensor:
 
 
 def tanhshrink(x: Tensor) -> Tensor:
-    """Return x - tanh(x) without cancellation near 0.
-
-    For |x| < 1 it uses Lambert's continued fraction of tanh; there a float32 subtraction leaves mostly noise, which the
-    min-max would amplify.
+    """Return x - tanh(x); for |x| < 1 by Lambert's continued fraction of tanh, which avoids cancellation.
 
     >>> x = torch.tensor(1e-3)  # here x - tanh(x) is x^3 / 3
     >>> round(3e9 * float(tanhshrink(x)), 5), round(3e9 * float(x - x.tanh()), 5) == 1
@@ -117,10 +106,7 @@ def _diffuse_dense(laplacian: Tensor, start: Tensor, activation: Tensor, steps: 
 
 
 class _Diffusion(torch.autograd.Function):
-    """X_p f from the stencils of L and X_0 [B, 3, h, w] and from f [B, h, w], with gradients to all three.
-
-    The backward pass runs the transposed recursion, at a third of the cost of autograd.
-    """
+    """X_p f from the stencils of L and X_0 and from f, with gradients to all three at a third of autograd's cost."""
 
     @staticmethod
     def forward(ctx: Any, laplacian: Tensor, start: Tensor, activation: Tensor, steps: int) -> Tensor:
@@ -152,15 +138,13 @@ class _Diffusion(torch.autograd.Function):
 
 
 def _entries(stencil: Tensor) -> tuple[Tensor, ...]:
-    """Return a stencil's diagonal, right and lower entries, each [B, N]."""
     return stencil.flatten(2).unbind(dim=1)
 
 
 def _product(entries: tuple[Tensor, ...], vector: Tensor, columns: int) -> Tensor:
     """Return the product of a stencil, given by its entries, with a vector [B, N]."""
-    diagonal, right, below = entries
-    product = diagonal * vector
-    for entry, shift in ((right, 1), (below, columns)):
+    product = entries[0] * vector
+    for entry, shift in zip(entries[1:], (1, columns), strict=True):
         product[:, :-shift].addcmul_(entry[:, :-shift], vector[:, shift:])
         product[:, shift:].addcmul_(entry[:, :-shift], vector[:, :-shift])
     return product

@@ -19,11 +19,7 @@ FLOAT32_STEPS, FLOAT64_STEPS = 12, (5, 10, 40)
 
 
 def eigenvector_maps(keys: Tensor, grid: tuple[int, int], tau: float = 0.2, edges: Edges = "binary") -> Tensor:
-    """Return the map [B, h, w] float32 that gives the normalized cut of each graph of patches (see ``patch_graph``).
-
-    It is the second smallest eigenvector of (D - W) v = mu D v with v' D v = 1, its largest absolute value positive; 0
-    everywhere if all edges of the graph are equal, so that no cut is best.
-    """
+    """Return ``second_eigenvectors`` of each ``patch_graph`` [B, h, w] float32, the largest absolute value positive."""
     graph = patch_graph(keys.cpu() if keys.device.type == "mps" else keys, tau, edges)  # Apple's GPUs lack float64
     return as_map(oriented_to_peak(second_eigenvectors(graph)), grid).to(keys.device, torch.float32)
 
@@ -31,10 +27,8 @@ def eigenvector_maps(keys: Tensor, grid: tuple[int, int], tau: float = 0.2, edge
 def patch_graph(keys: Tensor, tau: float, edges: Edges) -> Tensor:
     """Return the weights W [B, N, N] float64 of the graph whose nodes are the patches, from their ``keys`` [B, N, D].
 
-    Patches whose keys have a cosine above ``tau`` are connected, with weight 1 (``binary``) or the cosine.
-
-    Raises:
-        ValueError: keys are not finite.
+    Patches whose keys have a cosine above ``tau`` are connected, with weight 1 (``binary``) or the cosine. Raises
+    ValueError if keys are not finite.
     """
     with torch.autocast(keys.device.type, enabled=False):
         unit = F.normalize(keys.float(), dim=-1)
@@ -95,21 +89,15 @@ def oriented(maps: Tensor, region: Tensor) -> Tensor:
     maps. The sign is unchanged if both sides are covered equally.
     """
     high = maps > maps.mean(dim=(-2, -1), keepdim=True)
-    on_high, on_low = (_coverage(side, region) for side in (high, ~high))
+    on_high, on_low = (
+        (side & region).sum(dim=(-2, -1), keepdim=True) / side.sum(dim=(-2, -1), keepdim=True).clamp_min(1)
+        for side in (high, ~high)
+    )
     return torch.where(on_high < on_low, -maps, maps)
 
 
-def _coverage(side: Tensor, region: Tensor) -> Tensor:
-    """Return the fraction of ``side`` that ``region`` covers, [..., 1, 1]; 0 for an empty side."""
-    area = side.sum(dim=(-2, -1), keepdim=True).clamp_min(1)
-    return (side & region).sum(dim=(-2, -1), keepdim=True) / area
-
-
 def object_masks(maps: Tensor) -> Tensor:
-    """Return the 4-connected region above the mean of each map [B, h, w] that contains its maximum (TokenCut's object).
-
-    [B, h, w] bool; all False for a constant map.
-    """
+    """Return TokenCut's objects [B, h, w] bool: what is above a map's mean and 4-connected to its maximum."""
     above = (maps > maps.mean(dim=(1, 2), keepdim=True)).float()[:, None]
     seeds = F.one_hot(maps.flatten(1).argmax(dim=1), maps[0].numel()).view_as(above)
     grown, reached = seeds * above, torch.zeros_like(above)
@@ -144,10 +132,7 @@ def _largest(weights: Tensor, roots: Tensor, start: Tensor, steps: int) -> tuple
 
 
 def _ritz(basis: Tensor, images: Tensor, nonzero: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest Ritz vectors [B, N] and their residuals [B].
-
-    ``basis`` [B, M, N] has orthonormal rows, or 0 where ``nonzero`` is False; ``images`` are the matrix times each row.
-    """
+    """Return the largest Ritz vectors [B, N] and residuals [B]; ``images`` are the matrix times each row of a basis."""
     projected = basis @ images.mT
     projected = (projected + projected.mT) / 2 - 2 * torch.diag_embed((~nonzero).to(basis.dtype))
     values, vectors = torch.linalg.eigh(projected)

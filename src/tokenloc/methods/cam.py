@@ -15,8 +15,7 @@ class CAM(Method):
 
     A linear layer classifies the mean patch token. The map of class c is what each patch contributes to its score, the
     product w_c x_n of the layer's weights and the patch (Eq. 2, with patch tokens in place of the units of the last
-    convolution). The bias has no position and is left out of the map: the mean of a map is the logit minus the bias.
-    A convolution branch (Conformer) is not used.
+    convolution). The map leaves out the bias, which has no position. A convolution branch (Conformer) is not used.
     """
 
     uses_conv_branch = False

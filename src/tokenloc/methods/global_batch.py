@@ -11,8 +11,7 @@ from torch import Tensor
 def global_mean(values: Tensor) -> Tensor:
     """Return the mean of ``values`` [B] over the batches of all processes, with gradient to this process's values.
 
-    Gradients are scaled so that their average over the processes, as DistributedDataParallel computes it, equals the
-    gradient of one process with the whole batch, even if batch sizes differ.
+    The average of the gradients over the processes, as DistributedDataParallel computes it, is that of the whole batch.
     """
     if not (dist.is_available() and dist.is_initialized()):
         return values.mean()

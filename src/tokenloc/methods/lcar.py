@@ -31,7 +31,7 @@ class LCAR(TokenCut):
 
     The second half of the paper refines the map. It applies to any method and is ``tokenloc.refine``; ``refinement``
     names the steps. The paper chooses the side after affinity refinement, on pixels; here it is chosen before, on
-    patches. Since refining the negated map gives the negated result, only the mean that separates the sides differs.
+    patches; only the mean that separates the sides differs.
 
     Args:
         backbone: with a class token; the paper's is DINO ViT-S/16. It stays frozen and in evaluation mode.
@@ -40,7 +40,8 @@ class LCAR(TokenCut):
         label_weight: alpha in Eq. 6, in [0, 1]: the weight of the labels in the student's loss; 1 is plain CAM.
         temperature: T in Eq. 6, positive.
         seed_threshold: beta in Eq. 2, in [0, 1]: the seed is where the activation map, scaled to [0, 1], exceeds it.
-        tau, edges: see ``TokenCut``.
+        tau: see ``TokenCut``.
+        edges: see ``TokenCut``.
         polarity: which side of the cut is the object: ``seed`` is the method; ``peak`` and ``border`` are those of
             ``TokenCut``, LCAR without SD-CAM (Table 1).
         refinement: the steps of ``tokenloc.refine`` that follow (Table 1): ``affinity`` is ARM, ``reprediction``
@@ -98,10 +99,7 @@ class LCAR(TokenCut):
         return {**terms, "total": terms["teacher"] + student_loss}
 
     def class_maps(self, images: Tensor) -> tuple[Tensor, ClassMaps]:
-        """Return the teacher's logits [B, C], and a function from classes [B, K] to their maps [B, K, h, w].
-
-        The maps of an image differ only in their sign: which side of the cut is the object.
-        """
+        """Return the teacher's logits [B, C] and a function from classes [B, K] to maps that differ in their sign."""
         features = self.backbone(images, FeatureRequest(keys=True))
         logits, location = self.from_pooled(self.pool(features)).logits, self.object_map(features)
         if not self.seeded:
@@ -121,9 +119,7 @@ class LCAR(TokenCut):
 
 
 def distillation(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
-    """Return KL(teacher || student) of the class probabilities (Eq. 6), a scalar >= 0, without gradient to the teacher.
-
-    The logits [B, C] are divided by ``temperature`` before the softmax.
+    """Return KL(teacher || student) of softmax(logits [B, C] / temperature) (Eq. 6), without gradient to the teacher.
 
     >>> same = torch.tensor([[1.0, 2.0]])
     >>> distillation(same, same, 3.0).item()

@@ -26,8 +26,7 @@ class LCTR(Method):
     digging module* (CDM) is the head: see ``CueDigging``. The map of class c is the product of X_CDM,c and the patch
     relation map (Eq. 3); the logits are the average of X_CDM over the grid.
 
-    This follows the paper, not released code. The weighted matrix of RPAM is never built (the backbone computes
-    c^T P / (N + 1)), and there is no loop over images in the CDM.
+    This follows the paper, not released code.
 
     Args:
         backbone: with a class token.
@@ -95,11 +94,8 @@ class CueDigging(nn.Module):
 
     The tokens X_L, with the regions that the class token attends to erased, are convolved (3 x 3), pooled, and scored:
     S_g in (0, 1) for each of G kernels W_g. X_CDM is the convolution of X_L with the sum of S_g W_g (Eq. 6), without
-    bias. "Reversed" attention is 1 - minmax(m) per image; gradients flow through it.
-
-    No convolution per image is needed. In training, only its average over the grid matters, which is the product of the
-    kernel with the averages of X_L over the k x k shifts of the grid. At test time, only the maps of a few classes are
-    needed; their kernels are mixed and applied for all images in one product.
+    bias. "Reversed" attention is 1 - minmax(m) per image; gradients flow through it. No convolution per image is
+    needed: see ``pooled`` and ``maps``.
 
     ``weight`` is W, [G, C, D, k, k], with PyTorch's Kaiming-uniform initialisation of convolutions, a = sqrt(5); see
     ``semantic_head`` for the effect of larger weights.

@@ -87,11 +87,9 @@ class SAT(Method):
         self.area_target, self.gaussian_filter = area_target, gaussian_filter
         self.head = semantic_head("conv2d", backbone.embed_dim, num_classes)
         self.pool = PooledClassifier(backbone, num_classes)
-        self.loc_token: nn.Parameter | None = None
-        self.loc_embed: nn.Parameter | None = None
-        if map == "spatial" and token != "shared":
-            self.loc_token = _random_token(backbone.embed_dim)
-            self.loc_embed = _random_token(backbone.embed_dim)
+        own = map == "spatial" and token != "shared"
+        self.loc_token = _random_token(backbone.embed_dim) if own else None
+        self.loc_embed = _random_token(backbone.embed_dim) if own else None
         if map == "spatial" and token == "pretrained":
             self.loc_token = nn.Parameter(backbone.get_parameter("cls_token").detach().clone())
 
@@ -113,25 +111,21 @@ class SAT(Method):
         return {f"gate of block {block + 1}": as_map(gate, features.grid) for block, gate in gates}
 
     def loss(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
-        """Return the terms of Eq. 9: ``cross_entropy``, those of ``area`` and ``certainty`` in use, and ``total``.
-
-        With gradient accumulation, the mean area is that of each batch.
-        """
+        """Return the terms of Eq. 9: ``cross_entropy``, those of ``area`` and ``certainty`` in use, and ``total``."""
         location = output.auxiliary["map"]
         terms = {"cross_entropy": cross_entropy(output.logits, labels)}
         if self.area != "none":
             terms["area"] = area_loss(location, self.area_target, self.area)
         if self.certainty == "normalization":
             terms["normalization"] = normalization_loss(location, self.gaussian_filter)
-        if self.certainty == "entropy":
+        elif self.certainty == "entropy":
             terms["entropy"] = weighted_entropy(location)
         return {**terms, "total": torch.stack(list(terms.values())).sum()}
 
     def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits [B, C] and the map M [B, h, w]."""
         features: Features = self.backbone(images, spatial=self._query())
-        logits = self.pool(self.head(features.patch_map()), features)
-        return logits, features.block_mean("spatial_gates")
+        return self.pool(self.head(features.patch_map()), features), features.block_mean("spatial_gates")
 
     def _query(self) -> SpatialQuery:
         if self.loc_token is None or self.loc_embed is None:
@@ -171,10 +165,7 @@ def area_loss(maps: Tensor, target: float, kind: Area = "batch") -> Tensor:
 
 
 def normalization_loss(maps: Tensor, gaussian_filter: bool = True) -> Tensor:
-    """Return the mean of M* (1 - M*) (Eq. 8), a scalar in [0, 0.25], over the ``maps`` [B, h, w] of all processes.
-
-    M* is the map, or with ``gaussian_filter`` the filtered map, zero-padded as in the released code.
-    """
+    """Return the mean of M* (1 - M*) (Eq. 8) in [0, 0.25] over ``maps`` [B, h, w]; M* is the map, filtered or not."""
     maps = gaussian_filtered(maps) if gaussian_filter else maps
     return global_mean((maps * (1 - maps)).mean(dim=(1, 2)))
 

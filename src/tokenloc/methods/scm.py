@@ -81,8 +81,7 @@ class SCM(TSCAM):
     def diffusion_maps(self, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Return S^l [B, L + 1, K, h, w] of ``classes`` [B, K] and F^l [B, L + 1, h, w] for l = 0…L, float32 (Fig. 6).
 
-        Raises:
-            ValueError: invalid classes.
+        Raises ValueError for invalid classes.
         """
         self.check_classes(classes, len(images))
         _, semantic, gains, attentions = self._run_blocks(images)
@@ -111,17 +110,16 @@ class SCM(TSCAM):
 
     @_uncompiled  # compiling its hundreds of unrolled products would take minutes
     def _calibrate(self, semantic: Tensor, attention: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return g^l and F^l [B, h, w] for l = 0…L, where S^l = g^l * S^0, in the precision of ``semantic``.
-
-        Autocast is disabled because it would run the matrix products of the dense form in half precision.
-        """
+        """Return g^l and F^l [B, h, w] for l = 0…L, where S^l = g^l * S^0, in the precision of ``semantic``."""
         gains, attentions = [torch.ones_like(attention)], [attention.to(semantic.dtype)]
         with torch.autocast(semantic.device.type, enabled=False):
             similarity = neighbour_similarity(semantic)
             for weight, threshold, steps in zip(self.similarity_weight, self.threshold, self.steps, strict=True):
                 laplacian = semantic_laplacian(similarity, weight.to(semantic.dtype))
                 diffused = diffuse(laplacian, attentions[-1], steps, self.start_scale, self.x0_gradient)
-                filtered = soft_filter(diffused, threshold.to(semantic.dtype) * _peak(attentions[-1]))
+                peak = attentions[-1].amax(dim=(-2, -1), keepdim=True)
+                peak = torch.where(peak > 0, peak, 1.0)
+                filtered = soft_filter(diffused, threshold.to(semantic.dtype) * peak)
                 gains.append(gains[-1] * (1 + filtered))
                 attentions.append(attentions[-1] + filtered)
         return gains, attentions
@@ -147,9 +145,3 @@ def checked_steps(blocks: int, steps: int | Sequence[int] | None) -> tuple[int, 
         if isinstance(step, bool) or not isinstance(step, int) or not 1 <= step <= MAX_STEPS:
             raise ValueError(f"steps (of Newton-Schulz) must be whole numbers from 1 to {MAX_STEPS}; got {step!r}")
     return per_block
-
-
-def _peak(attention: Tensor) -> Tensor:
-    """Return the largest activation of each image, [B, 1, 1]; 1 if there is no activation."""
-    peak = attention.amax(dim=(-2, -1), keepdim=True)
-    return torch.where(peak > 0, peak, 1.0)

@@ -23,9 +23,7 @@ class TokenCut(Frozen, CAM):
 
     Localization is not trained. The patches of an image are the nodes of a graph, with edges between patches whose keys
     in the last block are similar. The map is the second smallest eigenvector of (D - W) v = mu D v, the relaxation of
-    the graph's normalized cut. It is the same for all classes.
-
-    The paper does not classify images; here CAM's head learns the classes on the frozen backbone.
+    the graph's normalized cut. It is the same for all classes, which CAM's head learns on the frozen backbone.
 
     The sign of an eigenvector is arbitrary. Released code assigns the patch of the largest absolute value to the object
     (``polarity="peak"``), which fails if the object fills the image.

@@ -93,11 +93,7 @@ class TSCAM(Method):
 
 
 class PooledClassifier(nn.Module):
-    """From class maps to logits: the average over the grid (Eq. 4).
-
-    If the backbone has a convolution branch (Conformer), the scores of a linear classifier on that branch are added, as
-    in the released code; otherwise this module has no parameters.
-    """
+    """From class maps to logits: the grid average (Eq. 4), plus the scores of a convolution branch (Conformer)."""
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
         super().__init__()
@@ -118,9 +114,7 @@ def semantic_head(kind: Head, width: int, num_classes: int) -> nn.Conv2d | nn.Co
 
     This is He's uniform initialisation with a = sqrt(5): a standard deviation of 1 / sqrt(3 fan_in). The paper says
     "He's approach"; with He's own gain, 2.4 times larger, the head alone can fit a small dataset, the tokens hardly
-    change, and the maps are poor (docs/results/cub10.md).
-
-    ``fc`` is a convolution of width 1 over the token sequence: a linear layer for each token.
+    change, and the maps are poor (docs/results/cub10.md). ``fc`` is a convolution of width 1 over the token sequence.
     """
     if kind == "conv2d":
         return nn.Conv2d(width, num_classes, kernel_size=3, padding=1)

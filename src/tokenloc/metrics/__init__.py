@@ -5,15 +5,12 @@ from tokenloc.metrics.errors import ERROR_CATEGORIES, error_categories
 from tokenloc.metrics.evaluation import Evaluation, Oracle, evaluate
 from tokenloc.metrics.images import ImageRow, image_row
 from tokenloc.metrics.intervals import iou_by_size
-from tokenloc.metrics.reference import CONSTANT_BOXES, constant_box_iou
+from tokenloc.metrics.reference import constant_box_iou
 from tokenloc.metrics.scores import ImageScores, Scorer
-from tokenloc.metrics.statistics import IOU_LEVELS
 from tokenloc.metrics.table import ScoreTable
 
 __all__ = [
-    "CONSTANT_BOXES",
     "ERROR_CATEGORIES",
-    "IOU_LEVELS",
     "Evaluation",
     "ImageRow",
     "ImageScores",

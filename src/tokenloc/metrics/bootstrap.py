@@ -23,15 +23,11 @@ def bootstrap_intervals(
 ) -> dict[str, list[float]]:
     """Return 95 % percentile bootstrap intervals; each resample searches its own best threshold.
 
-    Args:
-        images: scored by ``scorer``; their order matters for the random draws.
-        scorer: of the images.
-        resamples: number of resamples.
-        seed: of the draws.
+    The order of the images, which ``scorer`` scored, matters for the random draws.
 
     Returns:
-        [low, high] in percent for each metric that the images have. ``max_box_acc_v2`` takes the hits of any
-        component, ``max_box_acc_v2_largest`` those of the largest.
+        [low, high] in percent for each metric that the images have, of ``max_box_acc_v1``, ``max_box_acc_v2``,
+        ``max_box_acc_v2_largest``, ``pxap`` and ``piou``, see ``Evaluation``.
     """
     levels = np.array(IOU_LEVELS)[V2_LEVELS][:, None]
     grid = len(scorer.protocol.thresholds)

@@ -85,9 +85,7 @@ def write_rows(path: str | Path, rows: Sequence[ImageRow], classes: Sequence[str
 
 
 def read_table(path: str | Path) -> list[dict[str, Any]]:
-    """Read an ``images.csv``: classes by name, numbers as float, None for empty fields.
-
-    Tables of older versions may lack ``score`` and ``confidence``, which are then None. Unknown columns are ignored.
+    """Read an ``images.csv``: classes by name, numbers as float, None for empty fields and for ``OPTIONAL_COLUMNS``.
 
     Raises:
         FileNotFoundError: if the file does not exist.

@@ -62,12 +62,9 @@ def by_size(rows: Sequence[ImageRow]) -> list[dict[str, Any]]:
 def iou_by_size(
     iou: ArrayLike, object_fraction: ArrayLike, bins: int = 10
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the mean IoU by object size (SAT, Fig. 6).
+    """Return the mean of ``iou`` [N] by object size, in ``bins`` groups of equal width (SAT, Fig. 6).
 
-    Args:
-        iou: [N] in [0, 1], one per image.
-        object_fraction: [N] area of the object divided by that of the image; values above 1 count as 1.
-        bins: number of size groups, of equal width.
+    ``object_fraction`` [N] is the area of each object divided by that of its image; values above 1 count as 1.
 
     Returns:
         The edges of the groups [bins + 1], and the mean IoU [bins] float64, NaN for an empty group.

@@ -26,9 +26,7 @@ RISKS: dict[str, Callable[[ImageRow], bool | None]] = {
 def selective_risks(confidence: ArrayLike, errors: ArrayLike) -> NDArray[np.float64]:
     """Return the risk-coverage curve: the mean error of the k most confident images, for k = 1 … N.
 
-    Args:
-        confidence: [N], any range, higher is more confident.
-        errors: [N] in [0, 1], 1 for a wrong image.
+    ``confidence`` [N] has any range, higher is more confident; ``errors`` [N] are in [0, 1], 1 for a wrong image.
 
     Returns:
         [N] float64 in [0, 1]; entry k - 1 is the risk at coverage k / N, averaged over all orders of ties.

@@ -204,18 +204,10 @@ class Scorer:
 def pixel_histogram(
     scaled: NDArray[np.floating], mask: NDArray[np.generic], edges: NDArray[np.float64]
 ) -> NDArray[np.int64]:
-    """Count background and object pixels by map value.
+    """Count background and object pixels by map value: [2, bins] int64, for ``Scorer.pixel_edges`` [bins + 1].
 
-    Args:
-        scaled: [H, W] float in [0, 1].
-        mask: [H, W] in the same frame: 0 background, 1 object, 255 ignored.
-        edges: [bins + 1], see ``Scorer.pixel_edges``.
-
-    Returns:
-        [2, bins] int64, background first.
-
-    Raises:
-        ValueError: if the shapes differ or the mask has other values.
+    ``scaled`` [H, W] is in [0, 1]; ``mask`` [H, W], in the same frame, is 0 for background, 1 for object, 255 ignored.
+    Raises ValueError if the shapes differ or the mask has other values.
     """
     values = np.asarray(mask).astype(np.int64)
     if values.shape != scaled.shape:

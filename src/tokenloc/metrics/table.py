@@ -25,8 +25,13 @@ class ScoreTable:
         return len(self._lengths)
 
     def append(self, scores: ImageScores) -> None:
-        """Add an image; not while iterating."""
-        self._lengths.append(self._file.write(zlib.compress(_pack(scores), level=1)))
+        """Add an image, as a line of JSON followed by the bytes of the arrays; not while iterating."""
+        values = {**vars(scores), "frame": scores.frame.to_array()}
+        arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+        plain = {name: value for name, value in values.items() if name not in arrays}
+        layout = [(name, array.dtype.str, array.shape) for name, array in arrays.items()]
+        parts = (json.dumps([plain, layout]).encode(), b"\n", *(array.tobytes() for array in arrays.values()))
+        self._lengths.append(self._file.write(zlib.compress(b"".join(parts), level=1)))
 
     def __iter__(self) -> Iterator[ImageScores]:
         start = 0
@@ -34,15 +39,6 @@ class ScoreTable:
             self._file.seek(start)
             yield _unpack(zlib.decompress(self._file.read(length)))
             start += length
-
-
-def _pack(scores: ImageScores) -> bytes:
-    """Return a line of JSON, followed by the bytes of the arrays."""
-    values = {**vars(scores), "frame": scores.frame.to_array()}
-    arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
-    plain = {name: value for name, value in values.items() if name not in arrays}
-    layout = [(name, array.dtype.str, array.shape) for name, array in arrays.items()]
-    return b"".join([json.dumps([plain, layout]).encode(), b"\n", *(array.tobytes() for array in arrays.values())])
 
 
 def _unpack(record: bytes) -> ImageScores:

@@ -19,15 +19,14 @@ from tokenloc.models.factory import create_model
 from tokenloc.models.hub import CONFIG, local_copy, read_folder, read_json, writable_path
 from tokenloc.models.metadata import METADATA_KEY, ModelMetadata, Threshold
 
-MODEL_PREFIX = "model."
-"""Prefix of the model's tensors in a Lightning checkpoint."""
+MODEL_PREFIX = "model."  # of the model's tensors in a Lightning checkpoint
 
 
 def load_checkpoint(path: str | Path) -> tuple[Method, ModelMetadata]:
-    """Load a model from a checkpoint of ``tokenloc train``, in evaluation mode, on the CPU.
+    """Load a model, in evaluation mode, on the CPU.
 
-    Args:
-        path: a file, a folder written by ``Localizer.save_pretrained``, or ``hf-hub:USER/NAME[@REVISION]``.
+    ``path`` is a checkpoint of ``tokenloc train``, a folder written by ``Localizer.save_pretrained``, or
+    ``hf-hub:USER/NAME[@REVISION]``.
 
     Raises:
         FileNotFoundError: if the file or repository does not exist, or cannot be downloaded.
@@ -66,8 +65,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     elif path.is_file():
         content = read_torch_file(path)
     else:
-        expected = "expected a file such as RUN/checkpoints/best.ckpt"
-        raise FileNotFoundError(f"no checkpoint at {path.absolute()}; {expected}")
+        raise FileNotFoundError(
+            f"no checkpoint at {path.absolute()}; expected a file such as RUN/checkpoints/best.ckpt"
+        )
     if not isinstance(content, dict) or METADATA_KEY not in content or "state_dict" not in content:
         raise ValueError(
             f"{path} is not a checkpoint of `tokenloc train`: it has no key {METADATA_KEY!r}. "

@@ -31,10 +31,8 @@ def save_folder(folder: Path, name: str, model: Method, metadata: ModelMetadata,
     """Write a model to a folder, each file atomically; return the folder. An existing README.md is not replaced.
 
     Paths in ``metadata.data`` are left out. The model card shows ``name`` as the argument of
-    ``Localizer.from_pretrained``, and the metrics of ``origin``, the checkpoint that the model was loaded from.
-
-    Raises:
-        ValueError: if the metadata cannot be represented as JSON.
+    ``Localizer.from_pretrained``, and the metrics of ``origin``, the checkpoint that the model was loaded from. Raises
+    ValueError if the metadata cannot be represented as JSON.
     """
     metadata, metrics = metadata.without_paths(), read_metrics(origin) if origin else None
     try:
@@ -82,8 +80,7 @@ def _refuse_constant(constant: str) -> Any:
 def read_metrics(checkpoint: Path) -> dict[str, Any] | None:
     """Return the metrics of a shared folder, or of the run of a ``best.ckpt``; None if there are none.
 
-    They are protocol, images, threshold, threshold_source, and metrics by name, in percent. The file is untrusted:
-    values of an unexpected type are left out.
+    They are in percent, by name. The file is untrusted: values of an unexpected type are left out.
     """
     if not checkpoint.is_dir() and checkpoint.name != "best.ckpt":
         return None  # a run evaluates best.ckpt only
@@ -91,8 +88,7 @@ def read_metrics(checkpoint: Path) -> dict[str, Any] | None:
         content = read_json(run_folder(checkpoint) / METRICS)
     except (OSError, ValueError):
         return None
-    stored = content.get("metrics")
-    stored = stored if isinstance(stored, dict) else {}
+    stored = found if isinstance(found := content.get("metrics"), dict) else {}
     metrics = {name: stored[name] for name in METRIC_NAMES if type(stored.get(name)) in (int, float)}
     names = ("protocol", "images", "threshold", "threshold_source")
     about = {name: content[name] for name in names if isinstance(content.get(name), (str, int, float))}
@@ -113,11 +109,8 @@ def local_copy(checkpoint: str | Path, revision: str | None = None, token: str |
     """Return a path unchanged; download a model on the hub unless it is in the local cache, and return its folder.
 
     A model is named ``hf-hub:USER/NAME[@REVISION]``; a revision is a branch, a tag or a commit. By default ``token`` is
-    the one stored by ``hf auth login``, or ``HF_TOKEN``.
-
-    Raises:
-        FileNotFoundError: if the repository or revision does not exist, or is neither cached nor reachable.
-        ValueError: if the repository name is invalid, or a revision was given for a path, or twice.
+    the one stored by ``hf auth login``, or ``HF_TOKEN``. Raises FileNotFoundError if the repository or revision is
+    neither cached nor available, ValueError if its name is invalid, or a revision was given for a path, or twice.
     """
     if not is_on_hub(checkpoint):
         if revision is not None:
@@ -168,11 +161,8 @@ def upload(
 ) -> str:
     """Upload the files in ``folder`` to a repository, which is created if needed; return its URL.
 
-    An existing README.md in the repository is not replaced: its owner may have edited it.
-
-    Raises:
-        ValueError: if the repository name is invalid.
-        OSError: if the hub is unreachable or denies write access.
+    An existing README.md in the repository is not replaced: its owner may have edited it. Raises ValueError if the
+    repository name is invalid, OSError if the hub is unreachable or denies write access.
     """
     api = HfApi(token=token, library_name="tokenloc", library_version=tokenloc.__version__)
     try:

@@ -18,8 +18,7 @@ from tokenloc._names import unknown_name
 from tokenloc.data.transforms import Preprocessing
 from tokenloc.methods import ModelConfig
 
-METADATA_KEY = "tokenloc"
-"""The key of the metadata in a checkpoint and in ``config.json``."""
+METADATA_KEY = "tokenloc"  # in a checkpoint and in config.json
 FORMAT = 1
 
 _OLD_NAMES = {"viewing": "options", "photographs": "images"}  # fields of Threshold before 2026-12
@@ -34,12 +33,9 @@ class Threshold:
     """The map threshold of a model, in [0, 1], for maps scaled to [0, 1]."""
 
     value: float
-    source: str
-    """For people: ``calibrated on train of cub (300 images), protocol standard``."""
-    options: str = "plain"
-    """The ``PredictionOptions`` that it was calibrated for."""
-    images: str = ""
-    """The images that it was calibrated on, such as ``train of cub``; empty if unknown."""
+    source: str  # for people: "calibrated on train of cub (300 images), protocol standard"
+    options: str = "plain"  # the ``PredictionOptions`` that it was calibrated for
+    images: str = ""  # the images that it was calibrated on, such as "train of cub"; empty if unknown
 
     def __post_init__(self) -> None:
         if not 0 <= self.value <= 1:
@@ -51,13 +47,10 @@ class ModelMetadata:
     """What a checkpoint says about its weights."""
 
     model: ModelConfig
-    classes: tuple[str, ...]
-    """Class names, in the order of the logits."""
+    classes: tuple[str, ...]  # names, in the order of the logits
     preprocessing: Preprocessing
-    threshold: Threshold | None = None
-    """None until it is calibrated."""
-    data: dict[str, Any] | None = None
-    """The ``name``, ``root`` and ``options`` of the training dataset."""
+    threshold: Threshold | None = None  # None until it is calibrated
+    data: dict[str, Any] | None = None  # ``name``, ``root`` and ``options`` of the training dataset
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a checkpoint, with the format and the versions of the software."""
@@ -90,9 +83,7 @@ class ModelMetadata:
 
 
 @dataclass(frozen=True)
-class _Data:
-    """The fields of ``ModelMetadata.data``."""
-
+class _Data:  # the values of ``ModelMetadata.data``
     name: str
     root: str | None
     options: dict[str, Any] | None

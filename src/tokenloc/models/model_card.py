@@ -30,19 +30,11 @@ def model_card(metadata: ModelMetadata, name: str, metrics: Mapping[str, Any] | 
     method = metadata.model.method
     paper = (inspect.getdoc(inspect.getmodule(METHODS[method])) or method).splitlines()[0].rstrip(".")
     tags = ["tokenloc", "weakly-supervised-object-localization", method]
-    card = ModelCard.from_template(
-        ModelCardData(library_name="tokenloc", pipeline_tag="object-detection", tags=tags),
-        template_path=str(TEMPLATE),
-        name=json.dumps(name),
-        paper=paper,
-        metadata=metadata,
-        metrics=metrics,
-        labels=METRIC_NAMES,
-        most=MOST_NAMES,
-        escape=escaped,
-        listed=_listed,
-        json=partial(json.dumps, indent=2, ensure_ascii=False),
-    )
+    header = ModelCardData(library_name="tokenloc", pipeline_tag="object-detection", tags=tags)
+    values: dict[str, Any] = {"name": json.dumps(name), "paper": paper, "metadata": metadata, "metrics": metrics}
+    values |= {"labels": METRIC_NAMES, "most": MOST_NAMES, "escape": escaped, "listed": _listed}
+    values["json"] = partial(json.dumps, indent=2, ensure_ascii=False)
+    card = ModelCard.from_template(header, template_path=str(TEMPLATE), **values)
     return f"{card}\n"
 
 

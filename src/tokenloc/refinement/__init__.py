@@ -36,10 +36,7 @@ def list_steps(pattern: str | None = None) -> list[str]:
 
 
 def find_steps(steps: Iterable[str | Step]) -> list[Step]:
-    """Return ``steps`` with names replaced by the steps themselves; raise ValueError for invalid names.
-
-    ``reprediction@0.1`` is ``Reprediction.at(0.1)``, for maps whose best box threshold is 0.1.
-    """
+    """Return ``steps`` with names, such as ``reprediction@0.1``, replaced by the steps; ValueError if invalid."""
     return [_find_step(step) if isinstance(step, str) else step for step in steps]
 
 

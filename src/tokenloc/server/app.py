@@ -1,4 +1,4 @@
-"""The FastAPI application."""
+"""The FastAPI application, with the web page, whose script uses the REST API like any other client."""
 
 from __future__ import annotations
 
@@ -8,20 +8,27 @@ from importlib.metadata import version
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
+from tokenloc.data.images import IMAGE_SUFFIXES
 from tokenloc.inference import Localizer
-from tokenloc.server import api, page
+from tokenloc.refinement import list_steps
+from tokenloc.reporting.pages import render_page
+from tokenloc.server.annotations import usable_formats
+from tokenloc.server.api import Service, router
 from tokenloc.server.limits import HEADERS, Guard, Limits, error_response
-from tokenloc.server.predict import PredictionService
+from tokenloc.server.predict import KEEP_SECONDS, MAX_CLASSES, PredictionService
+
+SOURCES = "img-src data:; connect-src 'self'"
+PAGE_HEADERS = {  # the page itself restricts scripts further, to its own; frame-ancestors works in a header only
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    f"{SOURCES}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+}
 
 
 def create_app(models: Mapping[str, Localizer], limits: Limits, hosts: Collection[str] | None = None) -> FastAPI:
-    """Return the application: the web page, the REST API and ``/openapi.json``.
-
-    The first of the ``models`` is the default. ``hosts`` are the valid host names of requests; None for any.
-    """
+    """Return the web page and REST API of ``models``, the first by default; ``hosts`` of requests, None for any."""
     app = FastAPI(
         title="tokenloc",
         version=version("tokenloc"),
@@ -33,9 +40,28 @@ def create_app(models: Mapping[str, Localizer], limits: Limits, hosts: Collectio
     app.add_middleware(Guard, limits=limits, hosts=hosts)
     for kind in (Exception, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _report_error)
-    app.include_router(api.router)
-    app.add_api_route("/", page.index, include_in_schema=False)
+    app.include_router(router)
+    app.add_api_route("/", _index, include_in_schema=False)
     return app
+
+
+def _index(service: Service) -> HTMLResponse:
+    content = render_page(
+        "page.html.j2",
+        ["base.css", "page.css"],
+        ["core.js", "overlay.js", "page.js"],
+        package="tokenloc.server",
+        policy=SOURCES,
+        models=service.models,
+        thresholds={name: one.threshold for name, one in service.models.items()},
+        max_classes=MAX_CLASSES,
+        refinements=["none", *list_steps(), "affinity,reprediction"],
+        formats=usable_formats(),
+        limits=service.limits,
+        suffixes=",".join(sorted(IMAGE_SUFFIXES)),
+        keep_minutes=round(KEEP_SECONDS / 60),
+    )
+    return HTMLResponse(content, headers=PAGE_HEADERS)
 
 
 async def _report_error(_: Request, error: Exception) -> JSONResponse:

@@ -13,13 +13,9 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-FORM_BYTES = 64 * 1024
-"""Bytes that a request may have besides its image."""
-
-UPLOAD_SECONDS = 120.0
-"""Time within which a request must arrive, so that slow clients cannot fill the queue."""
-
-HEADERS = {
+FORM_BYTES = 64 * 1024  # of a request besides its image
+UPLOAD_SECONDS = 120.0  # within which a request must arrive, so that slow clients cannot fill the queue
+HEADERS = {  # of every response that does not set them itself
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -27,8 +23,6 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-"""Headers of every response that does not set them itself."""
-
 _CLOSE = {"Connection": "close"}  # otherwise the server would read the rest of a refused body
 _HOST = re.compile(r"(\[[^]]*\]|[^:]*)(:\d*)?")
 

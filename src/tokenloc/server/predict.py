@@ -75,10 +75,7 @@ class PredictionService:
         return Result(model, localizer, [replace(one, source=name) for one in predictions], upload, preview.getvalue())
 
     def keep(self, result: Result) -> str:
-        """Keep a result for ``KEEP_SECONDS`` under a token that nobody can guess; call this in the event loop.
-
-        The oldest results are removed earlier if all of them together exceed ``MAX_KEPT_BYTES``.
-        """
+        """Keep a result for ``KEEP_SECONDS``, within ``MAX_KEPT_BYTES``; return a secret token. Needs an event loop."""
         token = secrets.token_urlsafe(24)
         self._kept[token] = result
         asyncio.get_running_loop().call_later(KEEP_SECONDS, self._kept.pop, token, None)

@@ -31,11 +31,7 @@ def load_models(checkpoints: Sequence[str | Path], device: str = "auto") -> dict
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens at an address of this machine; port 0 is any free one.
-
-    Raises:
-        OSError: if the host is unknown, or the port is in use; the message names the next free one.
-    """
+    """Return a socket that listens at an address; port 0 is any free one. An OSError names the next free port."""
     if not 0 <= port <= LAST_PORT:
         raise OSError(f"port must be in 0 … {LAST_PORT}; got {port}")
     try:

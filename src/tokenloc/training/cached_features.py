@@ -1,7 +1,6 @@
 """Cached features of a frozen backbone: the backbone runs once, and an epoch then costs only the head.
 
-Every image has N views: the random crops and flips of the first N epochs. Epoch e uses view e mod N. The pooled
-features of a view (``Frozen.pool``) are computed once, in float32, and are read through memory maps.
+Every image has N views, the random crops and flips of the first N epochs; epoch e uses view e mod N.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -30,10 +30,8 @@ from tokenloc.methods.base import Frozen
 from tokenloc.training.config import DataConfig
 from tokenloc.training.data import TrainingData
 
-PART = 1024
-"""Images in a file."""
-BATCH = 32
-"""Images that pass the backbone together. It is fixed because the batch size changes the last bits of the features."""
+PART = 1024  # images in a file
+BATCH = 32  # images that pass the backbone together; fixed because it changes the last bits of the features
 SOURCES = "sources.json"
 
 Progress = Callable[[Iterable[int], str], Iterator[int]]
@@ -43,11 +41,7 @@ Report = Callable[[str], None]
 def feature_sources(
     model: Frozen, dataset: ImageDataset, preprocessing: Preprocessing, seed: int, options: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Return digests of everything that the features depend on: weights, network, preprocessing, seed, images.
-
-    An image is identified by the path, size and modification time of its file; a generated one by its id. ``seed`` is
-    that of crops and flips; ``options`` are those of the dataset.
-    """
+    """Return digests of all that the features depend on; ``seed`` is of the crops, ``options`` are of the dataset."""
     config = model.config
     return {
         "weights": weights_digest(model.backbone),
@@ -89,10 +83,7 @@ class CachedView(LabelledDataset):
 
 
 class FeatureCache:
-    """Pooled features of ``length`` images on disk: FOLDER/KEY/view-V/P.npy, ``PART`` images in a file.
-
-    KEY is the digest of ``sources``, so that runs may share FOLDER and never use each other's features by mistake.
-    """
+    """Pooled features of ``length`` images on disk: FOLDER/KEY/view-V/P.npy; KEY is the digest of ``sources``."""
 
     def __init__(self, folder: Path, sources: Mapping[str, str], length: int) -> None:
         self.folder, self.sources = folder, dict(sources)
@@ -119,14 +110,12 @@ class FeatureCache:
         """Return the parts of a view that are missing or damaged; report the damaged ones."""
         missing = []
         for part, path in enumerate(self.files(view)):
-            try:
-                complete = len(np.load(path, mmap_mode="r")) == len(self.parts[part])
-            except (OSError, ValueError, TypeError, EOFError):
-                complete = False
-            if not complete:
-                missing.append(part)
-                if path.exists():
-                    report(f"{path} is damaged and is computed again")
+            with suppress(OSError, ValueError, TypeError, EOFError):
+                if len(np.load(path, mmap_mode="r")) == len(self.parts[part]):
+                    continue
+            missing.append(part)
+            if path.exists():
+                report(f"{path} is damaged and is computed again")
         return missing
 
     def write(self, view: int, part: int, pooled: Tensor, labels: Tensor) -> None:

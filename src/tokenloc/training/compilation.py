@@ -12,15 +12,12 @@ from tokenloc.methods import Output
 
 ForwardPass = Callable[[Tensor], Output]
 
+# fallback_random draws the same random numbers as without compiling, so that a seed drops the same paths.
 BACKEND: dict[str, Any] = {"backend": "inductor", "options": {"fallback_random": True}}
-"""``fallback_random`` draws the same random numbers as without compiling, so that a seed drops the same paths."""
 
 
 def compiled(forward: ForwardPass) -> ForwardPass:
-    """Return ``forward``, to be compiled when it is first called, and once more for batches of any other size.
-
-    A call raises ValueError if PyTorch cannot compile the model, or this machine lacks the tools.
-    """
+    """Return ``forward``, compiled when it is first called; the call raises ValueError if that is impossible."""
     torch.compiler.reset()  # PyTorch recompiles a function at most eight times, earlier trainings included
 
     @torch.compile(**BACKEND)

@@ -56,8 +56,8 @@ class DataConfig:
         if self.cached_views < 0:
             raise ValueError(f"data.cached_views must be at least 0; got {self.cached_views}")
         if cached_pictures:
-            reason = "delete it from the configuration (results do not change)"
-            raise ValueError(f"data.cached_pictures was removed; {reason}")
+            message = "data.cached_pictures was removed; delete it from the configuration (results do not change)"
+            raise ValueError(message)
 
 
 @dataclass

@@ -9,27 +9,15 @@ from typing import Any
 import lightning as L
 from torch.utils.data import DataLoader
 
-from tokenloc.data import (
-    ImageDataset,
-    Preprocessing,
-    TrainingImages,
-    create_dataset,
-    evaluation_loader,
-    evaluation_transform,
-    train_transform,
-    training_loader,
-)
-from tokenloc.data.loading import LabelledDataset
+from tokenloc.data import ImageDataset, Preprocessing, create_dataset, evaluation_transform, train_transform
+from tokenloc.data.loading import LabelledDataset, TrainingImages, evaluation_loader, training_loader
 from tokenloc.data.stratified import few_shot
 from tokenloc.inference.processes import rank_and_world
 from tokenloc.training.config import DataConfig
 
 
 class TrainingData(L.LightningDataModule):
-    """Shuffled training batches, whose order depends only on seed and epoch, and validation batches.
-
-    ``batch_size`` counts the images of all processes; ``val`` chooses the best epoch.
-    """
+    """Training batches, shuffled by seed and epoch, and validation batches; ``batch_size`` is over all processes."""
 
     def __init__(
         self,
@@ -53,16 +41,9 @@ class TrainingData(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the batches of the current epoch that are left; the trainer calls this for every epoch."""
         epoch, done = self._progress()
-        rank, world_size = rank_and_world()
-        return training_loader(
-            self.examples(epoch),
-            self.batch_size,
-            workers=self.training_workers,
-            seed=epoch_seed(self.seed, epoch),
-            start=done,
-            rank=rank,
-            world_size=world_size,
-        )
+        rank, world = rank_and_world()
+        share: dict[str, int] = {"start": done, "rank": rank, "world_size": world, "workers": self.training_workers}
+        return training_loader(self.examples(epoch), self.batch_size, seed=epoch_seed(self.seed, epoch), **share)
 
     def examples(self, epoch: int) -> LabelledDataset:
         """Return the examples of an epoch: each image with its random crop and flip of that epoch."""

@@ -43,9 +43,7 @@ def fit(
     save_minutes: float,
     selection: Selection,
 ) -> None:
-    """Train a model in place; write best.ckpt, last.ckpt, and logs for TensorBoard and as CSV.
-
-    The best epoch is the one of ``selection``; without validation images it is the last epoch.
+    """Train a model in place; write best.ckpt (of the last epoch without validation images), last.ckpt, and logs.
 
     Raises:
         FileNotFoundError: if there is no checkpoint to resume from.
@@ -127,7 +125,6 @@ def _trainer(
 
 
 def _checkpoints(folder: Path, monitored: str | None) -> list[ModelCheckpoint]:
-    """Return the callbacks that save best.ckpt and last.ckpt after every epoch; both are the last without a metric."""
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
     if monitored is None:
         return [ModelCheckpoint(filename="best", save_last=True, **common)]

@@ -27,10 +27,8 @@ def frozen_names(names: Collection[str], level: Freeze, spatial: Collection[int]
     """Return the names of the frozen parameters of a plain vision transformer; see ``Optimisation.freeze``.
 
     "Projection" in SAT's Table 8 (e) means both the patch projection and the output projections of the spatial blocks'
-    attention: only this reading gives its 1.4 M and 91 %. ``spatial`` are the indices of the spatial blocks.
-
-    Raises:
-        ValueError: if the level is unknown, or the names are not those of a plain vision transformer.
+    attention: only this reading gives its 1.4 M and 91 %. ``spatial`` are the indices of the spatial blocks. Raises
+    ValueError if the level is unknown, or the names are not those of a plain vision transformer.
 
     >>> sorted(frozen_names(["pos_embed", "blocks.0.mlp.fc1.bias", "blocks.1.mlp.fc1.bias"], "mlp", spatial=[1]))
     ['blocks.0.mlp.fc1.bias']

@@ -22,8 +22,7 @@ class StoppedError(Exception):
 class StepCheckpoint(Callback):
     """Saves ``path`` within an epoch every few minutes, and on Ctrl-C or SIGTERM, which then end the training.
 
-    Lightning's ``ModelCheckpoint`` saves after every epoch; with a time interval it would also save between accumulated
-    batches, whose gradients a checkpoint does not contain. As a context manager, this restores the signal handlers.
+    Unlike ``ModelCheckpoint``, it never saves between accumulated batches, whose gradients a checkpoint lacks.
     """
 
     def __init__(self, path: Path, minutes: float) -> None:

@@ -25,11 +25,7 @@ class DivergedError(ValueError):
 
 
 class LocalizationTask(L.LightningModule):
-    """Trains a method on class labels alone.
-
-    Every step seeds dropout and drop path, so that a resumed run repeats an uninterrupted one. ``forward`` is the
-    training forward pass, from images [B, 3, h, w] or a frozen backbone's pooled features [B, P].
-    """
+    """Trains a method on class labels; ``forward`` takes images [B, 3, h, w] or pooled features [B, P]."""
 
     def __init__(
         self,
@@ -46,7 +42,7 @@ class LocalizationTask(L.LightningModule):
         self._training_forward = forward
 
     def on_train_batch_start(self, _: Any, batch_index: int) -> None:
-        """Seed dropout and drop path of this step."""
+        """Seed dropout and drop path of this step, so that a resumed run repeats an uninterrupted one."""
         torch.manual_seed(epoch_seed(self.seed, self.current_epoch) * 1_000_003 + batch_index * 1009 + self.global_rank)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:

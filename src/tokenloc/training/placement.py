@@ -31,12 +31,7 @@ class Placement(NamedTuple):
 
 
 def choose_placement(device: str, devices: int | None = None, nodes: int = 1) -> Placement:
-    """Return the requested placement; if ``devices`` is None, that of torchrun or SLURM's srun, else one device.
-
-    Raises:
-        ValueError: if a count is below 1, the device is unknown, this machine has too few devices, or the tasks that
-            srun started cannot train together.
-    """
+    """Return the requested placement, by default that of torchrun or srun; raise ValueError if it is impossible."""
     started = _started_by_launcher()
     if devices is None:
         devices, nodes = started or (1, nodes)
@@ -72,11 +67,7 @@ def check_shares(images: int, batch_size: int, world: int) -> None:
 
 
 def environments() -> list[ClusterEnvironment]:
-    """Return the cluster environment for Lightning under SLURM; elsewhere Lightning detects it, and the list is empty.
-
-    Lightning would treat every process of a SLURM job as started by srun, and requeue the job with a checkpoint in the
-    working directory from which any later training would start.
-    """
+    """Return Lightning's environment under SLURM, which it would otherwise misread and requeue; empty elsewhere."""
     if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
         return []
     return [SLURMEnvironment(auto_requeue=False) if _srun_tasks() > 1 else LightningEnvironment()]
@@ -97,9 +88,8 @@ def _started_by_launcher() -> tuple[int, int] | None:
         )
     local = int(os.environ.get("SLURM_NTASKS_PER_NODE", "0"))
     if local * nodes != tasks:
-        raise ValueError(
-            f"srun started {tasks} tasks on {nodes} nodes; start the same number on each with --ntasks-per-node"
-        )
+        remedy = "start the same number on each with --ntasks-per-node"
+        raise ValueError(f"srun started {tasks} tasks on {nodes} nodes; {remedy}")
     return local, nodes
 
 

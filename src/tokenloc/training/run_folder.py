@@ -19,10 +19,9 @@ CHECKPOINTS = "checkpoints"
 ABSENT = "absent"
 _RUN = ("out", "device", "devices", "nodes", "checkpoint_activations", "compile", "workers", "protocol", "save_minutes")
 _DATA = ("data.root", "data.cache", "data.calibration_split", "data.test_split")
+# Settings that may change when a run resumes: no completed step depends on them, except on a cosine's epochs.
 CHANGEABLE = (*_RUN, *_DATA, "optimisation.epochs")
-"""Settings that may change when a run resumes: no completed step depends on them, except on a cosine's epochs."""
-REMOVED = ("data.cached_pictures",)
-"""Settings of older versions that no result depends on."""
+REMOVED = ("data.cached_pictures",)  # settings of older versions that no result depends on
 
 
 class RunFolder:
@@ -37,11 +36,8 @@ class RunFolder:
     def check(self, settings: Mapping[str, Any], defaults: Mapping[str, Any], resume: bool) -> list[str]:
         """Check that a run with these ``settings`` may start here, or resume; return the settings that have changed.
 
-        ``defaults`` are the values of settings that the version of tokenloc that started the run did not have.
-
-        Raises:
-            ValueError: if there is a run already, or it was started with other settings.
-            FileNotFoundError: if there is no run to resume.
+        ``defaults`` are the values of settings that the version of tokenloc that started the run did not have. Raises
+        ValueError if there is a run already or its settings differ, FileNotFoundError if there is none to resume.
         """
         started = self.last.is_file()
         if started and not resume:
@@ -52,12 +48,9 @@ class RunFolder:
             return []
         found = differences(self._stored(defaults), settings)
         if fixed := [line for name, line in found.items() if name not in CHANGEABLE]:
-            raise ValueError(
-                f"{self.path} cannot be resumed with another configuration; differences:\n"
-                + "\n".join(fixed)
-                + f"\ncontinue with the original settings (--config {self.config} --resume), "
-                "or start again in another --out"
-            )
+            problem = f"{self.path} cannot be resumed with another configuration; differences:"
+            remedy = f"continue with the original settings (--config {self.config} --resume)"
+            raise ValueError("\n".join([problem, *fixed, f"{remedy}, or start again in another --out"]))
         return [line for name, line in found.items() if name != "out"]
 
     def _stored(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,10 +71,7 @@ class RunFolder:
 
     @contextmanager
     def explained_interruption(self, silent: bool) -> Iterator[None]:
-        """Turn an interruption within the block into a KeyboardInterrupt that says what is saved and how to resume.
-
-        If ``silent``, it ends the process instead: only the first process prints.
-        """
+        """Turn an interruption into a KeyboardInterrupt that says how to resume; if ``silent``, end the process."""
         try:
             yield
         except (StoppedError, KeyboardInterrupt) as end:
@@ -101,11 +91,8 @@ def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
     old, new = _flattened(stored), _flattened(now)
     pairs = {name: (old.get(name, ABSENT), new.get(name, ABSENT)) for name in {**new, **old} if name not in REMOVED}
     empty: tuple[Any, ...] = ({}, ABSENT)  # no options on one side, some on the other
-    return {
-        name: f"  {name}: stored {a}, now {b}"
-        for name, (a, b) in pairs.items()
-        if a != b and not (a in empty and b in empty)
-    }
+    changed = {name: (a, b) for name, (a, b) in pairs.items() if a != b and not (a in empty and b in empty)}
+    return {name: f"  {name}: stored {a}, now {b}" for name, (a, b) in changed.items()}
 
 
 def _flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

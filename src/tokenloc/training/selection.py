@@ -14,11 +14,7 @@ from tokenloc.training.module import LocalizationTask
 
 
 class Selection(Callback):
-    """The validation metric ``data.select``, which chooses the best epoch; it is logged as ``val/METRIC``.
-
-    Raises:
-        ValueError: if it needs boxes and the validation images have none.
-    """
+    """Logs ``val/METRIC``, which chooses the best epoch; raises ValueError if it needs boxes and there are none."""
 
     def __init__(
         self, data: DataConfig, val: ImageDataset | None, preprocessing: Preprocessing, protocol: Protocol, workers: int
@@ -42,5 +38,5 @@ def describe_selection(config: DataConfig) -> str:
     if config.val_split is None:
         return "the last one"
     oracle = "; chosen on the very images that are measured, as an oracle"
-    mark = oracle if config.val_split == config.test_split else ""
-    return f"the best {config.select} on {config.val_split} of {config.name}{mark}"
+    chosen = f"the best {config.select} on {config.val_split} of {config.name}"
+    return chosen + (oracle if config.val_split == config.test_split else "")
