@@ -60,20 +60,14 @@ def info(checkpoint: Path | None = None, *, data: DataConfig | None = None, spli
         print(f"threshold: {f'{chosen.value:g}, {chosen.source}' if chosen else 'not calibrated'}")
         print(f"classes ({len(metadata.classes)}): {', '.join(metadata.classes)}")
     if data is not None:
-        _check_dataset(data, split)
+        dataset = create_dataset(data.name, data.root, split, data.classes, **data.options)
+        truth = f"{sum(len(sample.boxes) for sample in dataset)} boxes" + (", masks" if dataset.has_masks else "")
+        print(f"{data.name}, {split}: {len(dataset)} images of {len(dataset.classes)} classes, {truth}")
+        problems = dataset.check()
+        print("\n".join(f"  {problem}" for problem in problems[:PROBLEMS]) or "no problems")
+        if len(problems) > PROBLEMS:
+            print(f"  … and {len(problems) - PROBLEMS} more")
+        if problems:
+            raise IncompleteError(f"{len(problems)} problems in {data.name}, {split}: correct or remove these files")
     if checkpoint is None and data is None:
         print("\n".join(f"{name} {version}" for name, version in versions().items()))
-
-
-def _check_dataset(data: DataConfig, split: str) -> None:
-    dataset = create_dataset(data.name, data.root, split, data.classes, **data.options)
-    truth = f"{sum(len(sample.boxes) for sample in dataset)} boxes" + (", masks" if dataset.has_masks else "")
-    print(f"{data.name}, {split}: {len(dataset)} images of {len(dataset.classes)} classes, {truth}")
-    problems = dataset.check()
-    for problem in problems[:PROBLEMS]:
-        print(f"  {problem}")
-    if len(problems) > PROBLEMS:
-        print(f"  … and {len(problems) - PROBLEMS} more")
-    if problems:
-        raise IncompleteError(f"{len(problems)} problems in {data.name}, {split}: correct or remove these files")
-    print("no problems")

@@ -106,9 +106,8 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 def open_journal(path: Path, settings: Mapping[str, Any], overwrite: bool = False) -> Iterator[Journal]:
     """Open the journal of an interrupted run with the same settings, or a new one; lock its folder.
 
-    The journal is removed if the block ends without an error or before any image is finished. ``overwrite`` starts over
-    if the ``settings``, plain values that determine the results, or the format differ; without it, that is a ValueError,
-    as is a lock that another process holds.
+    The journal is removed if the block ends without an error or before any image is finished. If ``settings``, plain
+    values that determine the results, or the format differ, ``overwrite`` starts over; otherwise ValueError is raised.
     """
     header = {"format": FORMAT, "settings": json.loads(json.dumps(settings))}
     with exclusive_lock(path.parent), path.open("a+b") as file:

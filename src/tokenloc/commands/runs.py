@@ -11,14 +11,8 @@ from tokenloc.commands.console import percents, print_table
 from tokenloc.reporting.runs import METRICS, Run, read_run
 
 SEED = "seed-"
-COLUMNS = {
-    "Cls@1": "top1_cls",
-    "Loc@1": "top1_loc",
-    "GT-kn.": "gt_known",
-    "IoU.7": "box_acc_0.7",
-    "IoU.9": "box_acc_0.9",
-    "V2": "max_box_acc_v2",
-}  # the metrics that are printed; files have all
+COLUMNS = ("Cls@1", "Loc@1", "GT-kn.", "IoU.7", "IoU.9", "V2")  # the metrics that are printed; files have all
+PRINTED = ("top1_cls", "top1_loc", "gt_known", "box_acc_0.7", "box_acc_0.9", "max_box_acc_v2")
 
 
 def read_runs(folder: Path) -> list[Run]:
@@ -49,7 +43,7 @@ def mean_and_spread(runs: Sequence[Run]) -> dict[str, tuple[float, float | None]
 
 def print_runs(groups: Mapping[str, Sequence[Run]]) -> None:
     """Print a row for each run, and below several runs of a group their mean and sample standard deviation."""
-    rows, metrics, counts = [], COLUMNS.values(), set()
+    rows, metrics, counts = [], PRINTED, set()
     for group in groups.values():
         counts |= {run.content["images"] for run in group}
         rows += [[run.name, *percents(*map(run.metrics.get, metrics))] for run in group]

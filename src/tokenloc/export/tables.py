@@ -23,8 +23,7 @@ COLUMNS = {
 }
 """Types by column. Corners are xyxy in original pixels, half-open; the score is the class probability."""
 
-ROWS_PER_GROUP = 4096
-"""Rows in memory, written to Parquet as one row group."""
+ROWS_PER_GROUP = 4096  # in memory, written to Parquet as one row group
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 
 

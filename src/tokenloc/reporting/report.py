@@ -30,8 +30,8 @@ def render_report(
 ) -> str:
     """Return the page about one to six evaluations of the same images under the same protocol.
 
-    Without ``dataset``, boxes are drawn without images. ``images`` is the number per gallery, None for all. ValueError if
-    there are more runs, or a file of one is damaged.
+    Without ``dataset``, boxes are drawn without images. ``images`` is the number per gallery, None for all. Raises
+    ValueError if there are more runs, or a file of one is damaged.
     """
     if not 1 <= len(runs) <= len(LETTERS):
         raise ValueError(f"a report is of 1 to {len(LETTERS)} runs, got {len(runs)}")
