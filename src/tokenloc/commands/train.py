@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from argparse import Namespace
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, is_dataclass, replace
@@ -89,42 +90,48 @@ def train(
     """
     if seeds is not None:
         return _train_seeds({**locals(), "seeds": None}, seeds)
-    settings, first = _settings(locals()), first_process()
-    lightning.seed_everything(seed, workers=True, verbose=False)  # before the head is initialised
-    placement = choose_placement(device, devices, nodes)
-    check_precision(precision, placement)
-    boxes_protocol = get_protocol(protocol)
-    folder = RunFolder(out)
+    return _train_once(Namespace(**locals()))
+
+
+def _train_once(run: Namespace) -> Path:
+    """Train with the arguments of ``train`` but ``seeds``."""
+    data, model, optimisation = run.data, run.model, run.optimisation
+    settings, first = _settings(vars(run)), first_process()
+    lightning.seed_everything(run.seed, workers=True, verbose=False)  # before the head is initialised
+    placement = choose_placement(run.device, run.devices, run.nodes)
+    check_precision(run.precision, placement)
+    boxes_protocol = get_protocol(run.protocol)
+    folder = RunFolder(run.out)
     report = print_message if first else lambda _: None
-    for line in folder.check(settings, _defaults(), resume):
+    for line in folder.check(settings, _defaults(), run.resume):
         report(f"resumed with{line}")
 
     images = open_training_images(data)
     val = open_split(data, data.val_split, images.classes)
-    options = {**model.options, "backbone_options": model.backbone_options}
-    network = create_model(model.method, model.backbone, len(images.classes), model.pretrained, data.crop, **options)
+    given = {**model.options, "backbone_options": model.backbone_options}
+    network = create_model(model.method, model.backbone, len(images.classes), model.pretrained, data.crop, **given)
     trainable = freeze(network, optimisation.freeze)
-    network.backbone.checkpointed = checkpoint_activations
+    network.backbone.checkpointed = run.checkpoint_activations
     metadata = _metadata(network, data, images)
-    selection = Selection(data, val, metadata.preprocessing, boxes_protocol, workers)
-    batches = TrainingData(images, val, metadata.preprocessing, optimisation.batch_size, workers, seed)
+    selection = Selection(data, val, metadata.preprocessing, boxes_protocol, run.workers)
+    batches = TrainingData(images, val, metadata.preprocessing, optimisation.batch_size, run.workers, run.seed)
     if data.cached_views:
-        batches = cache_features(batches, network, data, out)
+        batches = cache_features(batches, network, data, run.out)
 
-    with exclusive_lock(out) if first else nullcontext(), folder.explained_interruption(silent=not first):
+    with exclusive_lock(run.out) if first else nullcontext(), folder.explained_interruption(silent=not first):
         resume = folder.last.is_file()
         if first:
-            remove_partial_files(out)
+            remove_partial_files(run.out)
             folder.record(settings)
             _print_start(batches, optimisation, str(trainable), folder)
         if isinstance(batches, CachedFeatureData):
             batches.fill(optimisation.epochs, placement.device, report, progress if first else None)
-        running: dict[str, Any] = {"placement": placement, "precision": precision, "compile": compile}
-        running |= {"seed": seed, "resume": resume, "save_minutes": save_minutes, "selection": selection}
-        fit(network, batches, metadata, optimisation, folder, **running)
+        options: dict[str, Any] = {"placement": placement, "precision": run.precision, "compile": run.compile}
+        options |= {"seed": run.seed, "resume": resume, "save_minutes": run.save_minutes, "selection": selection}
+        fit(network, batches, metadata, optimisation, folder, **options)
         if first:
-            save_training_curves(out / "logs", out / "figures" / "training.png")
-        _calibrate_and_test(folder, data, boxes_protocol, workers, placement.device)
+            save_training_curves(run.out / "logs", run.out / "figures" / "training.png")
+        _calibrate_and_test(folder, data, boxes_protocol, run.workers, placement.device)
     if first:
         _print_next_steps(folder)
     return folder.best
