@@ -29,7 +29,6 @@ SIDE = 96  # pixels of a scene
 VIT = {"patch_size": 8, "embed_dim": 96, "depth": 4, "num_heads": 3}
 LENGTHS = {"val": 200, "test": 300}
 STEPS = ("affinity", "reprediction")
-DRAWN = 4  # scenes in the image
 
 
 class MethodResult(NamedTuple):
@@ -125,7 +124,7 @@ def _print_results(results: Mapping[str, MethodResult]) -> None:
 def _draw_results(results: Mapping[str, MethodResult], dataset: ImageDataset) -> Image.Image:
     """Return an image with a column for each method, and two rows for each of some scenes: plain and refined maps."""
     rows: list[tuple[str, list[Image.Image]]] = []
-    for index in range(DRAWN):
+    for index in range(4):
         scene, sample = dataset.image(index), dataset[index]
         truth = draw_boxes(scene, sample.boxes, TRUTH)
         for name, which in ((dataset.classes[sample.label], 0), ("refined", 1)):

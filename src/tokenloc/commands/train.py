@@ -40,8 +40,6 @@ from tokenloc.training.placement import check_precision, choose_placement
 from tokenloc.training.run_folder import RunFolder
 from tokenloc.training.selection import Selection, describe_selection
 
-SEEDS = "seeds.json"
-
 
 def train(
     *,
@@ -84,9 +82,6 @@ def train(
         compile: compile the training forward pass with torch.compile: a slow start, and no gain on a CPU.
         workers: data loading processes.
         save_minutes: within an epoch, save last.ckpt after this many minutes; it is also saved after every epoch.
-
-    Returns:
-        the path of the best checkpoint; with ``seeds``, that of the first seed.
     """
     if seeds is not None:
         return _train_seeds({**locals(), "seeds": None}, seeds)
@@ -160,7 +155,7 @@ def _train_seeds(settings: dict[str, Any], seeds: list[int]) -> Path:
     if settings["data"].test_split is not None:
         groups = {str(out): [read_run(folder.path) for folder in folders]}
         print_runs(groups)
-        write_json(out / SEEDS, {"protocol": groups[str(out)][0].protocol, "groups": groups_to_json(groups)})
+        write_json(out / "seeds.json", {"protocol": groups[str(out)][0].protocol, "groups": groups_to_json(groups)})
     return folders[0].best
 
 
