@@ -117,6 +117,7 @@ def test_list_backbones_takes_a_wildcard() -> None:
     assert list_backbones("deit_small_*") == ["deit_small_distilled_patch16_224", "deit_small_patch16_224"]
 
 
+@pytest.mark.slow
 def test_listed_backbones_are_supported() -> None:
     """Small variants only: building all backbones would take minutes."""
     with torch.device("meta"):

@@ -34,6 +34,7 @@ def evaluate(words: list[str], out: Path, processes: int, port: int) -> dict[str
     return {path.name: path.read_bytes() for path in (out / "metrics.json", out / "images.csv", out / "boxes.npz")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 3])
 def test_several_processes_write_the_files_of_one(run: Path, tmp_path: Path, processes: int) -> None:
     """24 images in batches of 5 do not divide evenly."""
@@ -47,6 +48,7 @@ def test_several_processes_write_the_files_of_one(run: Path, tmp_path: Path, pro
     assert maps == same
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_maps_as_one_does(run: Path, tmp_path: Path) -> None:
     """70 images are two batches of maps, 64 and 6."""
     data = ["--data.name", "scenes", "--data.options", "{size: 40, length: 70}"]

@@ -167,6 +167,7 @@ def test_an_unreadable_image_of_an_iterator_raises_and_ends_the_threads(tmp_path
     assert threading.active_count() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", list_methods())
 def test_many_threads_give_the_results_of_one(method: str) -> None:
     """Eight threads call every method of one localizer, each with the images in another order."""
