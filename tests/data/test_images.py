@@ -58,6 +58,11 @@ def test_other_modes_are_converted_as_pillow_does(mode: str) -> None:
     np.testing.assert_array_equal(np.asarray(read_image(image)), np.asarray(image.convert("RGB")))
 
 
+def test_a_cmyk_jpeg_is_read() -> None:
+    image = read_image(_encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG"))
+    assert image.getpixel((4, 4)) == pytest.approx((254, 0, 0), abs=3)
+
+
 @pytest.mark.parametrize("kind", ["I;16", "I", "I;16B"])
 def test_16_bit_grey_is_divided_by_257_not_clipped(kind: str) -> None:
     values = np.array([[0, 257, 385, 386], [32896, 65278, 65406, 65535]], np.uint16)

@@ -131,7 +131,7 @@ def match_ids(images: Sequence[str], maps: Sequence[str]) -> MatchedIds:
     MatchedIds(stored={'a/1.jpg': 'a\\\\1.jpg'}, missing=['a/2.jpg'], surplus=['b/3'], differing=['a/1.jpg'])
 
     Raises:
-        ValueError: if an id occurs twice, or ids cannot be told apart without extension and slashes.
+        ValueError: if an id occurs twice, or ids cannot be distinguished without extension and slashes.
     """
     _check_unique("map", maps, maps)
     exact = set(maps) & set(images)
