@@ -5,7 +5,7 @@ Code in a checkpoint never runs. A folder in the shared format (``models.hub``),
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from tokenloc._files import durable_write, write_json
 from tokenloc.backbones import Normalisation
 from tokenloc.backbones.weights import read_torch_file
-from tokenloc.methods import Method
+from tokenloc.methods import METHODS, Method, list_methods
 from tokenloc.models.factory import create_model
 from tokenloc.models.hub import CONFIG, local_copy, read_folder, read_json, writable_path
 from tokenloc.models.metadata import METADATA_KEY, ModelMetadata, Threshold
@@ -34,7 +34,7 @@ def load_checkpoint(path: str | Path) -> tuple[Method, ModelMetadata]:
             weights that do not fit the model it describes.
     """
     content = read_checkpoint(path)
-    metadata = ModelMetadata.from_dict(content[METADATA_KEY], path)
+    metadata = _metadata(content, path)
     config = metadata.model
     options = {**config.options, "backbone_options": config.backbone_options}
     try:
@@ -53,7 +53,16 @@ def load_checkpoint(path: str | Path) -> tuple[Method, ModelMetadata]:
 
 def read_metadata(path: str | Path) -> ModelMetadata:
     """Read the metadata of a checkpoint; raises like ``load_checkpoint``."""
-    return ModelMetadata.from_dict(read_checkpoint(path)[METADATA_KEY], path)
+    return _metadata(read_checkpoint(path), path)
+
+
+def _metadata(content: dict[str, Any], path: str | Path) -> ModelMetadata:
+    metadata = ModelMetadata.from_dict(content[METADATA_KEY], path)
+    if (config := metadata.model).method not in list_methods():
+        return metadata  # creating the model reports it
+    names = [name.removeprefix(MODEL_PREFIX) for name in content["state_dict"]]
+    options = METHODS[config.method].stored_options(config.options, names)
+    return replace(metadata, model=replace(config, options=options))
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
