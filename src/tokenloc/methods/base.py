@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -70,6 +70,12 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def class_maps(self, images: Tensor) -> tuple[Tensor, ClassMaps]:
         """Return logits [B, C], and a function from classes [B, K] int64 to their maps [B, K, h, w]."""
+
+    @staticmethod
+    def stored_options(options: dict[str, Any], weights: Collection[str]) -> dict[str, Any]:
+        """Return the options of a checkpoint with weights of these names; subclasses complete those of old versions."""
+        del weights
+        return options
 
     def loss(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
         """Return the scalar terms of the loss by name, with their ``total``; by default the cross-entropy.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from tokenloc._names import one_of
@@ -33,6 +34,7 @@ class TSCAM(Method):
             per token are those of Tables 10, 11.
         attention_blocks: the attention is averaged over this many blocks (Tables 12, 13); None for all.
         attention_from: whether these are the ``first`` blocks, as in the paper, or the ``last``.
+        head_scale: factor of the head's initial weights. LCTR's release initialises its head sqrt(C) times smaller.
     """
 
     default_threshold = 0.1  # the paper's on CUB
@@ -47,6 +49,7 @@ class TSCAM(Method):
         head: Head = "conv2d",
         attention_blocks: int | None = None,
         attention_from: End = "first",
+        head_scale: float = 1.0,
     ) -> None:
         super().__init__(backbone, num_classes)
         self.map = one_of("map", map, Map)
@@ -56,6 +59,9 @@ class TSCAM(Method):
             raise ValueError(f"attention_blocks must lie in 1…{depth}, the backbone's depth; got {attention_blocks}")
         self.attention_from = one_of("attention_from", attention_from, End)
         self.head: nn.Conv2d | nn.Conv1d = semantic_head(one_of("head", head, Head), backbone.embed_dim, num_classes)
+        with torch.no_grad():
+            for weights in self.head.parameters():
+                weights.mul_(head_scale)
         self.pool = PooledClassifier(backbone, num_classes)
         if map != "semantic":
             backbone.require_class_token("tscam")

@@ -16,7 +16,7 @@ from tokenloc._files import durable_write, write_json
 from tokenloc._names import unknown_name
 from tokenloc.backbones import Normalisation
 from tokenloc.backbones.weights import read_torch_file
-from tokenloc.methods import METHODS, Method
+from tokenloc.methods import METHODS, Method, list_methods
 from tokenloc.models import factory
 from tokenloc.models.hub import CONFIG, local_copy, read_folder, read_json, writable_path
 from tokenloc.models.metadata import METADATA_KEY, ModelMetadata, Threshold
@@ -43,7 +43,7 @@ def load_checkpoint(
             weights that do not fit the model it describes; if a method option is unknown or invalid.
     """
     content = read_checkpoint(path)
-    metadata = _with_options(ModelMetadata.from_dict(content[METADATA_KEY], path), method_options or {})
+    metadata = _with_options(_metadata(content, path), method_options or {})
     config = metadata.model
     options = {**config.options, "backbone_options": config.backbone_options}
     try:
@@ -80,7 +80,16 @@ def _with_options(metadata: ModelMetadata, chosen: Mapping[str, OptionValue]) ->
 
 def read_metadata(path: str | Path) -> ModelMetadata:
     """Read the metadata of a checkpoint; raises like ``load_checkpoint``."""
-    return ModelMetadata.from_dict(read_checkpoint(path)[METADATA_KEY], path)
+    return _metadata(read_checkpoint(path), path)
+
+
+def _metadata(content: dict[str, Any], path: str | Path) -> ModelMetadata:
+    metadata = ModelMetadata.from_dict(content[METADATA_KEY], path)
+    if (config := metadata.model).method not in list_methods():
+        return metadata  # creating the model reports it
+    names = [name.removeprefix(MODEL_PREFIX) for name in content["state_dict"]]
+    options = METHODS[config.method].stored_options(config.options, names)
+    return replace(metadata, model=replace(config, options=options))
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
