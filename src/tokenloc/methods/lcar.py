@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +60,7 @@ class LCAR(TokenCut):
         tau: float = 0.2,
         edges: Edges = "binary",
         polarity: Polarity = "seed",
-        refinement: Sequence[str] = ("affinity", "reprediction"),
+        refinement: Sequence[str | Mapping[str, Any]] = ("affinity", "reprediction"),
     ) -> None:
         one_of("polarity", polarity, Polarity)
         unseeded = "peak" if polarity == "seed" else polarity
@@ -73,7 +73,7 @@ class LCAR(TokenCut):
             raise ValueError(f"temperature must be positive; got {temperature}")
         self.seeded = polarity == "seed"
         self.label_weight, self.seed_threshold, self.temperature = label_weight, seed_threshold, temperature
-        self.refinement = tuple(refinement)
+        self.refinement = (refinement,) if isinstance(refinement, str) else tuple(refinement)
         width, last = 2 * backbone.embed_dim, nn.Linear(2 * backbone.embed_dim, num_classes)
         mlp = one_of("teacher", teacher, Teacher) == "mlp"
         self.teacher = nn.Sequential(nn.Linear(width, width), nn.GELU(), last) if mlp else last
