@@ -44,9 +44,7 @@ def _stages(name: str, step: Step) -> list[tuple[str, Step]]:
     """Return ``step`` with fewer iterations, by title, and itself last."""
     if isinstance(step, AffinityRefinement):
         counts = [count for count in COUNTS if count < step.iterations]
-        return [
-            (f"{name}, iteration {count}", replace(step, iterations=count)) for count in (*counts, step.iterations)
-        ]
+        return [(f"{name}, iteration {count}", replace(step, iterations=count)) for count in (*counts, step.iterations)]
     if isinstance(step, Reprediction):
         counts = [count for count in COUNTS if count < step.max_steps]
         return [(f"{name}, step {count}", replace(step, max_steps=count)) for count in (*counts, step.max_steps)]
