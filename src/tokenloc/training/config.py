@@ -6,6 +6,8 @@ from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tokenloc._plain import plain
+
 Schedule = Literal["constant", "cosine", "step"]
 Select = Literal["top1_cls", "max_box_acc_v1", "max_box_acc_v2"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -53,8 +55,11 @@ class DataConfig:
     cached_pictures: InitVar[bool] = False
 
     def __post_init__(self, cached_pictures: bool) -> None:
-        if self.cached_views < 0:
-            raise ValueError(f"data.cached_views must be at least 0; got {self.cached_views}")
+        lowest = {"cached_views": 0, "resize": 1, "crop": 1, **({} if self.per_class is None else {"per_class": 1})}
+        _require_at_least(self, "data", lowest)
+        if self.crop > self.resize:
+            raise ValueError(f"data.crop {self.crop} must be at most data.resize {self.resize}, out of which it is cut")
+        self.options = plain(self.options, "data.options")
         if cached_pictures:
             message = "data.cached_pictures was removed; delete it from the configuration (results do not change)"
             raise ValueError(message)
@@ -74,6 +79,9 @@ class DataSource:
     root: Path | None = None
     options: dict[str, Any] | None = None
 
+    def __post_init__(self) -> None:
+        self.options = plain(self.options, "data.options")
+
 
 @dataclass
 class ModelChoice:
@@ -92,6 +100,10 @@ class ModelChoice:
     pretrained: bool | Path = True
     options: dict[str, Any] = field(default_factory=dict)
     backbone_options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.options = plain(self.options, "model.options")
+        self.backbone_options = plain(self.backbone_options, "model.backbone_options")
 
 
 @dataclass
@@ -131,8 +143,16 @@ class Optimisation:
     accumulate: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "step_epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"optimisation.{name} must be at least 1; got {getattr(self, name)}")
-        if self.lr <= 0:
-            raise ValueError(f"optimisation.lr must be positive; got {self.lr}")
+        counts = dict.fromkeys(("epochs", "batch_size", "accumulate", "step_epochs"), 1)
+        _require_at_least(self, "optimisation", counts | dict.fromkeys(("weight_decay", "min_lr", "warmup_epochs"), 0))
+        for name in ("lr", "gradient_clip"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise ValueError(f"optimisation.{name} must be positive; got {value}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optimisation.betas must be at least 0 and below 1; got {self.betas}")
+
+
+def _require_at_least(options: Any, group: str, lowest: dict[str, int]) -> None:
+    for name, bound in lowest.items():
+        if getattr(options, name) < bound:
+            raise ValueError(f"{group}.{name} must be at least {bound}; got {getattr(options, name)}")
