@@ -108,6 +108,8 @@ def test_the_settings_of_papers_and_releases(parser: Any) -> None:
     sat = settings(parser, "recipes/imagenet/sat.yaml")
     assert sat.optimisation == Optimisation(5, 512, 1.5e-5, 0.05, (0.9, 0.999), "cosine", 1e-6)
     assert sat.model.options == {"area_target": 0.35}
+    released = settings(parser, "recipes/cub/sat_released.yaml").optimisation
+    assert released == Optimisation(30, 256, 1e-4, 0.05, (0.9, 0.999), decay_tokens=True)
 
 
 def test_recipes_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,7 @@ class Optimisation:
         freeze: the part of the backbone that is frozen, (a) to (e) of SAT's Table 8: ``none``; ``attention`` or ``mlp``
             of the plain blocks; ``blocks``, all of the plain blocks; ``most``, also the position embedding, the
             projections and the MLPs of the spatial blocks.
+        decay_tokens: tokens and position embeddings decay, too, as in SAT's released code.
         gradient_clip: maximum norm of the gradients; None for no clipping, as in the papers.
         accumulate: number of batches in one optimiser step, so that a step sees batch_size * accumulate images in the
             memory of one batch. SAT's area loss then uses the mean area of each batch, not of the step.
@@ -127,6 +128,7 @@ class Optimisation:
     warmup_epochs: float = 0.0
     step_epochs: int = 30
     freeze: Freeze = "none"
+    decay_tokens: bool = False
     gradient_clip: float | None = None
     accumulate: int = 1
 
