@@ -38,7 +38,7 @@ from tokenloc.training.fit import fit
 from tokenloc.training.freezing import freeze
 from tokenloc.training.placement import check_precision, choose_placement
 from tokenloc.training.run_folder import RunFolder
-from tokenloc.training.selection import Selection, describe_selection
+from tokenloc.training.selection import Selection, best_threshold, describe_selection
 
 
 def train(
@@ -183,7 +183,8 @@ def _calibrate_and_test(folder: RunFolder, data: DataConfig, protocol: Protocol,
         return
     fixed, source = choose_threshold(protocol, None, calibrated_threshold(metadata, PredictionOptions(), test))
     options["boxes"] = folder.path / BOXES if first else None
-    measured = evaluate_model(model, test, metadata.preprocessing, Scorer(protocol, fixed), **options)
+    scorer = Scorer(protocol, fixed, best_threshold(data.select))
+    measured = evaluate_model(model, test, metadata.preprocessing, scorer, **options)
     if not first:
         return
     epoch, choice = read_checkpoint(folder.best)["epoch"] + 1, describe_selection(data)

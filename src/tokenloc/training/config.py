@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Schedule = Literal["constant", "cosine", "step"]
-Select = Literal["top1_cls", "max_box_acc_v1", "max_box_acc_v2"]
+Select = Literal["top1_cls", "max_box_acc_v1", "max_box_acc_v2", "gt_known_plus_top1_loc"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Freeze = Literal["none", "attention", "mlp", "blocks", "most"]
 
@@ -26,7 +26,9 @@ class DataConfig:
         crop: pixels; side of the network's input.
         val_split: split whose labels choose the best epoch; None to take the last epoch.
         select: metric on val_split that chooses the best epoch: ``top1_cls`` uses the labels alone,
-            ``max_box_acc_v1`` (GT-known at the best threshold) and ``max_box_acc_v2`` use the boxes.
+            ``max_box_acc_v1`` (GT-known at the best threshold) and ``max_box_acc_v2`` use the boxes, as does
+            ``gt_known_plus_top1_loc``, with which SAT's release chooses the epoch, and the map threshold if the
+            protocol chooses the best one.
         calibration_split: split whose boxes choose the map threshold after training; None for no calibration.
         test_split: split to evaluate after training; None for no evaluation.
         cached_views: for methods on a frozen backbone: number of random crops of each image whose features are computed
