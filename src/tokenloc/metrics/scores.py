@@ -126,6 +126,10 @@ class Scorer:
         """
         return np.unique([0.0, *(self.protocol.pixel_thresholds or self.protocol.thresholds), 1.0, 2.0, 3.0])
 
+    def pixel_bin(self, threshold: float) -> int:
+        """Return the index of the first bin of ``pixel_edges`` that begins at ``threshold`` or above."""
+        return int(np.searchsorted(self.pixel_edges, threshold - 1e-9))  # the grid's edges are rounded
+
     def score(
         self,
         map_: NDArray[np.floating],
