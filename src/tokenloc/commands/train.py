@@ -30,6 +30,7 @@ from tokenloc.metrics import Scorer
 from tokenloc.models import create_model
 from tokenloc.models.checkpoint import load_checkpoint, load_classifier, read_checkpoint, store_threshold
 from tokenloc.models.metadata import ModelMetadata
+from tokenloc.refinement import find_steps
 from tokenloc.reporting.charts import save_training_curves
 from tokenloc.reporting.runs import BOXES, read_run
 from tokenloc.training.cached_features import CachedFeatureData, cache_features
@@ -111,6 +112,7 @@ def _train_once(run: Namespace) -> Path:
     network = create_model(model.method, model.backbone, len(images.classes), model.pretrained, data.crop, **given)
     if model.keep_classifier:
         load_classifier(network, model.pretrained)
+    find_steps(network.refinement)  # an invalid step would otherwise be found only after training
     trainable = freeze(network, optimisation.freeze)
     network.backbone.checkpointed = run.checkpoint_activations
     metadata = _metadata(network, data, images)
