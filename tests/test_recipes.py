@@ -21,8 +21,10 @@ from tokenloc.refinement import AffinityRefinement, Reprediction, find_steps
 from tokenloc.training.config import Optimisation
 
 DATA = ("cub", "imagenet")
+FINE = {"stanford_dogs": "Stanford Dogs", "stanford_cars": "Stanford Cars", "fgvc_aircraft": "FGVC-Aircraft"}
+TITLES = {"cub": "CUB-200-2011", "imagenet": "ImageNet", "openimages": "OpenImages30k", **FINE}
 RECIPES = list_recipes()
-PUBLISHED = [name for name in RECIPES if name.split("/")[1] in DATA]
+PUBLISHED = [name for name in RECIPES if name.split("/")[1] in TITLES]
 DEIT, CONFORMER, DINO = "deit_{}_patch16_224", "conformer_small_patch16", "vit_small_patch16_224.dino"
 
 
@@ -41,6 +43,7 @@ def test_a_recipe_refers_to_existing_names(name: str) -> None:
     assert get_protocol(recipe.protocol).name == recipe.protocol
     assert recipe.data.name in list_datasets()
     splits = DATASETS[recipe.data.name].splits
+    assert recipe.data.train_split == ("trainval" if recipe.data.name == "fgvc_aircraft" else "train") in splits
     assert {recipe.data.val_split, recipe.data.calibration_split, recipe.data.test_split} - {None} <= {*splits}
     assert str(recipe.out) == "runs/" + name.removeprefix("recipes/").removesuffix(".yaml")
 
@@ -49,9 +52,9 @@ def test_a_recipe_refers_to_existing_names(name: str) -> None:
 def test_a_published_recipe_states_its_table_and_the_expected_numbers(name: str) -> None:
     recipe = settings(name)
     head = [line.removeprefix("# ") for line in (REPOSITORY / name).read_text().splitlines() if line.startswith("# ")]
-    dataset = {"cub": "CUB-200-2011", "imagenet": "ImageNet"}[recipe.data.name]
+    dataset = TITLES[recipe.data.name]
     assert re.fullmatch(rf"\S+ on .+, {dataset}(, as its release trains)?: .*(Table|Fig\.|section).*\.", head[0])
-    assert re.match(r"Expect .*(GT-known|Loc Top-1).* \d+\.\d", head[1])
+    assert re.match(r"Expect .*(GT-known|Loc Top-1|pIoU).* \d+\.\d", head[1])
     assert head[0].split()[0].replace("-", "").lower() == recipe.model.method
 
 
@@ -62,6 +65,7 @@ def test_every_row_of_the_main_tables_has_a_recipe() -> None:
     expected |= {(method, DINO, data) for method in ("lcar", "tokencut") for data in DATA}
     others = (DEIT.format("tiny"), DEIT.format("base"), CONFORMER)
     expected |= {(method, backbone, "cub") for method in ("tscam", "scm", "sat") for backbone in others}
+    expected |= {(method, DEIT.format("small"), data) for method in ("tscam", "sat") for data in (*FINE, "openimages")}
     assert rows == expected | {("scm", "vit_small_patch16_224", "cub")}
 
 
@@ -76,6 +80,8 @@ def test_the_settings_of_papers_and_releases() -> None:
     sat = settings("recipes/imagenet/sat.yaml")
     assert sat.optimisation == Optimisation(5, 512, 1.5e-5, 0.05, (0.9, 0.999), "cosine", 1e-6)
     assert sat.model.options == {"area_target": 0.35}
+    released = settings(parser, "recipes/cub/sat_released.yaml").optimisation
+    assert released == Optimisation(30, 256, 1e-4, 0.05, (0.9, 0.999), decay_tokens=True)
     for data, superpixel_object_level in (("cub", 0.4), ("imagenet", 0.6), ("cub10", 0.4)):
         affinity, reprediction = find_steps(settings(f"recipes/{data}/lcar.yaml").model.options["refinement"])
         assert affinity == AffinityRefinement(50, 0.1, 0.01, (1,), 1.0)
@@ -87,8 +93,8 @@ def test_the_settings_of_papers_and_releases() -> None:
 def test_recipes_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert list_recipes() == RECIPES
-    found = ["recipes/imagenet/sat.yaml", "recipes/imagenet/scm.yaml", "recipes/imagenet/scm_released.yaml"]
-    assert list_recipes("recipes/imagenet/s*") == found
+    found = ["recipes/imagenet/scm.yaml", "recipes/imagenet/scm_released.yaml"]
+    assert list_recipes("recipes/imagenet/sc*") == found
     assert Path(recipe_file("recipes/cub/sat.yaml")).samefile(REPOSITORY / "recipes/cub/sat.yaml")
     mine = tmp_path / "recipes/mine.yaml"
     mine.parent.mkdir()
