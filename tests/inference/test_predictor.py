@@ -121,7 +121,9 @@ def test_ten_crops_change_the_logits_only(images: list[Image.Image]) -> None:
     corners = [whole[..., y : y + 32, x : x + 32] for y, x in ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2))]
     with torch.no_grad():
         crops = [model.class_maps(view)[0] for crop in corners for view in (crop, crop.flip(-1))]
-    torch.testing.assert_close(logits, torch.stack(crops).mean(0))
+    mean = torch.stack([scores.softmax(dim=1) for scores in crops]).mean(0)
+    torch.testing.assert_close(logits.softmax(dim=1), mean)
+    assert not torch.allclose(mean, torch.stack(crops).mean(0).softmax(dim=1), rtol=1e-4)  # of the mean logits
     assert not torch.allclose(logits, plain)
     used = predictor(model, ten_crop=True)
     _, maps = logits_and_maps(used, used.transform(images[0])[0][None], plain.argmax(1, keepdim=True))
@@ -152,6 +154,10 @@ def test_the_steps_of_a_method_are_the_default(images: list[Image.Image]) -> Non
     assert class_maps(model, images)[1].shape[-2:] == (32, 32)
     assert class_maps(model, images, refine=())[1].shape[-2:] == (4, 4)
     torch.testing.assert_close(class_maps(model, images)[1], class_maps(model, images, refine=("affinity",))[1])
+    once = {"affinity": {"iterations": 1}}
+    changed = class_maps(make("lcar", refinement=[once]), images)[1]
+    torch.testing.assert_close(changed, class_maps(model, images, refine=(once,))[1])
+    assert not changed.allclose(class_maps(model, images)[1])
 
 
 def test_rectangular_inputs_keep_their_aspect_ratio(images: list[Image.Image]) -> None:

@@ -146,6 +146,7 @@ def test_models_are_listed(client: TestClient, localizer: Localizer, photo: Path
     [
         ({"model": "x"}, "unknown model 'x'. Valid: <img src=x"),
         ({"refine": "afinity"}, "did you mean 'affinity'"),
+        ({"refine": "reprediction: {max_steps: 1000000}"}, "refine takes the names of steps, comma-separated; got"),
         ({"objects": "x"}, "objects: Input should be 'largest' or 'all'; got 'x'"),
         ({"top_k": 0}, "top_k: Input should be greater than or equal to 1; got '0'"),
         ({"top_k": 11}, "top_k: Input should be less than or equal to 10; got '11'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -81,6 +82,8 @@ class PredictionService:
         try:
             if model not in self.models:
                 raise unknown_name("model", model, self.models)
+            if not re.fullmatch(r"[\w@.,]*", refine):
+                raise ValueError(f"refine takes the names of steps, comma-separated; got {refine[:80]!r}")
             base = self.models[model]
             options = replace(base.options, refine=(refine,) if refine else base.options.refine)
             localizer = Localizer(base.model, base.metadata, base.threshold, options=options, protocol=base.protocol)
