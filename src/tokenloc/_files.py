@@ -147,10 +147,10 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 @contextmanager
-def exclusive_lock(folder: str | Path) -> Iterator[None]:
-    """Hold an exclusive lock on a folder, which is created if missing; raise ValueError if another process holds it.
+def exclusive_lock(folder: str | Path, wait: bool = False) -> Iterator[None]:
+    """Hold an exclusive lock on a folder, which is created if missing.
 
-    It is a POSIX record lock on FOLDER/.lock, which also works on NFS. The system releases it when this process ends,
+    While another process holds it, ``wait`` for that, or else raise ValueError. It is a POSIX record lock on FOLDER/.lock, which also works on NFS. The system releases it when this process ends,
     even if processes that it started still run. Nothing is locked on Windows and on file systems without locks.
     """
     path = Path(folder) / ".lock"
@@ -161,7 +161,7 @@ def exclusive_lock(folder: str | Path) -> Iterator[None]:
     while True:
         with path.open("a+", encoding="utf-8") as file:
             try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except (BlockingIOError, PermissionError) as error:
                 file.seek(0)
                 owner = f"{path.parent} is in use by another run ({file.read().strip() or 'unknown process'})"

@@ -30,7 +30,7 @@ Weights = dict[str, torch.Tensor]
 def settings(training: str, out: Path, **changes: Any) -> dict[str, Any]:
     """Return the arguments of a training of three epochs of six steps, more than two workers read ahead."""
     method, _, cached = training.partition(" ")
-    options = {"spatial_blocks": 1} if method == "sat" else {}
+    options = {"spatial_blocks": 1, "area_target": 0.6} if method == "sat" else {}
     model = ModelChoice(method, "vit_tiny_patch16_224", False, options, {**TINY_VIT, "drop_path_rate": 0.3})
     optimisation = Optimisation(epochs=3, batch_size=4, lr=1e-3, schedule="cosine")
     made = tiny_settings(out, model=model, optimisation=optimisation, **changes)
@@ -74,6 +74,7 @@ def cases() -> list[Any]:
     return [pytest.param(*case, marks=mark) for case, mark in zip(every, marks, strict=True) if case[1:] != (0, "never")]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")  # on a small machine
 @pytest.mark.parametrize(("training", "workers", "moment"), cases())
 def test_workers_and_interruptions_change_no_weight(
     training: str, workers: int, moment: str, tmp_path: Path, undisturbed: dict[str, Weights]
