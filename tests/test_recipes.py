@@ -10,28 +10,17 @@ import pytest
 import yaml
 
 from tests.conftest import REPOSITORY
+from tests.steps import train_one_step
 from tokenloc.boxes import get_protocol
 from tokenloc.cli import _make_parser, main
 from tokenloc.commands import recipes
 from tokenloc.commands.recipes import list_recipes, recipe_file
-from tokenloc.data import (
-    DATASETS,
-    Preprocessing,
-    TrainingImages,
-    create_dataset,
-    list_datasets,
-    train_transform,
-    training_loader,
-)
-from tokenloc.models import create_model
+from tokenloc.data import DATASETS, list_datasets
 from tokenloc.training.config import Optimisation
-from tokenloc.training.optimisation import lr_factor, make_optimiser
 
 DATA = ("cub", "imagenet")
 RECIPES = list_recipes()
 PUBLISHED = [name for name in RECIPES if name.split("/")[1] in DATA]
-SMALL = {"embed_dim": 48, "depth": 4, "num_heads": 3}
-SMALL_CONFORMER = {"embed_dim": 48, "depth": 12, "num_heads": 3, "channel_ratio": 1}
 DEIT, CONFORMER, DINO = "deit_{}_patch16_224", "conformer_small_patch16", "vit_small_patch16_224.dino"
 
 
@@ -47,24 +36,7 @@ def settings(parser: Any, name: str) -> Any:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_trains_one_step(name: str, parser: Any) -> None:
-    recipe = settings(parser, name)
-    model, optimisation = recipe.model, recipe.optimisation
-    small = SMALL_CONFORMER if model.backbone == CONFORMER else SMALL
-    options = {"backbone_options": {**model.backbone_options, **small}, **model.options}
-    network = create_model(model.method, model.backbone, 6, False, 48, **options).train()
-    scenes = create_dataset("scenes", None, "train", size=56, length=6)
-    images = TrainingImages(scenes, train_transform(Preprocessing((48, 48), (56, 56))), seed=0)
-    ((images, labels),) = training_loader(images, optimisation.batch_size)  # one batch of all images
-    optimiser = make_optimiser(network, optimisation)
-    before = {name: value.clone() for name, value in network.named_parameters() if value.requires_grad}
-    loss = network.loss(network(images), labels)["total"]
-    loss.backward()
-    optimiser.step()
-    assert lr_factor(optimisation, 1)(0) > 0
-    assert loss.isfinite()
-    moved = [name for name, value in network.named_parameters() if name in before and not value.equal(before[name])]
-    assert any(name.startswith("head") for name in moved)
-    assert all(value.isfinite().all() for value in network.parameters())
+    train_one_step(settings(parser, name))
 
 
 @pytest.mark.parametrize("name", RECIPES)
