@@ -145,7 +145,7 @@ def flip_a_bit(content: bytes, position: int) -> bytes:
 @pytest.mark.parametrize(
     "damage",
     [
-        pytest.param(lambda content: b"", id="empty"),
+        pytest.param(lambda _: b"", id="empty"),
         pytest.param(lambda content: content[:20], id="shorter than a checksum"),
         pytest.param(lambda content: content[:150], id="cut"),
         pytest.param(lambda content: content[:-32], id="without a checksum"),  # of an older version
@@ -248,7 +248,7 @@ def test_after_a_kill_only_the_rest_is_computed(tmp_path: Path) -> None:
     data = small_cache(tmp_path)
     (data.cache.path / "view-0/.partial-x.npy").write_bytes(b"half a file")
     assert fill(data) == ([], [2, 0, 1, 2])
-    assert not [path for path in (tmp_path / "cache").rglob(".*")]
+    assert not list((tmp_path / "cache").rglob(".*"))
     unbroken = cached(tmp_path / "unbroken", data.model, images(tmp_path / "images"))
     fill(unbroken)
     for epoch in range(2):
