@@ -43,7 +43,7 @@ class Method(nn.Module, ABC):
             unless others are chosen.
         spatial_blocks: indices of blocks with a localization task, such as SAT's; freezing treats them separately.
         exportable: whether the method can be exported to ONNX.
-        test_options: names of options that change neither weights nor training, so that a checkpoint can be loaded with
+        test_options: names of options with the same weights for every value, so that a checkpoint can be loaded with
             other values of them.
         uses_conv_branch: whether the loss depends on ``Features.conv_features``, on backbones that have them.
         config: the arguments that recreate the model; set by ``create_model``.
