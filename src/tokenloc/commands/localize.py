@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 import tokenloc
@@ -23,13 +22,14 @@ from tokenloc.data import Unreadable, find_images
 from tokenloc.export import FORMATS, Destination, common_folder, write_annotations
 from tokenloc.export.base import JsonArray, check_outputs, valid_text
 from tokenloc.inference import Localizer, Prediction, PredictionOptions
-from tokenloc.inference.inputs import THREADS, map_ahead
+from tokenloc.inference.inputs import ORIGINALS, THREADS, map_ahead
 from tokenloc.inference.localization import Objects
 from tokenloc.inference.options import DEFAULT_OPTIONS
-from tokenloc.reporting.drawing import draw_localization, save_image, stack
+from tokenloc.reporting.drawing import draw_localization, reduced, save_image, stack
 
 RESULTS, JOURNAL = "localizations.json", "localizations.journal.jsonl"
 LARGEST_JPEG = (65500, 65500)
+DRAWN_SIDE = 3200  # pixels of the longer side of an image, divided by the root of the number of drawings of it
 
 
 def localize(
@@ -142,14 +142,17 @@ def _write_outputs(out: Path, masks: bool, item: tuple[str, Prediction | Unreada
     results = prediction.results
     outputs: list[dict[str, str]] = [{} for _ in results]
     if prediction.image is not None:
-        drawing = stack([draw_localization(prediction.image, result) for result in results], vertical=True)
+        image = reduced(prediction.image, round(DRAWN_SIDE / len(results) ** 0.5))  # drawings of many classes are small
+        drawing = stack([draw_localization(image, result) for result in results], vertical=True)
         drawing.thumbnail(LARGEST_JPEG)
         save_image(drawing, out / "images" / f"{stem}.jpg")
         outputs = [{"image": f"images/{stem}.jpg"} for _ in results]
     if masks:
         for rank, (output, result) in enumerate(zip(outputs, results, strict=True), start=1):
             output["mask"] = f"masks/{stem}.png" if rank == 1 else f"masks/{stem}.top{rank}.png"
-            save_image(Image.fromarray(255 * result.mask_on_image().astype(np.uint8)), out / output["mask"])
+            with ORIGINALS.hold(result.size):
+                mask = Image.fromarray(result.mask_on_image()).convert("L")
+                save_image(mask, out / output["mask"])
     return FinishedImage(results[0].source, stem, [result.record() for result in results], outputs)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
+from tokenloc._files import read_text
 from tokenloc.boxes.frame import Size
 from tokenloc.data.base import Boxes, as_boxes, refuse, require_unique, shorten
 
@@ -126,10 +127,10 @@ def rows(
     Cells are separated by ``separator`` (None: white space), which the first cell (None: the last) may contain. If
     ``optional``, a missing file has no lines.
     """
-    if optional and not path.is_file():
+    if optional and not path.exists():
         return
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path, "utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a text file in UTF-8 ({error}); download it again") from error
     for count, line in enumerate(lines, start=1):
