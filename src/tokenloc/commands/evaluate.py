@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tokenloc._files import refuse_unwritable
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.datasets import data_of, open_data
@@ -67,10 +68,13 @@ def evaluate(
     subfolder = Path("evaluation", protocol)
     if maps is not None and checkpoint is None and save_maps is None:
         job = _Job(data, split, judged, threshold, out or maps.parent / subfolder, workers)
+        refuse_unwritable(job.folder)
         return _evaluate_maps(open_maps(maps), job)
     if maps is not None or checkpoint is None:
         raise ValueError("give either CHECKPOINT, with or without --save-maps, or --maps")
     job = _Job(data, split, judged, threshold, out or run_folder(checkpoint) / subfolder, workers)
+    for folder in (job.folder / "figures", *([save_maps] if save_maps else [])):
+        refuse_unwritable(folder)
     return _evaluate_checkpoint(checkpoint, job, options, save_maps, batch_size, device)
 
 

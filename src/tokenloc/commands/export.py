@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tokenloc._files import refuse_unwritable
 from tokenloc.commands.console import print_message
+from tokenloc.export.base import refuse_existing
 from tokenloc.export.onnx_graph import Maps, export_onnx
 from tokenloc.models.checkpoint import load_checkpoint
 
@@ -20,6 +22,8 @@ def export(checkpoint: Path, *, out: Path = Path("model.onnx"), maps: Maps = "to
         maps: top for the map of the most probable class, all for the maps of every class.
         overwrite: replace an existing file.
     """
+    refuse_unwritable(out.parent)
+    refuse_existing(out, overwrite)
     model, metadata = load_checkpoint(checkpoint)
     difference = export_onnx(model, metadata, out, maps, overwrite)
     print_message(f"{out}: differs from PyTorch by at most {difference:.1e} of the largest value")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import tokenloc
 from tokenloc._files import UniqueNames, atomic_text, refuse_unwritable
 from tokenloc.backbones.weights import weights_digest
 from tokenloc.commands.console import IncompleteError, print_message, progress
-from tokenloc.commands.journal import FinishedImage, Journal, open_journal
+from tokenloc.commands.journal import FinishedImage, Journal, open_journal, version_of
 from tokenloc.commands.review import TABLE, write_review
 from tokenloc.commands.thresholds import calibration_note
 from tokenloc.data import Unreadable, find_images
@@ -85,6 +86,7 @@ def localize(
     destination = Destination(out, localizer.metadata.classes, common_folder(inputs), image_url, version, overwrite)
     with open_journal(out / JOURNAL, settings, overwrite) as journal:
         predict = partial(localizer.predict, batch_size=batch_size, top_k=top_k, keep_images=images)
+        _remove_outdated(out, files, journal)
         unreadable = _localize_remaining(files, journal, predict, partial(_write_outputs, out, masks))
         write_annotations(formats, (image.records for image in journal.read(files)), destination)
         _write_results(results, journal.read(files), unreadable)
@@ -107,11 +109,20 @@ def _settings(localizer: Localizer, top_k: int) -> dict[str, Any]:
     }
 
 
+def _remove_outdated(out: Path, files: Sequence[Path], journal: Journal) -> None:
+    """Remove the results of images that were replaced since an interrupted run."""
+    outdated = journal.take_changed(files)
+    for name in {name for image in outdated for output in image.outputs for name in output.values()}:
+        (out / name).unlink(missing_ok=True)
+    if outdated:
+        print_message(f"{len(outdated)} images have changed since the interrupted run and are localized again")
+
+
 def _localize_remaining(
     files: Sequence[Path],
     journal: Journal,
-    predict: Callable[[Sequence[Path]], Generator[Prediction | Unreadable, None, None]],
-    write: Callable[[tuple[str, Prediction | Unreadable]], FinishedImage | Unreadable],
+    predict: Callable[[Iterable[Path]], Generator[Prediction | Unreadable, None, None]],
+    write: Callable[[tuple[str, str, Prediction | Unreadable]], FinishedImage | Unreadable],
 ) -> list[Unreadable]:
     """Add the files that the journal lacks to it, and return the unreadable ones."""
     remaining = [file for file in files if file not in journal]
@@ -121,10 +132,21 @@ def _localize_remaining(
     for stem in journal.stems:
         names.take(stem)
     stems = (names.take(valid_text(file.stem)) for file in remaining)
+    versions: deque[str] = deque()  # of the images that are being read, from before that
     unreadable: list[Unreadable] = []
+
+    def noted() -> Iterator[Path]:
+        for file in remaining:
+            versions.append(version_of(file))
+            yield file
+
+    def named(predictions: Iterable[Prediction | Unreadable]) -> Iterator[tuple[str, str, Prediction | Unreadable]]:
+        for prediction, stem in zip(predictions, stems, strict=True):
+            yield stem, versions.popleft(), prediction
+
     with (
-        closing(predict(remaining)) as predictions,
-        closing(map_ahead(write, zip(stems, predictions, strict=True), THREADS)) as finished,
+        closing(predict(noted())) as predictions,
+        closing(map_ahead(write, named(predictions), THREADS)) as finished,
     ):
         for item in progress(finished, "localizing", len(remaining)):
             if isinstance(item, Unreadable):
@@ -134,9 +156,11 @@ def _localize_remaining(
     return unreadable
 
 
-def _write_outputs(out: Path, masks: bool, item: tuple[str, Prediction | Unreadable]) -> FinishedImage | Unreadable:
+def _write_outputs(
+    out: Path, masks: bool, item: tuple[str, str, Prediction | Unreadable]
+) -> FinishedImage | Unreadable:
     """Write the drawing and the masks of one image, given the stem of their names; nothing if it is unreadable."""
-    stem, prediction = item
+    stem, version, prediction = item
     if isinstance(prediction, Unreadable):
         return prediction
     results = prediction.results
@@ -153,7 +177,7 @@ def _write_outputs(out: Path, masks: bool, item: tuple[str, Prediction | Unreada
             with ORIGINALS.hold(result.size):
                 mask = Image.fromarray(result.mask_on_image()).convert("L")
                 save_image(mask, out / output["mask"])
-    return FinishedImage(results[0].source, stem, [result.record() for result in results], outputs)
+    return FinishedImage(results[0].source, version, stem, [result.record() for result in results], outputs)
 
 
 def _write_results(path: Path, images: Iterable[FinishedImage], unreadable: Sequence[Unreadable]) -> None:
