@@ -1,4 +1,4 @@
-"""A program that reads a MATLAB file: SciPy's reader may crash or never end on a damaged one, and so has its own process.
+"""A program that reads a MATLAB file: SciPy's reader may crash on a damaged one, so it has its own process.
 
 ``data.lists.read_mat`` runs it as ``python _matlab.py FILE VARIABLE [FIELD …]``. It prints JSON, ``{"values": …}`` or
 ``{"error": …}``, and imports nothing of tokenloc.

@@ -28,9 +28,10 @@ COMMANDS = {  # function and summary; importing all functions for their docstrin
     "report": ("report.report", "Write one HTML file about a run, or several side by side."),
     "localize": ("localize.localize", "Draw boxes on images: files, or folders with everything below them."),
     "localize-ray": ("localize_ray.localize_ray", "Draw boxes on images with Ray, on one machine or a cluster."),
+    "table": ("table.table", "Reproduce a table of a paper, with its printed numbers beside ours."),
     "export": ("export.export", "Export a model to ONNX, with its classes, preprocessing and threshold."),
     "serve": ("serve.serve", "Serve a web page and a REST API."),
-    "list": ("catalogue.list_names", "List methods, backbones, datasets, protocols or recipes."),
+    "list": ("catalogue.list_names", "List methods, backbones, datasets, protocols, recipes or tables."),
     "info": ("catalogue.info", "Describe a checkpoint, or check a dataset for broken files."),
 }
 

@@ -42,12 +42,16 @@ def inputs(fixture_of: Callable[[str], Arrays]) -> Arrays:
 
 @pytest.fixture
 def released_model(shared_dir: Path, inputs: Arrays) -> Callable[..., Method]:
-    """Return a function (name, **options) that creates a method with ViT-Ti weights and the head of the inputs."""
+    """Return a function (name, head, **options) that creates a method with ViT-Ti weights and a head.
 
-    def make(name: str, **options: Any) -> Method:
+    ``head`` has its weights by name; by default those of the inputs.
+    """
+
+    def make(name: str, head: Arrays | None = None, **options: Any) -> Method:
         weights = shared_dir / "data" / "vit_tiny_patch16_224.safetensors"
         model = create_model(name, "vit_tiny_patch16_224", num_classes=10, pretrained=weights, **options)
-        head = {"head.weight": inputs["head_weight"], "head.bias": inputs["head_bias"]}
+        if head is None:
+            head = {"head.weight": inputs["head_weight"], "head.bias": inputs["head_bias"]}
         model.load_state_dict({**model.state_dict(), **head})
         return model.eval()
 

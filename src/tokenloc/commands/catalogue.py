@@ -9,6 +9,7 @@ from typing import Literal
 from tokenloc.backbones import list_backbones
 from tokenloc.boxes import list_protocols
 from tokenloc.commands.console import IncompleteError
+from tokenloc.commands.paper_tables import list_tables, read_table
 from tokenloc.commands.recipes import list_recipes
 from tokenloc.data import create_dataset, list_datasets
 from tokenloc.methods import list_methods
@@ -16,31 +17,44 @@ from tokenloc.models.checkpoint import read_metadata
 from tokenloc.models.metadata import versions
 from tokenloc.training.config import DataConfig
 
-Kind = Literal["methods", "backbones", "datasets", "protocols", "recipes"]
+Kind = Literal["methods", "backbones", "datasets", "protocols", "recipes", "tables"]
 LISTS: dict[Kind, Callable[[str | None], list[str]]] = {
     "methods": list_methods,
     "backbones": list_backbones,
     "datasets": list_datasets,
     "protocols": list_protocols,
     "recipes": list_recipes,
+    "tables": list_tables,
 }
 PROBLEMS = 20  # of a dataset, that are printed
 
 
 def list_names(kind: Kind | None = None, pattern: str | None = None) -> None:
-    """List methods, backbones, datasets, protocols or recipes by name.
+    """List methods, backbones, datasets, protocols, recipes or tables of the papers by name.
 
     Args:
         kind: what to list; by default everything except the hundreds of backbones.
         pattern: a shell wildcard, such as 'deit*'.
     """
-    if kind is not None:
+    if kind == "tables":
+        _print_tables(list_tables(pattern))
+    elif kind is not None:
         print("\n".join(LISTS[kind](pattern)))
-        return
-    for name, names_of in LISTS.items():
-        names = names_of(pattern)
-        text = f"{len(names)}; list them with `tokenloc list backbones`" if name == "backbones" else ", ".join(names)
-        print(f"{name}: {text or 'none'}")
+    else:
+        for name, names_of in LISTS.items():
+            names, long = names_of(pattern), name in ("backbones", "tables")
+            text = f"{len(names)}; list them with `tokenloc list {name}`" if long else ", ".join(names)
+            print(f"{name}: {text or 'none'}")
+
+
+def _print_tables(names: list[str]) -> None:
+    """Print the caption of each table, and why rows cannot be run."""
+    for name in names:
+        table = read_table(name)
+        print(f"{name}: {table.title} ({len(table.rows)} rows, protocol {table.protocol})")
+        for row in table.rows:
+            if row.unavailable is not None:
+                print(f"  cannot be run: {row.name}: {row.unavailable}")
 
 
 def info(checkpoint: Path | None = None, *, data: DataConfig | None = None, split: str = "train") -> None:

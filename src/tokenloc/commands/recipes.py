@@ -8,6 +8,7 @@ import tokenloc
 from tokenloc._names import matching, unknown_name
 
 FOLDER = "recipes"
+TABLES = "tables"  # subfolder with the tables of the papers, see ``commands.paper_tables``
 
 
 def recipes_root() -> Path:
@@ -24,7 +25,7 @@ def list_recipes(pattern: str | None = None) -> list[str]:
     """
     roots = (recipes_root().parent, Path())  # files that start with an underscore are included by recipes
     files = {path.relative_to(root).as_posix() for root in roots for path in (root / FOLDER).rglob("[!_]*.yaml")}
-    return matching(files, pattern)
+    return matching((file for file in files if not file.startswith(f"{FOLDER}/{TABLES}/")), pattern)
 
 
 def recipe_file(name: str) -> str:
