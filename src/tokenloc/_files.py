@@ -21,7 +21,7 @@ if sys.platform != "win32":
     import fcntl
 
 _PREFIX = ".partial-"
-_LEADS_OUT = re.compile(r"(?:^|[/\\\\])\.\.(?:[/\\\\]|$)|^[/\\\\]|^[A-Za-z]:")
+_LEADS_OUT = re.compile(r"(?:^|[/\\])\.\.(?:[/\\]|$)|^[/\\]" + (r"|^[A-Za-z]:" if sys.platform == "win32" else ""))
 
 
 def require_regular(path: str | Path) -> Path:

@@ -183,7 +183,7 @@ NAMES = [os.fsdecode(name) for name in (b"bytes \xff\xfe.jpg", b"line\nend.jpg",
 
 def finished(index: int) -> FinishedImage:
     result = localization(NAMES[index], [[0.1 + index, 1 / 3, 10, 20]], classes=["a\nb"], score=2 / 3)
-    return FinishedImage(NAMES[index], f"{index}", [result.record()], [{"mask": "m"}])
+    return FinishedImage(NAMES[index], "7 1e9", f"{index}", [result.record()], [{"mask": "m"}])
 
 
 def plain(image: FinishedImage) -> dict[str, Any]:

@@ -18,8 +18,6 @@ TrainTransform = Callable[[Image.Image], torch.Tensor]
 FramedTransform = Callable[[Image.Image], tuple[torch.Tensor, Frame]]
 FrameKind = Literal["crop", "resize"]
 
-MOST_ROWS = 1 << 17  # of an image, that are resized in one step
-
 _INTERPOLATIONS = {
     "bilinear": v2.InterpolationMode.BILINEAR,
     "bicubic": v2.InterpolationMode.BICUBIC,
@@ -119,15 +117,7 @@ def _framed(
 
 
 def _resize(preprocessing: Preprocessing, size: Size) -> v2.Transform:
-    resize = v2.Resize((size[1], size[0]), _INTERPOLATIONS[preprocessing.interpolation], antialias=True)
-    return v2.Compose([v2.Lambda(partial(_flattened, size[1])), resize])
-
-
-def _flattened(height: int, image: Image.Image) -> Image.Image:
-    """Return an image of extreme height at ``height``: Pillow resizes in x first, and would need gigabytes for it."""
-    if image.height <= MOST_ROWS:
-        return image
-    return image.resize((image.width, height), Image.Resampling.BILINEAR)
+    return v2.Resize((size[1], size[0]), _INTERPOLATIONS[preprocessing.interpolation], antialias=True)
 
 
 def _to_input(preprocessing: Preprocessing) -> list[v2.Transform]:

@@ -78,7 +78,7 @@ def reduced(image: Image.Image, side: int = KEPT_SIDE) -> Image.Image:
 def _on_copy(boxes: ArrayLike, image: Image.Image, result: Localization) -> NDArray[np.float64]:
     """Convert boxes [N, 4] from original pixels to those of a reduced copy."""
     scale = np.divide(image.size, result.size)
-    return np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * [*scale, *scale]
+    return np.multiply(np.asarray(boxes, dtype=np.float64).reshape(-1, 4), [*scale, *scale])
 
 
 def stack(images: Sequence[Image.Image], vertical: bool = False) -> Image.Image:
@@ -122,11 +122,12 @@ def image_table(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Image
 
 
 def _scaled(image: Image.Image, width: int) -> Image.Image:
-    """Return an image of ``width`` pixels, at most four times as high: a higher one is padded with white."""
+    """Return an image ``width`` pixels wide and at most four times as high: a higher one gets white beside it."""
     height = max(1, round(image.height * width / image.width))
-    if height > 4 * width:
-        return ImageOps.pad(image, (width, 4 * width), color="white")
-    return image.resize((width, height))
+    if height <= 4 * width:
+        return image.resize((width, height))
+    narrow = image.resize((max(1, width * 4 * width // height), 4 * width))
+    return ImageOps.expand(narrow, (0, 0, width - narrow.width, 0), "white")
 
 
 def save_image(image: Image.Image, path: str | Path) -> None:
