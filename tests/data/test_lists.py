@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.data import builders as build
 from tokenloc.data import create_dataset
-from tokenloc.data.lists import Listing, read_mat, read_split_files, require, rows
+from tokenloc.data.lists import Listing, read_mat, read_split_files, require, require_kind, rows
 
 FILES = {
     "image_ids.txt": "a/1.jpg\nb/2.jpg\nb/3, left.jpg\n",
@@ -165,3 +166,20 @@ def test_lists_cannot_name_files_outside_the_folder(tmp_path: Path, dataset: str
         build.text(root / "images_box.txt", [f"{Path(name).with_suffix('')} 1 1 2 2"])
     with pytest.raises(ValueError, match=r"names '.*secret/x(\.jpg)?', which is outside its folder"):
         create_dataset(dataset.split()[0], root, "train", **options)
+
+
+@pytest.mark.parametrize(("values", "kind"), [(["a", 1.0], "text"), ([1, "1"], "numbers")])
+@pytest.mark.parametrize("more", [[], [None], [[]]])
+def test_values_of_another_kind_are_refused(values: list[object], kind: Any, more: list[object]) -> None:
+    with pytest.raises(
+        ValueError, match=rf"a\.mat: values that are not {kind} \({1 + len(more)}\): .*download it again"
+    ):
+        require_kind([*values, *more], kind, Path("a.mat"))
+    require_kind(values[:1], kind, Path("a.mat"))
+
+
+@pytest.mark.parametrize("value", [1.5, float("nan"), float("inf"), "1", None])
+def test_labels_must_be_whole_numbers(value: object) -> None:
+    require_kind([1, 2.0], "whole numbers", Path("a.mat"))
+    with pytest.raises(ValueError, match="values that are not whole numbers"):
+        require_kind([value], "whole numbers", Path("a.mat"))

@@ -6,10 +6,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tokenloc import _matlab
 from tokenloc._files import read_text, require_regular
@@ -180,6 +180,13 @@ def read_mat(path: Path, variable: str, fields: Sequence[str] = ()) -> list[Any]
         raise ValueError(f"{path}: {result['error']}")
     values: list[Any] = result["values"]
     return values
+
+
+def require_kind(values: Iterable[object], kind: Literal["text", "numbers", "whole numbers"], path: Path) -> None:
+    """Raise ValueError, naming the file, if ``values`` from a MATLAB file are not of a kind."""
+    types, whole = str if kind == "text" else (int, float), kind == "whole numbers"
+    others = [one for one in values if not isinstance(one, types) or (whole and not float(one).is_integer())]
+    refuse(others, f"{path}: values that are not {kind}", "download it again")
 
 
 def require(paths: Sequence[Path], source: str) -> None:
