@@ -121,7 +121,9 @@ def test_ten_crops_change_the_logits_only(images: list[Image.Image]) -> None:
     corners = [whole[..., y : y + 32, x : x + 32] for y, x in ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2))]
     with torch.no_grad():
         crops = [model.class_maps(view)[0] for crop in corners for view in (crop, crop.flip(-1))]
-    torch.testing.assert_close(logits, torch.stack(crops).mean(0))
+    mean = torch.stack([scores.softmax(dim=1) for scores in crops]).mean(0)
+    torch.testing.assert_close(logits.softmax(dim=1), mean)
+    assert not torch.allclose(mean, torch.stack(crops).mean(0).softmax(dim=1), rtol=1e-4)  # of the mean logits
     assert not torch.allclose(logits, plain)
     used = predictor(model, ten_crop=True)
     _, maps = logits_and_maps(used, used.transform(images[0])[0][None], plain.argmax(1, keepdim=True))
@@ -261,3 +263,13 @@ def test_fast_decodes_large_images_at_a_reduced_size(
     assert isinstance(found, Prediction)
     assert found.image is not None
     assert found.image.size == expected.size  # what is drawn on is whole
+
+
+def test_refinement_maps_end_with_the_map_of_the_prediction(images: list[Image.Image]) -> None:
+    model = make("lcar", refinement=[{"affinity": {"iterations": 3}}])
+    predictor = Predictor(model, PREPROCESSING, prediction_options(scales=(32, 48)))
+    inputs = torch.stack([predictor.transform(image)[0] for image in images])
+    maps = predictor.refinement_maps(inputs)
+    assert list(maps) == ["map", *(f"affinity, iteration {count}" for count in (1, 2, 3))]
+    assert maps["map"].shape == (3, 1, 6, 6)
+    assert torch.equal(maps["affinity, iteration 3"], predictor.class_maps(inputs).maps)

@@ -10,12 +10,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedRandom
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tokenloc._files import exclusive_lock, remove_partial_files, require_inside
+from tokenloc._files import exclusive_lock, naming, remove_partial_files, require_inside
 from tokenloc.inference import LocalizationRecord
 
 FORMAT = 3  # the version of the journal's format, in its header
@@ -47,7 +48,7 @@ def version_of(file: Path) -> str:
 class Journal:
     """An open journal, see ``open_journal``; the header is None without a complete line."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: BufferedRandom) -> None:
         self.header: dict[str, Any] | None = None
         self._file = file
         self._entries: dict[str, _Entry] = {}
@@ -107,9 +108,11 @@ class Journal:
         self._entries[image.file] = _Entry(offset, image.version, image.stem)
 
     def _write(self, values: Mapping[str, Any]) -> int:
+        line = json.dumps(values, allow_nan=False, default=_plain).encode("ascii") + b"\n"
         offset = self._file.seek(0, os.SEEK_END)
-        self._file.write(json.dumps(values, allow_nan=False, default=_plain).encode("ascii") + b"\n")
-        self._file.flush()
+        with naming(self._file.name):
+            while line:  # without a buffer, whose rest would be written again when the file is closed on a full disk
+                line = line[self._file.raw.write(line) or 0 :]
         return offset
 
 

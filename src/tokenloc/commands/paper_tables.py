@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tokenloc._names import matching, unknown_name
+from tokenloc._plain import read_yaml
 from tokenloc.boxes import get_protocol
 from tokenloc.commands.recipes import FOLDER, TABLES, recipes_root
 
@@ -44,7 +43,8 @@ class PaperTable:
     Attributes:
         title: the caption, shortened.
         protocol: the protocol of the paper's numbers; a row may have another one in ``test``.
-        columns: dotted names in metrics.json, in its "metrics" or at its top, and their headings.
+        columns: dotted names in metrics.json, in its "metrics" or at its top, or ``info.`` and a field of
+            ``models.cost.Cost``, and their headings.
         rows: from top to bottom.
     """
 
@@ -70,7 +70,7 @@ def read_table(name: str) -> PaperTable:
         raise unknown_name("table", name, files)
     path = files[name]
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
         rows = tuple(_row(each) for each in content.pop("rows"))
         table = PaperTable(**content, rows=rows)
         get_protocol(table.protocol)
@@ -78,7 +78,7 @@ def read_table(name: str) -> PaperTable:
             for column in row.paper:
                 if column not in table.columns:
                     raise unknown_name(f"column of row {row.name!r}", column, table.columns)
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a valid table: {error}") from error
     return table
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tokenloc._extras import library
+from tokenloc._files import require_regular
 from tokenloc._names import one_of, unknown_name
 from tokenloc.boxes.frame import Size
 from tokenloc.data.base import (
@@ -140,12 +141,18 @@ class HfDataset(ImageDataset):
 def _open(root: str, config: str | None) -> dict[str, Table]:
     datasets = library("datasets", "hf")
     path = Path(root)
+    for file in path.rglob("*") if path.is_dir() else ():
+        if file.exists() and not file.is_dir():
+            require_regular(file)  # the library would wait for a pipe
     try:
         if path.is_dir() and any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
             found = datasets.load_from_disk(root)
         elif has_magic(root):
-            found = datasets.load_dataset("parquet", data_files=_by_split(path.absolute()))
+            by_split = _by_split(path.absolute())
+            _refuse_false_counts(file for files in by_split.values() for file in files)
+            found = datasets.load_dataset("parquet", data_files=by_split)
         elif path.is_dir() or re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", root):  # NAME or OWNER/NAME on the Hub
+            _refuse_false_counts(map(str, path.rglob("*.parquet")))
             found = datasets.load_dataset(root, config)
         else:
             raise FileNotFoundError("no such folder")
@@ -179,13 +186,30 @@ def _by_split(pattern: Path) -> dict[str, list[str]]:
     files = sorted(folder.glob(pattern.relative_to(folder).as_posix()))
     if not files:
         raise FileNotFoundError("no file matches")
+    for file in files:
+        require_regular(file)
     words = {str(file): set(re.split(r"[^a-z]+", str(file.relative_to(folder)).lower())) for file in files}
     found = {split: [file for file in words if words[file] & names] for split, names in _SPLITS.items()}
     return {split: several for split, several in found.items() if several} or {"train": list(words)}
 
 
+def _refuse_false_counts(files: Iterable[str]) -> None:
+    """Raise ValueError if a Parquet file states more rows than it has bytes: compressed, a row may need almost none."""
+    parquet = library("pyarrow.parquet", "hf")
+    for path in files:
+        rows, size = parquet.read_metadata(path).num_rows, Path(path).stat().st_size
+        if rows > size:
+            raise ValueError(f"{path} states {rows} rows in {size} bytes, which cannot be different images")
+
+
 def _column(table: Table, name: str) -> Column:
-    return table.select_columns([name]).with_format("arrow")[:].column(name)
+    column = table.select_columns([name]).with_format("arrow")[:].column(name)
+    try:
+        column.validate(full=True)  # lengths and offsets that lead out of the file would crash the process
+    except library("pyarrow", "hf").ArrowException as error:
+        files = ", ".join(file["filename"] for file in table.cache_files)
+        raise ValueError(f"{files}: column {name!r} is damaged ({error}); copy or download it again") from error
+    return column
 
 
 def _encoded(table: Table, image: str, source: str) -> Table:

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tokenloc.data.base import shorten
+from tokenloc.data.base import file_fingerprint, shorten
 from tokenloc.metrics.images import read_table
 from tokenloc.metrics.stored_boxes import StoredBoxes, open_boxes
 
@@ -32,6 +32,13 @@ class Run:
     folder: Path
     name: str
     content: Mapping[str, Any]
+    fingerprint: str  # of metrics.json
+
+    def require_unchanged(self) -> None:
+        """Raise ValueError if the folder was evaluated again since ``read_run``: files read later are of that run."""
+        path = self.folder / METRICS  # removed first and written last
+        if not path.is_file() or file_fingerprint(path) != self.fingerprint:
+            raise ValueError(f"{self.folder} was evaluated again while its files were read; repeat this command")
 
     @property
     def protocol(self) -> str:
@@ -58,6 +65,7 @@ class Run:
         if not rows or self.content["images"] != len(rows):
             counts = f"{self.folder / IMAGES} has {len(rows)} images, {METRICS} has {self.content['images']}"
             raise ValueError(f"{counts}: they are not from one evaluation; {AGAIN}")
+        self.require_unchanged()
         return rows
 
     @property
@@ -65,6 +73,12 @@ class Run:
         """IoU and object fraction of the images with a true box."""
         boxed = [row for row in self.rows if row["largest"] is not None]
         return [row["largest"] for row in boxed], [row["object_fraction"] for row in boxed]
+
+    @property
+    def masked(self) -> tuple[list[float], list[float]]:
+        """IoU of the mask and object fraction by pixels of the images with a mask; empty without a threshold."""
+        masked = [row for row in self.rows if row["mask_iou"] is not None]
+        return [row["mask_iou"] for row in masked], [row["mask_fraction"] for row in masked]
 
     @cached_property
     def curve(self) -> dict[str, list[float]] | None:
@@ -122,6 +136,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     path = folder / METRICS
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: expected the folder of a run or of an evaluation")
+    fingerprint = file_fingerprint(path)
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         lacking = {"protocol", "images", "metrics", "threshold"} - set(content)
@@ -129,4 +144,4 @@ def read_run(folder: Path, name: str | None = None) -> Run:
             raise ValueError(f"it lacks {', '.join(sorted(lacking)) or 'metrics by name'}")
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is not the result of an evaluation ({error}); {AGAIN}") from error
-    return Run(folder, str(folder) if name is None else name, content)
+    return Run(folder, str(folder) if name is None else name, content, fingerprint)
