@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import IncompleteError, print_message, progress
@@ -36,6 +36,7 @@ def evaluate(
     save_maps: Path | None = None,
     threshold: float | None = None,
     thresholds: list[float] | None = None,
+    map_class: Literal["true", "predicted"] | None = None,
     options: PredictionOptions = DEFAULT_OPTIONS,
     out: Path | None = None,
     batch_size: int = 32,
@@ -56,6 +57,7 @@ def evaluate(
         save_maps: a new folder for the maps and predicted classes.
         threshold: a fixed map threshold in [0, 1] instead of the calibrated one.
         thresholds: the candidates for the best threshold, instead of the protocol's.
+        map_class: the class whose map GT-known judges, true or predicted, instead of the protocol's.
         options: test-time augmentation, refinement and precision.
         out: the output folder; by default evaluation/PROTOCOL beside the maps or in the run's folder (hub: runs/NAME).
         batch_size: images per forward pass.
@@ -64,6 +66,7 @@ def evaluate(
     """
     judged = get_protocol(protocol)
     judged = judged.with_thresholds(thresholds) if thresholds else judged
+    judged = judged.with_map_class(map_class) if map_class else judged
     subfolder = Path("evaluation", protocol)
     if maps is not None and checkpoint is None and save_maps is None:
         job = _Job(data, split, judged, threshold, out or maps.parent / subfolder, workers)
@@ -94,6 +97,7 @@ def _evaluate_checkpoint(
     content = {"model": asdict(metadata.model), "data": described, "viewing": str(options)}
     about = {
         "input_frame": job.protocol.input_frame,
+        "map_class": job.protocol.map_class,
         "viewing": str(options),
         "classes": metadata.classes,
         "model": content["model"],

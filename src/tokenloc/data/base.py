@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from tokenloc._names import unknown_name
-from tokenloc.boxes.frame import Size, checked_boxes
+from tokenloc.boxes.frame import Size, checked_boxes, same_shape
 from tokenloc.boxes.iou import box_faults
 from tokenloc.data.images import read_image
 
@@ -287,8 +287,11 @@ def file_fingerprint(path: Path) -> str:
 
 
 def mask_fault(size: Size, mask: NDArray[np.uint8] | None) -> str | None:
-    """Return an error text if a mask [H, W] does not match its image's ``size`` (width, height)."""
-    if mask is None or mask.shape == (size[1], size[0]):
+    """Return an error text if a mask [H, W] is not of the shape of its image of ``size`` (width, height).
+
+    It may be of another resolution.
+    """
+    if mask is None or same_shape(size, (mask.shape[1], mask.shape[0])):
         return None
     return f"is {_by(size)}, but its mask {_by((mask.shape[1], mask.shape[0]))}"
 

@@ -80,7 +80,7 @@ class Predictor:
         """
         images = images.to(self.device)
         width, height = self.preprocessing.at(max(self._scales)).size
-        cropped = self._views.ten_crop and self.protocol.input_frame == "crop"
+        cropped = self._views.ten_crop and self.protocol.input_frame != "resize"
         region = _resize(T.center_crop(images, [height, width]) if cropped else images, height, width)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.options.fast):
             logits, classes, maps = self._merged_views(images, region, classes)

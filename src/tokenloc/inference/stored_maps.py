@@ -51,18 +51,27 @@ def evaluate_maps(
 
     Images without a map, or with a broken map or mask, are ``unreadable`` and in no metric.
 
-    The maps are those of the true classes. Images are opened only for their size, and not if the maps have frames.
+    The maps are those of the classes that the protocol judges. Images are opened only for their size, and not if the
+    maps have frames.
 
     Raises:
-        ValueError: if the maps were made under another input frame than the protocol's, ids are ambiguous, or no map
-            could be scored.
+        ValueError: if the maps were made under another input frame or for other classes than the protocol's, ids are
+            ambiguous, or no map could be scored.
     """
-    expected = scorer.protocol.input_frame
-    made = maps.about.get("input_frame", expected)
-    if made != expected:
+    protocol = scorer.protocol
+    older = {"map_class": "true"} if maps.about else {}  # maps of other code are of any class
+    for name in ("input_frame", "map_class"):
+        expected = getattr(protocol, name)
+        made = {**older, **maps.about}.get(name, expected)
+        if made != expected:
+            raise ValueError(
+                f"the maps in {maps.folder} have {name} {made!r}, but protocol {protocol.name!r} needs "
+                f"{expected!r}; choose a protocol with the same {name}, or save the maps again"
+            )
+    if (protocol.judged_maps or 0) > 1:
         raise ValueError(
-            f"the maps in {maps.folder} have the input frame {made!r}, but protocol {scorer.protocol.name!r} needs "
-            f"{expected!r}; choose a protocol with the same input frame, or save the maps again"
+            f"protocol {protocol.name!r} needs the maps of five predicted classes, and {maps.folder} has one for each "
+            "image; evaluate the checkpoint instead"
         )
     matched = match_ids([sample.id for sample in dataset], maps.ids)
     scored: Dataset[Any] = _ScoredMaps(maps, matched, dataset, scorer)
