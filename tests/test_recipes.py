@@ -16,6 +16,7 @@ from tokenloc.cli import _make_parser, main
 from tokenloc.commands import recipes
 from tokenloc.commands.recipes import list_recipes, recipe_file
 from tokenloc.data import DATASETS, list_datasets
+from tokenloc.refinement import AffinityRefinement, Reprediction, find_steps
 from tokenloc.training.config import Optimisation
 
 DATA = ("cub", "imagenet")
@@ -80,6 +81,12 @@ def test_the_settings_of_papers_and_releases(parser: Any) -> None:
     sat = settings(parser, "recipes/imagenet/sat.yaml")
     assert sat.optimisation == Optimisation(5, 512, 1.5e-5, 0.05, (0.9, 0.999), "cosine", 1e-6)
     assert sat.model.options == {"area_target": 0.35}
+    for data, superpixel_object_level in (("cub", 0.4), ("imagenet", 0.6), ("cub10", 0.4)):
+        affinity, reprediction = find_steps(settings(parser, f"recipes/{data}/lcar.yaml").model.options["refinement"])
+        assert affinity == AffinityRefinement(50, 0.1, 0.01, (1,), 1.0)
+        levels = (0.1, 0.6, 0.1, superpixel_object_level)
+        weights = {"object_weight": 2, "background_weight": 0.1, "consistency_weight": 0.1}
+        assert reprediction == Reprediction(*levels, **weights, stride=1, vote=False)
 
 
 def test_recipes_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,8 +141,28 @@ def test_an_unknown_key_names_the_nearest(
     assert message in capsys.readouterr().err
 
 
-def test_an_unknown_option_of_the_method_names_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = {"data": {"name": "scenes"}, "model": {"method": "sat", "options": {"area": 0.3, "spatial_block": 2}}}
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "out": str(tmp_path / "out")}))
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            {"method": "sat", "options": {"area": 0.3, "spatial_block": 2}},
+            "unknown option of sat 'spatial_block'; did you mean 'spatial_blocks'?",
+        ),
+        (
+            {
+                "method": "lcar",
+                "backbone": "vit_tiny_patch16_224",
+                "options": {"refinement": [{"affinity": {"iter": 3}}]},
+            },
+            "unknown setting of the refinement step 'affinity' 'iter'",
+        ),
+    ],
+)
+def test_an_unknown_option_is_reported_before_training(
+    model: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = {"data": {"name": "scenes"}, "model": {"pretrained": False, **model}, "out": str(tmp_path / "out")}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     assert main(["train", "--config", str(tmp_path / "recipe.yaml")]) == 2
-    assert "unknown option of sat 'spatial_block'; did you mean 'spatial_blocks'?" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -152,6 +152,10 @@ def test_the_steps_of_a_method_are_the_default(images: list[Image.Image]) -> Non
     assert class_maps(model, images)[1].shape[-2:] == (32, 32)
     assert class_maps(model, images, refine=())[1].shape[-2:] == (4, 4)
     torch.testing.assert_close(class_maps(model, images)[1], class_maps(model, images, refine=("affinity",))[1])
+    once = {"affinity": {"iterations": 1}}
+    changed = class_maps(make("lcar", refinement=[once]), images)[1]
+    torch.testing.assert_close(changed, class_maps(model, images, refine=(once,))[1])
+    assert not changed.allclose(class_maps(model, images)[1])
 
 
 def test_rectangular_inputs_keep_their_aspect_ratio(images: list[Image.Image]) -> None:

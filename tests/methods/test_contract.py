@@ -7,6 +7,7 @@ import torch
 
 from tokenloc.methods import METHODS, Method
 from tokenloc.models import create_model
+from tokenloc.models.factory import method_options
 from tokenloc.refinement import find_steps
 
 CLASSES = 3
@@ -38,6 +39,7 @@ def test_class_attributes(method: str) -> None:
     assert 0 < model.default_threshold < 1
     assert len(find_steps(model.refinement)) == len(model.refinement)
     assert all(0 <= block < model.backbone.depth for block in model.spatial_blocks)
+    assert set(model.test_options) <= method_options(method).keys()
 
 
 @every_method

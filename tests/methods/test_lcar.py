@@ -7,6 +7,7 @@ import torch
 
 from tests.methods.test_tokencut import IMAGES, small
 from tokenloc.backbones import FeatureRequest
+from tokenloc.methods._normalized_cut import object_masks
 from tokenloc.methods.base import Output
 from tokenloc.methods.lcar import LCAR
 
@@ -87,6 +88,18 @@ def test_without_the_seed_the_map_is_tokencuts(polarity: str) -> None:
     plain.backbone.load_state_dict(model.backbone.state_dict())
     classes = torch.tensor([[0, 2], [3, 3], [1, 0]])
     torch.testing.assert_close(model.localize(IMAGES, classes)[1], plain.localize(IMAGES, classes)[1])
+
+
+def test_the_mask_is_tokencuts_object_on_the_side_of_the_seed() -> None:
+    classes = torch.arange(4).repeat(3, 1)
+    model = lcar(edges="cosine", tau=0.0)
+    maps = model.localize(IMAGES, classes)[1].detach()
+    model.map = "mask"
+    masks = model.localize(IMAGES, classes)[1]
+    for image in range(3):
+        for index in range(4):
+            (expected,) = object_masks(maps[image, index][None])
+            assert torch.equal(masks[image, index], expected.float())
 
 
 def test_refinement_steps() -> None:

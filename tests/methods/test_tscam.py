@@ -48,13 +48,16 @@ def test_the_maps_of_table_5_multiply_to_the_coupled_map() -> None:
     torch.testing.assert_close(maps["attention"][:, 0], maps["attention"][:, 1])  # the same for all classes
 
 
+@pytest.mark.parametrize("end", ["first", "last"])
 @pytest.mark.parametrize("blocks", [1, 2, 3])
-def test_tables_12_and_13_average_the_first_blocks(blocks: int) -> None:
-    model, images = small(map="attention", attention_blocks=blocks), torch.randn(1, 3, 64, 64)
+def test_tables_12_and_13_average_some_blocks(blocks: int, end: str) -> None:
+    model = small(map="attention", attention_blocks=blocks, attention_from=end)
+    images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         rows = model.backbone(images, FeatureRequest(class_attention=True)).class_attention
         _, maps = model.localize(images)
-    expected = sum(rows[:, block] for block in range(blocks)) / blocks
+    chosen = range(blocks) if end == "first" else range(3 - blocks, 3)
+    expected = sum(rows[:, block] for block in chosen) / blocks
     torch.testing.assert_close(maps[:, 0], as_map(expected, (4, 4)))
 
 

@@ -14,12 +14,13 @@ from PIL import Image
 
 from tokenloc.inference import Localizer
 from tokenloc.server.app import create_app
+from tokenloc.server.hosts import valid_hosts
 from tokenloc.server.limits import Limits
 from tokenloc.server.run import listen, serving
 
 MARKUP = "<img src=x onerror=alert(1)> ${1+1} {{value}} & <script>alert(2)</script>"
 LIMITS = Limits(max_bytes=300_000, max_pixels=1_000_000, max_queue=16)
-LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1"}
+LOCAL_HOSTS = valid_hosts("127.0.0.1")
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import tempfile
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import httpx
 import numpy as np
@@ -13,10 +15,13 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+import tokenloc
 from tests.server.conftest import MARKUP
 from tests.server.hostile import BROKEN, encoded
 from tokenloc.inference import Localization, Localizer, PredictionOptions
 from tokenloc.server import predict
+from tokenloc.server.annotations import usable_formats
+from tokenloc.server.api import SESSION
 
 
 def post(client: TestClient, content: bytes | Path, name: str = "a.png", **fields: Any) -> httpx.Response:
@@ -83,6 +88,37 @@ def test_kept_results_are_redrawn_without_the_network(
         assert "send the image again" in client.get(path).json()["error"]
 
 
+def test_a_result_belongs_to_the_session_that_sent_the_image(client: TestClient, photo: Path) -> None:
+    response = post(client, photo, keep=True)
+    token, session = response.json()["result"], client.cookies[SESSION]
+    assert {"HttpOnly", "SameSite=strict"} <= set(response.headers["set-cookie"].split("; "))
+    assert session not in response.text
+    assert len(session) >= 32
+    second = post(client, photo, keep=True).json()["result"]
+    assert [client.get(f"/results/{one}").status_code for one in (token, second)] == [200, 200]
+    for other in (None, "", "x" * 32, token):
+        client.cookies.clear()
+        headers = {} if other is None else {"Cookie": f"{SESSION}={other}"}
+        for path in (f"/results/{token}", f"/results/{token}/annotations/coco"):
+            answer = client.get(path, headers=headers)
+            assert answer.status_code == 404
+            assert token not in answer.text
+
+
+def test_no_answer_contains_a_local_path(client: TestClient, run: Path, photo: Path) -> None:
+    token = post(client, photo, keep=True).json()["result"]
+    archives = [client.get(f"/results/{token}/annotations/{form}") for form in usable_formats()]
+    answers = [client.get(path) for path in ("/", "/models", "/health", "/openapi.json", f"/results/{token}")]
+    errors = [post(client, b"x"), post(client, photo, refine="x"), post(client, photo, model="x"), client.get("/x")]
+    for response in answers + archives + errors:
+        content = response.content
+        if content.startswith(b"PK"):
+            with ZipFile(io.BytesIO(content)) as archive:
+                content = b"".join(name.encode() + archive.read(name) for name in archive.namelist())
+        for folder in (run.parent, photo.parent, Path(tempfile.gettempdir()), Path(tokenloc.__file__).parent):
+            assert str(folder).encode() not in content
+
+
 def test_kept_results_expire(client: TestClient, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predict, "KEEP_SECONDS", 0.2)
     token = post(client, photo, keep=True).json()["result"]
@@ -110,6 +146,7 @@ def test_models_are_listed(client: TestClient, localizer: Localizer, photo: Path
     [
         ({"model": "x"}, "unknown model 'x'. Valid: <img src=x"),
         ({"refine": "afinity"}, "did you mean 'affinity'"),
+        ({"refine": "reprediction: {max_steps: 1000000}"}, "refine takes the names of steps, comma-separated; got"),
         ({"objects": "x"}, "objects: Input should be 'largest' or 'all'; got 'x'"),
         ({"top_k": 0}, "top_k: Input should be greater than or equal to 1; got '0'"),
         ({"top_k": 11}, "top_k: Input should be less than or equal to 10; got '11'"),

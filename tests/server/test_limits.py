@@ -8,7 +8,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from fastapi.testclient import TestClient
 from tests.server.conftest import LIMITS, LOCAL_HOSTS, Served
 from tests.server.hostile import SCRIPT
 from tokenloc.inference import Localizer
-from tokenloc.server import limits
+from tokenloc.server import limits, run
 from tokenloc.server.app import create_app
+from tokenloc.server.hosts import valid_hosts
 from tokenloc.server.limits import FORM_BYTES, Limits
 from tokenloc.server.run import listen, serving
 
@@ -61,9 +62,23 @@ def test_other_hosts_are_refused(client: TestClient, models: dict[str, Localizer
     for method, path in (("GET", "/"), ("POST", "/predict")):
         response = client.request(method, path, headers={"Host": host})
         assert response.status_code == 421
-        assert response.json()["error"].startswith(f"unknown host {host!r}; expected one of 127.0.0.1, ::1, localhost")
+        assert response.json()["error"].startswith(
+            f"unknown host {host!r}; to use the server under this name, start it"
+        )
     anywhere = TestClient(create_app(models, LIMITS), "http://localhost")
     assert anywhere.get("/health", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "accepted"),
+    [
+        ("192.168.1.5:7860", True), ("[fe80::1]:7860", True), ("0.0.0.0", True), ("localhost", True),
+        (socket.gethostname(), True), ("Boxes.Example.com:443", True), ("a.b.lan", True), ("lan", False), ("", False),
+        ("evil.example", False), ("boxes.example.com.evil.example", False), ("1.2.3.4.evil.example", False),
+    ],
+)  # fmt: skip
+def test_a_server_for_others_accepts_addresses_and_allowed_names(host: str, accepted: bool) -> None:
+    assert valid_hosts("0.0.0.0", ["boxes.example.com", "*.lan"]).accept(host) == accepted
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:7860", "127.0.0.1:1", "[::1]:7860"])
@@ -139,14 +154,51 @@ def test_an_upload_of_unknown_size_is_refused_while_it_arrives(served: Served) -
     assert sent < 50_000_000
 
 
-def test_a_slow_upload_is_refused(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "UPLOAD_SECONDS", 0.5)
+HEAD = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM['Content-Type']}\r\n"
+HALF = f"{HEAD}Content-Length: 99\r\n\r\n--x"
+
+
+@pytest.mark.parametrize("seconds", ["UPLOAD_SECONDS", "STALL_SECONDS"])
+def test_half_sent_uploads_end_and_do_not_hold_up_others(
+    models: dict[str, Localizer], photo: Path, monkeypatch: pytest.MonkeyPatch, seconds: str
+) -> None:
+    app = create_app(models, Limits(max_queue=2), LOCAL_HOSTS)
+    with serving(app, listen("127.0.0.1", 0)) as url, ExitStack() as stack:
+        port = int(url.rpartition(":")[2])
+        address = ("127.0.0.1", port)
+        waiting = [stack.enter_context(socket.create_connection(address, 60)) for _ in range(50)]
+        for connection in waiting:
+            connection.sendall(HALF.encode())
+        assert ask(port, "POST", "/predict", form(photo.read_bytes()), **FORM)[0] == 200
+        monkeypatch.setattr(limits, seconds, 0.2)
+        late = stack.enter_context(socket.create_connection(address, 60))
+        late.sendall(HALF.encode())
+        assert late.recv(100).startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize("before", ["", "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+@pytest.mark.parametrize("sent", ["", "GET / HT", "GET /health HTTP/1.1\r\nHost: localhost\r\n"])
+def test_half_sent_headers_close_the_connection(
+    models: dict[str, Localizer], monkeypatch: pytest.MonkeyPatch, before: str, sent: str
+) -> None:
+    monkeypatch.setattr(run, "HEADER_SECONDS", 0.5)
+    with serving(create_app(models, LIMITS, LOCAL_HOSTS), listen("127.0.0.1", 0)) as url, ExitStack() as stack:
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        connection = stack.enter_context(socket.create_connection(address, 60))
+        connection.sendall(before.encode())
+        while before and b'"status"' not in connection.recv(1000):
+            pass
+        connection.sendall(sent.encode())
+        while connection.recv(1000):
+            pass
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "application/json", "multipart/mixed", "\xff"])
+def test_other_media_types_are_refused_before_they_are_read(served: Served, kind: str) -> None:
     with socket.create_connection(("127.0.0.1", served.port), 60) as connection:
-        head = (
-            f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\nContent-Type: {FORM['Content-Type']}"
-        )
-        connection.sendall(head.encode() + b"\r\n\r\n--x-x-x")
-        assert connection.recv(100).startswith(b"HTTP/1.1 408")
+        head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\nContent-Type: {kind}\r\n\r\n"
+        connection.sendall(head.encode("latin-1"))
+        assert connection.recv(1000).startswith(b"HTTP/1.1 415")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Starlette leaves a file to the GC

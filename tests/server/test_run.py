@@ -44,7 +44,7 @@ def test_models_are_named_by_their_runs(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run" / "checkpoints" / "best.ckpt"
     copy.parent.mkdir(parents=True)
     copy.write_bytes(best.read_bytes())
-    assert list(load_models([best, last, copy], "cpu")) == ["run/best", "run/last", f"run/best ({copy})"]
+    assert list(load_models([best, last, copy], "cpu")) == ["run/best", "run/last", "run/best-2"]
     with pytest.raises(ValueError, match="given twice: .*best.ckpt, .*best.ckpt, .*best.ckpt"):
         load_models([best, best, best], "cpu")
 

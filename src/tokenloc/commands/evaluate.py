@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,10 +18,12 @@ from tokenloc.inference.evaluation import EvaluationResult, calibrate_threshold,
 from tokenloc.inference.options import DEFAULT_OPTIONS
 from tokenloc.inference.processes import process_group
 from tokenloc.inference.stored_maps import evaluate_maps
+from tokenloc.methods import Method
 from tokenloc.metrics import Scorer
 from tokenloc.metrics.stored_maps import StoredMaps, open_maps, writing_maps
-from tokenloc.models.checkpoint import load_checkpoint, store_threshold
+from tokenloc.models.checkpoint import OptionValue, load_checkpoint, store_threshold
 from tokenloc.models.hub import run_folder, writable_path
+from tokenloc.models.metadata import ModelMetadata
 from tokenloc.reporting.runs import BOXES, METRICS
 from tokenloc.training.config import DataSource
 
@@ -38,6 +40,7 @@ def evaluate(
     thresholds: list[float] | None = None,
     map_class: Literal["true", "predicted"] | None = None,
     options: PredictionOptions = DEFAULT_OPTIONS,
+    method_options: dict[str, OptionValue] | None = None,
     out: Path | None = None,
     batch_size: int = 32,
     workers: int = 0,
@@ -59,6 +62,7 @@ def evaluate(
         thresholds: the candidates for the best threshold, instead of the protocol's.
         map_class: the class whose map GT-known judges, true or predicted, instead of the protocol's.
         options: test-time augmentation, refinement and precision.
+        method_options: values of the method's test-time options, such as map, instead of those of the training.
         out: the output folder; by default evaluation/PROTOCOL beside the maps or in the run's folder (hub: runs/NAME).
         batch_size: images per forward pass.
         workers: processes that read images, or maps.
@@ -74,7 +78,7 @@ def evaluate(
     if maps is not None or checkpoint is None:
         raise ValueError("give either CHECKPOINT, with or without --save-maps, or --maps")
     job = _Job(data, split, judged, threshold, out or run_folder(checkpoint) / subfolder, workers)
-    return _evaluate_checkpoint(checkpoint, job, options, save_maps, batch_size, device)
+    return _evaluate_model(*load_checkpoint(checkpoint, method_options), job, options, save_maps, batch_size, device)
 
 
 class _Job(NamedTuple):
@@ -86,10 +90,15 @@ class _Job(NamedTuple):
     workers: int
 
 
-def _evaluate_checkpoint(
-    checkpoint: Path, job: _Job, options: PredictionOptions, save_maps: Path | None, batch_size: int, device: str
+def _evaluate_model(
+    model: Method,
+    metadata: ModelMetadata,
+    job: _Job,
+    options: PredictionOptions,
+    save_maps: Path | None,
+    batch_size: int,
+    device: str,
 ) -> Path:
-    model, metadata = load_checkpoint(checkpoint)
     described = data_of(metadata, job.data, job.split, "measured")
     dataset = open_data(described, metadata.classes)
     calibrated = calibrated_threshold(metadata, options, dataset)
@@ -152,6 +161,7 @@ def calibrate(
     split: str | None = None,
     protocol: str = "standard",
     options: PredictionOptions = DEFAULT_OPTIONS,
+    method_options: dict[str, OptionValue] | None = None,
     batch_size: int = 32,
     workers: int = 0,
     device: str = "auto",
@@ -164,15 +174,19 @@ def calibrate(
         split: the split of the dataset; by default the held-out one: val, for imagenet val2.
         protocol: how boxes are extracted and judged; see `tokenloc list protocols`.
         options: test-time augmentation, refinement and precision.
+        method_options: values of the method's test-time options, such as map, instead of those of the training.
         batch_size: images per forward pass.
         workers: processes that read images.
         device: auto, cpu, cuda or mps.
     """
-    model, metadata = load_checkpoint(writable_path(checkpoint))
+    model, metadata = load_checkpoint(writable_path(checkpoint), method_options)
     dataset = open_data(data_of(metadata, data, split, "held_out"), metadata.classes)
     model.to(choose_device(device))
     settings: dict[str, Any] = {"options": options, "batch_size": batch_size, "workers": workers, "progress": progress}
     chosen = calibrate_threshold(model, dataset, metadata.preprocessing, get_protocol(protocol), **settings)
+    if method_options:
+        described = ", ".join(f"{name} {value}" for name, value in method_options.items())
+        chosen = replace(chosen, source=f"{chosen.source}, {described}", method_options=method_options)
     store_threshold(checkpoint, chosen)
     print_message(f"map threshold {chosen.value:g}, {chosen.source}; stored in {checkpoint}")
     return chosen.value

@@ -26,6 +26,7 @@ from tokenloc.inference import Localizer, Prediction, PredictionOptions
 from tokenloc.inference.inputs import THREADS, map_ahead
 from tokenloc.inference.localization import Objects
 from tokenloc.inference.options import DEFAULT_OPTIONS
+from tokenloc.models.checkpoint import OptionValue
 from tokenloc.reporting.drawing import draw_localization, save_image, stack
 
 RESULTS, JOURNAL = "localizations.json", "localizations.journal.jsonl"
@@ -42,6 +43,7 @@ def localize(
     top_k: int = 1,
     min_score: float = 0.0,
     options: PredictionOptions = DEFAULT_OPTIONS,
+    method_options: dict[str, OptionValue] | None = None,
     images: bool = True,
     masks: bool = False,
     format: list[str] | None = None,
@@ -64,6 +66,7 @@ def localize(
         top_k: number of classes per image, the most probable ones; each has its own result.
         min_score: probability below which a class gets no box, for images that show none of the classes.
         options: how the model predicts.
+        method_options: values of the method's test-time options, such as map, instead of those of the training.
         images: write a drawing of each image.
         masks: write a mask for each result in original pixels, white where its map exceeds the threshold.
         format: annotation files to write: coco yolo voc label-studio csv parquet.
@@ -77,7 +80,7 @@ def localize(
     refuse_unwritable(out / "images")
     refuse_unwritable(out / "masks")
     check_outputs(formats, out, overwrite)
-    localizer = Localizer.from_checkpoint(checkpoint, device, threshold, objects, options, min_score)
+    localizer = Localizer.from_checkpoint(checkpoint, device, threshold, objects, options, min_score, method_options)
     if threshold is None and (note := calibration_note(localizer.metadata, options)):
         print_message(f"map threshold {localizer.threshold:g}{note}")
     settings = {**_settings(localizer, top_k), "images": images, "masks": masks}

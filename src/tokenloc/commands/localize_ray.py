@@ -17,6 +17,7 @@ from tokenloc.export.tables import COLUMNS, ROWS_PER_GROUP, box_schema
 from tokenloc.inference import PredictionOptions
 from tokenloc.inference.localization import Objects
 from tokenloc.inference.options import DEFAULT_OPTIONS
+from tokenloc.models.checkpoint import OptionValue
 
 BOXES, UNREADABLE = "boxes.parquet", "unreadable.parquet"
 
@@ -31,6 +32,7 @@ def localize_ray(
     top_k: int = 1,
     min_score: float = 0.0,
     options: PredictionOptions = DEFAULT_OPTIONS,
+    method_options: dict[str, OptionValue] | None = None,
     overwrite: bool = False,
     batch_size: int = 16,
     actors: int | None = None,
@@ -50,6 +52,7 @@ def localize_ray(
         top_k: number of classes per image, the most probable ones; each has its own rows.
         min_score: probability below which a class gets no box, for images that show none of the classes.
         options: how the model predicts.
+        method_options: values of the method's test-time options, such as map, instead of those of the training.
         overwrite: replace existing files.
         batch_size: images per forward pass.
         actors: number of models that run at once; by default one per GPU, or one per CPU except one.
@@ -58,8 +61,9 @@ def localize_ray(
     refuse_unwritable(out)
     check_outputs([FORMATS["parquet"]], out, overwrite)
     refuse_existing(out / UNREADABLE, overwrite)
-    localizer = {"threshold": threshold, "objects": objects, "min_score": min_score, "options": options}
-    settings: dict[str, Any] = {"batch_size": batch_size, "top_k": top_k, "actors": actors, "gpus": gpus, **localizer}
+    settings: dict[str, Any] = {"batch_size": batch_size, "top_k": top_k, "actors": actors, "gpus": gpus}
+    settings |= {"threshold": threshold, "objects": objects, "min_score": min_score, "options": options}
+    settings["method_options"] = method_options
     ray = library("ray", "ray")
     library("ray.data", "ray")
     with ExitStack() as stack:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import signal
 import time
-from contextlib import suppress
-from ipaddress import ip_address
 from pathlib import Path
 
 from tokenloc.commands.console import print_message
@@ -20,6 +18,7 @@ def serve(
     max_megabytes: float = 20.0,
     max_megapixels: float = 50.0,
     max_queue: int = 32,
+    allowed_hosts: list[str] | None = None,
 ) -> None:
     """Serve a web page and a REST API: upload an image, see its boxes and heatmap, download the annotation.
 
@@ -33,35 +32,36 @@ def serve(
         max_megabytes: largest size of an uploaded file, in millions of bytes.
         max_megapixels: largest width times height of an image, in millions.
         max_queue: number of requests that may wait; further ones get status 503.
+        allowed_hosts: further host names in the address of the page, behind a proxy or in a local network, such as
+            boxes.example.com, *.example.com, or * for any; a server that listens to others always accepts IP addresses.
     """
     from tokenloc.server.app import create_app
+    from tokenloc.server.hosts import is_loopback, valid_hosts
     from tokenloc.server.limits import Limits
-    from tokenloc.server.run import listen, load_models, serving
+    from tokenloc.server.run import listen, load_models, scratch_folder, serving
 
     limits = Limits(round(max_megabytes * 1e6), round(max_megapixels * 1e6), max_queue)
-    hosts = {"localhost", "127.0.0.1", "::1", host} if is_loopback(host) else None
-    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    hosts = valid_hosts(host, allowed_hosts or ())
+    handlers = {number: signal.signal(number, signal.default_int_handler) for number in _signals()}
     try:
         with listen(host, port) as listener:  # before models are loaded, to report a port in use at once
             models = load_models(checkpoints, device)
-            with serving(create_app(models, limits, hosts), listener) as url:
-                if hosts is None:
+            with scratch_folder() as scratch, serving(create_app(models, limits, hosts, scratch), listener) as url:
+                if not is_loopback(host):
                     print_message(f"warning: everyone who can reach {host} can use this server; there is no password")
+                    names = ", ".join(sorted(set(hosts.names) - {host}))
+                    print_message(f"it answers to IP addresses and {names}; add other names with --allowed_hosts")
                 print_message(f"serving {', '.join(models)}: open {url} in a browser; press Ctrl-C to stop")
                 while True:
                     time.sleep(3600)
     except KeyboardInterrupt:
         print_message("server stopped")
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach an address.
-
-    >>> is_loopback("localhost"), is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("0.0.0.0")
-    (True, True, True, False)
-    """
-    with suppress(ValueError):
-        return ip_address(host).is_loopback
-    return host == "localhost"
+def _signals() -> list[signal.Signals]:
+    """Return the signals that end the server as Ctrl-C does: SIGTERM, and SIGHUP unless nohup ignores it."""
+    wanted = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    return [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]

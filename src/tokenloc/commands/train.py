@@ -29,6 +29,7 @@ from tokenloc.metrics import Scorer
 from tokenloc.models import create_model
 from tokenloc.models.checkpoint import load_checkpoint, read_checkpoint, store_threshold
 from tokenloc.models.metadata import ModelMetadata
+from tokenloc.refinement import find_steps
 from tokenloc.reporting.charts import save_training_curves
 from tokenloc.reporting.runs import BOXES, read_run
 from tokenloc.training.cached_features import CachedFeatureData, cache_features
@@ -105,6 +106,7 @@ def _train_once(run: Namespace) -> Path:
     val = open_split(data, data.val_split, images.classes)
     given = {**model.options, "backbone_options": model.backbone_options}
     network = create_model(model.method, model.backbone, len(images.classes), model.pretrained, data.crop, **given)
+    find_steps(network.refinement)  # an invalid step would otherwise be found only after training
     trainable = freeze(network, optimisation.freeze)
     network.backbone.checkpointed = run.checkpoint_activations
     metadata = _metadata(network, data, images)

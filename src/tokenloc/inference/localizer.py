@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
@@ -25,7 +25,7 @@ from tokenloc.inference.localization import Localization, Objects, Prediction
 from tokenloc.inference.options import PredictionOptions
 from tokenloc.inference.predictor import Predictor
 from tokenloc.methods import Method
-from tokenloc.models.checkpoint import default_threshold, load_checkpoint
+from tokenloc.models.checkpoint import OptionValue, default_threshold, load_checkpoint
 from tokenloc.models.hub import local_copy, pretrained_path, save_folder, upload
 from tokenloc.models.metadata import ModelMetadata, Threshold
 
@@ -83,18 +83,20 @@ class Localizer:
         objects: Objects = "largest",
         options: PredictionOptions | None = None,
         min_score: float = 0.0,
+        method_options: Mapping[str, OptionValue] | None = None,
     ) -> Localizer:
         """Load a checkpoint of ``tokenloc train``; see the class for the other arguments.
 
         Args:
             path: a file, a folder of ``save_pretrained``, or ``hf-hub:USER/NAME[@REVISION]``; code in it never runs.
             device: ``auto`` (a GPU if available), or a PyTorch device name.
+            method_options: see ``models.checkpoint.load_checkpoint``.
 
         Raises:
             FileNotFoundError, ValueError: if the file is missing or not a valid checkpoint, or there is no such device.
         """
         origin = local_copy(path)
-        model, metadata = load_checkpoint(origin)
+        model, metadata = load_checkpoint(origin, method_options)
         localizer = cls(model.to(choose_device(device)), metadata, threshold, objects, options, min_score=min_score)
         localizer.origin = origin
         return localizer

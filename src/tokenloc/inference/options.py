@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from tokenloc.refinement import find_steps
+from tokenloc.refinement import StepChoice, describe_steps
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,17 @@ class PredictionOptions:
     Attributes:
         augmentation: views to average; one view by default.
         refine: steps that refine the maps, such as affinity,reprediction, or none; by default those of the method.
+            Settings follow a name, as in 'affinity,reprediction: {stride: 1, vote: false}'.
         fast: compute in bfloat16 and, where the full image is not needed, decode large JPEG files at a reduced size.
     """
 
     augmentation: TestTimeAugmentation = field(default_factory=TestTimeAugmentation)
-    refine: tuple[str, ...] | None = None
+    refine: tuple[StepChoice, ...] | None = None
     fast: bool = False
 
     def __post_init__(self) -> None:
         if self.refine is not None:
-            names = self.refine if isinstance(self.refine, str) else ",".join(self.refine)
-            steps = tuple(name for name in names.split(",") if name)
-            object.__setattr__(self, "refine", () if steps == ("none",) else steps)
-            find_steps(self.refine)
+            object.__setattr__(self, "refine", describe_steps(self.refine))
 
     def __str__(self) -> str:
         """Return a short description of what differs from the defaults.
@@ -61,7 +59,7 @@ class PredictionOptions:
         views = self.augmentation
         parts = [f"scales {' '.join(map(str, views.scales))}"] * bool(views.scales)
         parts += ["flip"] * views.flip + ["ten crops"] * views.ten_crop
-        parts += [] if self.refine is None else [f"refine {','.join(self.refine) or 'none'}"]
+        parts += [] if self.refine is None else [f"refine {','.join(map(str, self.refine)) or 'none'}"]
         parts += ["fast"] * self.fast
         return ", ".join(parts) or "plain"
 

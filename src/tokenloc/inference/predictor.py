@@ -17,7 +17,7 @@ from tokenloc.data.transforms import FramedTransform
 from tokenloc.inference.options import PredictionOptions
 from tokenloc.methods import Method, top_classes
 from tokenloc.methods._scaling import min_max
-from tokenloc.refinement import refine
+from tokenloc.refinement import find_steps, refine
 
 DECODING_MARGIN = 2  # a reduced decoding of twice the input size changes the input by 0.4 % of its spread
 
@@ -57,6 +57,7 @@ class Predictor:
         self.model, self.preprocessing = model, preprocessing
         self.options = options or PredictionOptions()
         self.protocol = protocol or get_protocol("standard")
+        self._steps = find_steps(model.refinement if self.options.refine is None else self.options.refine)
         self._views = self.options.augmentation
         self._scales = self._views.scales or (min(preprocessing.size),)
         width, height = preprocessing.at(max(self._scales)).resize
@@ -85,10 +86,9 @@ class Predictor:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.options.fast):
             logits, classes, maps = self._merged_views(images, region, classes)
         logits, maps = logits.float(), maps.float()
-        steps = self.model.refinement if self.options.refine is None else self.options.refine
-        if steps:
+        if self._steps:
             mean, std = (region.new_tensor(v)[:, None, None] for v in (self.preprocessing.mean, self.preprocessing.std))
-            maps = refine(maps, (region * std + mean).float().clamp(0, 1), steps)  # of RGB in [0, 1]
+            maps = refine(maps, (region * std + mean).float().clamp(0, 1), self._steps)  # of RGB in [0, 1]
         return ClassMapPrediction(logits, classes, logits.softmax(dim=1).gather(1, classes), maps)
 
     def boxes(

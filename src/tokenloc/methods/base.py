@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,18 +39,22 @@ class Method(nn.Module, ABC):
 
     Attributes:
         default_threshold: on maps scaled to [0, 1]; used until a model is calibrated.
-        refinement: steps of ``tokenloc.refine`` that are part of the method and apply unless others are chosen.
+        refinement: steps of ``tokenloc.refine``, names or ``{name: settings}``, that are part of the method and apply
+            unless others are chosen.
         spatial_blocks: indices of blocks with a localization task, such as SAT's; freezing treats them separately.
         exportable: whether the method can be exported to ONNX.
+        test_options: names of options that change neither weights nor training, so that a checkpoint can be loaded with
+            other values of them.
         uses_conv_branch: whether the loss depends on ``Features.conv_features``, on backbones that have them.
         config: the arguments that recreate the model; set by ``create_model``.
         normalisation: of the images that the weights expect; set by ``create_model``.
     """
 
     default_threshold: float = 0.2
-    refinement: tuple[str, ...] = ()
+    refinement: tuple[str | Mapping[str, Any], ...] = ()
     spatial_blocks: tuple[int, ...] = ()
     exportable: bool = True
+    test_options: ClassVar[tuple[str, ...]] = ()
     uses_conv_branch: bool = True
     config: ModelConfig
     normalisation: Normalisation

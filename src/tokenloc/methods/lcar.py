@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from tokenloc.methods._normalized_cut import Edges, oriented
 from tokenloc.methods._scaling import min_max
 from tokenloc.methods.base import ClassMaps, Output, register_method, shared_map
 from tokenloc.methods.global_batch import cross_entropy, global_mean
-from tokenloc.methods.tokencut import TokenCut
+from tokenloc.methods.tokencut import Map, TokenCut
 
 Teacher = Literal["mlp", "linear"]
 Polarity = Literal["seed", "peak", "border"]
@@ -44,9 +44,12 @@ class LCAR(TokenCut):
         edges: see ``TokenCut``.
         polarity: which side of the cut is the object: ``seed`` is the method; ``peak`` and ``border`` are those of
             ``TokenCut``, LCAR without SD-CAM (Table 1).
-        refinement: the steps of ``tokenloc.refine`` that follow (Table 1): ``affinity`` is ARM, ``reprediction``
-            SGRM; an empty sequence keeps the eigenvector map.
+        map: see ``TokenCut``; the mask is of the side that ``polarity`` chooses.
+        refinement: the steps of ``tokenloc.refine`` that follow (Table 1): ``affinity`` is ARM, ``reprediction`` SGRM,
+            with ``{stride: 1, vote: false}`` in the paper's form; an empty sequence keeps the eigenvector map.
     """
+
+    test_options: ClassVar[tuple[str, ...]] = ("seed_threshold", "tau", "edges", "polarity", "map")
 
     def __init__(
         self,
@@ -60,11 +63,12 @@ class LCAR(TokenCut):
         tau: float = 0.2,
         edges: Edges = "binary",
         polarity: Polarity = "seed",
-        refinement: Sequence[str] = ("affinity", "reprediction"),
+        map: Map = "eigenvector",
+        refinement: Sequence[str | Mapping[str, Any]] = ("affinity", "reprediction"),
     ) -> None:
         one_of("polarity", polarity, Polarity)
         unseeded = "peak" if polarity == "seed" else polarity
-        super().__init__(backbone, num_classes, tau=tau, edges=edges, polarity=unseeded)
+        super().__init__(backbone, num_classes, tau=tau, edges=edges, polarity=unseeded, map=map)
         backbone.require_class_token("lcar")
         for name, value in {"label_weight": label_weight, "seed_threshold": seed_threshold}.items():
             if not 0 <= value <= 1:
@@ -73,7 +77,7 @@ class LCAR(TokenCut):
             raise ValueError(f"temperature must be positive; got {temperature}")
         self.seeded = polarity == "seed"
         self.label_weight, self.seed_threshold, self.temperature = label_weight, seed_threshold, temperature
-        self.refinement = tuple(refinement)
+        self.refinement = (refinement,) if isinstance(refinement, str) else tuple(refinement)
         width, last = 2 * backbone.embed_dim, nn.Linear(2 * backbone.embed_dim, num_classes)
         mlp = one_of("teacher", teacher, Teacher) == "mlp"
         self.teacher = nn.Sequential(nn.Linear(width, width), nn.GELU(), last) if mlp else last
@@ -101,10 +105,11 @@ class LCAR(TokenCut):
     def class_maps(self, images: Tensor) -> tuple[Tensor, ClassMaps]:
         """Return the teacher's logits [B, C] and a function from classes [B, K] to maps that differ in their sign."""
         features = self.backbone(images, FeatureRequest(keys=True))
-        logits, location = self.from_pooled(self.pool(features)).logits, self.object_map(features)
+        logits = self.from_pooled(self.pool(features)).logits
         if not self.seeded:
-            return logits, shared_map(location)
-        return logits, lambda classes: oriented(location[:, None], self.seeds(features, classes))
+            return logits, shared_map(self.object_map(features))
+        location = self.eigenvector_map(features)[:, None]
+        return logits, lambda classes: self.located(oriented(location, self.seeds(features, classes)))
 
     def intermediate_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
         """Return activation map, seed and eigenvector for ``classes`` [B]; see ``Method.intermediate_maps``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -42,6 +42,7 @@ class TokenCut(Frozen, CAM):
     # TokenCut bipartitions at the mean, which is near the middle of [0, 1]; on cub10, 0.3 gave the best boxes.
     default_threshold = 0.3
     exportable = False  # ONNX has no eigenvalue solver
+    test_options: ClassVar[tuple[str, ...]] = ("tau", "edges", "polarity", "map")
 
     def __init__(
         self,
@@ -85,7 +86,11 @@ class TokenCut(Frozen, CAM):
             inside = torch.zeros(location.shape[-2:], dtype=torch.bool, device=location.device)
             inside[1:-1, 1:-1] = True
             location = oriented(location, inside)
-        return object_masks(location).float() if self.map == "mask" else location
+        return self.located(location)
+
+    def located(self, maps: Tensor) -> Tensor:
+        """Return eigenvector maps [..., h, w] oriented to the object, as they are or as TokenCut's objects."""
+        return object_masks(maps.flatten(0, -3)).view_as(maps).float() if self.map == "mask" else maps
 
     def eigenvector_map(self, features: Features) -> Tensor:
         """Return the second smallest eigenvector, [B, h, w] float32, its largest absolute value positive."""

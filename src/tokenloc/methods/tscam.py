@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from tokenloc.methods.base import ClassMaps, Method, Output, pick_classes, regis
 
 Map = Literal["coupled", "attention", "semantic"]
 Head = Literal["conv2d", "conv1d", "fc"]
+End = Literal["first", "last"]
 
 
 @register_method("tscam")
@@ -31,11 +32,13 @@ class TSCAM(Method):
         map: ``coupled`` is the method; ``attention`` is TransAttention and ``semantic`` TransCAM (Tables 5, 6).
         head: ``conv2d`` 3 x 3 over the grid is the method; ``conv1d`` of width 3 over the token sequence and ``fc``
             per token are those of Tables 10, 11.
-        attention_blocks: the attention is averaged over this many first blocks (Tables 12, 13); None for all.
+        attention_blocks: the attention is averaged over this many blocks (Tables 12, 13); None for all.
+        attention_from: whether these are the ``first`` blocks, as in the paper, or the ``last``.
         head_scale: factor of the head's initial weights. LCTR's release initialises its head sqrt(C) times smaller.
     """
 
     default_threshold = 0.1  # the paper's on CUB
+    test_options: ClassVar[tuple[str, ...]] = ("map", "attention_blocks", "attention_from")
 
     def __init__(
         self,
@@ -45,6 +48,7 @@ class TSCAM(Method):
         map: Map = "coupled",
         head: Head = "conv2d",
         attention_blocks: int | None = None,
+        attention_from: End = "first",
         head_scale: float = 1.0,
     ) -> None:
         super().__init__(backbone, num_classes)
@@ -53,6 +57,7 @@ class TSCAM(Method):
         if not 1 <= self.attention_blocks <= backbone.depth:
             depth = backbone.depth
             raise ValueError(f"attention_blocks must lie in 1…{depth}, the backbone's depth; got {attention_blocks}")
+        self.attention_from = one_of("attention_from", attention_from, End)
         self.head: nn.Conv2d | nn.Conv1d = semantic_head(one_of("head", head, Head), backbone.embed_dim, num_classes)
         with torch.no_grad():
             for weights in self.head.parameters():
@@ -87,8 +92,10 @@ class TSCAM(Method):
 
     def attention_map(self, features: Features) -> Tensor:
         """Return A_* [B, h, w] >= 0, the class token's attention, mean over heads and blocks (Eqs. 5, 6)."""
-        attention = features.require("class_attention")[:, : self.attention_blocks]
-        return as_map(attention.mean(dim=1), features.grid)
+        attention = features.require("class_attention")
+        count = self.attention_blocks
+        chosen = attention[:, :count] if self.attention_from == "first" else attention[:, -count:]
+        return as_map(chosen.mean(dim=1), features.grid)
 
     def _semantic_maps(self, features: Features) -> Tensor:
         """Return S [B, C, h, w] (Eq. 3)."""

@@ -5,6 +5,7 @@ Code in a checkpoint never runs. A folder in the shared format (``models.hub``),
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,35 +13,45 @@ from typing import Any
 import torch
 
 from tokenloc._files import durable_write, write_json
+from tokenloc._names import unknown_name
 from tokenloc.backbones import Normalisation
 from tokenloc.backbones.weights import read_torch_file
 from tokenloc.methods import METHODS, Method, list_methods
-from tokenloc.models.factory import create_model
+from tokenloc.models import factory
 from tokenloc.models.hub import CONFIG, local_copy, read_folder, read_json, writable_path
 from tokenloc.models.metadata import METADATA_KEY, ModelMetadata, Threshold
 
 MODEL_PREFIX = "model."  # of the model's tensors in a Lightning checkpoint
+OptionValue = bool | int | float | str | None
+"""The value of a method option at test time."""
 
 
-def load_checkpoint(path: str | Path) -> tuple[Method, ModelMetadata]:
+def load_checkpoint(
+    path: str | Path, method_options: Mapping[str, OptionValue] | None = None
+) -> tuple[Method, ModelMetadata]:
     """Load a model, in evaluation mode, on the CPU.
 
-    ``path`` is a checkpoint of ``tokenloc train``, a folder written by ``Localizer.save_pretrained``, or
-    ``hf-hub:USER/NAME[@REVISION]``.
+    Args:
+        path: a checkpoint of ``tokenloc train``, a folder written by ``Localizer.save_pretrained``, or
+            ``hf-hub:USER/NAME[@REVISION]``.
+        method_options: values of the method's ``test_options`` to use instead of those of the training; the metadata
+            contains them. A threshold that was calibrated with other values does not apply, and is left out.
 
     Raises:
         FileNotFoundError: if the file or repository does not exist, or cannot be downloaded.
         ValueError: if the file is truncated, contains code (which never runs), comes from another program, or has
-            weights that do not fit the model it describes.
+            weights that do not fit the model it describes; if a method option is unknown or invalid.
     """
     content = read_checkpoint(path)
-    metadata = _metadata(content, path)
+    metadata = _with_options(_metadata(content, path), method_options or {})
     config = metadata.model
     options = {**config.options, "backbone_options": config.backbone_options}
     try:
-        model = create_model(config.method, config.backbone, config.num_classes, False, config.image_size, **options)
+        arguments = (config.method, config.backbone, config.num_classes, False, config.image_size)
+        model = factory.create_model(*arguments, **options)
     except Exception as error:  # the options are untrusted; a network may raise anything for them
-        raise ValueError(f"{path} describes a model that cannot be created: {error}") from error
+        chosen = f" with {dict(method_options)}" if method_options else ""
+        raise ValueError(f"{path} describes a model that cannot be created{chosen}: {error}") from error
     model.normalisation = Normalisation(metadata.preprocessing.mean, metadata.preprocessing.std)
     weights = {name.removeprefix(MODEL_PREFIX): tensor for name, tensor in content["state_dict"].items()}
     try:
@@ -49,6 +60,22 @@ def load_checkpoint(path: str | Path) -> tuple[Method, ModelMetadata]:
         summary = " ".join(str(error).split())[:300]
         raise ValueError(f"the weights in {path} do not fit {config.method} on {config.backbone}: {summary}") from None
     return model.eval(), metadata
+
+
+def _with_options(metadata: ModelMetadata, chosen: Mapping[str, OptionValue]) -> ModelMetadata:
+    """Return the metadata with the ``chosen`` options, without its threshold if that is calibrated for others."""
+    config, threshold = metadata.model, metadata.threshold
+    calibrated = threshold.method_options if threshold else {}
+    if not chosen and not calibrated:
+        return metadata
+    valid = METHODS[config.method].test_options
+    for name in chosen:
+        if name not in valid:
+            raise unknown_name(f"test-time option of {config.method}", name, valid)
+    trained = {**factory.method_options(config.method), **config.options}
+    if {**trained, **calibrated} != {**trained, **chosen}:
+        threshold = None
+    return replace(metadata, model=replace(config, options={**config.options, **chosen}), threshold=threshold)
 
 
 def read_metadata(path: str | Path) -> ModelMetadata:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import platform
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from importlib.metadata import version
 from pathlib import Path, PurePath
 from types import NoneType, UnionType
@@ -36,6 +36,7 @@ class Threshold:
     source: str  # for people: "calibrated on train of cub (300 images), protocol standard"
     options: str = "plain"  # the ``PredictionOptions`` that it was calibrated for
     images: str = ""  # the images that it was calibrated on, such as "train of cub"; empty if unknown
+    method_options: dict[str, Any] = field(default_factory=dict)  # ``load_checkpoint``'s when it was calibrated
 
     def __post_init__(self) -> None:
         if not 0 <= self.value <= 1:
@@ -107,9 +108,9 @@ def _read(kind: Any, values: Any, where: str) -> Any:
     for name in values:
         if name not in hints:
             raise unknown_name(f"key (in {where})", name, hints)
-    for field in fields(kind):
-        if field.name not in values and field.default is MISSING and field.default_factory is MISSING:
-            raise ValueError(f"{where} lacks the key {field.name!r}; is the file damaged?")
+    for one in fields(kind):
+        if one.name not in values and one.default is MISSING and one.default_factory is MISSING:
+            raise ValueError(f"{where} lacks the key {one.name!r}; is the file damaged?")
     checked = {name: _checked(hints[name], value, f"{where}: {name}") for name, value in values.items()}
     try:
         return kind(**checked)

@@ -2,57 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tokenloc._names import Registry
 from tokenloc.methods._scaling import min_max
 from tokenloc.refinement.affinity import AffinityRefinement
 from tokenloc.refinement.reprediction import Reprediction
+from tokenloc.refinement.steps import STEPS, Step, StepChoice, describe_steps, find_steps, list_steps
 
-__all__ = ["STEPS", "AffinityRefinement", "Reprediction", "Step", "find_steps", "list_steps", "refine"]
+__all__ = [
+    "STEPS",
+    "AffinityRefinement",
+    "Reprediction",
+    "Step",
+    "StepChoice",
+    "describe_steps",
+    "find_steps",
+    "list_steps",
+    "refine",
+]
 
 TOLERANCE = 1e-3  # by which resized images may exceed [0, 1]
 
-Step = Callable[[Tensor, Tensor], Tensor]
-"""From maps [B, K, H, W] in [0, 1] and images [B, 3, H, W] (RGB in [0, 1]), float32, to refined maps of that shape."""
-STEPS: Registry[Step] = Registry("refinement step")
-"""The steps by name; ``STEPS.add(name, step)`` adds one."""
-STEPS.add("affinity", AffinityRefinement())
-STEPS.add("affinity_wide", AffinityRefinement.wide())
-STEPS.add("reprediction", Reprediction())
 
-
-def list_steps(pattern: str | None = None) -> list[str]:
-    """Return the sorted names of the refinement steps; ``pattern`` is a shell wildcard.
-
-    >>> list_steps("aff*")
-    ['affinity', 'affinity_wide']
-    """
-    return STEPS.names(pattern)
-
-
-def find_steps(steps: Iterable[str | Step]) -> list[Step]:
-    """Return ``steps`` with names, such as ``reprediction@0.1``, replaced by the steps; ValueError if invalid."""
-    return [_find_step(step) if isinstance(step, str) else step for step in steps]
-
-
-def _find_step(name: str) -> Step:
-    step, at, threshold = name.partition("@")
-    if not at:
-        return STEPS[step]
-    if not isinstance(STEPS[step], Reprediction):
-        raise ValueError(f"the refinement step {step!r} takes no threshold; remove {at + threshold!r}")
-    try:
-        return Reprediction.at(float(threshold))
-    except ValueError as error:
-        raise ValueError(f"invalid refinement step {name!r}; expected one like 'reprediction@0.1': {error}") from None
-
-
-def refine(maps: Tensor, images: Tensor, steps: Iterable[str | Step] = ("affinity", "reprediction")) -> Tensor:
+def refine(
+    maps: Tensor, images: Tensor, steps: Iterable[StepChoice | Step] | StepChoice = ("affinity", "reprediction")
+) -> Tensor:
     """Refine localization maps with the pixels of their images (LCAR, Tables 1 and 2).
 
     The maps are resized to the images (bilinear, half-pixel centres), min-max scaled one by one, and passed through the
@@ -61,20 +39,22 @@ def refine(maps: Tensor, images: Tensor, steps: Iterable[str | Step] = ("affinit
     Args:
         maps: [B, K, h, w] or [B, h, w] float, of any range: larger means more object; of any method.
         images: [B, 3, H, W] float, RGB in [0, 1], *not* normalised by mean and standard deviation.
-        steps: names from ``list_steps()``, ``reprediction@0.1`` with the maps' box threshold, or steps with other
-            settings, such as ``Reprediction(object_level=0.5)``. Without steps, maps are only resized and scaled.
+        steps: names from ``list_steps()``, ``reprediction@0.1`` with the maps' box threshold, ``{name: settings}``,
+            such as ``{"reprediction": {"stride": 1}}``, or objects, such as ``Reprediction(object_level=0.5)``. Without
+            steps, maps are only resized and scaled.
 
     Returns:
         [B, K, H, W] or [B, H, W] float32 in [0, 1], without gradient. A constant map becomes 0.
 
     Raises:
-        ValueError: an unknown step, or maps or images of another shape, range or device, or maps that are not finite.
+        ValueError: an unknown step or setting; maps or images of another shape, range or device; maps that are not
+            finite.
 
     >>> maps, images = torch.rand(2, 5, 14, 14), torch.rand(2, 3, 64, 48)
     >>> list(refine(maps, images, steps=["affinity"]).shape)
     [2, 5, 64, 48]
     """
-    chosen = find_steps([steps] if isinstance(steps, str) else steps)
+    chosen = find_steps(steps)
     _check_images(images)
     _check_maps(maps, images)
     # Steps may train networks, so this leaves inference mode; float32 and deterministic kernels make it repeatable.

@@ -22,10 +22,13 @@ def usable_formats() -> list[str]:
     return [name for name, need in needs.items() if need is None or find_spec(need[0].partition(".")[0])]
 
 
-def annotation_file(result: Result, form: str) -> tuple[str, bytes]:
-    """Return the name and content of an annotation file: a ZIP archive if the format has several files."""
+def annotation_file(result: Result, form: str, scratch: Path | None = None) -> tuple[str, bytes]:
+    """Return the name and content of an annotation file, a ZIP archive if the format has several files.
+
+    They are written to a temporary folder in ``scratch``, or in that of the system.
+    """
     metadata = result.localizer.metadata
-    with TemporaryDirectory(prefix="tokenloc-") as folder:
+    with TemporaryDirectory(dir=scratch) as folder:
         image, out = Path(folder, "images", result.predictions[0].source), Path(folder, "out")
         image.parent.mkdir()
         image.write_bytes(result.upload)

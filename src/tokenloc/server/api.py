@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Depends, File, Form, HTTPException, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Cookie, Depends, File, Form, HTTPException, Query, Request, Response, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from PIL import Image
 from pydantic import BaseModel, Field
@@ -17,7 +18,7 @@ from tokenloc.export.base import valid_text
 from tokenloc.inference import Localization
 from tokenloc.inference.localization import Objects
 from tokenloc.server.annotations import annotation_file, image_name, usable_formats
-from tokenloc.server.predict import KEEP_SECONDS, MAX_CLASSES, PREVIEW_SIDE, PredictionService, Result
+from tokenloc.server.predict import KEEP_SECONDS, MAX_CLASSES, PREVIEW_SIDE, PredictionService, Result, new_secret
 
 
 def _service(request: Request) -> Any:
@@ -29,6 +30,9 @@ THRESHOLD = "Threshold on the map, in [0, 1]. Default: the model's."
 OBJECTS = "One box around the largest component above the threshold, or one around each."
 Threshold = Annotated[float | None, Query(ge=0, le=1, description=THRESHOLD)]
 Boxes = Annotated[Objects, Query(description=OBJECTS)]
+SESSION = "tokenloc-session"  # the cookie without which a result's token is not enough
+Session = Annotated[str, Cookie(alias=SESSION, description="Session that sent the image, set by /predict.")]
+_SECRET = re.compile(r"[\w-]{32}", re.ASCII)
 
 
 class ErrorResponse(BaseModel):
@@ -57,7 +61,9 @@ class PredictionResponse(BaseModel):
     """Predictions for one image, the most probable class first."""
 
     model: str
-    result: str | None = Field(None, description="Token for /results, if the result is kept.")
+    result: str | None = Field(
+        None, description="Token for /results, if the result is kept; it works in this session only."
+    )
     image: str | None = Field(None, description=f"Upright image, at most {PREVIEW_SIDE} pixels long: JPEG, Base64.")
     predictions: list[Prediction]
 
@@ -89,6 +95,7 @@ async def models(service: Service) -> list[dict[str, Any]]:
 @router.post("/predict")
 async def predict(
     service: Service,
+    response: Response,
     image: Annotated[UploadFile, File(description="AVIF, BMP, GIF, JPEG, PNG, PPM, TIFF or WebP.")],
     model: Annotated[str, Form(description="A name from /models. Default: the first.")] = "",
     top_k: Annotated[int, Form(ge=1, le=MAX_CLASSES, description="Number of classes.")] = 1,
@@ -97,31 +104,40 @@ async def predict(
     refine: Annotated[str, Form(description="Refinement steps, comma-separated, or none. Default: the method's.")] = "",
     images: Annotated[bool, Form(description="Return the upright image and the maps.")] = False,
     keep: Annotated[bool, Form(description=f"Keep the result in memory for {KEEP_SECONDS:g} s.")] = False,
+    session: Session = "",
 ) -> PredictionResponse:
     """Predict the classes and boxes of one image."""
-    upload = await image.read()
-    if len(upload) > service.limits.max_bytes:
-        raise HTTPException(413, f"the image is too large; the limit is {service.limits.max_bytes / 1e6:g} MB")
-    result = await service.predict(upload, image_name(image.filename), model, top_k, refine)
-    token = service.keep(result) if keep else None
+    result = await service.predict(image, image_name(image.filename), model, top_k, refine)
+    token = None
+    if keep:
+        session = session if _SECRET.fullmatch(session) else new_secret()
+        token = service.keep(session, result)
+        response.set_cookie(SESSION, session, httponly=True, samesite="strict")
     return await run_in_threadpool(lambda: _response(result.at(threshold, objects), token, images))
 
 
 @router.get("/results/{token}")
-def redraw(service: Service, token: str, threshold: Threshold = None, objects: Boxes = "largest") -> PredictionResponse:
+def redraw(
+    service: Service, token: str, threshold: Threshold = None, objects: Boxes = "largest", session: Session = ""
+) -> PredictionResponse:
     """Return a kept result at another threshold, without running the model again."""
-    return _response(service.kept(token).at(threshold, objects), token)
+    return _response(service.kept(session, token).at(threshold, objects), token)
 
 
 @router.get("/results/{token}/annotations/{form}", response_class=Response)
 def download_annotation(
-    service: Service, token: str, form: str, threshold: Threshold = None, objects: Boxes = "largest"
+    service: Service,
+    token: str,
+    form: str,
+    threshold: Threshold = None,
+    objects: Boxes = "largest",
+    session: Session = "",
 ) -> Response:
     """Download a kept result in an annotation format: a file, or a ZIP archive of several."""
-    result = service.kept(token)
+    result = service.kept(session, token)
     if form not in usable_formats():
         raise HTTPException(422, str(unknown_name("format", form, usable_formats())))
-    name, content = annotation_file(result.at(threshold, objects), form)
+    name, content = annotation_file(result.at(threshold, objects), form, service.scratch)
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return Response(content, media_type="application/octet-stream", headers=headers)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,6 +18,7 @@ from tokenloc.refinement import list_steps
 from tokenloc.reporting.pages import render_page
 from tokenloc.server.annotations import usable_formats
 from tokenloc.server.api import Service, router
+from tokenloc.server.hosts import ANY_HOST, Hosts
 from tokenloc.server.limits import HEADERS, Guard, Limits, error_response
 from tokenloc.server.predict import KEEP_SECONDS, MAX_CLASSES, PredictionService
 
@@ -27,8 +29,17 @@ PAGE_HEADERS = {  # the page itself restricts scripts further, to its own; frame
 }
 
 
-def create_app(models: Mapping[str, Localizer], limits: Limits, hosts: Collection[str] | None = None) -> FastAPI:
-    """Return the web page and REST API of ``models``, the first by default; ``hosts`` of requests, None for any."""
+def create_app(
+    models: Mapping[str, Localizer], limits: Limits, hosts: Hosts = ANY_HOST, scratch: Path | None = None
+) -> FastAPI:
+    """Return the web page and REST API of ``models``, the first by default.
+
+    Args:
+        models: models by the names under which they are served.
+        limits: limits of requests.
+        hosts: valid values of the header ``Host``.
+        scratch: folder for temporary files; None for the system's.
+    """
     app = FastAPI(
         title="tokenloc",
         version=version("tokenloc"),
@@ -36,7 +47,7 @@ def create_app(models: Mapping[str, Localizer], limits: Limits, hosts: Collectio
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    app.state.service = PredictionService(models, limits)
+    app.state.service = PredictionService(models, limits, scratch)
     app.add_middleware(Guard, limits=limits, hosts=hosts)
     for kind in (Exception, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _report_error)

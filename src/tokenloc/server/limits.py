@@ -1,11 +1,11 @@
-"""Middleware that limits hosts, origins, sizes and the length of the queue."""
+"""Middleware that limits hosts, origins, media types, sizes and the time of an upload."""
 
 from __future__ import annotations
 
 import asyncio
-import re
+import reprlib
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastapi import HTTPException
@@ -13,8 +13,12 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tokenloc.server.hosts import Hosts
+
+FORM_TYPE = "multipart/form-data"
 FORM_BYTES = 64 * 1024  # of a request besides its image
-UPLOAD_SECONDS = 120.0  # within which a request must arrive, so that slow clients cannot fill the queue
+UPLOAD_SECONDS = 120.0  # within which a request must arrive
+STALL_SECONDS = 20.0  # longest pause of an upload
 HEADERS = {  # of every response that does not set them itself
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -24,7 +28,6 @@ HEADERS = {  # of every response that does not set them itself
     "X-Frame-Options": "DENY",
 }
 _CLOSE = {"Connection": "close"}  # otherwise the server would read the rest of a refused body
-_HOST = re.compile(r"(\[[^]]*\]|[^:]*)(:\d*)?")
 
 
 @dataclass(frozen=True)
@@ -45,14 +48,13 @@ class Guard:
     """ASGI middleware that refuses requests beyond the limits and adds security headers to every response.
 
     Pages of other sites cannot send requests with a body (``Origin`` differs from ``Host``), nor reach a local server
-    by DNS rebinding (``Host`` is not in ``hosts``, the valid host names; None for any).
+    by DNS rebinding (``Host`` is not among ``hosts``).
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits, hosts: Collection[str] | None = None) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, hosts: Hosts) -> None:
         self.app = app
         self.limits = limits
         self.hosts = hosts
-        self._active = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -67,29 +69,27 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        has_body = scope["method"] not in ("GET", "HEAD")
-        refused = self._refusal(Headers(scope=scope), has_body)
-        self._active += has_body
-        try:
-            await (refused or self.app)(scope, self._limited(receive), send_with_headers)
-        finally:
-            self._active -= has_body
+        refused = self._refusal(Headers(scope=scope), scope["method"] not in ("GET", "HEAD"))
+        await (refused or self.app)(scope, self._limited(receive), send_with_headers)
 
     def _refusal(self, headers: Headers, has_body: bool) -> JSONResponse | None:
         host, origin, length = (headers.get(name, "").lower() for name in ("host", "origin", "content-length"))
-        name = _HOST.fullmatch(host)
-        if self.hosts is not None and (name is None or name[1].strip("[]") not in self.hosts):
-            message = f"unknown host {host!r}; expected one of {', '.join(sorted(self.hosts))}"
+        if not self.hosts.accept(host):
+            message = f"unknown host {_short(host)}; to use the server under this name, start it with --allowed_hosts"
             return error_response(421, message, _CLOSE)
         if not has_body:
             return None
         if "origin" in headers and origin.rpartition("://")[2] != host:
-            return error_response(403, f"requests from another origin are refused; got {origin!r}", _CLOSE)
+            message = (
+                f"requests from another origin are refused; got {_short(origin)}, expected this server, "
+                f"{_short(host)}; a proxy must pass the header Host on"
+            )
+            return error_response(403, message, _CLOSE)
+        kind = headers.get("content-type", FORM_TYPE)
+        if kind.partition(";")[0].strip().lower() != FORM_TYPE:  # the parser of other forms is slow
+            return error_response(415, f"expected {FORM_TYPE}; got {_short(kind)}", _CLOSE)
         if length.isdecimal() and (len(length) > 15 or int(length) > self.limits.max_bytes + FORM_BYTES):
             return error_response(413, self._too_large(), _CLOSE)
-        if self._active > self.limits.max_queue:
-            message = f"the server is busy: {self.limits.max_queue} requests are waiting; try again later"
-            return error_response(503, message, {"Retry-After": "5", **_CLOSE})
         return None
 
     def _limited(self, receive: Receive) -> Receive:
@@ -98,10 +98,12 @@ class Guard:
 
         async def limited() -> Message:
             nonlocal received, complete
+            left = min(STALL_SECONDS, deadline - time.monotonic())
             try:
-                message = await asyncio.wait_for(receive(), None if complete else deadline - time.monotonic())
+                message = await asyncio.wait_for(receive(), None if complete else left)
             except asyncio.TimeoutError:
-                raise HTTPException(408, f"the upload took more than {UPLOAD_SECONDS:g} s", _CLOSE) from None
+                limit = f"the upload paused for {STALL_SECONDS:g} s, or took more than {UPLOAD_SECONDS:g} s"
+                raise HTTPException(408, f"{limit}; send the image again", _CLOSE) from None
             received += len(message.get("body", b""))
             complete = not message.get("more_body", False)
             if received > self.limits.max_bytes + FORM_BYTES:
@@ -117,3 +119,7 @@ class Guard:
 def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return the JSON of an error, ``{"error": message}``."""
     return JSONResponse({"error": message}, status, headers)
+
+
+def _short(value: str) -> str:
+    return reprlib.repr(value)

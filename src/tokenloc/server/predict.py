@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from fastapi import HTTPException
+from fastapi import HTTPException, UploadFile
 from fastapi.concurrency import run_in_threadpool
 
 from tokenloc._names import unknown_name
@@ -47,21 +49,41 @@ class Result:
 class PredictionService:
     """Runs models on uploaded images, one image at a time since a network uses all cores."""
 
-    def __init__(self, models: Mapping[str, Localizer], limits: Limits) -> None:
+    def __init__(self, models: Mapping[str, Localizer], limits: Limits, scratch: Path | None = None) -> None:
         self.models = dict(models)
         self.limits = limits
-        self._kept: dict[str, Result] = {}
+        self.scratch = scratch  # for temporary files
+        self._kept: dict[tuple[str, str], Result] = {}  # by session and token
         self._network = asyncio.Lock()
+        self._unfinished = 0
 
-    async def predict(self, upload: bytes, name: str, model: str = "", top_k: int = 1, refine: str = "") -> Result:
-        """Predict a file called ``name``; raise HTTPException 422 for an unreadable image or an unknown name."""
-        async with self._network:
-            return await run_in_threadpool(self._predict, upload, name, model or next(iter(self.models)), top_k, refine)
+    async def predict(self, image: UploadFile, name: str, model: str, top_k: int, refine: str) -> Result:
+        """Predict a class and boxes for an upload called ``name``, which is read into memory when its turn comes.
+
+        Raises:
+            HTTPException: 503 if too many others wait, 413 if the file is too large, 422 for an unreadable image or an
+                unknown name.
+        """
+        if self._unfinished > self.limits.max_queue:
+            message = f"the server is busy: {self.limits.max_queue} requests are waiting; try again later"
+            raise HTTPException(503, message, {"Retry-After": "5"})
+        self._unfinished += 1
+        try:
+            async with self._network:
+                upload = await image.read()
+                if len(upload) > self.limits.max_bytes:
+                    raise HTTPException(413, f"the image is too large; the limit is {self.limits.max_bytes / 1e6:g} MB")
+                return await run_in_threadpool(self._predict, upload, name, model, top_k, refine)
+        finally:
+            self._unfinished -= 1
 
     def _predict(self, upload: bytes, name: str, model: str, top_k: int, refine: str) -> Result:
+        model = model or next(iter(self.models))
         try:
             if model not in self.models:
                 raise unknown_name("model", model, self.models)
+            if not re.fullmatch(r"[\w@.,]*", refine):
+                raise ValueError(f"refine takes the names of steps, comma-separated; got {refine[:80]!r}")
             base = self.models[model]
             options = replace(base.options, refine=(refine,) if refine else base.options.refine)
             localizer = Localizer(base.model, base.metadata, base.threshold, options=options, protocol=base.protocol)
@@ -74,17 +96,23 @@ class PredictionService:
         image.save(preview, "JPEG", quality=85)
         return Result(model, localizer, [replace(one, source=name) for one in predictions], upload, preview.getvalue())
 
-    def keep(self, result: Result) -> str:
+    def keep(self, session: str, result: Result) -> str:
         """Keep a result for ``KEEP_SECONDS``, within ``MAX_KEPT_BYTES``; return a secret token. Needs an event loop."""
-        token = secrets.token_urlsafe(24)
-        self._kept[token] = result
-        asyncio.get_running_loop().call_later(KEEP_SECONDS, self._kept.pop, token, None)
+        token = new_secret()
+        self._kept[session, token] = result
+        asyncio.get_running_loop().call_later(KEEP_SECONDS, self._kept.pop, (session, token), None)
         while len(self._kept) > 1 and sum(one.nbytes for one in self._kept.values()) > MAX_KEPT_BYTES:
             self._kept.pop(next(iter(self._kept)))
         return token
 
-    def kept(self, token: str) -> Result:
-        """Return a kept result; raise HTTPException 404 if it has expired."""
-        if (result := self._kept.get(token)) is None:
-            raise HTTPException(404, f"no such result; results expire after {KEEP_SECONDS:g} s: send the image again")
+    def kept(self, session: str, token: str) -> Result:
+        """Return a kept result; raise HTTPException 404 if it has expired or belongs to another session."""
+        if (result := self._kept.get((session, token))) is None:
+            expired = f"no such result; results expire after {KEEP_SECONDS:g} s, and belong to the session that sent"
+            raise HTTPException(404, f"{expired} the image: send the image again")
         return result
+
+
+def new_secret() -> str:
+    """Return the unguessable id of a session or a result."""
+    return secrets.token_urlsafe(24)

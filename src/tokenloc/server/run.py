@@ -1,32 +1,42 @@
-"""Loads models, listens at a port, starts and stops the server."""
+"""Loads models, listens at a port, starts and stops the server, and removes its temporary files."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from tokenloc._files import UniqueNames, exclusive_lock
 from tokenloc.inference import Localizer
 
 LAST_PORT = 65535
+MAX_CONNECTIONS = 400  # further ones get status 503; each needs up to two of the 1024 files that a process may open
+HEADER_SECONDS = 15  # within which the headers of a request must arrive
+SCRATCH = "tokenloc-serve-"
 
 
 def load_models(checkpoints: Sequence[str | Path], device: str = "auto") -> dict[str, Localizer]:
     """Load checkpoints, each under the name of its run such as sat-0/best; raise ValueError if one is given twice."""
+    if len({Path(path).resolve() for path in checkpoints}) < len(checkpoints):
+        raise ValueError(f"a checkpoint is given twice: {', '.join(map(str, checkpoints))}")
     models: dict[str, Localizer] = {}
+    names = UniqueNames("")
     for path in map(Path, checkpoints):
         folder = path.absolute().parent
         name = f"{folder.parent.name}/{path.stem}" if folder.name == "checkpoints" else path.stem
-        models[f"{name} ({path})" if name in models else name] = Localizer.from_checkpoint(path, device)
-    if len(models) < len(checkpoints):
-        raise ValueError(f"a checkpoint is given twice: {', '.join(map(str, checkpoints))}")
+        models[names.take(name)] = Localizer.from_checkpoint(path, device)
     return models
 
 
@@ -56,9 +66,48 @@ def _is_free(host: str, port: int) -> bool:
 
 
 @contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Yield a private temporary folder, removed at the end; first remove those of servers that were killed."""
+    if sys.platform != "win32":  # where nothing is locked
+        for folder in Path(gettempdir()).glob(f"{SCRATCH}*"):
+            with suppress(OSError, ValueError):  # of a running server, or not a folder
+                if folder.lstat().st_uid == os.getuid() and not folder.is_symlink():
+                    with exclusive_lock(folder):
+                        shutil.rmtree(folder)
+    with TemporaryDirectory(prefix=SCRATCH) as name, exclusive_lock(name):
+        yield Path(name)
+
+
+class _TimedProtocol(H11Protocol):
+    """Closes a connection if a request's headers take too long; uvicorn would wait forever once it has one byte."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def data_received(self, data: bytes) -> None:
+        timer, self.timeout_keep_alive_task = self.timeout_keep_alive_task, None
+        super().data_received(data)
+        if timer and (self.cycle is None or self.cycle.response_complete):  # no new request yet
+            self.timeout_keep_alive_task = timer
+        elif timer:
+            timer.cancel()
+
+
+@contextmanager
 def serving(app: FastAPI, listener: socket.socket) -> Iterator[str]:
     """Serve an application in a thread while the block runs, then close the socket; yield the URL."""
-    config = uvicorn.Config(app, ws="none", log_level="warning", server_header=False, timeout_graceful_shutdown=5)
+    config = uvicorn.Config(
+        app,
+        http=_TimedProtocol,
+        ws="none",
+        log_level="warning",
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=HEADER_SECONDS,
+        timeout_graceful_shutdown=5,
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="tokenloc-serve", daemon=True)
     host, port = listener.getsockname()[:2]
