@@ -37,4 +37,5 @@ def test_the_evaluations_of_a_table_have_valid_flags(name: str, parsers: dict[st
     for row in table.rows:
         words = ["evaluate", "CKPT", f"--protocol={table.protocol}", *command_line_flags(row.test)]
         parsers["evaluate"].instantiate(parsers["evaluate"].parse_args(words))
-        assert row.paper, f"{row.name} has no printed number"
+        assert row.paper or "figure" in name, f"{row.name} has no printed number"
+    assert any(row.paper for row in table.rows)

@@ -80,6 +80,7 @@ TABLE: dict[str, dict[str, Any]] = {
         "top5_map": "first",
     },
 }
+TABLE["lctr-ilsvrc"] = {**TABLE["lctr"], "threshold": 0.18}
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -92,13 +93,13 @@ def test_published_protocols_match_the_table(name: str) -> None:
 
 
 def test_protocols_are_listed_by_wildcard() -> None:
-    assert list_protocols("*s*") == ["sat", "scm", "standard", "ts-cam", "wsol-eval"]
+    assert list_protocols("*s*") == ["lctr-ilsvrc", "sat", "scm", "standard", "ts-cam", "wsol-eval"]
     assert list_protocols("ts*") == ["ts-cam"]
 
 
 def test_an_unknown_protocol_suggests_the_closest() -> None:
     with pytest.raises(
-        ValueError, match=r"unknown protocol 'tscam'; did you mean 'ts-cam'\? Valid: lctr, sat, scm, standard"
+        ValueError, match=r"unknown protocol 'tscam'; did you mean 'ts-cam'\? Valid: lctr, lctr-ilsvrc, sat, scm"
     ):
         get_protocol("tscam")
 

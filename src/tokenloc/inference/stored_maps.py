@@ -65,8 +65,8 @@ def evaluate_maps(
         made = {**older, **maps.about}.get(name, expected)
         if made != expected:
             raise ValueError(
-                f"the maps in {maps.folder} have {name} {made!r}, but protocol {protocol.name!r} needs "
-                f"{expected!r}; choose a protocol with the same {name}, or save the maps again"
+                f"the maps in {maps.folder} have the {name.replace('_', ' ')} {made!r}, but protocol "
+                f"{protocol.name!r} needs {expected!r}; choose a protocol with the same one, or save the maps again"
             )
     if (protocol.judged_maps or 0) > 1:
         raise ValueError(
