@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 import docstring_parser
-from jsonargparse import ArgumentParser
+import yaml
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from tokenloc._names import unknown_name
+from tokenloc._plain import check_text
 from tokenloc.commands.console import IncompleteError, print_message
-from tokenloc.commands.recipes import recipe_file
+from tokenloc.commands.recipes import read_part, read_recipe
 
 Command = Callable[..., Any]
 
@@ -36,26 +40,39 @@ COMMANDS = {  # function and summary; importing all functions for their docstrin
 }
 
 
+LONGEST = 4000  # characters of an error message, which may quote a value
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status: 0, 1 if some of the work could not be done, 2 for invalid input."""
-    words = [_with_underscores(word) for word in (sys.argv[1:] if arguments is None else arguments)]
-    parser, commands = _make_parser([word for word in words if word in COMMANDS][:1])
+    label = "tokenloc"
     try:
-        settings = parser.instantiate(parser.parse_args(_resolve_recipes(words)))
-    except ValueError as error:
-        return _exit(f"tokenloc: {error}", status=2)
-    name, command = settings.subcommand, commands[settings.subcommand]
-    values = {key: value for key, value in vars(settings[name]).items() if key not in ("config", "__default_config__")}
-    try:
-        options = {key: _take(hint, values) for key, hint in get_type_hints(command).items() if _is_options(hint)}
-        command(**values, **options)
+        name, command, values = _parse(sys.argv[1:] if arguments is None else arguments)
+        label = f"tokenloc {name}"
+        command(**values)
     except IncompleteError as error:
         return _exit(str(error), status=1)
-    except (ValueError, OSError, ImportError) as error:
-        return _exit(f"tokenloc {name}: {error}", status=2)
+    except (ValueError, OSError, ImportError, OverflowError) as error:
+        return _exit(f"{label}: {error}", status=2)
+    except RecursionError:
+        return _exit(f"{label}: a value is nested too deeply", status=2)
     except KeyboardInterrupt as error:
-        return _exit(f"tokenloc {name}: {str(error) or 'interrupted'}", status=130)
+        return _exit(f"{label}: {str(error) or 'interrupted'}", status=130)
     return 0
+
+
+def _parse(arguments: Sequence[str]) -> tuple[str, Command, dict[str, Any]]:
+    """Return the name and the function of a command, and its arguments. Values are data: none imports or calls code."""
+    words = [_with_underscores(word) for word in arguments]
+    for word in words:
+        check_text(word)
+    parser, commands = _make_parser([word for word in words if word in COMMANDS][:1])
+    groups = {group for command in commands.values() for group in _groups(command)}
+    settings = _read_options(parser, _with_recipes(words, groups))
+    name, command = settings.subcommand, commands[settings.subcommand]
+    values = {key: value for key, value in vars(settings[name]).items() if key not in ("config", "__default_config__")}
+    options = {key: _take(hint, values) for key, hint in get_type_hints(command).items() if _is_options(hint)}
+    return name, command, values | options
 
 
 def _exit(message: str, status: int) -> int:
@@ -69,15 +86,45 @@ def _with_underscores(word: str) -> str:
     return "--" + flag[2:].replace("-", "_") + equals + value if word.startswith("--") else word
 
 
-def _resolve_recipes(words: Sequence[str]) -> list[str]:
-    """Replace the recipe names after ``--config`` by files."""
-    resolved = list(words)
-    for index, (before, word) in enumerate(zip(["", *words], words, strict=False)):
-        if before == "--config":
-            resolved[index] = recipe_file(word)
-        elif word.startswith("--config="):
-            resolved[index] = "--config=" + recipe_file(word.removeprefix("--config="))
-    return resolved
+def _read_options(parser: ArgumentParser, words: list[str]) -> Namespace:
+    try:
+        parsed = parser.parse_args(words)
+        for name, value in parsed[parsed.subcommand].items():
+            for number in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise ValueError(f"--{name} must be a finite number; got {number}")
+        settings: Namespace = parser.instantiate(parsed)
+    except ValueError:
+        raise
+    except Exception as error:  # jsonargparse raises any type for values that it does not expect
+        raise ValueError(f"invalid options ({type(error).__name__}: {error})") from error
+    return settings
+
+
+def _groups(command: Command) -> list[str]:
+    """Return the parameters of a command that are groups of options, such as ``data``."""
+    return [
+        name
+        for name, hint in get_type_hints(command).items()
+        if any(is_dataclass(kind) for kind in (hint, *get_args(hint))) and not _is_options(hint)
+    ]
+
+
+def _with_recipes(words: Sequence[str], groups: Collection[str]) -> list[str]:
+    """Replace the file after ``--config``, or after the flag of a group of options, by the options in it, as YAML.
+
+    jsonargparse would read such files itself: also devices and pipes, and a name such as ``data.yaml`` as a module.
+    """
+    replaced, flag = [], ""
+    for word in words:
+        name, equals, value = word.partition("=") if word.startswith("--") else (flag, "", word)
+        if name == "--config" and value:
+            value = yaml.safe_dump(read_recipe(value, groups), allow_unicode=True)
+        elif name.startswith("--") and name[2:] in groups and Path(value).suffix in (".yaml", ".yml"):
+            value = yaml.safe_dump(read_part(Path(value)), allow_unicode=True)
+        flag = name if word.startswith("--") and not equals else ""
+        replaced.append(name + equals + value if word.startswith("--") else value)
+    return replaced
 
 
 class _Parser(ArgumentParser):
@@ -86,33 +133,37 @@ class _Parser(ArgumentParser):
     options: Collection[str] = ()
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if denied := re.search(r"Importing ('.+?') is not allowed", message):
+            message = f"{denied[1]} names code; options are data, and none is imported or called"
         unknown = re.search(r"does not accept option '([^']+)'", message)
         if unknown is None:
-            super().error(message, ex)
+            super().error(message if len(message) < LONGEST else message[:LONGEST] + "…", ex)
         sys.exit(_exit(f"tokenloc: {unknown_name('option', unknown[1], self.options)}", status=2))
 
 
 def _make_parser(wanted: Collection[str]) -> tuple[_Parser, dict[str, Command]]:
     """Return a parser that knows the names of all commands, and the flags of the ``wanted`` ones, which it imports."""
+    # By default jsonargparse imports and calls what a value names: {class_path: os.system, init_args: …}.
+    set_parsing_settings(import_path_denylist=["*"], instantiate_subclass_spec_in_any=False)
     parser = _Parser(prog="tokenloc", description="Learn to draw boxes from image labels alone.")
     subcommands = parser.add_subcommands()
     commands: dict[str, Command] = {}
     for name, (path, summary) in COMMANDS.items():
-        subparser = ArgumentParser()
+        subparser = _Parser()
         if name in wanted:
             module, function = path.split(".")
             commands[name] = getattr(import_module(f"tokenloc.commands.{module}"), function)
             subparser = _command_parser(commands[name])
-            parser.options = list(subparser.get_defaults().keys())
+            parser.options = subparser.options = list(subparser.get_defaults().keys())
         subcommands.add_subcommand(name, subparser, help=summary)
     return parser, commands
 
 
-def _command_parser(command: Command) -> ArgumentParser:
+def _command_parser(command: Command) -> _Parser:
     """Return a parser: keyword-only parameters and each field of ``PredictionOptions`` become flags."""
     doc = docstring_parser.parse(inspect.getdoc(command) or "")
     described, hints = _described(command), get_type_hints(command)
-    parser = ArgumentParser(description=f"{doc.short_description}\n\n{doc.long_description or ''}".strip())
+    parser = _Parser(description=f"{doc.short_description}\n\n{doc.long_description or ''}".strip())
     parser.add_argument("--config", action="config", help="a YAML file of these options")
     by_hand: set[str | int] = set()
     for name, parameter in inspect.signature(command).parameters.items():

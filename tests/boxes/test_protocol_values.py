@@ -80,7 +80,10 @@ TABLE: dict[str, dict[str, Any]] = {
         "top5_map": "first",
     },
 }
-TABLE["lctr-ilsvrc"] = {**TABLE["lctr"], "threshold": 0.18}
+TABLE |= {
+    "lctr-ilsvrc": {**TABLE["lctr"], "threshold": 0.18},
+    "ts-cam-ilsvrc": {**TABLE["ts-cam"], "threshold": 0.12},
+}
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -93,8 +96,8 @@ def test_published_protocols_match_the_table(name: str) -> None:
 
 
 def test_protocols_are_listed_by_wildcard() -> None:
-    assert list_protocols("*s*") == ["lctr-ilsvrc", "sat", "scm", "standard", "ts-cam", "wsol-eval"]
-    assert list_protocols("ts*") == ["ts-cam"]
+    assert list_protocols("*s*") == ["lctr-ilsvrc", "sat", "scm", "standard", "ts-cam", "ts-cam-ilsvrc", "wsol-eval"]
+    assert list_protocols("ts*") == ["ts-cam", "ts-cam-ilsvrc"]
 
 
 def test_an_unknown_protocol_suggests_the_closest() -> None:

@@ -97,6 +97,25 @@ def test_evaluate_with_given_thresholds(checkpoint: Path, tmp_path: Path) -> Non
     assert content["oracle"]["threshold"] in (0.2, 0.6)
 
 
+def test_evaluate_at_the_threshold_of_sats_release(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "evaluate",
+        str(checkpoint),
+        "--best_threshold",
+        "gt_known_plus_top1_loc",
+        "--out",
+        str(tmp_path / "judged"),
+    ]
+    assert main([*words, "--protocol", "sat"]) == 0
+    source = "best GT-known + Top-1 Loc on the evaluated set (oracle)"
+    assert json.loads((tmp_path / "judged/metrics.json").read_text())["threshold_source"] == source
+    assert source in capsys.readouterr().err
+    assert main([*words, "--protocol", "ts-cam"]) == 2
+    assert "fixed at 0.1; add --protocol sat" in capsys.readouterr().err
+
+
 def test_evaluate_names_a_broken_image(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scenes = create_dataset("scenes", None, "test", size=40, length=12)
     for index, sample in enumerate(scenes):
@@ -180,7 +199,7 @@ def test_an_unknown_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 def test_list_and_info(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     expected = {
         ("list", "methods", "ts*"): "tscam\n",
-        ("list",): "protocols: sat, standard, ts-cam, wsol-eval",
+        ("list",): "protocols: sat, standard, ts-cam, ts-cam-ilsvrc, wsol-eval",
         ("info", str(checkpoint)): "method: tscam",
         ("info",): "torch",
     }

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.runs import tiny_run, tiny_settings
+from tests.runs import tiny_run, tiny_settings, weights
 from tokenloc._files import write_json
 from tokenloc.cli import main
 from tokenloc.commands import train as command
-from tokenloc.commands.runs import mean_and_spread
+from tokenloc.commands.runs import mean_and_spread, read_runs
 from tokenloc.reporting.runs import read_run
 from tokenloc.training.config import DataConfig, Optimisation
 
@@ -119,6 +120,21 @@ def test_interrupted_seeds_are_resumed(
     settings["optimisation"] = Optimisation(epochs=1, batch_size=8, lr=1.0)
     with pytest.raises(ValueError, match=r"seed-0 cannot be resumed with another configuration"):
         command.train(**settings, seeds=[0, 1, 2], resume=True)
+
+
+def test_every_draw_trains_a_run_on_other_images(tmp_path: Path) -> None:
+    data = replace(tiny_settings(tmp_path)["data"], per_class=1, calibration_split=None)
+    settings = {"data": data, "optimisation": Optimisation(epochs=1, batch_size=8)}
+    tiny_run(tmp_path / "runs", draws=[0, 1], seeds=[5], **settings)
+    tiny_run(tmp_path / "alone", seed=5, **{**settings, "data": replace(data, draw=1)})
+    assert [run.folder.name for run in read_runs(tmp_path / "runs")] == ["draw-0-seed-5", "draw-1-seed-5"]
+    zero, one, alone = (weights(tmp_path / name) for name in ("runs/draw-0-seed-5", "runs/draw-1-seed-5", "alone"))
+    assert all(one[name].equal(alone[name]) for name in one)
+    assert not all(one[name].equal(zero[name]) for name in one)
+    (group,) = json.loads((tmp_path / "runs/draws.json").read_text())["groups"].values()
+    assert len(group["runs"]) == 2
+    with pytest.raises(ValueError, match=r"--draws needs data\.per_class"):
+        tiny_run(tmp_path / "others", draws=[0])
 
 
 @pytest.mark.parametrize("seeds", [[], [1, 2, 1]])

@@ -329,3 +329,12 @@ def test_a_missing_class_token_is_refused(option: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     run_process(rank=int(sys.argv[2]), folder=sys.argv[1])
+
+
+@pytest.mark.parametrize("options", [{"spatial_blocks": 1}, {"dot": "before_softmax"}])
+def test_test_options_have_the_same_weights_and_another_map(options: dict[str, Any], images: Tensor) -> None:
+    assert set(options) <= set(SAT.test_options)
+    trained, other = sat(), sat(**options)
+    other.load_state_dict(trained.state_dict())
+    with torch.no_grad():
+        assert not torch.allclose(other(images).auxiliary["map"], trained(images).auxiliary["map"])

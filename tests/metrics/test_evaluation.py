@@ -117,6 +117,21 @@ def test_max_box_acc_variants_differ() -> None:
     assert evaluated(image(largest=(0.1, 0.6, 0.9))).threshold == 0.4  # the lowest of equals
 
 
+def test_the_threshold_of_sats_release_has_the_best_gt_known_plus_top1_loc() -> None:
+    """At 0.2 GT-known is 3 of 5 and Top-1 Loc 0; at 0.4 both are 2 of 5."""
+    right = [image(largest=(0.1, iou, 0.1)) for iou in (0.75, 0.55)]
+    wrong = [image(predicted=(1, 0), largest=(0.6, 0.1, 0.1))] * 3
+    result = evaluate(right + wrong, Scorer(GRID, best="gt_known_plus_top1_loc"))
+    assert (result.threshold, result.gt_known, result.top1_loc) == (0.4, 40, 40)
+    assert result.threshold_source == "best GT-known + Top-1 Loc on the evaluated set (oracle)"
+    assert result.gt_known_plus_top1_loc == 80
+    assert result.box_acc_mean == pytest.approx((40 + 40 + 20) / 3)  # of IoU 0.3, 0.5, 0.7
+    assert (result.oracle.threshold, result.oracle.gt_known) == (0.2, 60)
+    assert evaluated(*right, *wrong).threshold == 0.2
+    with pytest.raises(ValueError, match=r"best threshold.*'top1'"):
+        Scorer(GRID, best="top1")
+
+
 def test_the_protocol_decides_on_top_k_at_iou_one_half() -> None:
     images = [image(largest=(0.5, 0.4, 0.3))]
     lenient, strict = evaluated(*images), evaluated(*images, protocol=STRICT)

@@ -69,6 +69,23 @@ def test_rows_are_the_scores_at_one_threshold(column: int) -> None:
         assert row.object_fraction == scores.object_fraction
 
 
+@pytest.mark.parametrize("name", ["standard", "wsol-eval", "sat"])
+def test_rows_have_the_iou_and_size_of_the_mask(name: str) -> None:
+    """The mask IoU of pixels >= the threshold, by hand in the frame of the truth."""
+    scorer = Scorer(get_protocol(name), 0.35)
+    map_ = np.linspace(0, 1, 30)[:, None] * np.ones(40)
+    mask = np.zeros((30, 40), np.uint8)
+    mask[12:24, :20], mask[:3] = 1, 255
+    scores = scorer.score(map_, 0, frame=Frame.identity((40, 30)), mask=mask)
+    row = image_row(scores, -1, scorer.protocol, scorer.pixel_bin(0.35))
+    above, known = map_ >= 0.35, mask < 2
+    assert row.mask_iou == pytest.approx((above & (mask == 1)).sum() / ((above | (mask == 1)) & known).sum())
+    assert row.mask_fraction == pytest.approx((mask == 1).sum() / known.sum())
+    assert image_row(scores, -1, scorer.protocol).mask_iou is None  # without a threshold
+    bare = scorer.score(map_, 0, frame=Frame.identity((40, 30)))
+    assert image_row(bare, -1, scorer.protocol, 3).mask_fraction is None
+
+
 @pytest.mark.parametrize(("strict", "hit"), [(True, False), (False, True)])
 def test_the_protocol_decides_on_a_hit_at_one_half(strict: bool, hit: bool) -> None:
     protocol = Protocol(name="one", thresholds=(0.5,), strict_top_k=strict)
@@ -88,8 +105,8 @@ def test_the_file_has_classes_by_name_and_empty_fields_for_none(tmp_path: Path) 
     path = tmp_path / "images.csv"
     write_rows(path, rows, ["ant", "bee"])
     lines = path.read_text().splitlines()
-    assert lines[1] == '"a,b/1.jpg",bee,ant,0,1,0.625,0.75,1,0,1,classification,0.5,0.75,0.125'
-    assert lines[2] == "2.jpg,ant,,,,,,,,,,,,"
+    assert lines[1] == '"a,b/1.jpg",bee,ant,0,1,0.625,0.75,1,0,1,classification,0.5,0.75,0.125,,'
+    assert lines[2] == "2.jpg,ant,,,,,,,,,,,,,,"
     first, second = read_table(path)
     assert (first["id"], first["label"], first["gt_known"], first["largest"]) == ("a,b/1.jpg", "bee", 1.0, 0.625)
     assert second["gt_known"] is second["confidence"] is None
@@ -104,7 +121,7 @@ def test_tables_of_older_versions_are_read(tmp_path: Path) -> None:
     path.write_text("\n".join([renamed, *lines]))
     (row,) = read_table(path)
     assert (row["object_fraction"], row["score"], row["confidence"]) == (0.125, 0.5, 0.25)
-    path.write_text("".join(line.rsplit(",", 2)[0] + "\n" for line in path.read_text().splitlines()))
+    path.write_text("".join(line.rsplit(",", 4)[0] + "\n" for line in path.read_text().splitlines()))
     (row,) = read_table(path)
     assert (row["id"], row["object_fraction"], row["score"], row["confidence"]) == ("a", 0.125, None, None)
 
@@ -123,5 +140,5 @@ def test_bad_tables_are_refused(tmp_path: Path) -> None:
     path.write_text(f"{head},colour\n{line},red\n")
     assert "colour" not in read_table(path)[0]
     path.write_text(f"{head}\n{line}much\n")
-    with pytest.raises(ValueError, match=r"images\.csv has 'much' as confidence, expected a number"):
+    with pytest.raises(ValueError, match=r"images\.csv has 'much' as mask_fraction, expected a number"):
         read_table(path)

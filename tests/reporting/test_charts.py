@@ -55,6 +55,18 @@ def test_curves_of_an_evaluation_are_drawn_and_written_as_csv(tmp_path: Path) ->
         assert np.asarray(image.convert("L")).std() > 5
 
 
+def test_iou_by_size_of_masks_is_drawn_and_written(tmp_path: Path) -> None:
+    """SAT, Fig. 6, here of images without boxes."""
+    sizes = {"a": (0.4, 0.05), "b": (0.8, 0.31), "c": (0.6, 0.39)}
+    write_run(tmp_path, [ImageRow(name, 0, mask_iou=iou, mask_fraction=size) for name, (iou, size) in sizes.items()])
+    save_curves(tmp_path, None)
+    expected = np.full(10, np.nan)
+    expected[0], expected[3] = 0.4, 0.7
+    np.testing.assert_allclose(read_columns(tmp_path / "figures/mask_iou_by_size.csv")["mean_iou"], expected)
+    with Image.open(tmp_path / "figures/mask_iou_by_size.png") as image:
+        assert np.asarray(image.convert("L")).std() > 5
+
+
 @pytest.mark.parametrize(("curve", "rows"), [(None, ROWS), (CURVE, ROWS[3:])])
 def test_without_boxes_or_logs_there_are_no_curves(tmp_path: Path, curve: Any, rows: list[ImageRow]) -> None:
     write_run(tmp_path, rows)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from tests.runs import TINY_VIT, tiny_run
 from tokenloc.methods import Method
 from tokenloc.models import create_model
 from tokenloc.models.checkpoint import read_checkpoint
-from tokenloc.training.config import Freeze, Optimisation
+from tokenloc.training.config import DataConfig, Freeze, ModelChoice, Optimisation
 from tokenloc.training.freezing import freeze
 
 WIDTH, HIDDEN, PATCHES, DEPTH, SPATIAL = 384, 4 * 384, 196, 12, 3
@@ -22,15 +23,27 @@ ATTENTION = WIDTH * 3 * WIDTH + 3 * WIDTH + ATTENTION_OUT
 MLP = WIDTH * HIDDEN + HIDDEN + HIDDEN * WIDTH + WIDTH
 BLOCK = ATTENTION + MLP + 2 * 2 * WIDTH
 EMBEDDINGS = (PATCHES + 1) * WIDTH + 3 * 16 * 16 * WIDTH + WIDTH
-FROZEN = {
+FROZEN: dict[Freeze, int] = {
     "none": 0,
     "attention": 9 * ATTENTION,
     "mlp": 9 * MLP,
     "blocks": 9 * BLOCK,
     "most": 9 * BLOCK + EMBEDDINGS + 3 * (MLP + ATTENTION_OUT),
 }
-RATES = {"none": (0, 0), "attention": (24, 21), "mlp": (48, 42), "blocks": (71, 64), "most": (91, 81)}  # SAT's Table 8
-PUBLISHED = {"none": 21.7, "attention": 16.4, "mlp": 11.1, "blocks": 5.8, "most": 1.4}  # SAT's Table 14, millions
+RATES: dict[Freeze, tuple[int, int]] = {
+    "none": (0, 0),
+    "attention": (24, 21),
+    "mlp": (48, 42),
+    "blocks": (71, 64),
+    "most": (91, 81),
+}  # SAT's Table 8
+PUBLISHED: dict[Freeze, float] = {
+    "none": 21.7,
+    "attention": 16.4,
+    "mlp": 11.1,
+    "blocks": 5.8,
+    "most": 1.4,
+}  # SAT's Table 14, millions
 
 
 def sat(classes: int, **options: Any) -> Method:
@@ -38,14 +51,14 @@ def sat(classes: int, **options: Any) -> Method:
         return create_model("sat", "deit_small_patch16_224", classes, False, **options)
 
 
-@pytest.mark.parametrize("level", get_args(Freeze))
+@pytest.mark.parametrize("level", FROZEN)
 def test_counts_are_those_of_the_layers_and_of_the_paper(level: Freeze) -> None:
     for classes, rate in zip((200, 1000), RATES[level], strict=True):
         model = sat(classes)
         trained = freeze(model, level)
         assert trained.backbone_total - trained.backbone == FROZEN[level]
-        assert trained.head == 9 * WIDTH * classes + classes + 2 * WIDTH
-        assert round(100 * FROZEN[level] / (trained.backbone_total + trained.head)) == rate
+        assert trained.head == trained.head_total == 9 * WIDTH * classes + classes + 2 * WIDTH
+        assert round(100 * trained.frozen_fraction) == rate
         assert abs(trained.backbone / 1e6 - PUBLISHED[level]) < 0.11
         assert sum(each.numel() for each in model.parameters() if each.requires_grad) == trained.backbone + trained.head
 
@@ -62,8 +75,18 @@ def test_other_readings_of_projection_miss_the_frozen_rate() -> None:
 
 
 def test_the_description() -> None:
-    expected = "trainable parameters: 5.70 M of 21.67 M in the backbone, 3.46 M in the head"
+    expected = "trainable parameters: 5.70 M of 21.67 M in the backbone, 3.46 M in the head; 63.6 % of all are frozen"
     assert str(freeze(sat(1000), "blocks")) == expected
+
+
+def test_only_the_token_is_left() -> None:
+    """Table 13 (b)."""
+    model = sat(200)
+    trained = freeze(model, "all")
+    assert {name for name, each in model.named_parameters() if each.requires_grad} == {"loc_token", "loc_embed"}
+    assert (trained.backbone, trained.head) == (0, 2 * WIDTH)
+    with pytest.raises(ValueError, match="freeze='all' leaves no parameter"):
+        freeze(create_model("tscam", "vit_tiny_patch16_224", 3, False, backbone_options=TINY_VIT), "all")
 
 
 def test_methods_without_spatial_blocks_have_only_plain_ones() -> None:
@@ -77,6 +100,26 @@ def test_methods_without_spatial_blocks_have_only_plain_ones() -> None:
 def test_the_attention_baseline_has_no_spatial_block() -> None:
     assert sat(200).spatial_blocks == (9, 10, 11)
     assert sat(200, map="attention").spatial_blocks == ()
+
+
+def test_the_token_is_trained_on_the_network_of_an_earlier_run(tmp_path: Path) -> None:
+    """The two stages of Table 13 (b)."""
+    vit = {**TINY_VIT, "depth": 4}
+    choice = ModelChoice("tscam", "vit_tiny_patch16_224", False, backbone_options=vit)
+    common = {"optimisation": Optimisation(epochs=1, batch_size=8, freeze="all")}
+    first = tiny_run(tmp_path / "one", model=choice, optimisation=Optimisation(epochs=1, batch_size=8))
+    choice = replace(choice, method="sat", pretrained=first, keep_classifier=True)
+    second = tiny_run(tmp_path / "two", model=choice, **common)
+    one, two = (read_checkpoint(path)["state_dict"] for path in (first, second))
+    assert set(two) - set(one) == {"model.loc_token", "model.loc_embed"}
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    third = tiny_run(tmp_path / "three", model=replace(choice, pretrained=second), **common)
+    assert not torch.equal(read_checkpoint(third)["state_dict"]["model.loc_token"], two["model.loc_token"])
+    with pytest.raises(ValueError, match="keep_classifier needs pretrained to be a checkpoint"):
+        tiny_run(tmp_path / "four", model=replace(choice, pretrained=False))
+    few = DataConfig("scenes", resize=36, crop=32, classes=["stripes", "dots"], options={"size": 40, "length": 24})
+    with pytest.raises(ValueError, match=r"the classifier in .* does not fit this model: head\.weight, head\.bias"):
+        tiny_run(tmp_path / "five", model=choice, data=few)
 
 
 @pytest.mark.slow

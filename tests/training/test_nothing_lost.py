@@ -311,5 +311,5 @@ def test_a_run_of_an_older_version_resumes(tmp_path: Path) -> None:
     assert cli.main(["train", "--config", str(path), "--resume"]) == 0
     assert "cached_pictures" not in path.read_text()
     path.write_text("[1, 2")
-    with pytest.raises(ValueError, match=r"config\.yaml is not a valid configuration"):
+    with pytest.raises(ValueError, match=r"config\.yaml is not a valid YAML file"):
         tiny_run(tmp_path / "run", resume=True)

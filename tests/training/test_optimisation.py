@@ -35,6 +35,16 @@ def test_tokens_do_not_decay_and_frozen_parameters_are_left_out() -> None:
     assert (len(decayed["params"]), len(others["params"])) == (0, 3)
 
 
+def test_tokens_and_position_embeddings_decay_on_request() -> None:
+    model = create_model("sat", "vit_tiny_patch16_224", 3, False, backbone_options={"embed_dim": 48, "num_heads": 3})
+    settings = Optimisation(weight_decay=0.05, decay_tokens=True)
+    decayed, others = make_optimiser(model, settings).param_groups
+    names = {id(p): name for name, p in model.named_parameters()}
+    tokens = {"backbone.cls_token", "backbone.pos_embed", "loc_token", "loc_embed"}
+    assert tokens <= {names[id(p)] for p in decayed["params"]}
+    assert all(p.ndim == 1 for p in others["params"])
+
+
 @pytest.mark.parametrize("step", [0, 7, 50, 99, 100])
 def test_the_cosine_is_that_of_torch(step: int) -> None:
     settings = Optimisation(epochs=10, lr=0.1, schedule="cosine", min_lr=0.001)

@@ -62,6 +62,18 @@ def test_a_selection_on_the_test_images_is_marked(tmp_path: Path, capsys: pytest
     assert selection.describe_selection(by_boxes(val_split=None)) == "the last one"
 
 
+def test_the_selection_of_sats_release_is_an_oracle_of_epoch_and_threshold(tmp_path: Path) -> None:
+    data = by_boxes(val_split="test", select="gt_known_plus_top1_loc", calibration_split=None)
+    tiny_run(tmp_path / "run", data=data, optimisation=Optimisation(epochs=2, batch_size=8), protocol="sat")
+    content = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert content["epoch_source"].startswith("the best gt_known_plus_top1_loc on test of scenes; ")
+    assert content["epoch_source"].endswith("as an oracle")
+    assert content["threshold_source"] == "best GT-known + Top-1 Loc on the evaluated set (oracle)"
+    curve = dict(read_curves(tmp_path / "run/logs")["val/gt_known_plus_top1_loc"])
+    metrics = content["metrics"]
+    assert max(curve.values()) == pytest.approx(metrics["gt_known"] + metrics["top1_loc"])
+
+
 def test_selection_by_missing_boxes(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"'max_box_acc_v1' chooses .* validation boxes, but data\.val_split is not set"

@@ -20,8 +20,10 @@ from tokenloc.inference.processes import process_group
 from tokenloc.inference.stored_maps import evaluate_maps
 from tokenloc.methods import Method
 from tokenloc.metrics import Scorer
+from tokenloc.metrics.scores import BestThreshold
 from tokenloc.metrics.stored_maps import StoredMaps, open_maps, writing_maps
 from tokenloc.models.checkpoint import OptionValue, load_checkpoint, store_threshold
+from tokenloc.models.cost import model_cost
 from tokenloc.models.hub import run_folder, writable_path
 from tokenloc.models.metadata import ModelMetadata
 from tokenloc.reporting.runs import BOXES, METRICS
@@ -39,6 +41,7 @@ def evaluate(
     threshold: float | None = None,
     thresholds: list[float] | None = None,
     map_class: Literal["true", "predicted"] | None = None,
+    best_threshold: BestThreshold = "gt_known",
     options: PredictionOptions = DEFAULT_OPTIONS,
     method_options: dict[str, OptionValue] | None = None,
     out: Path | None = None,
@@ -61,6 +64,8 @@ def evaluate(
         threshold: a fixed map threshold in [0, 1] instead of the calibrated one.
         thresholds: the candidates for the best threshold, instead of the protocol's.
         map_class: the class whose map GT-known judges, true or predicted, instead of the protocol's.
+        best_threshold: what the best threshold on the evaluated set maximizes: gt_known, or gt_known_plus_top1_loc as
+            in SAT's release.
         options: test-time augmentation, refinement and precision.
         method_options: values of the method's test-time options, such as map, instead of those of the training.
         out: the output folder; by default evaluation/PROTOCOL beside the maps or in the run's folder (hub: runs/NAME).
@@ -73,11 +78,11 @@ def evaluate(
     judged = judged.with_map_class(map_class) if map_class else judged
     subfolder = Path("evaluation", protocol)
     if maps is not None and checkpoint is None and save_maps is None:
-        job = _Job(data, split, judged, threshold, out or maps.parent / subfolder, workers)
+        job = _Job(data, split, judged, threshold, best_threshold, out or maps.parent / subfolder, workers)
         return _evaluate_maps(open_maps(maps), job)
     if maps is not None or checkpoint is None:
         raise ValueError("give either CHECKPOINT, with or without --save-maps, or --maps")
-    job = _Job(data, split, judged, threshold, out or run_folder(checkpoint) / subfolder, workers)
+    job = _Job(data, split, judged, threshold, best_threshold, out or run_folder(checkpoint) / subfolder, workers)
     return _evaluate_model(*load_checkpoint(checkpoint, method_options), job, options, save_maps, batch_size, device)
 
 
@@ -86,8 +91,19 @@ class _Job(NamedTuple):
     split: str | None
     protocol: Protocol
     threshold: float | None
+    best_threshold: BestThreshold
     folder: Path
     workers: int
+
+    def scorer(self, threshold: float | None) -> Scorer:
+        """Return the scorer; raise ValueError if a best threshold was asked for, and none is chosen."""
+        scorer = Scorer(self.protocol, threshold, self.best_threshold)
+        if self.best_threshold != "gt_known" and scorer.fixed_threshold is not None:
+            raise ValueError(
+                f"--best_threshold {self.best_threshold} needs a threshold chosen on the evaluated set, but it is "
+                f"fixed at {scorer.fixed_threshold:g}; add --protocol sat, for example"
+            )
+        return scorer
 
 
 def _evaluate_model(
@@ -103,7 +119,8 @@ def _evaluate_model(
     dataset = open_data(described, metadata.classes)
     calibrated = calibrated_threshold(metadata, options, dataset)
     threshold, source = choose_threshold(job.protocol, job.threshold, calibrated)
-    content = {"model": asdict(metadata.model), "data": described, "viewing": str(options)}
+    cost = asdict(model_cost(metadata.model, metadata.preprocessing.size))
+    content = {"model": asdict(metadata.model), "info": cost, "data": described, "viewing": str(options)}
     about = {
         "input_frame": job.protocol.input_frame,
         "map_class": job.protocol.map_class,
@@ -117,7 +134,7 @@ def _evaluate_model(
     with process_group() as first, writing_maps(save_maps, about) if save_maps and first else nullcontext() as maps:
         model.to(choose_device(device))
         settings |= {"progress": progress, "boxes": job.folder / BOXES} if first else {}
-        scorer = Scorer(job.protocol, threshold)
+        scorer = job.scorer(threshold)
         result = evaluate_model(model, dataset, metadata.preprocessing, scorer, maps=maps, **settings)
     if first:
         write_results(job.folder, result, source, content)
@@ -135,7 +152,7 @@ def _evaluate_maps(maps: StoredMaps, job: _Job) -> Path:
     threshold, source = choose_threshold(job.protocol, job.threshold, calibrated)
     with process_group() as first:
         settings: dict[str, Any] = {"progress": progress, "boxes": job.folder / BOXES} if first else {}
-        scorer = Scorer(job.protocol, threshold)
+        scorer = job.scorer(threshold)
         result, matched = evaluate_maps(maps, dataset, scorer, workers=job.workers, **settings)
     if first:
         about = {"folder": str(maps.folder), "differing": matched.differing, "surplus": matched.surplus}

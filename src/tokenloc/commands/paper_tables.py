@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tokenloc._names import matching, unknown_name
+from tokenloc._plain import read_yaml
 from tokenloc.boxes import get_protocol
 from tokenloc.commands.recipes import FOLDER, TABLES, recipes_root
 
@@ -70,7 +69,7 @@ def read_table(name: str) -> PaperTable:
         raise unknown_name("table", name, files)
     path = files[name]
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
         rows = tuple(_row(each) for each in content.pop("rows"))
         table = PaperTable(**content, rows=rows)
         get_protocol(table.protocol)
@@ -78,7 +77,7 @@ def read_table(name: str) -> PaperTable:
             for column in row.paper:
                 if column not in table.columns:
                     raise unknown_name(f"column of row {row.name!r}", column, table.columns)
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a valid table: {error}") from error
     return table
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import tokenloc
 from tokenloc._names import matching, unknown_name
+from tokenloc._plain import read_yaml
 
 FOLDER = "recipes"
 TABLES = "tables"  # subfolder with the tables of the papers, see ``commands.paper_tables``
@@ -28,9 +31,32 @@ def list_recipes(pattern: str | None = None) -> list[str]:
     return matching((file for file in files if not file.startswith(f"{FOLDER}/{TABLES}/")), pattern)
 
 
-def recipe_file(name: str) -> str:
+def recipe_file(name: str) -> Path:
     """Return the file of a `--config`: the path itself, or the recipe of that name; ValueError if neither exists."""
     for path in (Path(name), recipes_root().parent / name):
         if path.is_file():
-            return str(path)
+            return path
     raise unknown_name("recipe", name, list_recipes())
+
+
+def read_recipe(name: str, groups: Collection[str] = ()) -> dict[str, Any]:
+    """Return the options in the file of a `--config`, as plain values; raises ValueError if it is invalid, and OSError.
+
+    If the value of one of the ``groups`` of options, such as `data`, is the name of a file, which is relative to the
+    recipe's folder, the result has the options in that file instead.
+    """
+    path = recipe_file(name)
+    options = read_yaml(path)
+    if "config" in options:
+        raise ValueError(f"{path}: `config` is a flag, not an option of a recipe; copy the options of that file here")
+    for group in groups:
+        if isinstance(file := options.get(group), str):
+            options[group] = read_part(path.parent / file)
+    return options
+
+
+def read_part(path: Path) -> dict[str, Any]:
+    """Return the options of one group, such as `data`, in a YAML file; raises like ``read_recipe``."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a YAML file of options, or the options themselves")
+    return read_yaml(path)

@@ -10,14 +10,14 @@ from typing import Any
 from tokenloc.commands.console import percents, print_table
 from tokenloc.reporting.runs import METRICS, Run, read_run
 
-SEED = "seed-"
+REPEATS = ("seed-*", "draw-*")
 COLUMNS = ("Cls@1", "Loc@1", "GT-kn.", "IoU.7", "IoU.9", "V2")  # the metrics that are printed; files have all
 PRINTED = ("top1_cls", "top1_loc", "gt_known", "box_acc_0.7", "box_acc_0.9", "max_box_acc_v2")
 
 
 def read_runs(folder: Path) -> list[Run]:
-    """Read a run or, if ``folder`` has no metrics of its own, the runs FOLDER/seed-N of `train --seeds`."""
-    repeats = [path.parent for path in folder.glob(f"{SEED}*/{METRICS}")]
+    """Read a run or, if ``folder`` has no metrics of its own, those of `train --seeds` or `--draws` in it."""
+    repeats = [path.parent for pattern in REPEATS for path in folder.glob(f"{pattern}/{METRICS}")]
     if (folder / METRICS).is_file() or not repeats:
         return [read_run(folder)]
     return [read_run(path) for path in sorted(repeats, key=lambda path: (len(path.name), path.name))]

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tokenloc.commands.console import IncompleteError, print_message
 from tokenloc.commands.paper_tables import Row, read_table
-from tokenloc.commands.recipes import recipes_root
+from tokenloc.commands.recipes import read_recipe, recipes_root
 from tokenloc.reporting.paper_comparison import ComparedRow, save_comparison
 from tokenloc.reporting.runs import METRICS, read_run
 from tokenloc.training.config import DataSource
@@ -150,9 +148,7 @@ def _text(value: Any) -> str:
 
 def _data_flags(recipe: Path) -> list[str]:
     """Return the flags for the dataset of a recipe, whose data may be in a file beside it."""
-    data = yaml.safe_load(recipe.read_text(encoding="utf-8"))["data"]
-    if isinstance(data, str):
-        data = yaml.safe_load((recipe.parent / data).read_text(encoding="utf-8"))
+    data = read_recipe(str(recipe), ["data"])["data"]
     return command_line_flags({f"data.{name}": data[name] for name in ("name", "root", "options") if name in data})
 
 

@@ -8,6 +8,7 @@ from argparse import Namespace
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, is_dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from tokenloc.inference.processes import first_process
 from tokenloc.methods import Method
 from tokenloc.metrics import Scorer
 from tokenloc.models import create_model
-from tokenloc.models.checkpoint import load_checkpoint, read_checkpoint, store_threshold
+from tokenloc.models.checkpoint import load_checkpoint, load_classifier, read_checkpoint, store_threshold
 from tokenloc.models.metadata import ModelMetadata
 from tokenloc.refinement import find_steps
 from tokenloc.reporting.charts import save_training_curves
@@ -39,7 +40,7 @@ from tokenloc.training.fit import fit
 from tokenloc.training.freezing import freeze
 from tokenloc.training.placement import check_precision, choose_placement
 from tokenloc.training.run_folder import RunFolder
-from tokenloc.training.selection import Selection, describe_selection
+from tokenloc.training.selection import Selection, best_threshold, describe_selection
 
 
 def train(
@@ -51,6 +52,7 @@ def train(
     protocol: str = "standard",
     seed: int = 0,
     seeds: list[int] | None = None,
+    draws: list[int] | None = None,
     resume: bool = False,
     device: str = "auto",
     devices: int | None = None,
@@ -74,6 +76,8 @@ def train(
         protocol: evaluation protocol, see `tokenloc list protocols`.
         seed: of all random numbers.
         seeds: train once with each of these seeds, in OUT/seed-N, and print mean and standard deviation.
+        draws: train once with each of these draws of data.per_class images of each class (SAT, Fig. 8), in OUT/draw-N,
+            or with seeds in OUT/draw-N-seed-M.
         resume: continue an interrupted run in OUT; it ends with the weights of an uninterrupted run.
         device: auto, cpu, cuda or mps.
         devices: devices of each machine, which share every batch; by default those of torchrun or srun, or one.
@@ -84,8 +88,8 @@ def train(
         workers: data loading processes.
         save_minutes: within an epoch, save last.ckpt after this many minutes; it is also saved after every epoch.
     """
-    if seeds is not None:
-        return _train_seeds({**locals(), "seeds": None}, seeds)
+    if seeds is not None or draws is not None:
+        return _train_repeats({**locals(), "seeds": None, "draws": None}, seeds, draws)
     return _train_once(Namespace(**locals()))
 
 
@@ -106,6 +110,8 @@ def _train_once(run: Namespace) -> Path:
     val = open_split(data, data.val_split, images.classes)
     given = {**model.options, "backbone_options": model.backbone_options}
     network = create_model(model.method, model.backbone, len(images.classes), model.pretrained, data.crop, **given)
+    if model.keep_classifier:
+        load_classifier(network, model.pretrained)
     find_steps(network.refinement)  # an invalid step would otherwise be found only after training
     trainable = freeze(network, optimisation.freeze)
     network.backbone.checkpointed = run.checkpoint_activations
@@ -134,20 +140,24 @@ def _train_once(run: Namespace) -> Path:
     return folder.best
 
 
-def _train_seeds(settings: dict[str, Any], seeds: list[int]) -> Path:
-    """Train once with each seed, in OUT/seed-N; skip finished runs and resume interrupted ones if asked to resume."""
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"--seeds needs at least one seed and no seed twice; got {seeds}")
+def _train_repeats(settings: dict[str, Any], seeds: list[int] | None, draws: list[int] | None) -> Path:
+    """Train once with each draw and seed; skip finished runs and resume interrupted ones if asked to resume."""
+    for name, values in (("seed", seeds), ("draw", draws)):
+        if values is not None and (not values or len(set(values)) < len(values)):
+            raise ValueError(f"--{name}s needs at least one {name} and no {name} twice; got {values}")
+    if draws is not None and settings["data"].per_class is None:
+        raise ValueError("--draws needs data.per_class, the number of images of each class to draw")
     if choose_placement("cpu", settings["devices"], settings["nodes"]).world > 1:
         raise ValueError(
             "--seeds trains the runs one after the other in one process; start one command for each --seed"
         )
     out: Path = settings["out"]
-    folders = [RunFolder(out / f"seed-{seed}") for seed in seeds]
+    repeats = _repeats(settings, seeds, draws)
+    folders = [RunFolder(out / name) for name in repeats]
     try:
-        for seed, folder in zip(seeds, folders, strict=True):
+        for changes, folder in zip(repeats.values(), folders, strict=True):
             resume = settings["resume"] and folder.config.is_file()
-            run = {**settings, "seed": seed, "out": folder.path, "resume": resume}
+            run = {**settings, **changes, "out": folder.path, "resume": resume}
             if resume and folder.metrics.is_file():
                 folder.check(_settings(run), _defaults(), True)  # a finished run, if it had the same settings
             else:
@@ -157,8 +167,19 @@ def _train_seeds(settings: dict[str, Any], seeds: list[int]) -> Path:
     if settings["data"].test_split is not None:
         groups = {str(out): [read_run(folder.path) for folder in folders]}
         print_runs(groups)
-        write_json(out / "seeds.json", {"protocol": groups[str(out)][0].protocol, "groups": groups_to_json(groups)})
+        summary = out / ("seeds.json" if draws is None else "draws.json")
+        write_json(summary, {"protocol": groups[str(out)][0].protocol, "groups": groups_to_json(groups)})
     return folders[0].best
+
+
+def _repeats(settings: dict[str, Any], seeds: list[int] | None, draws: list[int] | None) -> dict[str, dict[str, Any]]:
+    """Return the changed settings of each run by the name of its folder."""
+    found: dict[str, dict[str, Any]] = {}
+    for draw, seed in product([None] if draws is None else draws, [None] if seeds is None else seeds):
+        data = {} if draw is None else {"data": replace(settings["data"], draw=draw)}
+        parts = [f"draw-{draw}"] * (draw is not None) + [f"seed-{seed}"] * (seed is not None)
+        found["-".join(parts)] = data | ({} if seed is None else {"seed": seed})
+    return found
 
 
 def _metadata(network: Method, data: DataConfig, images: ImageDataset) -> ModelMetadata:
@@ -185,7 +206,8 @@ def _calibrate_and_test(folder: RunFolder, data: DataConfig, protocol: Protocol,
         return
     fixed, source = choose_threshold(protocol, None, calibrated_threshold(metadata, PredictionOptions(), test))
     options["boxes"] = folder.path / BOXES if first else None
-    measured = evaluate_model(model, test, metadata.preprocessing, Scorer(protocol, fixed), **options)
+    scorer = Scorer(protocol, fixed, best_threshold(data.select))
+    measured = evaluate_model(model, test, metadata.preprocessing, scorer, **options)
     if not first:
         return
     epoch, choice = read_checkpoint(folder.best)["epoch"] + 1, describe_selection(data)
@@ -217,7 +239,7 @@ def _print_next_steps(folder: RunFolder) -> None:
 
 def _settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of ``train`` as plain values for config.yaml: dictionaries, lists and strings."""
-    chosen = {name: value for name, value in arguments.items() if name not in ("resume", "seeds")}
+    chosen = {name: value for name, value in arguments.items() if name not in ("resume", "seeds", "draws")}
     plain: dict[str, Any] = json.loads(json.dumps(chosen, default=lambda v: vars(v) if is_dataclass(v) else str(v)))
     return plain
 

@@ -97,10 +97,11 @@ def evaluate_scores(
         intervals = bootstrap_intervals(table, scorer)
         fixed = scorer.fixed_threshold is not None or evaluation.threshold is None
         column = -1 if fixed else scorer.protocol.thresholds.index(evaluation.threshold)
+        pixel_bin = None if evaluation.threshold is None else scorer.pixel_bin(evaluation.threshold)
         rows: list[ImageRow] = []
         without: dict[str, list[str]] = {"boxes": [], "masks": []}
         for image in table:
-            rows.append(image_row(image, column, scorer.protocol))
+            rows.append(image_row(image, column, scorer.protocol, pixel_bin))
             without["boxes"] += [] if len(image.truth) else [image.id]
             without["masks"] += [] if image.pixels.size else [image.id]
     labels = {row.label for row in rows}

@@ -16,7 +16,8 @@ class TestTimeAugmentation:
         scales: sides of the network input in pixels, such as 224 320 448, over which maps and scores are averaged (the
             shorter side; multiples of the patch size); by default the side that the model was trained with.
         flip: add the mirrored image to each scale.
-        ten_crop: classify ten crops of a larger resize instead (SAT, section 4.1); the maps do not change.
+        ten_crop: classify by the mean of the softmaxes of ten crops of a larger resize instead (SAT, section 4.1); the
+            maps do not change.
     """
 
     scales: tuple[int, ...] = ()

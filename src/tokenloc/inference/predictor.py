@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -116,8 +117,10 @@ class Predictor:
 
     def _ten_crop_logits(self, images: Tensor) -> Tensor:
         width, height = self.preprocessing.size
+        """Return the logarithms of the mean of the crops' softmaxes, [B, C], whose own softmax is that mean."""
         full = _resize(images, *reversed(self.preprocessing.resize))
-        return _mean([self.model.class_maps(crop)[0] for crop in T.ten_crop(full, [height, width])])
+        crops = [self.model.class_maps(crop)[0].float() for crop in T.ten_crop(full, [height, width])]
+        return torch.stack(crops).log_softmax(dim=2).logsumexp(dim=0) - math.log(len(crops))
 
 
 def merge_maps(maps: list[Tensor]) -> Tensor:

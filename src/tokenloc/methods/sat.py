@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +53,8 @@ class SAT(Method):
         certainty: Tables 2 and 12: ``normalization`` is Eq. 8; ``entropy`` is ``weighted_entropy``; or ``none``.
         gaussian_filter: whether Eq. 8 uses the filtered map (Table 2); the entropy never does.
     """
+
+    test_options: ClassVar[tuple[str, ...]] = ("spatial_blocks", "dot")
 
     def __init__(
         self,

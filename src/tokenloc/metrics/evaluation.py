@@ -112,14 +112,16 @@ class Evaluation:
         max_box_acc_v1: MaxBoxAcc (Choe et al. 2020): IoU 0.5, largest component, best threshold.
         max_box_acc_v2: any component, mean over δ = 0.3, 0.5, 0.7, each at its best threshold.
         max_box_acc_v2_largest: the same for the largest component (SAT).
-        max_box_acc_v2_one_threshold: the same for the largest component, one threshold for all δ (SAT, Table 3).
+        max_box_acc_v2_one_threshold: that of the largest component, at the one threshold that is best for the mean.
         box_acc: GT(δ), as ``gt_known`` for each IoU level δ, by "0.3", "0.5" and so on.
+        box_acc_mean: mean of ``box_acc`` over δ = 0.3, 0.5, 0.7, at ``threshold`` (SAT, Table 3).
         pxap: pixel average precision.
         piou: pixel IoU at its best threshold.
         errors: images in each of ``ERROR_CATEGORIES``, at ``threshold``; assumes correct classes if none are predicted.
         threshold: the map threshold of these metrics; if the protocol has no ``one_threshold``, GT-known's, and
             ``box_acc`` and Top-k Loc are those at their own best.
-        threshold_source: "given", "protocol", or "best on the evaluated set (oracle)".
+        threshold_source: "given", "protocol", "best on the evaluated set (oracle)", or "best GT-known + Top-1 Loc on
+            the evaluated set (oracle)".
         oracle: metrics at the best threshold.
         curve: accuracy by threshold, of the largest component: "threshold" and one column per δ, in percent (SAT,
             Fig. 7). Not in ``to_dict``.
@@ -142,6 +144,7 @@ class Evaluation:
     max_box_acc_v2_largest: float | None = None
     max_box_acc_v2_one_threshold: float | None = None
     box_acc: dict[str, float] | None = None
+    box_acc_mean: float | None = None
     pxap: float | None = None
     piou: float | None = None
     errors: dict[str, float] | None = None
@@ -150,6 +153,11 @@ class Evaluation:
     oracle: Oracle | None = None
     curve: dict[str, list[float]] | None = None
     constant_boxes: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def gt_known_plus_top1_loc(self) -> float:
+        """The sum by which SAT's release chooses epoch and threshold, at ``threshold``; an unknown term counts 0."""
+        return (self.gt_known or 0.0) + (self.top1_loc or 0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values in the layout of ``metrics.json``."""
@@ -196,16 +204,22 @@ def _box_metrics(totals: Totals) -> dict[str, Any]:
     boxed, grid = totals.boxed, totals.scorer.protocol.thresholds
     largest, any_ = totals.largest_hits[:, : len(grid)], totals.any_hits[:, : len(grid)]
     best = int(largest[V1_LEVEL].argmax())  # the lowest of equals
-    column = best if totals.scorer.fixed_threshold is None else len(grid)
-    chosen = {"threshold": grid[best], "threshold_source": "best on the evaluated set (oracle)"}
-    apart = column == best and not totals.scorer.protocol.one_threshold
-    reported = range(len(grid)) if apart else [column]
+    column, chosen, apart = len(grid), {}, False
+    if totals.scorer.fixed_threshold is None:
+        column, criterion, apart = best, "best", not totals.scorer.protocol.one_threshold
+        if totals.scorer.best == "gt_known_plus_top1_loc":
+            column = int((largest[V1_LEVEL] + totals.top1_hits[: len(grid)]).argmax())
+            criterion = "best GT-known + Top-1 Loc"
+        chosen = {"threshold": grid[column], "threshold_source": f"{criterion} on the evaluated set (oracle)"}
+    reported = list(range(len(grid))) if apart else [column]
+    levels = totals.largest_hits[:, reported].max(axis=1)
     constant = (100.0 * (totals.constant_hits / boxed)).tolist()
     return {
-        **(chosen if column == best else {}),
+        **chosen,
         **_accuracies(totals, reported),
         "gt_known_top5": _percent(totals.any_class_hits[reported].max(), boxed) if totals.any_classes else None,
-        "box_acc": _by_level(_percents(totals.largest_hits[:, reported].max(axis=1), boxed)),
+        "box_acc": _by_level(_percents(levels, boxed)),
+        "box_acc_mean": _percent(levels[V2_LEVELS].mean(), boxed),
         "max_box_acc_v1": _percent(largest[V1_LEVEL].max(), boxed),
         "max_box_acc_v2": _percent(any_[V2_LEVELS].max(axis=1).mean(), boxed),
         "max_box_acc_v2_largest": _percent(largest[V2_LEVELS].max(axis=1).mean(), boxed),

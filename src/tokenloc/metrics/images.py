@@ -15,7 +15,7 @@ from tokenloc.metrics.errors import ERROR_CATEGORIES
 from tokenloc.metrics.scores import ImageScores
 
 TEXT_COLUMNS = ("id", "label", "predicted", "error")
-OPTIONAL_COLUMNS = ("score", "confidence")
+OPTIONAL_COLUMNS = ("score", "confidence", "mask_iou", "mask_fraction")
 """Columns that tables of older versions lack."""
 OLD_NAMES = {"object_share": "object_fraction", "trust": "confidence"}
 """Columns that older versions name differently."""
@@ -38,6 +38,8 @@ class ImageRow:
         error: one of ``ERROR_CATEGORIES``.
         object_fraction: area of the largest ground-truth box divided by that of the image.
         confidence: of the box, in [0, 1], see ``ImageScores``.
+        mask_iou: IoU of the object's mask with the map's pixels above the threshold (SAT, Fig. 6).
+        mask_fraction: the mask's pixels divided by all that are not ignored, in the protocol's frame of the truth.
     """
 
     id: str
@@ -54,10 +56,15 @@ class ImageRow:
     object_fraction: float | None = None
     score: float | None = None
     confidence: float | None = None
+    mask_iou: float | None = None
+    mask_fraction: float | None = None
 
 
-def image_row(scores: ImageScores, column: int, protocol: Protocol) -> ImageRow:
-    """Return the row of an image at one of the scored thresholds, given by its index."""
+def image_row(scores: ImageScores, column: int, protocol: Protocol, pixel_bin: int | None = None) -> ImageRow:
+    """Return the row of an image at one of the scored thresholds, given by its index.
+
+    ``pixel_bin`` is the index of the first bin of ``scores.pixels`` above the threshold; None if there is no threshold.
+    """
     values: dict[str, Any] = {"score": scores.probability, "confidence": scores.confidence}
     if predicted := len(scores.predicted) > 0:
         values["predicted"] = int(scores.predicted[0])
@@ -69,6 +76,10 @@ def image_row(scores: ImageScores, column: int, protocol: Protocol) -> ImageRow:
         values["object_fraction"] = scores.object_fraction
         if predicted:
             values |= {f"top{k}_loc": bool(scores.localized(k, protocol)[column]) for k in (1, 5)}
+    background, objects = scores.pixels
+    if pixel_bin is not None and objects.any():
+        values["mask_iou"] = float(objects[pixel_bin:].sum() / (background[pixel_bin:].sum() + objects.sum()))
+        values["mask_fraction"] = float(objects.sum() / scores.pixels.sum())
     return ImageRow(scores.id, scores.label, **values)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tokenloc._names import one_of
 from tokenloc.boxes import (
     Frame,
     Protocol,
@@ -28,6 +30,8 @@ from tokenloc.boxes.maps import PreparedMap
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.metrics.errors import error_categories
 from tokenloc.metrics.reference import constant_box_iou
+
+BestThreshold = Literal["gt_known", "gt_known_plus_top1_loc"]
 
 IGNORED = 255
 """The value of mask pixels that the pixel metrics ignore."""
@@ -92,16 +96,20 @@ class Scorer:
     Args:
         protocol: defines how maps become boxes and how boxes are judged.
         threshold: a fixed map threshold in [0, 1]; None for the protocol's own rule.
+        best: what the best threshold on the set maximizes, where one is chosen: GT-known, or the sum of GT-known and
+            Top-1 Loc as in SAT's release.
 
     Raises:
-        ValueError: if the threshold is out of range.
+        ValueError: if the threshold is out of range, or ``best`` is unknown.
     """
 
     protocol: Protocol
     threshold: float | None = None
+    best: BestThreshold = "gt_known"
 
     def __post_init__(self) -> None:
-        """Validate the threshold."""
+        """Validate the threshold and its choice."""
+        one_of("best threshold:", self.best, BestThreshold)
         if self.threshold is not None:
             checked_threshold(self.threshold)
 
@@ -123,6 +131,10 @@ class Scorer:
         A bin includes its left edge; 1.0 has its own bin.
         """
         return np.unique([0.0, *(self.protocol.pixel_thresholds or self.protocol.thresholds), 1.0, 2.0, 3.0])
+
+    def pixel_bin(self, threshold: float) -> int:
+        """Return the index of the first bin of ``pixel_edges`` that begins at ``threshold`` or above."""
+        return int(np.searchsorted(self.pixel_edges, threshold - 1e-9))  # the grid's edges are rounded
 
     def score(
         self,

@@ -16,6 +16,7 @@ from tokenloc._files import durable_write, write_json
 from tokenloc._names import unknown_name
 from tokenloc.backbones import Normalisation
 from tokenloc.backbones.weights import read_torch_file
+from tokenloc.data.base import shorten
 from tokenloc.methods import METHODS, Method, list_methods
 from tokenloc.models import factory
 from tokenloc.models.hub import CONFIG, local_copy, read_folder, read_json, writable_path
@@ -110,6 +111,26 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             "Weights of other programs can initialise a training (--model.pretrained) but cannot be evaluated"
         )
     return content
+
+
+def load_classifier(model: Method, path: str | Path | bool) -> None:
+    """Load into ``model`` the weights outside the backbone that it shares with a checkpoint of ``tokenloc train``.
+
+    So a model of SAT takes over the classifier of TS-CAM or of another SAT, and its token where there is one.
+
+    Raises:
+        ValueError: if ``path`` is no such checkpoint, or the shapes or the classifier's names differ.
+    """
+    if isinstance(path, bool):
+        raise ValueError(f"keep_classifier needs pretrained to be a checkpoint of `tokenloc train`; got {path}")
+    stored = {name.removeprefix(MODEL_PREFIX): each for name, each in read_checkpoint(path)["state_dict"].items()}
+    own = model.state_dict()
+    shared = {name: each for name, each in stored.items() if name in own and not name.startswith("backbone.")}
+    absent = [name for name in own if name.startswith("head.") and name not in shared]
+    differing = [name for name, each in shared.items() if each.shape != own[name].shape]
+    if absent or differing or not shared:
+        raise ValueError(f"the classifier in {path} does not fit this model: {shorten(absent + differing)}")
+    model.load_state_dict({**own, **shared})
 
 
 def store_threshold(path: str | Path, threshold: Threshold) -> None:

@@ -96,9 +96,12 @@ def save_curves(folder: Path, curve: Mapping[str, Sequence[float]] | None) -> No
     """Draw figures/curves.png of the evaluation in ``folder`` and write its data as CSV; do nothing without true boxes.
 
     ``threshold.csv``: accuracy by map threshold for each IoU level (SAT, Fig. 7). ``iou.csv``: histogram of IoU ≥ 0.5
-    (Fig. 5). ``iou_by_size.csv``: mean IoU by object size (Fig. 6).
+    (Fig. 5). ``iou_by_size.csv``: mean IoU by object size. With masks also ``mask_iou_by_size.csv`` and
+    ``mask_iou_by_size.png``: IoU and object size by pixels, and the density of the images (Fig. 6).
     """
     run, figures = read_run(folder, ""), folder / "figures"
+    if run.masked[0]:
+        _save_mask_density(*run.masked, figures)
     iou, fractions = run.boxed
     if curve is None or not iou:
         return
@@ -108,6 +111,21 @@ def save_curves(folder: Path, curve: Mapping[str, Sequence[float]] | None) -> No
     _write_columns(figures / "iou.csv", {"from": bins[:-1], "to": bins[1:], "images": counts})
     _write_columns(figures / "iou_by_size.csv", {"from": edges[:-1], "to": edges[1:], "mean_iou": means})
     _save_charts(evaluation_charts([run]), figures / "curves.png")
+
+
+def _save_mask_density(iou: Sequence[float], fractions: Sequence[float], folder: Path) -> None:
+    edges, means = iou_by_size(iou, fractions)
+    _write_columns(folder / "mask_iou_by_size.csv", {"from": edges[:-1], "to": edges[1:], "mean_iou": means})
+    figure = Figure(figsize=(4.2, 3.2), layout="constrained")
+    axes = figure.subplots()
+    counts, *_ = np.histogram2d(fractions, iou, BINS, ((0, 1), (0, 1)))
+    density = axes.imshow(np.ma.masked_equal(counts.T, 0), origin="lower", extent=(0, 1, 0, 1), aspect="auto")
+    figure.colorbar(density, label="images")
+    axes.set(
+        title="IoU by object size, by masks", xlabel="object as a fraction of the pixels", ylabel="IoU of the mask"
+    )
+    with atomic_write(folder / "mask_iou_by_size.png") as temporary:
+        figure.savefig(temporary, dpi=120)
 
 
 def _write_columns(path: Path, columns: Mapping[str, Iterable[float]]) -> None:

@@ -66,6 +66,12 @@ class Run:
         boxed = [row for row in self.rows if row["largest"] is not None]
         return [row["largest"] for row in boxed], [row["object_fraction"] for row in boxed]
 
+    @property
+    def masked(self) -> tuple[list[float], list[float]]:
+        """IoU of the mask and object fraction by pixels of the images with a mask; empty without a threshold."""
+        masked = [row for row in self.rows if row["mask_iou"] is not None]
+        return [row["mask_iou"] for row in masked], [row["mask_fraction"] for row in masked]
+
     @cached_property
     def curve(self) -> dict[str, list[float]] | None:
         """Accuracy in percent by threshold, see ``Evaluation.curve``; None without boxes."""

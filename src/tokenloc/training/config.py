@@ -6,10 +6,12 @@ from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tokenloc._plain import plain
+
 Schedule = Literal["constant", "cosine", "step"]
-Select = Literal["top1_cls", "max_box_acc_v1", "max_box_acc_v2"]
+Select = Literal["top1_cls", "max_box_acc_v1", "max_box_acc_v2", "gt_known_plus_top1_loc"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-Freeze = Literal["none", "attention", "mlp", "blocks", "most"]
+Freeze = Literal["none", "attention", "mlp", "blocks", "most", "all"]
 
 
 @dataclass
@@ -24,9 +26,12 @@ class DataConfig:
         draw: seed of that draw; a draw of fewer images is a subset of a draw of more.
         resize: pixels; images are resized to a square of this side before the crop.
         crop: pixels; side of the network's input.
+        train_split: split to train on, such as ``trainval`` of FGVC-Aircraft.
         val_split: split whose labels choose the best epoch; None to take the last epoch.
         select: metric on val_split that chooses the best epoch: ``top1_cls`` uses the labels alone,
-            ``max_box_acc_v1`` (GT-known at the best threshold) and ``max_box_acc_v2`` use the boxes.
+            ``max_box_acc_v1`` (GT-known at the best threshold) and ``max_box_acc_v2`` use the boxes, as does
+            ``gt_known_plus_top1_loc``, with which SAT's release chooses the epoch, and the map threshold if the
+            protocol chooses the best one.
         calibration_split: split whose boxes choose the map threshold after training; None for no calibration.
         test_split: split to evaluate after training; None for no evaluation.
         cached_views: for methods on a frozen backbone: number of random crops of each image whose features are computed
@@ -43,6 +48,7 @@ class DataConfig:
     draw: int = 0
     resize: int = 256
     crop: int = 224
+    train_split: str = "train"
     val_split: str | None = None
     select: Select = "top1_cls"
     calibration_split: str | None = None
@@ -53,8 +59,11 @@ class DataConfig:
     cached_pictures: InitVar[bool] = False
 
     def __post_init__(self, cached_pictures: bool) -> None:
-        if self.cached_views < 0:
-            raise ValueError(f"data.cached_views must be at least 0; got {self.cached_views}")
+        lowest = {"cached_views": 0, "resize": 1, "crop": 1, **({} if self.per_class is None else {"per_class": 1})}
+        _require_at_least(self, "data", lowest)
+        if self.crop > self.resize:
+            raise ValueError(f"data.crop {self.crop} must be at most data.resize {self.resize}, out of which it is cut")
+        self.options = plain(self.options, "data.options")
         if cached_pictures:
             message = "data.cached_pictures was removed; delete it from the configuration (results do not change)"
             raise ValueError(message)
@@ -74,6 +83,9 @@ class DataSource:
     root: Path | None = None
     options: dict[str, Any] | None = None
 
+    def __post_init__(self) -> None:
+        self.options = plain(self.options, "data.options")
+
 
 @dataclass
 class ModelChoice:
@@ -83,6 +95,8 @@ class ModelChoice:
         method: see ``tokenloc list methods``.
         backbone: see ``tokenloc list backbones``.
         pretrained: true for timm's weights, false for random weights, or a .safetensors or .pth file.
+        keep_classifier: the classifier, and all else that the method shares with that of ``pretrained``, start with its
+            weights, too; ``pretrained`` is then a checkpoint of ``tokenloc train`` for the same classes.
         options: options of the method.
         backbone_options: options of the timm model.
     """
@@ -90,8 +104,13 @@ class ModelChoice:
     method: str = "tscam"
     backbone: str = "deit_small_patch16_224"
     pretrained: bool | Path = True
+    keep_classifier: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     backbone_options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.options = plain(self.options, "model.options")
+        self.backbone_options = plain(self.backbone_options, "model.backbone_options")
 
 
 @dataclass
@@ -111,7 +130,8 @@ class Optimisation:
         step_epochs: of the step schedule: one number of epochs, or several, such as [10, 12].
         freeze: the part of the backbone that is frozen, (a) to (e) of SAT's Table 8: ``none``; ``attention`` or ``mlp``
             of the plain blocks; ``blocks``, all of the plain blocks; ``most``, also the position embedding, the
-            projections and the MLPs of the spatial blocks.
+            projections and the MLPs of the spatial blocks. ``all``: everything but SAT's token (Table 13 (b)).
+        decay_tokens: tokens and position embeddings decay, too, as in SAT's released code.
         gradient_clip: maximum norm of the gradients; None for no clipping, as in the papers.
         accumulate: number of batches in one optimiser step, so that a step sees batch_size * accumulate images in the
             memory of one batch. SAT's area loss then uses the mean area of each batch, not of the step.
@@ -127,13 +147,24 @@ class Optimisation:
     warmup_epochs: float = 0.0
     step_epochs: int | list[int] = 30
     freeze: Freeze = "none"
+    decay_tokens: bool = False
     gradient_clip: float | None = None
     accumulate: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "step_epochs"):
-            values = getattr(self, name)
-            if not values or min(values if isinstance(values, list) else [values]) < 1:
-                raise ValueError(f"optimisation.{name} must be at least 1; got {getattr(self, name)}")
-        if self.lr <= 0:
-            raise ValueError(f"optimisation.lr must be positive; got {self.lr}")
+        counts = dict.fromkeys(("epochs", "batch_size", "accumulate"), 1)
+        _require_at_least(self, "optimisation", counts | dict.fromkeys(("weight_decay", "min_lr", "warmup_epochs"), 0))
+        periods = self.step_epochs if isinstance(self.step_epochs, list) else [self.step_epochs]
+        if min(periods, default=0) < 1:
+            raise ValueError(f"optimisation.step_epochs must be at least 1; got {self.step_epochs}")
+        for name in ("lr", "gradient_clip"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise ValueError(f"optimisation.{name} must be positive; got {value}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optimisation.betas must be at least 0 and below 1; got {self.betas}")
+
+
+def _require_at_least(options: Any, group: str, lowest: dict[str, int]) -> None:
+    for name, bound in lowest.items():
+        if getattr(options, name) < bound:
+            raise ValueError(f"{group}.{name} must be at least {bound}; got {getattr(options, name)}")

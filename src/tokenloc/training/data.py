@@ -75,7 +75,7 @@ def epoch_seed(seed: int, epoch: int) -> int:
 
 def open_training_images(config: DataConfig) -> ImageDataset:
     """Return the training images, or ``config.per_class`` random ones of each class."""
-    images = create_dataset(config.name, config.root, "train", config.classes, **config.options)
+    images = create_dataset(config.name, config.root, config.train_split, config.classes, **config.options)
     return images if config.per_class is None else few_shot(images, config.per_class, config.draw)
 
 

@@ -17,10 +17,17 @@ class TrainableParameters(NamedTuple):
     backbone: int
     backbone_total: int  # the frozen ones, too
     head: int
+    head_total: int
+
+    @property
+    def frozen_fraction(self) -> float:
+        """The frozen parameters as a fraction of all, the frozen rate of SAT's Tables 8 and 14."""
+        return 1 - (self.backbone + self.head) / (self.backbone_total + self.head_total)
 
     def __str__(self) -> str:
-        backbone, total, head = (f"{count / 1e6:.2f} M" for count in self)
-        return f"trainable parameters: {backbone} of {total} in the backbone, {head} in the head"
+        backbone, total, head, _ = (f"{count / 1e6:.2f} M" for count in self)
+        frozen = f"{100 * self.frozen_fraction:.1f} % of all are frozen"
+        return f"trainable parameters: {backbone} of {total} in the backbone, {head} in the head; {frozen}"
 
 
 def frozen_names(names: Collection[str], level: Freeze, spatial: Collection[int] = ()) -> set[str]:
@@ -33,8 +40,8 @@ def frozen_names(names: Collection[str], level: Freeze, spatial: Collection[int]
     >>> sorted(frozen_names(["pos_embed", "blocks.0.mlp.fc1.bias", "blocks.1.mlp.fc1.bias"], "mlp", spatial=[1]))
     ['blocks.0.mlp.fc1.bias']
     """
-    if one_of("freeze", level, Freeze) == "none":
-        return set()
+    if one_of("freeze", level, Freeze) in ("none", "all"):
+        return set(names) if level == "all" else set()
     if not any(re.match(r"blocks\.\d+\.(attn|mlp)\.", name) for name in names):
         raise ValueError(f"freeze={level!r} needs a plain vision transformer, whose blocks have attention and an MLP")
     plain = {"attention": r"attn\.", "mlp": r"mlp\.", "blocks": "", "most": ""}[level]
@@ -50,12 +57,16 @@ def frozen_names(names: Collection[str], level: Freeze, spatial: Collection[int]
 
 
 def freeze(model: Method, level: Freeze) -> TrainableParameters:
-    """Freeze a part of a model's backbone; return how many parameters are left, or raise ValueError if none is."""
-    parameters = dict(model.backbone.named_parameters())
-    for name in frozen_names(parameters, level, model.spatial_blocks):
-        parameters[name].requires_grad_(False)
-    backbone = sum(each.numel() for each in parameters.values() if each.requires_grad)
-    trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
-    if trained == 0:
+    """Freeze a part of a model; return how many parameters are left to train, or raise ValueError if none is."""
+    backbone = dict(model.backbone.named_parameters())
+    head = {name: each for name, each in model.named_parameters() if not name.startswith("backbone.")}
+    frozen = [backbone[name] for name in frozen_names(backbone, level, model.spatial_blocks)]
+    if level == "all":
+        frozen += [each for name, each in head.items() if not name.endswith(("_token", "_embed"))]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    trained = [sum(each.numel() for each in part.values() if each.requires_grad) for part in (backbone, head)]
+    if not any(trained):
         raise ValueError(f"freeze={level!r} leaves no parameter of this model to train; choose another level")
-    return TrainableParameters(backbone, sum(each.numel() for each in parameters.values()), trained - backbone)
+    totals = [sum(each.numel() for each in part.values()) for part in (backbone, head)]
+    return TrainableParameters(trained[0], totals[0], trained[1], totals[1])

@@ -11,18 +11,22 @@ from torch import nn
 from tokenloc.training.config import Optimisation
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Split the trainable parameters: biases, norms, tokens and position embeddings do not decay, the others do."""
+def parameter_groups(model: nn.Module, weight_decay: float, decay_tokens: bool = False) -> list[dict[str, object]]:
+    """Split the trainable parameters: biases and norms do not decay, the others do.
+
+    Tokens and position embeddings are among the others if ``decay_tokens``.
+    """
     groups: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups[parameter.ndim <= 1 or name.endswith(("_token", "_embed"))].append(parameter)
+            exempt = parameter.ndim <= 1 or (name.endswith(("_token", "_embed")) and not decay_tokens)
+            groups[exempt].append(parameter)
     return [{"params": groups[0], "weight_decay": weight_decay}, {"params": groups[1], "weight_decay": 0.0}]
 
 
 def make_optimiser(model: nn.Module, settings: Optimisation) -> torch.optim.AdamW:
     """Return AdamW over the model's trainable parameters, with epsilon 1e-8."""
-    groups = parameter_groups(model, settings.weight_decay)
+    groups = parameter_groups(model, settings.weight_decay, settings.decay_tokens)
     return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=1e-8)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from tokenloc._files import write_json, write_text
+from tokenloc._plain import read_yaml
 from tokenloc.models.metadata import versions
 from tokenloc.training.interruption import StoppedError
 
@@ -55,10 +56,7 @@ class RunFolder:
 
     def _stored(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings in config.yaml, with defaults for missing ones, but not for options of a method."""
-        try:
-            filled = {**defaults, **yaml.safe_load(self.config.read_text(encoding="utf-8"))}
-        except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{self.config} is not a valid configuration: {error}") from error
+        filled = {**defaults, **read_yaml(self.config)}
         return {
             name: {**defaults[name], **value} if isinstance(value, Mapping) and name in defaults else value
             for name, value in filled.items()

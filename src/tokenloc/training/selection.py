@@ -9,7 +9,8 @@ from tokenloc.boxes import Protocol
 from tokenloc.data import ImageDataset, Preprocessing
 from tokenloc.inference.evaluation import evaluate_model
 from tokenloc.metrics import Scorer
-from tokenloc.training.config import DataConfig
+from tokenloc.metrics.scores import BestThreshold
+from tokenloc.training.config import DataConfig, Select
 from tokenloc.training.module import LocalizationTask
 
 
@@ -20,7 +21,8 @@ class Selection(Callback):
         self, data: DataConfig, val: ImageDataset | None, preprocessing: Preprocessing, protocol: Protocol, workers: int
     ) -> None:
         self.metric, self.logged = data.select, f"val/{data.select}"
-        self.val, self.preprocessing, self.scorer, self.workers = val, preprocessing, Scorer(protocol), workers
+        self.val, self.preprocessing, self.workers = val, preprocessing, workers
+        self.scorer = Scorer(protocol, best=best_threshold(data.select))
         if self.metric != "top1_cls" and (val is None or not val.has_boxes):
             lacking = "data.val_split is not set" if val is None else f"{val.split} of {val.name} has no boxes"
             raise ValueError(f"data.select={self.metric!r} chooses the best epoch by validation boxes, but {lacking}")
@@ -31,6 +33,11 @@ class Selection(Callback):
             model = pl_module.model
             result = evaluate_model(model, self.val, self.preprocessing, self.scorer, workers=self.workers)
             pl_module.log(self.logged, float(getattr(result.evaluation, self.metric)), prog_bar=True)
+
+
+def best_threshold(select: Select) -> BestThreshold:
+    """Return what the best map threshold maximizes if ``select`` chooses the epoch."""
+    return select if select == "gt_known_plus_top1_loc" else "gt_known"
 
 
 def describe_selection(config: DataConfig) -> str:
