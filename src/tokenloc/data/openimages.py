@@ -36,6 +36,7 @@ class OpenImagesDataset(ListedDataset):
     """
 
     name = "openimages"
+    scaled_masks = True
     source = "OpenImages30k (images and masks) as github.com/clovaai/wsolevaluation describes it"
     markers = ("train", "val", "test")
     usual_folders = ("OpenImages", "OpenImages30k")

@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from tokenloc.boxes.frame import Size
 from tokenloc.data import ImageDataset, Unreadable
-from tokenloc.data.base import mask_fault
 from tokenloc.data.images import IMAGE_SUFFIXES, read_size
 from tokenloc.data.loading import batches_of_rank
 from tokenloc.inference.evaluation import EvaluationResult, Progress, evaluate_scores
@@ -110,7 +109,7 @@ class _ScoredMaps(Dataset[Any]):
         sample, stored = self.images[index], self.maps.load(name)
         frame = stored.frame or self.scorer.protocol.frame(_original_size(self.images, index), INPUT_SIZE)
         mask = self.images.mask(index)
-        if fault := mask_fault(frame.original_size, mask):
+        if fault := self.images.mask_fault(frame.original_size, mask):
             raise ValueError(f"{sample.path or sample.id} {fault}")
         return self.scorer.score(
             stored.map_,
