@@ -182,7 +182,7 @@ class Bench:
     def reference(self, name: str) -> tuple[dict[str, str], dict[str, str], float]:
         """Return the earlier and the undisturbed results of a command, and its CPU time."""
         if name not in self.expected:
-            folder = self.folder / "undisturbed" / name
+            folder = self.folder / f"undisturbed {name}"
             self.place(name, folder)
             earlier = contents(folder / "out")
             used = self._must(JOBS[name].words, folder)
