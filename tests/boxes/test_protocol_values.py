@@ -63,7 +63,7 @@ def test_published_protocols_match_the_table(name: str) -> None:
 
 
 def test_protocols_are_listed_by_wildcard() -> None:
-    assert list_protocols("*s*") == ["sat", "standard", "ts-cam", "wsol-eval"]
+    assert list_protocols("*s*") == ["sat", "standard", "ts-cam", "ts-cam-ilsvrc", "wsol-eval"]
     assert list_protocols("ts*") == ["ts-cam"]
 
 

@@ -19,9 +19,9 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         name: for error messages.
-        patch_size: (height, width) of a patch in pixels.
+        patch_size: (height, width) of a patch in pixels; of a convolutional network, the stride of its feature map.
         embed_dim: D, the width of a token.
-        depth: L, the number of transformer blocks.
+        depth: L, the number of transformer blocks; 0 for a convolutional network.
         num_prefix_tokens: how many tokens precede the patches: class token, distillation token, registers.
         conv_dim: width of the pooled features of a convolution branch; None without such a branch.
         checkpointed: whether training stores only the inputs of each transformer block and recomputes the rest.
@@ -56,6 +56,14 @@ class Backbone(nn.Module, ABC):
             raise ValueError(
                 f"{self.name} has no class token, which {user} needs; choose a backbone with one, such as "
                 "deit_small_patch16_224, vit_small_patch16_224 or vit_small_patch14_reg4_dinov2"
+            )
+
+    def require_attention(self, user: str) -> None:
+        """Raise ValueError if the backbone has no transformer blocks; ``user`` names what needs them."""
+        if not self.depth:
+            raise ValueError(
+                f"{self.name} is a convolutional network without attention, which {user} needs; choose a vision "
+                "transformer such as deit_small_patch16_224, or the method cam"
             )
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from tokenloc.metrics import Scorer
 from tokenloc.metrics.scores import BestThreshold
 from tokenloc.metrics.stored_maps import StoredMaps, open_maps, writing_maps
 from tokenloc.models.checkpoint import OptionValue, load_checkpoint, store_threshold
+from tokenloc.models.cost import model_cost
 from tokenloc.models.hub import run_folder, writable_path
 from tokenloc.models.metadata import ModelMetadata
 from tokenloc.reporting.runs import BOXES, METRICS
@@ -115,7 +116,8 @@ def _evaluate_model(
     dataset = open_data(described, metadata.classes)
     calibrated = calibrated_threshold(metadata, options, dataset)
     threshold, source = choose_threshold(job.protocol, job.threshold, calibrated)
-    content = {"model": asdict(metadata.model), "data": described, "viewing": str(options)}
+    cost = asdict(model_cost(metadata.model, metadata.preprocessing.size))
+    content = {"model": asdict(metadata.model), "info": cost, "data": described, "viewing": str(options)}
     about = {
         "input_frame": job.protocol.input_frame,
         "viewing": str(options),
