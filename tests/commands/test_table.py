@@ -93,7 +93,8 @@ def test_a_row_starts_from_the_checkpoint_of_another_run(root: Path, monkeypatch
 
     def call(words: list[str]) -> None:
         called.append(words)
-        write_json(Path(words[words.index("--out") + 1]) / "metrics.json", {"metrics": {"gt_known": 1.0}})
+        content = {"protocol": "sat", "images": 9, "threshold": 0.5, "metrics": {"gt_known": 1.0}}
+        write_json(Path(words[words.index("--out") + 1]) / "metrics.json", content)
 
     monkeypatch.setattr(table, "_call", call)
     first = {"recipe": "small/tscam", "train": {"optimisation.lr": 0.5}}

@@ -115,9 +115,9 @@ class _Runner:
         recipe, flags = self._recipe(row), [*command_line_flags(row.train), *self.training]
         if row.start is not None:
             flags.append(f"--model.pretrained={self._checkpoint(Row(row.name, **row.start))}")
-        settings = yaml.safe_load(recipe.read_text(encoding="utf-8")).values()
-        parts = [recipe.parent / part for part in settings if isinstance(part, str) and part.endswith(".yaml")]
-        content = [path.read_text(encoding="utf-8") for path in (recipe, *parts)]
+        values = read_recipe(str(recipe)).values()
+        parts = [recipe.parent / part for part in values if isinstance(part, str) and part.endswith(".yaml")]
+        content = [path.read_text(encoding="utf-8") for path in (recipe, *parts) if path.is_file()]
         folder = RunFolder(self.out / "checkpoints" / _digest_name(recipe, [*content, *flags]))
         if not folder.metrics.is_file():
             resume = ["--resume"] if folder.last.is_file() else []
