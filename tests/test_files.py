@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from tokenloc._files import UniqueNames, atomic_folder, atomic_write, durable_write, refuse_unwritable, write_text
+from tests.runs import in_process
+from tokenloc._files import (
+    UniqueNames,
+    atomic_files,
+    atomic_folder,
+    atomic_write,
+    durable_write,
+    refuse_unwritable,
+    remove_partial_files,
+    write_text,
+)
 
 
 def test_a_folder_appears_complete_and_replaces_the_old_one(tmp_path: Path) -> None:
@@ -40,6 +50,58 @@ def test_after_an_error_the_old_folder_remains(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="full"):
         half_write(tmp_path / "b")
     assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["b", "b/old"]
+
+
+def write_files(folder: Path, names: str, content: str) -> None:
+    with atomic_files(folder, "last.txt", ["c*.txt", "sub/d.txt"]) as new:
+        for name in names.split():
+            write_text(new / name, content)
+
+
+def texts(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_files_of_two_blocks_never_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "other.txt").write_text("another's")
+    write_files(tmp_path, "z.txt last.txt sub/d.txt c1.txt", "old")
+    before = dict.fromkeys(("z.txt", "last.txt", "sub/d.txt", "c1.txt"), "old") | {"other.txt": "another's"}
+    assert texts(tmp_path) == before
+    with pytest.raises(FileExistsError):  # a file in a file
+        write_files(tmp_path, "z.txt last.txt z.txt/x", "failed")
+    assert texts(tmp_path) == before
+    replace, moved = Path.replace, list[str]()
+
+    def stopping(self: Path, target: Path) -> Path:
+        moved.append(target.name)
+        if len(moved) == 7:  # after four writes and two moves of files
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            write_files(tmp_path, "last.txt sub/d.txt a.txt z.txt", "stopped")
+    assert moved[4:] == ["a.txt", "d.txt", "z.txt"]
+    assert "last.txt" not in texts(tmp_path)
+    write_files(tmp_path, "z.txt last.txt", "new")
+    assert texts(tmp_path) == {"z.txt": "new", "last.txt": "new", "a.txt": "stopped", "other.txt": "another's"}
+
+
+def end_with_a_partial_file(path: Path) -> None:
+    with atomic_write(path):
+        os._exit(0)
+
+
+def test_partial_files_of_ended_processes_are_removed(tmp_path: Path) -> None:
+    assert in_process(end_with_a_partial_file, tmp_path / "a.txt") == 0
+    (tmp_path / ".partial-x.txt").write_text("of another machine or version")
+    with atomic_write(tmp_path / "b.txt") as own:
+        assert len(list(tmp_path.iterdir())) == 3
+        remove_partial_files(tmp_path, locked=False)
+        assert set(tmp_path.iterdir()) == {own, tmp_path / ".partial-x.txt"}
+    remove_partial_files(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["b.txt"]
 
 
 def test_permissions_are_the_default_ones(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -10,7 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +20,7 @@ if sys.platform != "win32":
     import fcntl
 
 _PREFIX = ".partial-"
+_MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 @contextmanager
@@ -29,7 +31,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{_PREFIX}{secrets.token_hex(8)}{path.suffix}")
+    temporary = path.with_name(f"{_partial()}{secrets.token_hex(8)}{path.suffix}")
     temporary.touch(exist_ok=False)
     mode = temporary.stat().st_mode
     try:
@@ -68,7 +70,7 @@ def atomic_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
     if path.exists() and not replace:
         raise FileExistsError(f"{path} already exists; remove it, or choose another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=_PREFIX) as name:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=_partial()) as name:
         new, old = Path(name) / "new", Path(name) / "old"
         new.mkdir()
         yield new
@@ -77,13 +79,68 @@ def atomic_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
         new.rename(path)
 
 
-def remove_partial_files(folder: str | Path) -> None:
-    """Remove the temporary files that a killed process left in ``folder`` and its direct subfolders."""
+@contextmanager
+def atomic_files(folder: str | Path, last: str, obsolete: Sequence[str] = ()) -> Iterator[Path]:
+    """Yield an empty temporary folder; if the block succeeds, its files, ``last`` among them, move into ``folder``.
+
+    ``last`` is removed before the others move, and moves after them: where it exists, all files are of one block.
+    Files and folders of an earlier block, ``obsolete`` (shell wildcards), are removed; others in ``folder`` remain.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_partial()) as name:
+        new, old = Path(name) / "new", Path(name) / "old"
+        new.mkdir()
+        old.mkdir()
+        yield new
+        (folder / last).unlink(missing_ok=True)
+        for number, path in enumerate([path for pattern in obsolete for path in folder.glob(pattern)]):
+            path.rename(old / str(number))
+        (new / last).rename(old / last)
+        _move(new, folder)
+        (old / last).rename(folder / last)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move a file or folder; merge a folder with an existing one."""
+    if source.is_dir() and target.is_dir():
+        for path in sorted(source.iterdir()):
+            _move(path, target / path.name)
+    else:
+        source.replace(target)
+
+
+def remove_partial_files(folder: str | Path, locked: bool = True) -> None:
+    """Remove the temporary files that killed processes left in ``folder`` and its direct subfolders.
+
+    Without a lock of the folder, only those of processes of this machine that have ended: others may be at work.
+    """
     for partial in (*Path(folder).glob(f"{_PREFIX}*"), *Path(folder).glob(f"*/{_PREFIX}*")):
+        if not (locked or _is_abandoned(partial.name)):
+            continue
         if partial.is_dir():
             shutil.rmtree(partial)
         else:
             partial.unlink()
+
+
+def _partial() -> str:
+    """Return the start of the name of a temporary file of this process."""
+    return f"{_PREFIX}{_MACHINE}-{os.getpid()}-"
+
+
+def _is_abandoned(name: str) -> bool:
+    machine, _, rest = name.removeprefix(_PREFIX).partition("-")
+    process = rest.partition("-")[0]
+    if machine != _MACHINE or not process.isdecimal() or sys.platform == "win32":  # where signal 0 is Ctrl-C
+        return False
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        pass
+    return False
 
 
 def refuse_unwritable(folder: str | Path) -> None:
@@ -147,11 +204,12 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 @contextmanager
-def exclusive_lock(folder: str | Path) -> Iterator[None]:
-    """Hold an exclusive lock on a folder, which is created if missing; raise ValueError if another process holds it.
+def exclusive_lock(folder: str | Path, wait: bool = False) -> Iterator[None]:
+    """Hold an exclusive lock on a folder, which is created if missing.
 
-    It is a POSIX record lock on FOLDER/.lock, which also works on NFS. The system releases it when this process ends,
-    even if processes that it started still run. Nothing is locked on Windows and on file systems without locks.
+    While another process holds it, ``wait`` for that, or else raise ValueError. It is a POSIX record lock on
+    FOLDER/.lock, which also works on NFS. The system releases it when this process ends, even if processes that it
+    started still run. Nothing is locked on Windows and on file systems without locks.
     """
     path = Path(folder) / ".lock"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +219,7 @@ def exclusive_lock(folder: str | Path) -> Iterator[None]:
     while True:
         with path.open("a+", encoding="utf-8") as file:
             try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except (BlockingIOError, PermissionError) as error:
                 file.seek(0)
                 owner = f"{path.parent} is in use by another run ({file.read().strip() or 'unknown process'})"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tokenloc._files import exclusive_lock, remove_partial_files
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.datasets import data_of, open_data
-from tokenloc.commands.results import save_failures, save_figures, write_results
+from tokenloc.commands.results import atomic_results, save_failures, save_figures, write_results
 from tokenloc.commands.thresholds import ThresholdChoice, calibrated_threshold, choose_threshold
-from tokenloc.data.base import shorten
+from tokenloc.data.base import file_fingerprint, shorten
 from tokenloc.inference import Localizer, PredictionOptions, choose_device
 from tokenloc.inference.evaluation import EvaluationResult, calibrate_threshold, evaluate_model
 from tokenloc.inference.options import DEFAULT_OPTIONS
@@ -127,16 +129,22 @@ def _evaluate_model(
         "threshold_source": calibrated.source,
     }
     settings: dict[str, Any] = {"batch_size": batch_size, "workers": job.workers, "options": options}
-    with process_group() as first, writing_maps(save_maps, about) if save_maps and first else nullcontext() as maps:
+    if save_maps:
+        remove_partial_files(save_maps.parent, locked=False)
+    with ExitStack() as stack:
+        first = stack.enter_context(process_group())
+        maps = stack.enter_context(writing_maps(save_maps, about)) if save_maps and first else None
+        folder = stack.enter_context(_locked_results(job.folder)) if first else None
         model.to(choose_device(device))
-        settings |= {"progress": progress, "boxes": job.folder / BOXES} if first else {}
+        settings |= {"progress": progress, "boxes": folder / BOXES} if folder else {}
         scorer = job.scorer(threshold)
         result = evaluate_model(model, dataset, metadata.preprocessing, scorer, maps=maps, **settings)
+        if folder:
+            write_results(folder, result, source, content)
+            localizer = Localizer(model, metadata, result.evaluation.threshold, options=options, protocol=job.protocol)
+            save_figures(localizer, dataset, folder / "figures")
+            save_failures(localizer, dataset, result, folder / "figures")
     if first:
-        write_results(job.folder, result, source, content)
-        localizer = Localizer(model, metadata, result.evaluation.threshold, options=options, protocol=job.protocol)
-        save_figures(localizer, dataset, job.folder / "figures")
-        save_failures(localizer, dataset, result, job.folder / "figures")
         _finish(f"metrics and figures in {job.folder}", result, "images could not be read")
     return job.folder / METRICS
 
@@ -146,19 +154,34 @@ def _evaluate_maps(maps: StoredMaps, job: _Job) -> Path:
     dataset = open_data(described, maps.about.get("classes"))
     calibrated = ThresholdChoice(maps.about.get("threshold"), maps.about.get("threshold_source"))
     threshold, source = choose_threshold(job.protocol, job.threshold, calibrated)
-    with process_group() as first:
-        settings: dict[str, Any] = {"progress": progress, "boxes": job.folder / BOXES} if first else {}
+    with process_group() as first, _locked_results(job.folder) if first else nullcontext() as folder:
+        settings: dict[str, Any] = {"progress": progress, "boxes": folder / BOXES} if folder else {}
         scorer = job.scorer(threshold)
         result, matched = evaluate_maps(maps, dataset, scorer, workers=job.workers, **settings)
+        if folder:
+            about = {"folder": str(maps.folder), "differing": matched.differing, "surplus": matched.surplus}
+            write_results(folder, result, source, {"model": maps.about.get("model"), "data": described, "maps": about})
     if first:
-        about = {"folder": str(maps.folder), "differing": matched.differing, "surplus": matched.surplus}
-        write_results(job.folder, result, source, {"model": maps.about.get("model"), "data": described, "maps": about})
         if ids := matched.differing:
             print_message(f"{len(ids)} maps match an image except for its extension or slashes: {shorten(ids)}")
         if ids := matched.surplus:
             print_message(f"{len(ids)} maps match no image: {shorten(ids)}")
         _finish(f"metrics in {job.folder}", result, "images have no map or mask, or a broken one")
     return job.folder / METRICS
+
+
+@contextmanager
+def _locked_results(folder: Path) -> Iterator[Path]:
+    """Lock the folder of an evaluation; yield a temporary one, whose files replace those of an earlier evaluation."""
+    with exclusive_lock(folder):
+        remove_partial_files(folder)
+        with atomic_results(folder) as files:
+            yield files
+
+
+def _fingerprint(checkpoint: Path) -> list[str]:
+    files = sorted(checkpoint.iterdir()) if checkpoint.is_dir() else [checkpoint]
+    return [file_fingerprint(path) for path in files if path.is_file()]
 
 
 def _finish(message: str, result: EvaluationResult, fault: str) -> None:
@@ -192,7 +215,8 @@ def calibrate(
         workers: processes that read images.
         device: auto, cpu, cuda or mps.
     """
-    model, metadata = load_checkpoint(writable_path(checkpoint), method_options)
+    before = _fingerprint(writable_path(checkpoint))
+    model, metadata = load_checkpoint(checkpoint, method_options)
     dataset = open_data(data_of(metadata, data, split, "held_out"), metadata.classes)
     model.to(choose_device(device))
     settings: dict[str, Any] = {"options": options, "batch_size": batch_size, "workers": workers, "progress": progress}
@@ -200,6 +224,9 @@ def calibrate(
     if method_options:
         described = ", ".join(f"{name} {value}" for name, value in method_options.items())
         chosen = replace(chosen, source=f"{chosen.source}, {described}", method_options=method_options)
+    if _fingerprint(checkpoint) != before:
+        raise ValueError(f"{checkpoint} was replaced, as by a training, and its threshold is not set; calibrate again")
+    remove_partial_files(checkpoint.parent, locked=False)
     store_threshold(checkpoint, chosen)
     print_message(f"map threshold {chosen.value:g}, {chosen.source}; stored in {checkpoint}")
     return chosen.value

@@ -13,11 +13,11 @@ import numpy as np
 from PIL import Image
 
 import tokenloc
-from tokenloc._files import UniqueNames, atomic_text, refuse_unwritable
+from tokenloc._files import UniqueNames, atomic_files, atomic_text, refuse_unwritable
 from tokenloc.backbones.weights import weights_digest
 from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.journal import FinishedImage, Journal, open_journal
-from tokenloc.commands.review import TABLE, write_review
+from tokenloc.commands.review import SHEET, TABLE, write_review
 from tokenloc.commands.thresholds import calibration_note
 from tokenloc.data import Unreadable, find_images
 from tokenloc.export import FORMATS, Destination, common_folder, write_annotations
@@ -79,19 +79,24 @@ def localize(
     formats = [FORMATS[name] for name in dict.fromkeys(format or [])]
     refuse_unwritable(out / "images")
     refuse_unwritable(out / "masks")
-    check_outputs(formats, out, overwrite)
+    stopped = (out / JOURNAL).is_file() and not results.is_file()  # perhaps while the files moved into place
+    overwrite_files = overwrite or stopped
+    check_outputs(formats, out, overwrite_files)
     localizer = Localizer.from_checkpoint(checkpoint, device, threshold, objects, options, min_score, method_options)
     if threshold is None and (note := calibration_note(localizer.metadata, options)):
         print_message(f"map threshold {localizer.threshold:g}{note}")
     settings = {**_settings(localizer, top_k), "images": images, "masks": masks}
     version = f"tokenloc {localizer.metadata.model.method}"
-    destination = Destination(out, localizer.metadata.classes, common_folder(inputs), image_url, version, overwrite)
+    about = localizer.metadata.classes, common_folder(inputs), image_url, version
+    replaced = [TABLE, SHEET, *(name for chosen in formats for name in chosen.outputs)]
     with open_journal(out / JOURNAL, settings, overwrite) as journal:
         predict = partial(localizer.predict, batch_size=batch_size, top_k=top_k, keep_images=images)
-        unreadable = _localize_remaining(files, journal, predict, partial(_write_outputs, out, masks))
-        write_annotations(formats, (image.records for image in journal.read(files)), destination)
-        _write_results(results, journal.read(files), unreadable)
-        write_review(out, files, journal)
+        unreadable = _localize_remaining(files, journal, batch_size, predict, partial(_write_outputs, out, masks))
+        with atomic_files(out, RESULTS, replaced) as folder:
+            write_annotations(formats, (image.records for image in journal.read(files)), Destination(folder, *about))
+            _write_results(folder / RESULTS, journal.read(files), unreadable)
+            write_review(folder, out, files, journal)
+            check_outputs(formats, out, overwrite_files)
     _report(results, len(files), unreadable)
     return results
 
@@ -113,17 +118,23 @@ def _settings(localizer: Localizer, top_k: int) -> dict[str, Any]:
 def _localize_remaining(
     files: Sequence[Path],
     journal: Journal,
+    batch_size: int,
     predict: Callable[[Sequence[Path]], Generator[Prediction | Unreadable, None, None]],
-    write: Callable[[tuple[str, Prediction | Unreadable]], FinishedImage | Unreadable],
+    write: Callable[[tuple[str | None, Prediction | Unreadable]], FinishedImage | Unreadable | None],
 ) -> list[Unreadable]:
-    """Add the files that the journal lacks to it, and return the unreadable ones."""
-    remaining = [file for file in files if file not in journal]
-    if len(remaining) < len(files):
-        print_message(f"{len(files) - len(remaining)} of {len(files)} images were finished by an interrupted run")
+    """Add the files that the journal lacks to it, and return the unreadable ones.
+
+    They are localized in the batches of an uninterrupted run, as the last bits depend on the other images of a batch.
+    """
+    batches = [files[start : start + batch_size] for start in range(0, len(files), max(batch_size, 1))]
+    remaining = [file for batch in batches if any(file not in journal for file in batch) for file in batch]
+    if len(journal):
+        done = sum(file in journal for file in files)
+        print_message(f"{done} of {len(files)} images were finished by an interrupted run")
     names = UniqueNames("", longest=240)  # leaves room for suffixes
     for stem in journal.stems:
         names.take(stem)
-    stems = (names.take(valid_text(file.stem)) for file in remaining)
+    stems = (None if file in journal else names.take(valid_text(file.stem)) for file in remaining)
     unreadable: list[Unreadable] = []
     with (
         closing(predict(remaining)) as predictions,
@@ -132,16 +143,23 @@ def _localize_remaining(
         for item in progress(finished, "localizing", len(remaining)):
             if isinstance(item, Unreadable):
                 unreadable.append(item)
-            else:
+            elif item is not None:
                 journal.append(item)
     return unreadable
 
 
-def _write_outputs(out: Path, masks: bool, item: tuple[str, Prediction | Unreadable]) -> FinishedImage | Unreadable:
-    """Write the drawing and the masks of one image, given the stem of their names; nothing if it is unreadable."""
+def _write_outputs(
+    out: Path, masks: bool, item: tuple[str | None, Prediction | Unreadable]
+) -> FinishedImage | Unreadable | None:
+    """Write the drawing and the masks of one image, given the stem of their names; nothing if it is unreadable.
+
+    The stem of an image that is finished is None, and so is the result.
+    """
     stem, prediction = item
     if isinstance(prediction, Unreadable):
         return prediction
+    if stem is None:
+        return None
     results = prediction.results
     outputs: list[dict[str, str]] = [{} for _ in results]
     if prediction.image is not None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from tokenloc._files import UniqueNames, write_json
+from tokenloc._files import UniqueNames, atomic_files, write_json
 from tokenloc.commands.console import percents, print_message, print_table
 from tokenloc.data import ImageDataset
 from tokenloc.inference import Localizer
@@ -19,9 +19,19 @@ from tokenloc.metrics import ERROR_CATEGORIES
 from tokenloc.metrics.risk_coverage import confidence_metrics
 from tokenloc.reporting.charts import save_curves
 from tokenloc.reporting.drawing import draw_localization, draw_map, heatmap, image_table, save_image, save_sheet
-from tokenloc.reporting.runs import IMAGES, METRICS, missing_notes
+from tokenloc.reporting.runs import BOXES, IMAGES, METRICS, missing_notes
 
+_NAMES = ("curves.png", "threshold.csv", "iou.csv", "iou_by_size.csv", "parts.png", "summary.png", "failures-*.jpg")
+EVALUATION_FILES = (IMAGES, BOXES, *(f"figures/{name}" for name in _NAMES))  # drawings are named as the images
 FIGURES, INTERMEDIATE, FAILURES = 12, 4, 6  # images drawn: any, with intermediate maps, of each kind of error
+
+
+def atomic_results(folder: Path) -> AbstractContextManager[Path]:
+    """Yield a temporary folder for the files of an evaluation, which replace those of an earlier one at the end.
+
+    Wherever metrics.json exists, the other files are of the same evaluation.
+    """
+    return atomic_files(folder, METRICS, EVALUATION_FILES)
 
 
 def write_results(folder: Path, result: EvaluationResult, source: str | None, described: Mapping[str, Any]) -> None:

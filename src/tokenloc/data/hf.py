@@ -132,8 +132,11 @@ def _open(root: str, config: str | None) -> dict[str, Table]:
         if path.is_dir() and any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
             found = datasets.load_from_disk(root)
         elif has_magic(root):
-            found = datasets.load_dataset("parquet", data_files=_by_split(path.absolute()))
+            by_split = _by_split(path.absolute())
+            _refuse_false_counts(file for files in by_split.values() for file in files)
+            found = datasets.load_dataset("parquet", data_files=by_split)
         elif path.is_dir() or re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", root):  # NAME or OWNER/NAME on the Hub
+            _refuse_false_counts(map(str, path.rglob("*.parquet")))
             found = datasets.load_dataset(root, config)
         else:
             raise FileNotFoundError("no such folder")
@@ -156,8 +159,23 @@ def _by_split(pattern: Path) -> dict[str, list[str]]:
     return {split: several for split, several in found.items() if several} or {"train": list(words)}
 
 
+def _refuse_false_counts(files: Iterable[str]) -> None:
+    """Raise ValueError if a Parquet file states more rows than it has bytes: compressed, a row may need almost none."""
+    parquet = library("pyarrow.parquet", "hf")
+    for path in files:
+        rows, size = parquet.read_metadata(path).num_rows, Path(path).stat().st_size
+        if rows > size:
+            raise ValueError(f"{path} states {rows} rows in {size} bytes, which cannot be different images")
+
+
 def _column(table: Table, name: str) -> Column:
-    return table.select_columns([name]).with_format("arrow")[:].column(name)
+    column = table.select_columns([name]).with_format("arrow")[:].column(name)
+    try:
+        column.validate(full=True)  # lengths and offsets that lead out of the file would crash the process
+    except library("pyarrow", "hf").ArrowException as error:
+        files = ", ".join(file["filename"] for file in table.cache_files)
+        raise ValueError(f"{files}: column {name!r} is damaged ({error}); copy or download it again") from error
+    return column
 
 
 def _encoded(table: Table, image: str, source: str) -> Table:

@@ -222,7 +222,21 @@ class Localizer:
         images = tensor[None].to(self.predictor.device)
         logits, _ = self.model.class_maps(images)
         maps = self.model.intermediate_maps(images, logits.argmax(dim=1))
-        arrays = {name: map_[0].float().cpu().numpy() for name, map_ in maps.items()}
+        return self._in_original_pixels({name: map_[0] for name, map_ in maps.items()}, frame)
+
+    @torch.inference_mode()
+    def refinement_maps(self, image: ImageInput) -> dict[str, NDArray[np.float32]]:
+        """Return the map of the most probable class before and in the course of refinement, by title, in order.
+
+        The steps are those of the options, else the method's (LCAR, Figs. 3 and 4). Each map is [height, width] float32
+        in [0, 1] in original pixels.
+        """
+        tensor, frame = self.predictor.transform(as_image(image))
+        maps = self.predictor.refinement_maps(tensor[None])
+        return self._in_original_pixels({name: map_[0, 0] for name, map_ in maps.items()}, frame)
+
+    def _in_original_pixels(self, maps: dict[str, Tensor], frame: Frame) -> dict[str, NDArray[np.float32]]:
+        arrays = {name: map_.float().cpu().numpy() for name, map_ in maps.items()}
         scaled = {name: scaled_map(map_, frame.input_size, self.protocol) for name, map_ in arrays.items()}
         return {name: frame.map_to_original(map_) for name, map_ in scaled.items()}
 
