@@ -144,7 +144,10 @@ class _Parser(ArgumentParser):
 def _make_parser(wanted: Collection[str]) -> tuple[_Parser, dict[str, Command]]:
     """Return a parser that knows the names of all commands, and the flags of the ``wanted`` ones, which it imports."""
     # By default jsonargparse imports and calls what a value names: {class_path: os.system, init_args: …}.
-    set_parsing_settings(import_path_denylist=["*"], instantiate_subclass_spec_in_any=False)
+    optional = [f"tokenloc.training.config.{name}" for name in ("DataConfig", "ModelChoice")]  # groups of `info`
+    set_parsing_settings(
+        import_path_denylist=["*"], import_path_allowlist=optional, instantiate_subclass_spec_in_any=False
+    )
     parser = _Parser(prog="tokenloc", description="Learn to draw boxes from image labels alone.")
     subcommands = parser.add_subcommands()
     commands: dict[str, Command] = {}

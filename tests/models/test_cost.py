@@ -55,4 +55,7 @@ def test_info_of_a_model(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     assert main(["info", "--model.method", "sat", "--model.backbone", DEIT, "--freeze", "most"]) == 0
     frozen = capsys.readouterr().out.splitlines()[-1]
-    assert frozen == "trainable parameters: 1.34 M of 21.67 M in the backbone, 3.46 M in the head; 80.9 % of all are frozen"
+    assert (
+        frozen
+        == "trainable parameters: 1.34 M of 21.67 M in the backbone, 3.46 M in the head; 80.9 % of all are frozen"
+    )
