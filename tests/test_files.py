@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import save_file
@@ -17,8 +19,11 @@ from tokenloc._files import (
     atomic_folder,
     atomic_write,
     durable_write,
+    open_regular,
+    read_text,
     refuse_unwritable,
     remove_partial_files,
+    require_inside,
     write_text,
 )
 
@@ -179,3 +184,57 @@ def test_a_durable_write_is_complete_or_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no disk's"):
         fail_within(path, RuntimeError("no disk's"))
     assert [each.read_bytes() for each in path.parent.iterdir()] == [b"first"]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".xml", ".json", ".yaml", ".npz", ".ckpt", ".tar"])
+def test_only_regular_files_are_opened(tmp_path: Path, suffix: str) -> None:
+    pipe, bound, link, missing = (tmp_path / f"{name}{suffix}" for name in ("pipe", "socket", "link", "missing"))
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(bound))
+    for path in (pipe, bound, link, Path("/dev/zero")):
+        with pytest.raises(ValueError, match=f"{path}: a pipe, socket or device, not a regular file"):
+            open_regular(path)
+    with pytest.raises(IsADirectoryError, match="a folder, not a file"):
+        open_regular(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        open_regular(missing)
+    pipe.unlink()
+    write_text(pipe, "naïve")
+    assert read_text(link) == "naïve"
+
+
+def test_a_file_that_becomes_a_pipe_while_it_is_opened_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.jpg"
+    path.touch()
+    opened = os.open
+
+    def replacing(name: Path, flags: int) -> int:
+        name.unlink()
+        os.mkfifo(name)
+        return opened(name, flags)
+
+    monkeypatch.setattr(os, "open", replacing)
+    with pytest.raises(ValueError, match=r"a\.jpg: a pipe"):
+        open_regular(path)
+
+
+@pytest.mark.parametrize("name", ["../a", "a/../../b", "..", "/etc/passwd", "\\\\host\\a", "a\\..\\b"])
+def test_names_that_lead_out_of_a_folder_are_refused(name: str) -> None:
+    require_inside(["a..b", "a/b.jpg", "..a/b..", "a: b", "..."], "list")
+    with pytest.raises(ValueError, match=r"list names .* which is outside its folder"):
+        require_inside(["a.jpg", name], "list")
+
+
+@pytest.mark.parametrize("write", [atomic_write, atomic_folder])
+def test_an_error_of_the_disk_names_the_file(tmp_path: Path, write: Any) -> None:
+    with (
+        pytest.raises(OSError, match=rf"cannot write {tmp_path / 'a'} \(No space left on device\)") as raised,
+        write(tmp_path / "a"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert raised.value.errno == errno.ENOSPC
+    assert not list(tmp_path.iterdir())

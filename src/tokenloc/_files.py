@@ -1,4 +1,4 @@
-"""Atomic writes (a file or folder is complete or does not appear), locks, and unique names."""
+"""Reading regular files only, atomic writes (complete or absent), locks, and unique names."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
+import stat
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -20,7 +22,59 @@ if sys.platform != "win32":
     import fcntl
 
 _PREFIX = ".partial-"
+_LEADS_OUT = re.compile(r"(?:^|[/\\])\.\.(?:[/\\]|$)|^[/\\]" + (r"|^[A-Za-z]:" if sys.platform == "win32" else ""))
 _MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def require_regular(path: str | Path) -> Path:
+    """Return ``path`` if it is a regular file, or a link to one, for readers that open it by its name.
+
+    Pipes, sockets and devices may block forever, and are a ValueError. Raises OSError if there is no such file.
+    """
+    path = Path(path)
+    _refuse_special(path.stat().st_mode, path)
+    return path
+
+
+def open_regular(path: str | Path) -> IO[bytes]:
+    """Open a regular file for reading; raises as ``require_regular``."""
+    require_regular(path)  # before it is opened, which may already act on a device
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # no wait for a pipe's writer
+    file = os.fdopen(os.open(path, flags), "rb")
+    try:
+        _refuse_special(os.fstat(file.fileno()).st_mode, path)  # if it was replaced meanwhile
+    except ValueError:
+        file.close()
+        raise
+    return file
+
+
+def read_text(path: str | Path, encoding: str = "utf-8") -> str:
+    """Return the text of a regular file; raises as ``require_regular``, and UnicodeDecodeError."""
+    with open_regular(path) as file:
+        return file.read().decode(encoding)
+
+
+def _refuse_special(mode: int, path: str | Path) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"{path}: a folder, not a file")
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{path}: a pipe, socket or device, not a regular file; remove it, or copy its content to one")
+
+
+def require_inside(names: Iterable[str], source: object) -> None:
+    """Raise ValueError, naming the ``source`` that lists them, if ``names`` of files may lead out of their folder.
+
+    They must be relative and free of ``..``. Symbolic links are followed: they belong to the folder, not to the list.
+
+    >>> require_inside(["cat/1.jpg", "../1.jpg"], "images.txt")
+    Traceback (most recent call last):
+    ValueError: images.txt names '../1.jpg', which is outside its folder; expected relative paths without '..'
+    """
+    for name in names:
+        if _LEADS_OUT.search(name):
+            outside = f"{source} names {name!r}, which is outside its folder"
+            raise ValueError(f"{outside}; expected relative paths without '..'")
 
 
 @contextmanager
@@ -35,11 +89,30 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     temporary.touch(exist_ok=False)
     mode = temporary.stat().st_mode
     try:
-        yield temporary
+        with naming(path):
+            yield temporary
         temporary.chmod(mode)  # safetensors replaces the file by a private one
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Name ``path`` in errors of the system that name no file, such as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, f"cannot write {path} ({error.strerror})") from error
+
+
+def reserve(file: IO[bytes], size: int) -> None:
+    """Reserve disk space for a file that is written through memory: there a full disk would end the process."""
+    if size and sys.platform == "linux":
+        with naming("a temporary file"):
+            os.posix_fallocate(file.fileno(), 0, size)
 
 
 @contextmanager
@@ -54,7 +127,8 @@ def durable_write(path: str | Path, remedy: str) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__  # torch hides an OSError behind its own
+        cause: object = error.__cause__ if isinstance(error, OSError) and error.__cause__ else error
+        cause = cause if isinstance(cause, OSError) else error.__context__  # torch hides an OSError behind its own
         if not isinstance(cause, OSError):
             raise
         raise OSError(f"cannot write {path} ({cause.strerror or cause}); it is unchanged; {remedy}") from error
@@ -73,7 +147,8 @@ def atomic_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=_partial()) as name:
         new, old = Path(name) / "new", Path(name) / "old"
         new.mkdir()
-        yield new
+        with naming(path):
+            yield new
         if path.exists():
             path.rename(old)
         new.rename(path)

@@ -27,7 +27,7 @@ def finished(name: str, *confidence: float, label: str = "bird", **outputs: str)
     boxes = [[0.0, 0.0, 5.0, 5.0]] * len(confidence)
     result = localization(name, boxes, classes=[label], score=0.5, size=(10, 10))
     record = replace(result.record(), confidence=np.array(confidence))
-    return FinishedImage(name, Path(name).stem, [record], [outputs])
+    return FinishedImage(name, "", Path(name).stem, [record], [outputs])
 
 
 def test_the_least_confident_come_first(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ Size = tuple[int, int]
 
 Pixel = TypeVar("Pixel", bound=np.generic)
 
+_BAND_PIXELS = 1 << 20  # that are resampled at once
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -120,9 +122,12 @@ class Frame:
             raise ValueError(f"a map must be [height, width] with at least one cell, got shape {cells.shape}")
         low_y, high_y, part_y, covered_y = self._samples(1, cells.shape[0])
         low_x, high_x, part_x, covered_x = self._samples(0, cells.shape[1])
-        rows = cells[low_y] * (1 - part_y)[:, None] + cells[high_y] * part_y[:, None]
-        whole = rows[:, low_x] * (1 - part_x) + rows[:, high_x] * part_x
-        original = whole.astype(np.float32, copy=False)
+        width, height = self.original_size
+        original = np.empty((height, width), np.float32)
+        for start in range(0, height, step := max(1, _BAND_PIXELS // width)):  # in bands, to need little memory
+            band = slice(start, start + step)
+            rows = cells[low_y[band]] * (1 - part_y[band])[:, None] + cells[high_y[band]] * part_y[band][:, None]
+            original[band] = rows[:, low_x] * (1 - part_x) + rows[:, high_x] * part_x
         original[~covered_y] = original[:, ~covered_x] = 0
         return original
 

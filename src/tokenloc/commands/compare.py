@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-from tokenloc._files import atomic_files, atomic_text, write_json
+from tokenloc._files import atomic_files, atomic_text, refuse_unwritable, write_json
 from tokenloc.commands.console import percents, print_message, print_table
 from tokenloc.commands.runs import groups_to_json, print_runs, read_runs, require_one_protocol
 from tokenloc.metrics.intervals import Comparison, compare
@@ -27,6 +27,8 @@ def compare_runs(runs: list[Path], *, out: Path | None = None) -> None:
         runs: folders of runs, of evaluations or of `tokenloc train --seeds`, under the same protocol.
         out: a folder for runs.json, and for two runs comparison.json and comparison.csv (images that one gets right).
     """
+    if out is not None:
+        refuse_unwritable(out)
     groups = {str(folder): read_runs(folder) for folder in runs}
     every = [run for group in groups.values() for run in group]
     require_one_protocol(every)

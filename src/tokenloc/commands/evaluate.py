@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tokenloc._files import exclusive_lock, remove_partial_files
+from tokenloc._files import exclusive_lock, refuse_unwritable, remove_partial_files
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.datasets import data_of, open_data
@@ -78,10 +78,13 @@ def evaluate(
     subfolder = Path("evaluation", protocol)
     if maps is not None and checkpoint is None and save_maps is None:
         job = _Job(data, split, judged, threshold, best_threshold, out or maps.parent / subfolder, workers)
+        refuse_unwritable(job.folder)
         return _evaluate_maps(open_maps(maps), job)
     if maps is not None or checkpoint is None:
         raise ValueError("give either CHECKPOINT, with or without --save-maps, or --maps")
     job = _Job(data, split, judged, threshold, best_threshold, out or run_folder(checkpoint) / subfolder, workers)
+    for folder in (job.folder / "figures", *([save_maps] if save_maps else [])):
+        refuse_unwritable(folder)
     return _evaluate_model(*load_checkpoint(checkpoint, method_options), job, options, save_maps, batch_size, device)
 
 

@@ -40,6 +40,8 @@ def report(
     if images != "all" and images < 1:
         raise ValueError(f"images must be at least 1, or all, got {images}")
     refuse_unwritable(out.parent)
+    if out.is_dir():
+        raise IsADirectoryError(f"{out} is a folder; give the file to write, such as {out / 'report.html'}")
     remove_partial_files(out.parent, locked=False)
     folders = [find_evaluation(folder, evaluation) for folder in runs]
     evaluations = [read_run(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]

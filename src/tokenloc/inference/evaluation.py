@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tokenloc.boxes import Protocol
 from tokenloc.data import EvaluationBatch, ImageDataset, Preprocessing, Unreadable, evaluation_loader
+from tokenloc.inference.inputs import ORIGINALS
 from tokenloc.inference.options import PredictionOptions
 from tokenloc.inference.predictor import Predictor
 from tokenloc.inference.processes import gather_in_order, rank_and_world
@@ -178,17 +179,18 @@ def _score_batch(
     probabilities = logits.softmax(dim=1).amax(dim=1).clamp(max=1).tolist()
 
     def score(row: int) -> ImageScores:
-        sample = dataset[batch.indices[row]]
-        return scorer.score(
-            maps[row],
-            sample.label,
-            predicted[row],
-            frame=batch.frames[row],
-            id_=sample.id,
-            boxes=sample.boxes,
-            mask=batch.masks[row],
-            probability=probabilities[row],
-        )
+        sample, frame, mask = dataset[batch.indices[row]], batch.frames[row], batch.masks[row]
+        with nullcontext() if mask is None else ORIGINALS.hold(frame.original_size):
+            return scorer.score(
+                maps[row],
+                sample.label,
+                predicted[row],
+                frame=frame,
+                id_=sample.id,
+                boxes=sample.boxes,
+                mask=mask,
+                probability=probabilities[row],
+            )
 
     return batch.unreadable, list(threads.map(score, range(len(maps)))), maps
 

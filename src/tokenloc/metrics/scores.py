@@ -221,7 +221,7 @@ def pixel_histogram(
     ``scaled`` [H, W] is in [0, 1]; ``mask`` [H, W], in the same frame, is 0 for background, 1 for object, 255 ignored.
     Raises ValueError if the shapes differ or the mask has other values.
     """
-    values = np.asarray(mask).astype(np.int64)
+    values = np.asarray(mask)
     if values.shape != scaled.shape:
         raise ValueError(f"mask and map must have one shape, got {values.shape} and {scaled.shape}")
     if unknown := sorted(set(np.unique(values).tolist()) - {0, 1, IGNORED}):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tokenloc._files import atomic_folder, write_json
+from tokenloc._files import atomic_folder, open_regular, read_text, require_inside, write_json
 from tokenloc.boxes import Frame
 
 MANIFEST = "manifest.json"
@@ -55,7 +55,7 @@ class StoredMaps:
     def load(self, id_: str) -> StoredMap:
         """Return a map; raises ValueError or OSError naming the file if it is broken."""
         path = self.folder / f"{id_}.npy"
-        with path.open("rb") as file, as_value_error(f"{path} is not a .npy file of numbers"):
+        with open_regular(path) as file, as_value_error(f"{path} is not a .npy file of numbers"):
             array = np.lib.format.read_array(file, allow_pickle=False)
         if array.ndim != 2 or array.dtype.kind != "f":
             raise ValueError(
@@ -71,10 +71,11 @@ class TokenlocMaps(StoredMaps):
 
     def __init__(self, folder: Path) -> None:
         with as_value_error(f"{folder / MANIFEST} is not of the format {FORMAT!r}; save the maps again"):
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            manifest = json.loads(read_text(folder / MANIFEST))
             if manifest["format"] != FORMAT:
                 raise ValueError(f"its format is {manifest['format']!r}")
             files, self.about = manifest["files"], manifest["about"]
+            require_inside(files, MANIFEST)
         self._positions = {id_: (name, row) for name, ids in files.items() for row, id_ in enumerate(ids)}
         self._cached: tuple[str, list[StoredMap]] = ("", [])
         self.folder, self.ids = folder, list(self._positions)
@@ -92,7 +93,7 @@ class TokenlocMaps(StoredMaps):
 
 def _read_maps(path: Path) -> list[StoredMap]:
     message = f"{path} is not a .npz file of maps; save the maps again"
-    with path.open("rb") as file, as_value_error(message), np.load(file, allow_pickle=False) as arrays:
+    with open_regular(path) as file, as_value_error(message), np.load(file, allow_pickle=False) as arrays:
         maps = arrays["maps"]
         # Older files have no probabilities.
         probabilities = arrays["probabilities"] if "probabilities" in arrays else np.full(len(maps), np.nan)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import tokenloc
-from tokenloc._files import atomic_files, atomic_write, write_json, write_text
+from tokenloc._files import atomic_files, atomic_write, read_text, write_json, write_text
 from tokenloc.backbones.weights import read_weights
 from tokenloc.methods import Method
 from tokenloc.metrics.evaluation import METRIC_NAMES
@@ -64,7 +64,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; raises ValueError if the file holds anything else, and OSError if it cannot be read."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        content = json.loads(read_text(path), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
