@@ -80,7 +80,7 @@ def test_the_settings_of_papers_and_releases() -> None:
     sat = settings("recipes/imagenet/sat.yaml")
     assert sat.optimisation == Optimisation(5, 512, 1.5e-5, 0.05, (0.9, 0.999), "cosine", 1e-6)
     assert sat.model.options == {"area_target": 0.35}
-    released = settings(parser, "recipes/cub/sat_released.yaml").optimisation
+    released = settings("recipes/cub/sat_released.yaml").optimisation
     assert released == Optimisation(30, 256, 1e-4, 0.05, (0.9, 0.999), decay_tokens=True)
     for data, superpixel_object_level in (("cub", 0.4), ("imagenet", 0.6), ("cub10", 0.4)):
         affinity, reprediction = find_steps(settings(f"recipes/{data}/lcar.yaml").model.options["refinement"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import platform
@@ -144,6 +145,15 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically; NaN is an error, as standard readers refuse it."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_csv(path: Path) -> list[dict[str, Any]]:
+    """Read a table in UTF-8 with names in its first line; raises ValueError, which names the file, if it is none."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except (csv.Error, ValueError) as error:
+        raise ValueError(f"{path} is not a CSV table: {error}") from error
 
 
 @contextmanager

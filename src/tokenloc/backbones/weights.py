@@ -6,7 +6,9 @@ import hashlib
 import inspect
 import pickle
 import re
+import sys
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,9 @@ def read_torch_file(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's advice on foreign pickles, which are refused below
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # Mapped, what a file states about itself cannot make PyTorch allocate or read more than it has.
+            mapped = sys.platform != "win32" and zipfile.is_zipfile(path)  # Windows cannot replace a mapped file
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} was refused: it is not a PyTorch checkpoint, or it contains Python objects other than tensors and "
