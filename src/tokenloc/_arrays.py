@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
 import zipfile
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 MOST_BYTES = 2**30  # of an array in memory
 
 
-def read_npy(path: Path) -> NDArray[Any]:
-    """Read a ``.npy`` file of numbers; raises ValueError if it is damaged or states more values than it has."""
-    with path.open("rb") as file:
-        return _read(file, path.stat().st_size)
+def read_npy(file: IO[bytes]) -> NDArray[Any]:
+    """Read an open ``.npy`` file of numbers; raises ValueError if it is damaged or states more values than it has."""
+    return _read(file, os.fstat(file.fileno()).st_size)
 
 
 def read_member(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:

@@ -147,11 +147,12 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_csv(path: Path) -> list[dict[str, Any]]:
-    """Read a table in UTF-8 with names in its first line; raises ValueError, which names the file, if it is none."""
+def read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the columns, which the first line names, and the rows of a table in UTF-8; ValueError if it is none."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            return list(reader.fieldnames or ()), list(reader)
     except (csv.Error, ValueError) as error:
         raise ValueError(f"{path} is not a CSV table: {error}") from error
 

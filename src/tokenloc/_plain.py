@@ -139,7 +139,7 @@ def require_types(values: Any, types: Mapping[str, Any]) -> None:
         raise ValueError(f"it must be a dictionary, not {values!r:.80}")
     for name, kind in types.items():
         if not _fits(value := values.get(name), kind):
-            raise ValueError(f"{name} must be {getattr(kind, '__name__', kind)}, not {value!r:.80}")
+            raise ValueError(f"{name} must be {kind if get_args(kind) else kind.__name__}, not {value!r:.80}")
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -109,9 +109,10 @@ def read_table(path: str | Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: `tokenloc evaluate` writes it")
     names = [field.name for field in fields(ImageRow)]
-    lines = [{OLD_NAMES.get(name, name): text for name, text in line.items()} for line in read_csv(path)]
-    if lines and not set(names) - set(OPTIONAL_COLUMNS) <= set(lines[0]):
-        raise ValueError(f"{path} has the columns {list(lines[0])}, expected {names}")
+    columns, lines = read_csv(path)
+    if not set(names) - set(OPTIONAL_COLUMNS) <= {OLD_NAMES.get(name, name) for name in columns}:
+        raise ValueError(f"{path} has the columns {columns}, expected {names}")
+    lines = [{OLD_NAMES.get(name, name): text for name, text in line.items()} for line in lines]
     rows = [{name: _value(path, name, line.get(name)) for name in names} for line in lines]
     if len({row["id"] for row in rows}) < len(rows):
         raise ValueError(f"{path} contains an id twice")

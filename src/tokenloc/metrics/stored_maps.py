@@ -61,8 +61,8 @@ class StoredMaps:
     def load(self, id_: str) -> StoredMap:
         """Return a map; raises ValueError or OSError naming the file if it is broken."""
         path = self.folder / f"{id_}.npy"
-        with as_value_error(f"{path} is not a .npy file of numbers"):
-            array = read_npy(path)
+        with path.open("rb") as file, as_value_error(f"{path} is not a .npy file of numbers"):
+            array = read_npy(file)
         if array.ndim != 2 or array.dtype.kind != "f":
             raise ValueError(
                 f"{path} has shape {array.shape}, {array.dtype}; expected one map [height, width] of floats"
@@ -103,7 +103,7 @@ class TokenlocMaps(StoredMaps):
 
 def _read_maps(path: Path) -> list[StoredMap]:
     message = f"{path} is not a .npz file of maps; save the maps again"
-    with as_value_error(message), zipfile.ZipFile(path) as archive:
+    with path.open("rb") as file, as_value_error(message), zipfile.ZipFile(file) as archive:
         maps, predicted, frames = (read_member(archive, name) for name in ("maps", "predicted", "frames"))
         # Older files have no probabilities.
         stored = "probabilities.npy" in archive.namelist()

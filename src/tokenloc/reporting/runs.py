@@ -91,7 +91,7 @@ class Run:
         if not path.is_file():
             return None
         try:
-            lines = read_csv(path)
+            _, lines = read_csv(path)
             columns = ("threshold", "0.5", "0.7", "0.9")
             return {key: [float(line[key]) for line in lines] for key in columns} if lines else None
         except (ValueError, TypeError, KeyError) as error:
