@@ -150,7 +150,7 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, list) and all(_fits(item, items[0]) for item in value)
     if origin is dict:
         return isinstance(value, dict) and all(_fits(item, items[1]) for item in value.values())
-    return kind is Any or type(value) is kind or (kind is float and _is_number(value))
+    return kind is Any or (_is_number(value) if kind is float else type(value) is kind)
 
 
 def _is_number(value: Any) -> bool:
