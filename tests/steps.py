@@ -16,12 +16,14 @@ SMALL_CONFORMER = {"embed_dim": 48, "depth": 12, "num_heads": 3, "channel_ratio"
 def train_one_step(recipe: Any) -> None:
     """Check that a step with the settings of ``recipe`` moves the head and leaves all weights finite."""
     model, optimisation = recipe.model, recipe.optimisation
-    small = SMALL_CONFORMER if model.backbone.startswith("conformer") else SMALL
+    convolutional = model.backbone.startswith(("vgg", "resnet", "inception", "convnext"))
+    small = SMALL_CONFORMER if model.backbone.startswith("conformer") else {} if convolutional else SMALL
+    side = 96 if convolutional else 48  # Inception-v3 needs 75
     options = {"backbone_options": {**model.backbone_options, **small}, **model.options}
-    network = create_model(model.method, model.backbone, 6, False, 48, **options).train()
+    network = create_model(model.method, model.backbone, 6, False, side, **options).train()
     freeze(network, optimisation.freeze)
-    scenes = create_dataset("scenes", None, "train", size=56, length=6)
-    images = TrainingImages(scenes, train_transform(Preprocessing((48, 48), (56, 56))), seed=0)
+    scenes = create_dataset("scenes", None, "train", size=side + 8, length=6)
+    images = TrainingImages(scenes, train_transform(Preprocessing((side, side), (side + 8, side + 8))), seed=0)
     ((images, labels),) = training_loader(images, optimisation.batch_size)  # one batch of all images
     optimiser = make_optimiser(network, optimisation)
     before = {name: value.clone() for name, value in network.named_parameters() if value.requires_grad}

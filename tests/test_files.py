@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import save_file
 
-from tokenloc._files import UniqueNames, atomic_folder, atomic_write, durable_write, refuse_unwritable, write_text
+from tests.runs import in_process
+from tokenloc._files import (
+    UniqueNames,
+    atomic_files,
+    atomic_folder,
+    atomic_write,
+    durable_write,
+    open_regular,
+    read_text,
+    refuse_unwritable,
+    remove_partial_files,
+    require_inside,
+    write_text,
+)
 
 
 def test_a_folder_appears_complete_and_replaces_the_old_one(tmp_path: Path) -> None:
@@ -40,6 +55,58 @@ def test_after_an_error_the_old_folder_remains(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="full"):
         half_write(tmp_path / "b")
     assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["b", "b/old"]
+
+
+def write_files(folder: Path, names: str, content: str) -> None:
+    with atomic_files(folder, "last.txt", ["c*.txt", "sub/d.txt"]) as new:
+        for name in names.split():
+            write_text(new / name, content)
+
+
+def texts(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_files_of_two_blocks_never_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "other.txt").write_text("another's")
+    write_files(tmp_path, "z.txt last.txt sub/d.txt c1.txt", "old")
+    before = dict.fromkeys(("z.txt", "last.txt", "sub/d.txt", "c1.txt"), "old") | {"other.txt": "another's"}
+    assert texts(tmp_path) == before
+    with pytest.raises(FileExistsError):  # a file in a file
+        write_files(tmp_path, "z.txt last.txt z.txt/x", "failed")
+    assert texts(tmp_path) == before
+    replace, moved = Path.replace, list[str]()
+
+    def stopping(self: Path, target: Path) -> Path:
+        moved.append(target.name)
+        if len(moved) == 7:  # after four writes and two moves of files
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            write_files(tmp_path, "last.txt sub/d.txt a.txt z.txt", "stopped")
+    assert moved[4:] == ["a.txt", "d.txt", "z.txt"]
+    assert "last.txt" not in texts(tmp_path)
+    write_files(tmp_path, "z.txt last.txt", "new")
+    assert texts(tmp_path) == {"z.txt": "new", "last.txt": "new", "a.txt": "stopped", "other.txt": "another's"}
+
+
+def end_with_a_partial_file(path: Path) -> None:
+    with atomic_write(path):
+        os._exit(0)
+
+
+def test_partial_files_of_ended_processes_are_removed(tmp_path: Path) -> None:
+    assert in_process(end_with_a_partial_file, tmp_path / "a.txt") == 0
+    (tmp_path / ".partial-x.txt").write_text("of another machine or version")
+    with atomic_write(tmp_path / "b.txt") as own:
+        assert len(list(tmp_path.iterdir())) == 3
+        remove_partial_files(tmp_path, locked=False)
+        assert set(tmp_path.iterdir()) == {own, tmp_path / ".partial-x.txt"}
+    remove_partial_files(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["b.txt"]
 
 
 def test_permissions_are_the_default_ones(tmp_path: Path) -> None:
@@ -117,3 +184,57 @@ def test_a_durable_write_is_complete_or_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no disk's"):
         fail_within(path, RuntimeError("no disk's"))
     assert [each.read_bytes() for each in path.parent.iterdir()] == [b"first"]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".xml", ".json", ".yaml", ".npz", ".ckpt", ".tar"])
+def test_only_regular_files_are_opened(tmp_path: Path, suffix: str) -> None:
+    pipe, bound, link, missing = (tmp_path / f"{name}{suffix}" for name in ("pipe", "socket", "link", "missing"))
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(bound))
+    for path in (pipe, bound, link, Path("/dev/zero")):
+        with pytest.raises(ValueError, match=f"{path}: a pipe, socket or device, not a regular file"):
+            open_regular(path)
+    with pytest.raises(IsADirectoryError, match="a folder, not a file"):
+        open_regular(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        open_regular(missing)
+    pipe.unlink()
+    write_text(pipe, "naïve")
+    assert read_text(link) == "naïve"
+
+
+def test_a_file_that_becomes_a_pipe_while_it_is_opened_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.jpg"
+    path.touch()
+    opened = os.open
+
+    def replacing(name: Path, flags: int) -> int:
+        name.unlink()
+        os.mkfifo(name)
+        return opened(name, flags)
+
+    monkeypatch.setattr(os, "open", replacing)
+    with pytest.raises(ValueError, match=r"a\.jpg: a pipe"):
+        open_regular(path)
+
+
+@pytest.mark.parametrize("name", ["../a", "a/../../b", "..", "/etc/passwd", "\\\\host\\a", "a\\..\\b"])
+def test_names_that_lead_out_of_a_folder_are_refused(name: str) -> None:
+    require_inside(["a..b", "a/b.jpg", "..a/b..", "a: b", "..."], "list")
+    with pytest.raises(ValueError, match=r"list names .* which is outside its folder"):
+        require_inside(["a.jpg", name], "list")
+
+
+@pytest.mark.parametrize("write", [atomic_write, atomic_folder])
+def test_an_error_of_the_disk_names_the_file(tmp_path: Path, write: Any) -> None:
+    with (
+        pytest.raises(OSError, match=rf"cannot write {tmp_path / 'a'} \(No space left on device\)") as raised,
+        write(tmp_path / "a"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert raised.value.errno == errno.ENOSPC
+    assert not list(tmp_path.iterdir())

@@ -1,17 +1,20 @@
-"""Atomic writes (a file or folder is complete or does not appear), locks, and unique names."""
+"""Reading regular files only, atomic writes (complete or absent), locks, and unique names."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
+import stat
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +23,59 @@ if sys.platform != "win32":
     import fcntl
 
 _PREFIX = ".partial-"
+_LEADS_OUT = re.compile(r"(?:^|[/\\])\.\.(?:[/\\]|$)|^[/\\]" + (r"|^[A-Za-z]:" if sys.platform == "win32" else ""))
+_MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def require_regular(path: str | Path) -> Path:
+    """Return ``path`` if it is a regular file, or a link to one, for readers that open it by its name.
+
+    Pipes, sockets and devices may block forever, and are a ValueError. Raises OSError if there is no such file.
+    """
+    path = Path(path)
+    _refuse_special(path.stat().st_mode, path)
+    return path
+
+
+def open_regular(path: str | Path) -> IO[bytes]:
+    """Open a regular file for reading; raises as ``require_regular``."""
+    require_regular(path)  # before it is opened, which may already act on a device
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # no wait for a pipe's writer
+    file = os.fdopen(os.open(path, flags), "rb")
+    try:
+        _refuse_special(os.fstat(file.fileno()).st_mode, path)  # if it was replaced meanwhile
+    except ValueError:
+        file.close()
+        raise
+    return file
+
+
+def read_text(path: str | Path, encoding: str = "utf-8") -> str:
+    """Return the text of a regular file; raises as ``require_regular``, and UnicodeDecodeError."""
+    with open_regular(path) as file:
+        return file.read().decode(encoding)
+
+
+def _refuse_special(mode: int, path: str | Path) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"{path}: a folder, not a file")
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{path}: a pipe, socket or device, not a regular file; remove it, or copy its content to one")
+
+
+def require_inside(names: Iterable[str], source: object) -> None:
+    """Raise ValueError, naming the ``source`` that lists them, if ``names`` of files may lead out of their folder.
+
+    They must be relative and free of ``..``. Symbolic links are followed: they belong to the folder, not to the list.
+
+    >>> require_inside(["cat/1.jpg", "../1.jpg"], "images.txt")
+    Traceback (most recent call last):
+    ValueError: images.txt names '../1.jpg', which is outside its folder; expected relative paths without '..'
+    """
+    for name in names:
+        if _LEADS_OUT.search(name):
+            outside = f"{source} names {name!r}, which is outside its folder"
+            raise ValueError(f"{outside}; expected relative paths without '..'")
 
 
 @contextmanager
@@ -30,15 +86,34 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{_PREFIX}{secrets.token_hex(8)}{path.suffix}")
+    temporary = path.with_name(f"{_partial()}{secrets.token_hex(8)}{path.suffix}")
     temporary.touch(exist_ok=False)
     mode = temporary.stat().st_mode
     try:
-        yield temporary
+        with naming(path):
+            yield temporary
         temporary.chmod(mode)  # safetensors replaces the file by a private one
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Name ``path`` in errors of the system that name no file, such as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, f"cannot write {path} ({error.strerror})") from error
+
+
+def reserve(file: IO[bytes], size: int) -> None:
+    """Reserve disk space for a file that is written through memory: there a full disk would end the process."""
+    if size and sys.platform == "linux":
+        with naming("a temporary file"):
+            os.posix_fallocate(file.fileno(), 0, size)
 
 
 @contextmanager
@@ -53,7 +128,8 @@ def durable_write(path: str | Path, remedy: str) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__  # torch hides an OSError behind its own
+        cause: object = error.__cause__ if isinstance(error, OSError) and error.__cause__ else error
+        cause = cause if isinstance(cause, OSError) else error.__context__  # torch hides an OSError behind its own
         if not isinstance(cause, OSError):
             raise
         raise OSError(f"cannot write {path} ({cause.strerror or cause}); it is unchanged; {remedy}") from error
@@ -69,22 +145,78 @@ def atomic_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
     if path.exists() and not replace:
         raise FileExistsError(f"{path} already exists; remove it, or choose another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=_PREFIX) as name:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=_partial()) as name:
         new, old = Path(name) / "new", Path(name) / "old"
         new.mkdir()
-        yield new
+        with naming(path):
+            yield new
         if path.exists():
             path.rename(old)
         new.rename(path)
 
 
-def remove_partial_files(folder: str | Path) -> None:
-    """Remove the temporary files that a killed process left in ``folder`` and its direct subfolders."""
+@contextmanager
+def atomic_files(folder: str | Path, last: str, obsolete: Sequence[str] = ()) -> Iterator[Path]:
+    """Yield an empty temporary folder; if the block succeeds, its files, ``last`` among them, move into ``folder``.
+
+    ``last`` is removed before the others move, and moves after them: where it exists, all files are of one block.
+    Files and folders of an earlier block, ``obsolete`` (shell wildcards), are removed; others in ``folder`` remain.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_partial()) as name:
+        new, old = Path(name) / "new", Path(name) / "old"
+        new.mkdir()
+        old.mkdir()
+        yield new
+        (folder / last).unlink(missing_ok=True)
+        for number, path in enumerate([path for pattern in obsolete for path in folder.glob(pattern)]):
+            path.rename(old / str(number))
+        (new / last).rename(old / last)
+        _move(new, folder)
+        (old / last).rename(folder / last)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move a file or folder; merge a folder with an existing one."""
+    if source.is_dir() and target.is_dir():
+        for path in sorted(source.iterdir()):
+            _move(path, target / path.name)
+    else:
+        source.replace(target)
+
+
+def remove_partial_files(folder: str | Path, locked: bool = True) -> None:
+    """Remove the temporary files that killed processes left in ``folder`` and its direct subfolders.
+
+    Without a lock of the folder, only those of processes of this machine that have ended: others may be at work.
+    """
     for partial in (*Path(folder).glob(f"{_PREFIX}*"), *Path(folder).glob(f"*/{_PREFIX}*")):
+        if not (locked or _is_abandoned(partial.name)):
+            continue
         if partial.is_dir():
             shutil.rmtree(partial)
         else:
             partial.unlink()
+
+
+def _partial() -> str:
+    """Return the start of the name of a temporary file of this process."""
+    return f"{_PREFIX}{_MACHINE}-{os.getpid()}-"
+
+
+def _is_abandoned(name: str) -> bool:
+    machine, _, rest = name.removeprefix(_PREFIX).partition("-")
+    process = rest.partition("-")[0]
+    if machine != _MACHINE or not process.isdecimal() or sys.platform == "win32":  # where signal 0 is Ctrl-C
+        return False
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        pass
+    return False
 
 
 def refuse_unwritable(folder: str | Path) -> None:
@@ -158,11 +290,12 @@ def read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 @contextmanager
-def exclusive_lock(folder: str | Path) -> Iterator[None]:
-    """Hold an exclusive lock on a folder, which is created if missing; raise ValueError if another process holds it.
+def exclusive_lock(folder: str | Path, wait: bool = False) -> Iterator[None]:
+    """Hold an exclusive lock on a folder, which is created if missing.
 
-    It is a POSIX record lock on FOLDER/.lock, which also works on NFS. The system releases it when this process ends,
-    even if processes that it started still run. Nothing is locked on Windows and on file systems without locks.
+    While another process holds it, ``wait`` for that, or else raise ValueError. It is a POSIX record lock on
+    FOLDER/.lock, which also works on NFS. The system releases it when this process ends, even if processes that it
+    started still run. Nothing is locked on Windows and on file systems without locks.
     """
     path = Path(folder) / ".lock"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +305,7 @@ def exclusive_lock(folder: str | Path) -> Iterator[None]:
     while True:
         with path.open("a+", encoding="utf-8") as file:
             try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except (BlockingIOError, PermissionError) as error:
                 file.seek(0)
                 owner = f"{path.parent} is in use by another run ({file.read().strip() or 'unknown process'})"

@@ -16,6 +16,8 @@ from typing import Any, get_args, get_origin
 
 import yaml
 
+from tokenloc._files import read_text
+
 MOST_LEVELS = 50  # of nested lists and dictionaries
 MOST_CHARACTERS = 1_000_000  # of all values, with YAML's aliases expanded
 VALUE = 10  # characters that a value counts as, besides those of a text
@@ -29,7 +31,7 @@ LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file of named plain values; raises ValueError if it holds anything else, or OSError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         check_yaml(text)
         values = plain(yaml.load(text, LOADER))
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
@@ -42,7 +44,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def read_json(path: Path) -> Any:
     """Read a JSON file; raises ValueError, which names the file, if it is not valid, and OSError."""
     try:
-        return load_json(path.read_bytes())
+        return load_json(read_text(path))
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
 
@@ -76,10 +78,8 @@ def check_yaml(text: str) -> None:
             anchor, before = started.pop()
             if anchor:
                 sizes[anchor] = size - before
-        if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and len(event.value) > LONG:
-            raise ValueError(
-                f"{event.value:.20}… has {len(event.value)} characters without quotes; shorten or quote it"
-            )
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > LONG and not event.value.strip(DIGITS):
+            raise ValueError(f"the number {event.value:.20}… has {len(event.value)} digits")
         if len(started) > MOST_LEVELS:
             raise ValueError(f"it is nested more than {MOST_LEVELS} levels deep")
         if size > MOST_CHARACTERS:

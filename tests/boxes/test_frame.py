@@ -123,6 +123,13 @@ def slow_map_to_original(frame: Frame, map_: np.ndarray) -> np.ndarray:
     return out
 
 
+def test_maps_are_resampled_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame, map_ = Frame.center_cropped((31, 17), (12, 12), (8, 8)), np.random.default_rng(0).random((5, 6))
+    at_once = frame.map_to_original(map_)
+    monkeypatch.setattr("tokenloc.boxes.frame._BAND_PIXELS", 100)  # three rows
+    np.testing.assert_array_equal(frame.map_to_original(map_), at_once)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_map_to_original_matches_a_slow_version(data: st.DataObject) -> None:

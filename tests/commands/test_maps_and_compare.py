@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,17 @@ import numpy as np
 import pytest
 
 from tests.evaluations import with_column
+from tests.runs import PROCESSES
+from tokenloc._files import exclusive_lock
 from tokenloc.boxes import get_protocol, scaled_map
 from tokenloc.cli import main
+from tokenloc.commands import results
 from tokenloc.commands.results import save_figures
 from tokenloc.data import create_dataset
 from tokenloc.inference import Localizer
 from tokenloc.metrics.images import read_table
 from tokenloc.reporting.drawing import save_sheet
+from tokenloc.reporting.runs import read_run
 
 SCENES = ["--data.name", "scenes", "--data.options", "{size: 40, length: 24}"]
 
@@ -90,6 +96,53 @@ def test_failures_and_curves_are_drawn(saved: Path) -> None:
     assert {path.name for path in figures.glob("failures-*")} == {f"failures-{name}.jpg" for name in failed}
     assert failed
     assert {"curves.png", "threshold.csv", "iou.csv", "iou_by_size.csv"} <= {path.name for path in figures.iterdir()}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_interrupted_evaluation_changes_no_file(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "evaluated"
+    shutil.copytree(saved / "evaluated", out)
+    before = contents(out)
+    words = ["evaluate", "--maps", str(saved / "maps"), *SCENES, "--threshold", "0.9", "--out", str(out)]
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "save_curves", interrupted)  # after metrics.json and images.csv
+        assert main(words) == 130
+    assert contents(out) == before
+    run = read_run(out)
+    assert main(words) == 0
+    assert read_metrics(out)["threshold"] == 0.9
+    assert read_run(out).boxes is not None
+    assert not list(out.glob("figures/failures-*"))  # they were of the earlier evaluation, with a model
+    with pytest.raises(ValueError, match=r"evaluated was evaluated again while its files were read; repeat"):
+        print(run.rows)
+
+
+def hold(folder: Path, ready: Path) -> None:
+    with exclusive_lock(folder):
+        ready.touch()
+        signal.pause()
+
+
+def test_two_evaluations_exclude_each_other(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = PROCESSES.Process(target=hold, args=(tmp_path / "out", tmp_path / "ready"))
+    other.start()
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.01)
+    words = ["evaluate", "--maps", str(saved / "maps"), *SCENES, "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert f"out is in use by another run (process {other.pid}" in capsys.readouterr().err
+    other.kill()
+    other.join()
+    assert main(words) == 0
 
 
 def test_existing_maps_are_not_overwritten(saved: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:

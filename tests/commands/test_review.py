@@ -27,7 +27,7 @@ def finished(name: str, *confidence: float, label: str = "bird", **outputs: str)
     boxes = [[0.0, 0.0, 5.0, 5.0]] * len(confidence)
     result = localization(name, boxes, classes=[label], score=0.5, size=(10, 10))
     record = replace(result.record(), confidence=np.array(confidence))
-    return FinishedImage(name, Path(name).stem, [record], [outputs])
+    return FinishedImage(name, "", Path(name).stem, [record], [outputs])
 
 
 def test_the_least_confident_come_first(tmp_path: Path) -> None:
@@ -36,7 +36,8 @@ def test_the_least_confident_come_first(tmp_path: Path) -> None:
         journal.append(finished("b.jpg", 0.5, 0.1))
         journal.append(finished("=a.jpg", 0.25, label="\x07+"))
         journal.append(finished("none.jpg"))
-        write_review(tmp_path, [Path(name) for name in ("b.jpg", "=a.jpg", "broken.jpg", "none.jpg")], journal)
+        files = [Path(name) for name in ("b.jpg", "=a.jpg", "broken.jpg", "none.jpg")]
+        write_review(tmp_path, tmp_path, files, journal)
     assert [list(row.values()) for row in read_table(tmp_path)] == [
         ["0.0", "none.jpg", "bird", "0.5", "0", ""],
         ["0.25", "'=a.jpg", "\ufffd+", "0.5", "1", ""],
@@ -51,7 +52,7 @@ def test_the_sheet_shows_the_first_images(tmp_path: Path) -> None:
         for index, name in enumerate(names):
             Image.new("RGB", (48, 24), "red" if index < 3 else "blue").save(tmp_path / name)
             journal.append(finished(name, index / 20, image=name))
-        write_review(tmp_path, [Path(name) for name in reversed(names)], journal)
+        write_review(tmp_path, tmp_path, [Path(name) for name in reversed(names)], journal)
     with Image.open(tmp_path / "review.jpg") as sheet:
         pixels = np.asarray(sheet.convert("RGB")).astype(int)
     height = 240  # each is scaled to a width of 480

@@ -14,6 +14,7 @@ from tokenloc.cli import main
 from tokenloc.commands import recipes, table
 from tokenloc.commands.console import IncompleteError
 from tokenloc.commands.paper_tables import read_table
+from tokenloc.models.checkpoint import load_checkpoint
 from tokenloc.reporting.paper_comparison import ComparedRow, order_agreement
 
 RECIPE = {
@@ -26,7 +27,7 @@ DATA = {"name": "scenes", "resize": 36, "crop": 32, "test_split": "test", "optio
 TABLE = {
     "title": "A test",
     "protocol": "sat",
-    "columns": {"gt_known": "GT-known", "box_acc.0.7": "IoU 0.7"},
+    "columns": {"gt_known": "GT-known", "box_acc.0.7": "IoU 0.7", "info.parameters": "Parameters"},
     "rows": [
         {"name": "plain", "recipe": "small/tscam", "paper": {"gt_known": 80.0, "box_acc.0.7": 50.0}},
         {"name": "mirrored", "recipe": "small/tscam", "test": {"flip": True, "thresholds": [0.2, 0.4]}},
@@ -69,7 +70,12 @@ def test_rows_are_trained_evaluated_and_written_once(root: Path, monkeypatch: py
     assert main(["evaluate", str(checkpoint), *flags, "--flip", "--thresholds", "0.2", "0.4"]) == 0
     metrics = json.loads(Path("check/metrics.json").read_text())["metrics"]
     rows = rows_of(out)
-    assert rows["mirrored"]["ours"] == {"gt_known": metrics["gt_known"], "box_acc.0.7": metrics["box_acc"]["0.7"]}
+    weights = load_checkpoint(checkpoint)[0].parameters()
+    assert rows["mirrored"]["ours"] == {
+        "gt_known": metrics["gt_known"],
+        "box_acc.0.7": metrics["box_acc"]["0.7"],
+        "info.parameters": sum(each.numel() for each in weights) / 1e6,
+    }
     assert rows["other"]["reason"] == "another method"
     printed = (out / "paper/table_1.md").read_text()
     assert f"| plain | 80.0 / {rows['plain']['ours']['gt_known']:.1f} |" in printed

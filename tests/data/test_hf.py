@@ -12,9 +12,11 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow
 import pytest
 import torch
 from PIL import Image
+from pyarrow import parquet
 
 from tests.runs import tiny_run, tiny_settings
 from tokenloc.data import ImageDataset, Preprocessing, TrainingImages, create_dataset, train_transform, training_loader
@@ -288,3 +290,27 @@ def test_what_cannot_be_opened_is_reported(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ImportError, match=r"datasets is not installed; install it with: pip install 'tokenloc\[hf\]'"):
         HfDataset(tmp_path, "train")
+
+
+def test_counts_beyond_the_file_are_refused(images: ImageDataset, tmp_path: Path) -> None:
+    root = tmp_path / "bomb"
+    root.mkdir()
+    rows = table(images).to_dict()["image"][:1] * 100_000
+    parquet.write_table(pyarrow.table({"image": rows, "label": ["a"] * len(rows)}), root / "train.parquet")
+    for name in (root, root / "*.parquet"):
+        with pytest.raises(ValueError, match=r"train\.parquet states 100000 rows in \d+ bytes"):
+            HfDataset(name, "train")
+
+
+def test_offsets_beyond_the_file_are_refused(images: ImageDataset, tmp_path: Path) -> None:
+    root = tmp_path / "disk"
+    table(images).save_to_disk(root)
+    (path,) = root.glob("*.arrow")
+    content = path.read_bytes()
+    lengths = [len(sample.path.read_bytes()) for sample in images if sample.path]
+    offsets = np.cumsum([0, *lengths]).astype(np.int32)
+    assert content.count(offsets.tobytes()) == 1
+    offsets[4] = 2**31 - 1
+    path.write_bytes(content.replace(np.cumsum([0, *lengths]).astype(np.int32).tobytes(), offsets.tobytes()))
+    with pytest.raises(ValueError, match=r"\.arrow: column 'image' is damaged .* copy or download it again"):
+        HfDataset(root, "train", **COLUMNS)

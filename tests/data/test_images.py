@@ -95,6 +95,18 @@ def test_transparent_pixels_are_composited_on_white() -> None:
     assert image.getpixel((2, 0)) == (200, 0, 0)
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16"])
+def test_images_are_converted_in_bands(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(2).integers(0, 65536, (7, 5), np.uint16)
+    image = Image.fromarray(values)
+    if mode != "I;16":
+        image = Image.fromarray(np.random.default_rng(2).integers(0, 256, (7, 5, 4), np.uint8)).convert(mode)
+        image.info["transparency"] = 3
+    at_once = np.asarray(read_image(image))
+    monkeypatch.setattr("tokenloc.data.images._BAND_PIXELS", 11)  # two rows
+    np.testing.assert_array_equal(np.asarray(read_image(image)), at_once)
+
+
 @pytest.mark.parametrize("transparency", [0, bytes([0, 255])])
 def test_a_transparent_palette_entry_is_composited_on_white(transparency: int | bytes) -> None:
     image = Image.new("P", (2, 1))

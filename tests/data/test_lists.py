@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.data import builders as build
-from tokenloc.data.lists import Listing, read_mat, read_split_files, require, rows
+from tokenloc.data import create_dataset
+from tokenloc.data.lists import Listing, read_mat, read_split_files, require, require_kind, rows
 
 FILES = {
     "image_ids.txt": "a/1.jpg\nb/2.jpg\nb/3, left.jpg\n",
@@ -111,3 +113,73 @@ def test_matlab_variables_are_read_as_lists(tmp_path: Path) -> None:
     path.write_bytes(b"not MATLAB")
     with pytest.raises(ValueError, match=r"a.mat: cannot be read as a MATLAB file"):
         read_mat(path, "names")
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crashed or took too long"),
+        ("print('[')", "crashed or took too long"),
+        ("while True: pass", "crashed or took too long"),
+    ],
+)
+def test_a_crash_of_the_matlab_reader_is_an_error(
+    tmp_path: Path, code: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "reader.py").write_text(code)
+    monkeypatch.setattr("tokenloc._matlab.__file__", str(tmp_path / "reader.py"))
+    monkeypatch.setattr("tokenloc.data.lists.MAT_SECONDS", 1)
+    with pytest.raises(ValueError, match=rf"a\.mat: cannot be read as a MATLAB file .*{reason}"):
+        read_mat(build.mat(tmp_path / "a.mat", names=["cat"]), "names")
+
+
+def test_a_huge_matlab_file_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "a.mat").open("wb") as file:
+        file.truncate(300_000_000)
+    with pytest.raises(ValueError, match=r"a\.mat: larger than 256,000,000 bytes"):
+        read_mat(tmp_path / "a.mat", "names")
+
+
+@pytest.mark.parametrize("dataset", ["cub", "cub metadata", "stanford_cars", "stanford_dogs", "fgvc_aircraft"])
+def test_lists_cannot_name_files_outside_the_folder(tmp_path: Path, dataset: str) -> None:
+    name = "001.Ant/../../../secret/x.jpg"
+    secret = build.image(tmp_path / "secret/x.jpg").with_suffix("")
+    root, options = tmp_path / "data/deep", {}
+    if dataset.startswith("cub"):
+        folder = build.cub(root)
+        if dataset == "cub":
+            (folder / "images.txt").write_text((folder / "images.txt").read_text().replace("001.Ant/Ant_0.jpg", name))
+        else:
+            options = {"metadata": build.split_files(tmp_path / "lists", {name: 0})}
+    elif dataset == "stanford_cars":
+        row = {"relative_im_path": name, "class": 1, "test": 0}
+        row |= dict.fromkeys(("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2"), 1)
+        build.mat(root / "cars_annos.mat", annotations=build.structures([row]), class_names=["a"])
+    elif dataset == "stanford_dogs":
+        build.voc(secret, "x", [[1, 1, 2, 2]])
+        lists = {"file_list": ["n1-a/0.jpg"], "annotation_list": [str(Path(name).with_suffix(""))]}
+        build.mat(build.images(root, ["Images/n1-a/0.jpg"]) / "train_list.mat", **lists, labels=np.ones(1))
+        (root / "Annotation").mkdir()
+    else:
+        build.text(root / "variants.txt", ["a"])
+        build.text(root / "images_variant_train.txt", [f"{Path(name).with_suffix('')} a"])
+        build.text(root / "images_box.txt", [f"{Path(name).with_suffix('')} 1 1 2 2"])
+    with pytest.raises(ValueError, match=r"names '.*secret/x(\.jpg)?', which is outside its folder"):
+        create_dataset(dataset.split()[0], root, "train", **options)
+
+
+@pytest.mark.parametrize(("values", "kind"), [(["a", 1.0], "text"), ([1, "1"], "numbers")])
+@pytest.mark.parametrize("more", [[], [None], [[]]])
+def test_values_of_another_kind_are_refused(values: list[object], kind: Any, more: list[object]) -> None:
+    with pytest.raises(
+        ValueError, match=rf"a\.mat: values that are not {kind} \({1 + len(more)}\): .*download it again"
+    ):
+        require_kind([*values, *more], kind, Path("a.mat"))
+    require_kind(values[:1], kind, Path("a.mat"))
+
+
+@pytest.mark.parametrize("value", [1.5, float("nan"), float("inf"), "1", None])
+def test_labels_must_be_whole_numbers(value: object) -> None:
+    require_kind([1, 2.0], "whole numbers", Path("a.mat"))
+    with pytest.raises(ValueError, match="values that are not whole numbers"):
+        require_kind([value], "whole numbers", Path("a.mat"))

@@ -99,6 +99,14 @@ def test_a_loader_starts_at_a_batch_and_counts_all(dataset: ImageDataset) -> Non
     assert len(rest) == len(whole) == 3
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_iterator_of_a_loader_returns_the_same_batches(dataset: ImageDataset, workers: int) -> None:
+    loader = training_loader(_training(dataset), 4, workers=workers, seed=3)
+    abandoned = iter(loader)  # as Lightning leaves one; workers read ahead
+    next(abandoned)
+    torch.testing.assert_close(list(loader), list(training_loader(_training(dataset), 4, seed=3)), rtol=0, atol=0)
+
+
 def test_the_processes_together_load_every_batch(dataset: ImageDataset) -> None:
     whole = list(training_loader(_training(dataset, 0), 4, seed=3))
     parts = [training_loader(_training(dataset, 0), 4, seed=3, rank=r, world_size=2) for r in (0, 1)]

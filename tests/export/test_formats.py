@@ -122,4 +122,4 @@ def test_image_names_are_relative_to_the_root(tmp_path: Path, monkeypatch: pytes
     assert destination.image_name(str(tmp_path / "photos/../photos/x.jpg")) == "x.jpg"
     assert destination.image_name("other/x.jpg") == "other/x.jpg"
     assert Destination(tmp_path, CLASSES).image_name("photos/x.jpg") == "photos/x.jpg"
-    assert destination.image_name("photos/caf\udce9.jpg") == "caf\ufffd.jpg"
+    assert destination.image_name("photos/caf\udce9.jpg") == "caf\ufffde9.jpg"

@@ -81,6 +81,14 @@ def test_maps_of_all_classes_match_pytorch(method: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_cam_on_a_cnn(tmp_path: Path) -> None:
+    model = create_model("cam", "resnet10t", 3, False, conv_channels=8).eval()
+    metadata = ModelMetadata(model.config, CLASSES, SMALL)
+    assert 0 <= export_onnx(model, metadata, tmp_path / "model.onnx", "all") < 1e-4
+    assert_as_torch(tmp_path / "model.onnx", model, SMALL, scenes(3))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("method", EXPORTABLE)
 def test_real_weights_on_real_images(method: str, shared_dir: Path, tmp_path: Path) -> None:
     """The first four of twelve blocks are enough for SAT and export in a third of the time."""

@@ -263,3 +263,13 @@ def test_fast_decodes_large_images_at_a_reduced_size(
     assert isinstance(found, Prediction)
     assert found.image is not None
     assert found.image.size == expected.size  # what is drawn on is whole
+
+
+def test_refinement_maps_end_with_the_map_of_the_prediction(images: list[Image.Image]) -> None:
+    model = make("lcar", refinement=[{"affinity": {"iterations": 3}}])
+    predictor = Predictor(model, PREPROCESSING, prediction_options(scales=(32, 48)))
+    inputs = torch.stack([predictor.transform(image)[0] for image in images])
+    maps = predictor.refinement_maps(inputs)
+    assert list(maps) == ["map", *(f"affinity, iteration {count}" for count in (1, 2, 3))]
+    assert maps["map"].shape == (3, 1, 6, 6)
+    assert torch.equal(maps["affinity, iteration 3"], predictor.class_maps(inputs).maps)

@@ -18,7 +18,7 @@ from tests.runs import TINY_VIT, prediction_options
 from tokenloc.boxes import Frame, prepare_map
 from tokenloc.data import Preprocessing, Unreadable, create_dataset
 from tokenloc.inference import Localization, Localizer, inputs
-from tokenloc.inference.inputs import THREADS
+from tokenloc.inference.inputs import THREADS, PixelBudget, size_of
 from tokenloc.inference.localizer import BATCH
 from tokenloc.methods import list_methods
 from tokenloc.models import create_model
@@ -136,6 +136,48 @@ def test_images_are_read_while_the_network_runs(monkeypatch: pytest.MonkeyPatch)
     images[2].info["third"] = True
     assert len(list(localizer.stream(images, batch_size=2))) == 4
     assert waited == [True, True]
+
+
+def test_threads_hold_no_more_pixels_than_the_budget() -> None:
+    budget, held, most, lock = PixelBudget(100), 0, 0, threading.Lock()
+
+    def hold(height: int) -> None:
+        nonlocal held, most
+        with budget.hold((10, height)):
+            with lock:
+                held += 1 if height == 4 else 2
+                most = max(most, held)
+            started.wait(0.01)
+            with lock:
+                held -= 1 if height == 4 else 2
+
+    started = threading.Event()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(hold, [4, 4, 4, 1000, 4, 4, 7, 4] * 4))  # 400 pixels: two fit; more than 600: one at a time
+    assert most == 2
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_images_count_against_the_budget_while_they_are_read(stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[int, int]] = []
+
+    class Recording(PixelBudget):
+        def hold(self, size: tuple[int, int]) -> Any:
+            sizes.append(size)
+            return super().hold(size)
+
+    monkeypatch.setattr("tokenloc.inference.localizer.ORIGINALS", Recording(1000))
+    localizer, images = make(), make_images(3)
+    list(localizer.stream(images)) if stream else localizer(images)
+    assert sizes == [(45, 38)] * 3
+
+
+def test_the_size_of_an_image_is_known_before_it_is_decoded(tmp_path: Path) -> None:
+    (image,) = make_images(1)
+    image.save(tmp_path / "a.png")
+    array = np.asarray(image)
+    forms = (tmp_path / "a.png", (tmp_path / "a.png").read_bytes(), image, array, torch.tensor(array).permute(2, 0, 1))
+    assert [size_of(form) for form in forms] == [(45, 38)] * 5
 
 
 def test_closing_a_stream_ends_its_threads() -> None:

@@ -12,15 +12,21 @@ from tokenloc.refinement import find_steps
 
 CLASSES = 3
 VIT = {"embed_dim": 48, "depth": 4, "num_heads": 3}
+CNNS: dict[str, tuple[str, dict[str, object]]] = {
+    "resnet": ("resnet10t", {"output_stride": 16}),
+    "convnext": ("convnext_atto", {"depths": (1, 1, 1, 1)}),
+}
 KINDS = {
     "plain": ("vit_tiny_patch16_224", VIT),
     "distilled": ("deit_tiny_distilled_patch16_224", VIT),
     "registers": ("vit_small_patch14_reg4_dinov2", VIT),
     "rotary": ("vit_small_patch16_dinov3", VIT),
+    **CNNS,
     "conformer": ("conformer_small_patch16", {"channel_ratio": 1, "embed_dim": 48, "num_heads": 3, "depth": 12}),
 }
 every_method = pytest.mark.parametrize("method", METHODS.names())
-every_kind = pytest.mark.parametrize("kind", KINDS)
+pairs = [(m, k) for m in METHODS.names() for k in KINDS if k not in CNNS or not METHODS[m].needs_attention]
+every_pair = pytest.mark.parametrize(("method", "kind"), pairs)
 
 
 def make(method: str, kind: str) -> Method:
@@ -42,8 +48,7 @@ def test_class_attributes(method: str) -> None:
     assert set(model.test_options) <= method_options(method).keys()
 
 
-@every_method
-@every_kind
+@every_pair
 def test_shapes_on_an_odd_rectangular_grid(method: str, kind: str) -> None:
     model = make(method, kind).eval()
     images = make_images(model)
@@ -58,8 +63,7 @@ def test_shapes_on_an_odd_rectangular_grid(method: str, kind: str) -> None:
     torch.testing.assert_close(several[1, 0], several[1, 1])
 
 
-@every_method
-@every_kind
+@every_pair
 def test_intermediate_maps_have_the_shape_of_the_map(method: str, kind: str) -> None:
     model, classes = make(method, kind).eval(), torch.tensor([2, 0])
     images = make_images(model)
@@ -71,8 +75,7 @@ def test_intermediate_maps_have_the_shape_of_the_map(method: str, kind: str) -> 
     assert bool(intermediate) == (type(model).intermediate_maps is not Method.intermediate_maps)
 
 
-@every_method
-@every_kind
+@every_pair
 def test_gradients_reach_every_trainable_parameter(method: str, kind: str) -> None:
     model = make(method, kind).train()
     terms = model.loss(model(make_images(model)), torch.tensor([0, 2]))
@@ -95,8 +98,7 @@ def test_results_do_not_depend_on_the_batch(method: str) -> None:
     torch.testing.assert_close(torch.cat([map_ for _, map_ in alone]), maps, rtol=1e-3, atol=1e-4)
 
 
-@every_method
-@every_kind
+@every_pair
 def test_a_loaded_state_dict_gives_the_same_results(method: str, kind: str) -> None:
     first, second = make(method, kind).eval(), make(method, kind).eval()
     second.load_state_dict(first.state_dict())

@@ -53,10 +53,10 @@ def claim_classes(content: Content) -> None:
 
 
 CHANGES: list[tuple[Callable[[Content], None], str]] = [
-    (lambda content: content["tokenloc"]["model"].update(GIANT), "much larger than"),
-    (partial(options, depth=50_000), "much larger than the weights"),
+    (lambda content: content["tokenloc"]["model"].update(GIANT), "do not fit cam on vit_giant"),
+    (partial(options, depth=50_000), "many more layers than the weights"),
     (partial(options, depth=10**12), "the largest plausible integer is 100000"),
-    (partial(options, embed_dim=99_999), "much larger than the weights"),
+    (partial(options, embed_dim=99_999), "do not fit cam"),
     (partial(options, depth=3), "do not fit cam"),
     (partial(options, depth=[1]), "cannot be created"),
     (partial(options, checkpoint_path="x.pth"), "'checkpoint_path' is not allowed"),
@@ -119,8 +119,16 @@ def test_options_of_a_recipe_describe_a_network(tmp_path: Path) -> None:
             create_backbone("vit_tiny_patch16_224", False, **wrong)
 
 
-def test_checking_a_model_needs_no_memory_for_it() -> None:
-    huge = partial(create_model, "cam", "vit_giant_patch14_224", 10, False)
-    with pytest.raises(ValueError, match="much larger"):
-        check_model(huge, {}, {"x": torch.zeros(10)})
+def test_checking_a_model_needs_no_memory_for_it(small: Content) -> None:
+    """One of 10,000 million parameters, which would take 40 GB."""
+    huge = partial(create_model, "cam", "vit_giant_patch14_224", 10, False, None, {"embed_dim": 4096, "depth": 48})
+    with pytest.raises(RuntimeError, match="Missing key"):
+        check_model(huge, {}, small["state_dict"])
     assert torch.empty(1).device.type == "cpu"
+
+
+@pytest.mark.parametrize("backbone", ["vgg16", "resnet50", "deit_tiny_patch16_224", "conformer_tiny_patch16"])
+def test_models_of_every_kind_pass_the_check(backbone: str) -> None:
+    with torch.device("meta"):
+        weights = create_model("cam", backbone, 3, False).state_dict()
+    check_model(partial(create_model, "cam", backbone, 3, False), {}, weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import tempfile
 import threading
@@ -191,6 +192,24 @@ def test_half_sent_headers_close_the_connection(
         connection.sendall(sent.encode())
         while connection.recv(1000):
             pass
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+@pytest.mark.parametrize("body", ["x", "5\r\n--x", "3\r\n--xx\r\n"])
+def test_an_invalid_chunk_is_refused_once(
+    served: Served, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, method: str, body: str
+) -> None:
+    caplog.set_level(logging.ERROR)
+    monkeypatch.setattr(logging.getLogger("uvicorn"), "propagate", True)
+    head = HEAD.replace("POST", method) + "Transfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", served.port), 60) as connection:
+        connection.sendall(f"{head}{body}\r\n\r\nGET /\r\n".encode())
+        answer = b""
+        while received := connection.recv(10_000):
+            answer += received
+    assert answer.count(b"HTTP/1.1 ") <= 2
+    assert ask(served.port, "GET", "/health")[0] == 200
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "application/json", "multipart/mixed", "\xff"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import resource
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,18 +138,46 @@ def test_existing_features_are_not_computed_again(tmp_path: Path) -> None:
     assert fill(cached(tmp_path / "cache", model, dataset)) == ([], [])
 
 
-def test_damaged_files_are_reported_and_computed_again(tmp_path: Path) -> None:
+def flip_a_bit(content: bytes, position: int) -> bytes:
+    return content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda _: b"", id="empty"),
+        pytest.param(lambda content: content[:20], id="shorter than a checksum"),
+        pytest.param(lambda content: content[:150], id="cut"),
+        pytest.param(lambda content: content[:-32], id="without a checksum"),  # of an older version
+        pytest.param(lambda content: flip_a_bit(content, 140), id="a feature"),
+        pytest.param(lambda content: flip_a_bit(content, -33), id="a label"),
+        pytest.param(lambda content: flip_a_bit(content, -1), id="the checksum"),
+        pytest.param(lambda content: content.replace(b"'shape': (4,)", b"'shape': (9,)"), id="the count"),
+    ],
+)
+def test_damaged_files_are_reported_and_computed_again(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
     model, dataset = small(), images(tmp_path / "images")
     data = cached(tmp_path / "cache", model, dataset, views=1)
     fill(data)
-    before = examples(data, 0)[0]
-    _, second, third = data.cache.files(0)
-    second.write_bytes(second.read_bytes()[:150])
-    third.write_bytes(b"")
+    before = examples(data, 0)
+    damaged = data.cache.files(0)[1]
+    content = damaged.read_bytes()
+    damaged.write_bytes(damage(content))
     messages, computed = fill(data)
-    assert computed == [1, 2]
-    assert messages == [f"{path} is damaged and is computed again" for path in (second, third)]
-    assert torch.equal(examples(data, 0)[0], before)
+    assert computed == [1]
+    assert messages == [f"{damaged} is damaged, or has no checksum, and is computed again"]
+    assert torch.equal(examples(data, 0)[0], before[0])
+    assert examples(data, 0)[1] == before[1]
+
+
+def test_a_count_beyond_the_file_allocates_nothing(tmp_path: Path) -> None:
+    model, dataset = small(), images(tmp_path / "images")
+    data = cached(tmp_path / "cache", model, dataset, views=1)
+    fill(data)
+    path = data.cache.files(0)[1]
+    header = path.read_bytes()[:128].replace(b"'shape': (4,), }        ", b"'shape': (4000000000,), }")
+    path.write_bytes(header + hashlib.sha256(header).digest())
+    assert fill(data)[1] == [1]
 
 
 @pytest.mark.parametrize(
@@ -216,7 +246,9 @@ def test_after_a_kill_only_the_rest_is_computed(tmp_path: Path) -> None:
     files = sorted(path.name for path in (tmp_path / "cache").rglob("view-0/*"))
     assert files == ["00000.npy", "00001.npy"]
     data = small_cache(tmp_path)
+    (data.cache.path / "view-0/.partial-x.npy").write_bytes(b"half a file")
     assert fill(data) == ([], [2, 0, 1, 2])
+    assert not list((tmp_path / "cache").rglob(".*"))
     unbroken = cached(tmp_path / "unbroken", data.model, images(tmp_path / "images"))
     fill(unbroken)
     for epoch in range(2):

@@ -1,4 +1,4 @@
-"""Backbones: timm's vision transformers and the Conformers, with tokens and attention outputs on request."""
+"""Backbones: timm's vision transformers and CNNs, and the Conformers, with attention outputs on request."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import nn
 from tokenloc._names import matching, unknown_name
 from tokenloc.backbones.base import Backbone
 from tokenloc.backbones.conformer import CONFORMERS, WEIGHTS_URL, Conformer
+from tokenloc.backbones.convnet import ConvNet
 from tokenloc.backbones.features import FeatureRequest, Features, Gate, SpatialQuery, as_map
 from tokenloc.backbones.vit import ViT
 from tokenloc.backbones.weights import load_into, read_weights, require_download, unavailable
@@ -24,6 +25,7 @@ from tokenloc.backbones.weights import load_into, read_weights, require_download
 __all__ = [
     "Backbone",
     "Conformer",
+    "ConvNet",
     "FeatureRequest",
     "Features",
     "Gate",
@@ -37,6 +39,8 @@ __all__ = [
 ]
 
 FAMILIES = ("vision_transformer", "deit", "eva")
+CONVOLUTIONAL = ("vgg", "resnet", "inception_v3", "convnext")
+UNDILATED = ("vgg", "inception_v3")  # timm has no ``output_stride`` for them
 # Members of these families with other blocks (parallel branches, differential attention, post-norm).
 UNSUPPORTED = re.compile("18x2|_rpn_|_xp_|wee_|^vit_dlittle_|_rope_|_sapiens2$|^vit_pe_|^eva02_enormous_")
 # timm.create_model loads files or downloads for these arguments; they do not describe a network.
@@ -65,7 +69,7 @@ def list_backbones(pattern: str | None = None) -> list[str]:
     >>> list_backbones("deit_small*")
     ['deit_small_distilled_patch16_224', 'deit_small_patch16_224']
     """
-    names = [name for family in FAMILIES for name in timm.list_models(module=family)]
+    names = [name for family in (*FAMILIES, *CONVOLUTIONAL) for name in timm.list_models(module=family)]
     return matching([*(name for name in names if not UNSUPPORTED.search(name)), *CONFORMERS], pattern)
 
 
@@ -79,7 +83,9 @@ def create_backbone(
         pretrained: True for timm's weights (not for Conformers), False for random ones, or the path of a weights file.
         image_size: pixels, one side or (height, width), for which position embeddings are created; None for the
             backbone's default. For images of other sizes they are interpolated.
-        options: further arguments of the network, such as ``drop_path_rate`` or ``depth``.
+        options: further arguments of the network, such as ``drop_path_rate`` or ``depth``. A CNN takes
+            ``output_stride``, the largest stride of its feature map: ResNets and ConvNeXts are dilated (8, 16 or 32),
+            VGGs and Inception-v3 end before the layer that would exceed it.
 
     Raises:
         ValueError: an unknown or unsupported name, an unknown option, or a file of another network.
@@ -87,19 +93,25 @@ def create_backbone(
     """
     _check_name(name)
     check_options(options)
-    create = _create_conformer if name in CONFORMERS else _create_vit
+    create = _create_conformer if name in CONFORMERS else _create_convnet if _is_convnet(name) else _create_vit
     try:
         backbone, trunk, normalisation = create(name, pretrained is True, image_size, options)
     except (FileNotFoundError, ValueError):
         raise
     except Exception as error:  # timm may raise any type for an option that it does not expect
         raise ValueError(f"the backbone {name} does not take these options: {error}") from error
-    if isinstance(pretrained, bool):
-        return backbone, normalisation
-    tensors, metadata = read_weights(pretrained)
-    load_into(trunk, tensors, pretrained)
-    mean, std = (metadata.get(key, "").split() for key in ("mean", "std"))
-    return backbone, Normalisation(_triple(mean or normalisation.mean), _triple(std or normalisation.std))
+    if not isinstance(pretrained, bool):
+        tensors, metadata = read_weights(pretrained)
+        load_into(trunk, tensors, pretrained)
+        mean, std = (metadata.get(key, "").split() for key in ("mean", "std"))
+        normalisation = Normalisation(_triple(mean or normalisation.mean), _triple(std or normalisation.std))
+    if isinstance(backbone, ConvNet):
+        backbone.prune()  # after loading, since the files have all layers
+    return backbone, normalisation
+
+
+def _is_convnet(name: str) -> bool:
+    return any(name.partition(".")[0] in timm.list_models(module=family) for family in CONVOLUTIONAL)
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -116,7 +128,10 @@ def _check_name(name: str) -> None:
         nearest = difflib.get_close_matches(architecture, names, n=5)
         problem = f"unknown backbone {name!r}"
         if timm.is_model(name):
-            problem = f"{name} is not supported: it is not a vision transformer with a single grid of patch tokens"
+            problem = (
+                f"{name} is not supported: it is neither a vision transformer with a single grid of patch tokens nor a "
+                "VGG, ResNet, Inception-v3 or ConvNeXt"
+            )
         raise ValueError(
             f"{problem}; {'nearest: ' + ', '.join(nearest) + '. ' if nearest else ''}"
             f"`tokenloc list backbones 'deit*'` lists the available ones ({len(names)} in all)"
@@ -127,20 +142,34 @@ def _check_name(name: str) -> None:
 
 
 def _create_vit(name: str, pretrained: bool, image_size: ImageSize, options: dict[str, Any]) -> Created:
-    options = {"num_classes": 0, "dynamic_img_size": True, **options}
-    if image_size is not None:
-        options["img_size"] = image_size
+    size = {} if image_size is None else {"img_size": image_size}
+    trunk, normalisation = _create_trunk(name, pretrained, {"dynamic_img_size": True, **options, **size})
+    return ViT(trunk, name), trunk, normalisation
+
+
+def _create_convnet(name: str, pretrained: bool, image_size: ImageSize, options: dict[str, Any]) -> Created:
+    del image_size  # any
+    stride = options.get("output_stride")
+    if name.startswith(UNDILATED):
+        options = {key: value for key, value in options.items() if key != "output_stride"}
+    elif stride not in (None, 8, 16, 32):
+        raise ValueError(f"output_stride of {name} must be 8, 16 or 32; got {stride!r}")
+    trunk, normalisation = _create_trunk(name, pretrained, options)
+    return ConvNet(trunk, name, stride), trunk, normalisation
+
+
+def _create_trunk(name: str, pretrained: bool, options: dict[str, Any]) -> tuple[Any, Normalisation]:
     if pretrained:
         cfg = timm.get_pretrained_cfg(name)
         if cfg is None or not cfg.has_weights:
             raise ValueError(f"timm has no pretrained weights for {name}; use pretrained=False or a local file")
         require_download(name, cfg.to_dict())
     try:
-        trunk = timm.create_model(name, pretrained=pretrained, **options)
+        trunk = timm.create_model(name, pretrained=pretrained, **{"num_classes": 0, **options})
     except OSError as error:
         raise unavailable(name, "timm's hub") from error
     cfg = trunk.pretrained_cfg
-    return ViT(trunk, name), trunk, Normalisation(_triple(cfg["mean"]), _triple(cfg["std"]))
+    return trunk, Normalisation(_triple(cfg["mean"]), _triple(cfg["std"]))
 
 
 def _create_conformer(name: str, pretrained: bool, image_size: ImageSize, options: dict[str, Any]) -> Created:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tokenloc.backbones.attention import AttentionOutput, attend
-from tokenloc.backbones.features import FeatureRequest, Features, SpatialQuery
+from tokenloc.backbones.features import FeatureRequest, Features, SpatialQuery, as_map
 
 
 class Backbone(nn.Module, ABC):
@@ -19,9 +19,9 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         name: for error messages.
-        patch_size: (height, width) of a patch in pixels.
+        patch_size: (height, width) of a patch in pixels; of a convolutional network, the stride of its feature map.
         embed_dim: D, the width of a token.
-        depth: L, the number of transformer blocks.
+        depth: L, the number of transformer blocks; 0 for a convolutional network.
         num_prefix_tokens: how many tokens precede the patches: class token, distillation token, registers.
         conv_dim: width of the pooled features of a convolution branch; None without such a branch.
         checkpointed: whether training stores only the inputs of each transformer block and recomputes the rest.
@@ -58,6 +58,14 @@ class Backbone(nn.Module, ABC):
                 "deit_small_patch16_224, vit_small_patch16_224 or vit_small_patch14_reg4_dinov2"
             )
 
+    def require_attention(self, user: str) -> None:
+        """Raise ValueError if the backbone has no transformer blocks; ``user`` names what needs them."""
+        if not self.depth:
+            raise ValueError(
+                f"{self.name} is a convolutional network without attention, which {user} needs; choose a vision "
+                "transformer such as deit_small_patch16_224, or the method cam"
+            )
+
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
         """Return the patch rows and columns of an image; raise ValueError if patches do not fill it exactly."""
         rows, row_rest = divmod(height, self.patch_size[0])
@@ -78,6 +86,7 @@ class BlockRunner:
         self.request = request or FeatureRequest()
         self.spatial = spatial
         self.outputs: list[AttentionOutput] = []
+        self.tokens: list[Tensor] = []
         if self.request.class_attention or self.request.patch_relation:
             backbone.require_class_token("class attention")
         if spatial is not None and spatial.token is None:
@@ -91,6 +100,8 @@ class BlockRunner:
 
     def __call__(self, block: Any, tokens: Tensor, rope: Tensor | None = None) -> Tensor:
         """Run timm's pre-norm ``block``: attention, then MLP, each with residual, layer scale and drop path."""
+        if self.request.feature_maps and not self.tokens:
+            self.tokens.append(tokens)
         last = len(self.outputs) == self.backbone.depth - 1
         request = replace(self.request, keys=self.request.keys and last)
         spatial = self.spatial if self.spatial is not None and len(self.outputs) in self.spatial.blocks else None
@@ -100,6 +111,8 @@ class BlockRunner:
         else:
             tokens, output = _run_block(*arguments)
         self.outputs.append(output)
+        if self.request.feature_maps:
+            self.tokens.append(tokens)
         return tokens
 
     def features(self, tokens: Tensor, grid: tuple[int, int]) -> Features:
@@ -114,6 +127,7 @@ class BlockRunner:
             class_attention=_stacked([output.class_attention for output in self.outputs], patches),
             patch_relation=_stacked([output.patch_relation for output in self.outputs], patches),
             keys=None if keys is None else keys[:, patches],
+            feature_maps=tuple(as_map(each[:, patches].transpose(1, 2), grid) for each in self.tokens) or None,
             spatial_gates=_stacked([output.gate for output in self.outputs], patches),
         )
 

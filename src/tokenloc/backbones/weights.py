@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 CONTAINERS = ("state_dict", "model", "teacher", "module")  # keys under which released checkpoints store their weights
 PREFIX = re.compile(r"^(module\.)?(backbone\.)?(encoder\.)?")
-OWN_BACKBONE = "model.backbone."  # prefix of the backbone's weights in a checkpoint of ``tokenloc train``
-UNUSED = ("head", "head_dist", "trans_cls_head", "conv_cls_head", "mask_token")
+OWN_BACKBONE = re.compile(r"^model\.backbone\.(trunk\.)?")  # before the weights in a checkpoint of ``tokenloc train``
+CLASSIFIERS = ("head", "head_dist", "trans_cls_head", "conv_cls_head", "fc", "pre_logits", "classifier", "AuxLogits")
+UNUSED = (*CLASSIFIERS, "mask_token")
 
 StateDict = dict[str, Tensor]
 
@@ -44,7 +45,7 @@ def read_weights(path: str | Path) -> tuple[StateDict, dict[str, str]]:
     tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
     if not tensors:
         raise ValueError(f"{path} holds no named tensors; expected a state dict, or one under {', '.join(CONTAINERS)}")
-    own = {k.removeprefix(OWN_BACKBONE): v for k, v in tensors.items() if k.startswith(OWN_BACKBONE)}
+    own = {OWN_BACKBONE.sub("", k): v for k, v in tensors.items() if OWN_BACKBONE.match(k)}
     return own or {PREFIX.sub("", k): v for k, v in tensors.items()}, {}
 
 

@@ -12,10 +12,11 @@ from tokenloc.commands.console import IncompleteError
 from tokenloc.commands.paper_tables import list_tables, read_table
 from tokenloc.commands.recipes import list_recipes
 from tokenloc.data import create_dataset, list_datasets
-from tokenloc.methods import list_methods
+from tokenloc.methods import ModelConfig, list_methods
 from tokenloc.models.checkpoint import read_metadata
+from tokenloc.models.cost import Cost, model_cost
 from tokenloc.models.metadata import versions
-from tokenloc.training.config import DataConfig
+from tokenloc.training.config import DataConfig, ModelChoice
 
 Kind = Literal["methods", "backbones", "datasets", "protocols", "recipes", "tables"]
 LISTS: dict[Kind, Callable[[str | None], list[str]]] = {
@@ -57,11 +58,22 @@ def _print_tables(names: list[str]) -> None:
                 print(f"  cannot be run: {row.name}: {row.unavailable}")
 
 
-def info(checkpoint: Path | None = None, *, data: DataConfig | None = None, split: str = "train") -> None:
-    """Describe a checkpoint, or check a dataset for broken files; without either, print versions.
+def info(
+    checkpoint: Path | None = None,
+    *,
+    model: ModelChoice | None = None,
+    num_classes: int = 1000,
+    size: int = 224,
+    data: DataConfig | None = None,
+    split: str = "train",
+) -> None:
+    """Describe a checkpoint or a model, or check a dataset for broken files; without any, print versions.
 
     Args:
         checkpoint: a checkpoint of `tokenloc train`, a folder that was saved for sharing, or hf-hub:USER/NAME.
+        model: a model to describe, --model.method and --model.backbone: its parameters and multiply-accumulates.
+        num_classes: of this model.
+        size: side in pixels of the images of this model.
         data: the dataset to check, --data.name and --data.root.
         split: the split of the dataset to check.
     """
@@ -73,6 +85,10 @@ def info(checkpoint: Path | None = None, *, data: DataConfig | None = None, spli
         print(f"preprocessing: {metadata.preprocessing}")
         print(f"threshold: {f'{chosen.value:g}, {chosen.source}' if chosen else 'not calibrated'}")
         print(f"classes ({len(metadata.classes)}): {', '.join(metadata.classes)}")
+        _print_cost(model_cost(metadata.model, metadata.preprocessing.size), metadata.preprocessing.size)
+    if model is not None:
+        chosen_model = (model.method, model.backbone, num_classes, (size, size), model.options, model.backbone_options)
+        _print_cost(model_cost(ModelConfig(*chosen_model), (size, size)), (size, size))
     if data is not None:
         dataset = create_dataset(data.name, data.root, split, data.classes, **data.options)
         truth = f"{sum(len(sample.boxes) for sample in dataset)} boxes" + (", masks" if dataset.has_masks else "")
@@ -83,5 +99,11 @@ def info(checkpoint: Path | None = None, *, data: DataConfig | None = None, spli
             print(f"  … and {len(problems) - PROBLEMS} more")
         if problems:
             raise IncompleteError(f"{len(problems)} problems in {data.name}, {split}: correct or remove these files")
-    if checkpoint is None and data is None:
+    if checkpoint is None and model is None and data is None:
         print("\n".join(f"{name} {version}" for name, version in versions().items()))
+
+
+def _print_cost(cost: Cost, size: tuple[int, int]) -> None:
+    image = f"{size[0]} x {size[1]} image"
+    print(f"parameters: {cost.parameters:.2f} M")
+    print(f"multiply-accumulates of a {image}: {cost.macs:.2f} G ({cost.layer_macs:.2f} G without attention products)")

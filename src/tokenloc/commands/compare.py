@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-from tokenloc._files import atomic_text, write_json
+from tokenloc._files import atomic_files, atomic_text, refuse_unwritable, write_json
 from tokenloc.commands.console import percents, print_message, print_table
 from tokenloc.commands.runs import groups_to_json, print_runs, read_runs, require_one_protocol
 from tokenloc.metrics.intervals import Comparison, compare
 from tokenloc.reporting.runs import Run
 
+COMPARISON = ("comparison.json", "comparison.csv")
 COMPARED = ("gt_known", "top1_loc")
 COLUMNS = ("", "images", "first", "second", "only first", "only second", "p", "difference, 95 %")
 
@@ -25,14 +27,17 @@ def compare_runs(runs: list[Path], *, out: Path | None = None) -> None:
         runs: folders of runs, of evaluations or of `tokenloc train --seeds`, under the same protocol.
         out: a folder for runs.json, and for two runs comparison.json and comparison.csv (images that one gets right).
     """
+    if out is not None:
+        refuse_unwritable(out)
     groups = {str(folder): read_runs(folder) for folder in runs}
     every = [run for group in groups.values() for run in group]
     require_one_protocol(every)
     print_runs(groups)
-    if out is not None:
-        write_json(out / "runs.json", {"protocol": every[0].protocol, "groups": groups_to_json(groups)})
-    if len(every) == len(groups) == 2:
-        _compare_two(every[0], every[1], out)
+    with nullcontext() if out is None else atomic_files(out, "runs.json", COMPARISON) as folder:
+        if folder:
+            write_json(folder / "runs.json", {"protocol": every[0].protocol, "groups": groups_to_json(groups)})
+        if len(every) == len(groups) == 2:
+            _compare_two(every[0], every[1], folder)
 
 
 def _compare_two(first: Run, second: Run, out: Path | None) -> None:
@@ -50,8 +55,8 @@ def _compare_two(first: Run, second: Run, out: Path | None) -> None:
     if out is not None:
         sides = {"first": str(first.folder), "second": str(second.folder), "protocol": first.protocol}
         metrics = {metric: asdict(comparison) for metric, comparison in comparisons.items()}
-        write_json(out / "comparison.json", {**sides, "metrics": metrics})
-        with atomic_text(out / "comparison.csv") as file:
+        write_json(out / COMPARISON[0], {**sides, "metrics": metrics})
+        with atomic_text(out / COMPARISON[1]) as file:
             csv.writer(file, lineterminator="\n").writerows([("metric", "id", "winner"), *wins])
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from tokenloc._files import write_json
+from tokenloc._files import refuse_unwritable, write_json
 from tokenloc.boxes import get_protocol
 from tokenloc.commands.console import percents, print_message, print_table, progress
 from tokenloc.commands.train import train
@@ -54,6 +54,7 @@ def demo(*, out: Path = Path("runs/demo"), methods: list[str] | None = None, see
     chosen = list(dict.fromkeys(methods or list_methods()))
     for method in chosen:
         METHODS[method]  # reports an unknown name before the training
+    refuse_unwritable(out / "figures")
     print_message("training a vision transformer to classify the scenes")
     start = train(**demo_settings("tscam", out / "backbone", seed, epochs))
     results = {method: _run_method(method, start, out / method, seed, max(1, epochs // 5)) for method in chosen}

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from tokenloc._files import exclusive_lock, refuse_unwritable, remove_partial_files
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.datasets import data_of, open_data
-from tokenloc.commands.results import save_failures, save_figures, write_results
+from tokenloc.commands.results import atomic_results, save_failures, save_figures, write_results
 from tokenloc.commands.thresholds import ThresholdChoice, calibrated_threshold, choose_threshold
-from tokenloc.data.base import shorten
+from tokenloc.data.base import file_fingerprint, shorten
 from tokenloc.inference import Localizer, PredictionOptions, choose_device
 from tokenloc.inference.evaluation import EvaluationResult, calibrate_threshold, evaluate_model
 from tokenloc.inference.options import DEFAULT_OPTIONS
@@ -39,6 +41,7 @@ def evaluate(
     save_maps: Path | None = None,
     threshold: float | None = None,
     thresholds: list[float] | None = None,
+    map_class: Literal["true", "predicted"] | None = None,
     best_threshold: BestThreshold = "gt_known",
     options: PredictionOptions = DEFAULT_OPTIONS,
     method_options: dict[str, OptionValue] | None = None,
@@ -61,6 +64,7 @@ def evaluate(
         save_maps: a new folder for the maps and predicted classes.
         threshold: a fixed map threshold in [0, 1] instead of the calibrated one.
         thresholds: the candidates for the best threshold, instead of the protocol's.
+        map_class: the class whose map GT-known judges, true or predicted, instead of the protocol's.
         best_threshold: what the best threshold on the evaluated set maximizes: gt_known, or gt_known_plus_top1_loc as
             in SAT's release.
         options: test-time augmentation, refinement and precision.
@@ -72,13 +76,17 @@ def evaluate(
     """
     judged = get_protocol(protocol)
     judged = judged.with_thresholds(thresholds) if thresholds else judged
+    judged = judged.with_map_class(map_class) if map_class else judged
     subfolder = Path("evaluation", protocol)
     if maps is not None and checkpoint is None and save_maps is None:
         job = _Job(data, split, judged, threshold, best_threshold, out or maps.parent / subfolder, workers)
+        refuse_unwritable(job.folder)
         return _evaluate_maps(open_maps(maps), job)
     if maps is not None or checkpoint is None:
         raise ValueError("give either CHECKPOINT, with or without --save-maps, or --maps")
     job = _Job(data, split, judged, threshold, best_threshold, out or run_folder(checkpoint) / subfolder, workers)
+    for folder in (job.folder / "figures", *([save_maps] if save_maps else [])):
+        refuse_unwritable(folder)
     return _evaluate_model(*load_checkpoint(checkpoint, method_options), job, options, save_maps, batch_size, device)
 
 
@@ -118,6 +126,7 @@ def _evaluate_model(
     content = {"model": asdict(metadata.model), "data": described, "viewing": str(options)}
     about = {
         "input_frame": job.protocol.input_frame,
+        "map_class": job.protocol.map_class,
         "viewing": str(options),
         "classes": metadata.classes,
         "model": content["model"],
@@ -125,16 +134,22 @@ def _evaluate_model(
         "threshold_source": calibrated.source,
     }
     settings: dict[str, Any] = {"batch_size": batch_size, "workers": job.workers, "options": options}
-    with process_group() as first, writing_maps(save_maps, about) if save_maps and first else nullcontext() as maps:
+    if save_maps:
+        remove_partial_files(save_maps.parent, locked=False)
+    with ExitStack() as stack:
+        first = stack.enter_context(process_group())
+        maps = stack.enter_context(writing_maps(save_maps, about)) if save_maps and first else None
+        folder = stack.enter_context(_locked_results(job.folder)) if first else None
         model.to(choose_device(device))
-        settings |= {"progress": progress, "boxes": job.folder / BOXES} if first else {}
+        settings |= {"progress": progress, "boxes": folder / BOXES} if folder else {}
         scorer = job.scorer(threshold)
         result = evaluate_model(model, dataset, metadata.preprocessing, scorer, maps=maps, **settings)
+        if folder:
+            write_results(folder, result, source, content)
+            localizer = Localizer(model, metadata, result.evaluation.threshold, options=options, protocol=job.protocol)
+            save_figures(localizer, dataset, folder / "figures")
+            save_failures(localizer, dataset, result, folder / "figures")
     if first:
-        write_results(job.folder, result, source, content)
-        localizer = Localizer(model, metadata, result.evaluation.threshold, options=options, protocol=job.protocol)
-        save_figures(localizer, dataset, job.folder / "figures")
-        save_failures(localizer, dataset, result, job.folder / "figures")
         _finish(f"metrics and figures in {job.folder}", result, "images could not be read")
     return job.folder / METRICS
 
@@ -144,19 +159,34 @@ def _evaluate_maps(maps: StoredMaps, job: _Job) -> Path:
     dataset = open_data(described, maps.about.get("classes"))
     calibrated = ThresholdChoice(maps.about.get("threshold"), maps.about.get("threshold_source"))
     threshold, source = choose_threshold(job.protocol, job.threshold, calibrated)
-    with process_group() as first:
-        settings: dict[str, Any] = {"progress": progress, "boxes": job.folder / BOXES} if first else {}
+    with process_group() as first, _locked_results(job.folder) if first else nullcontext() as folder:
+        settings: dict[str, Any] = {"progress": progress, "boxes": folder / BOXES} if folder else {}
         scorer = job.scorer(threshold)
         result, matched = evaluate_maps(maps, dataset, scorer, workers=job.workers, **settings)
+        if folder:
+            about = {"folder": str(maps.folder), "differing": matched.differing, "surplus": matched.surplus}
+            write_results(folder, result, source, {"model": maps.about.get("model"), "data": described, "maps": about})
     if first:
-        about = {"folder": str(maps.folder), "differing": matched.differing, "surplus": matched.surplus}
-        write_results(job.folder, result, source, {"model": maps.about.get("model"), "data": described, "maps": about})
         if ids := matched.differing:
             print_message(f"{len(ids)} maps match an image except for its extension or slashes: {shorten(ids)}")
         if ids := matched.surplus:
             print_message(f"{len(ids)} maps match no image: {shorten(ids)}")
         _finish(f"metrics in {job.folder}", result, "images have no map or mask, or a broken one")
     return job.folder / METRICS
+
+
+@contextmanager
+def _locked_results(folder: Path) -> Iterator[Path]:
+    """Lock the folder of an evaluation; yield a temporary one, whose files replace those of an earlier evaluation."""
+    with exclusive_lock(folder):
+        remove_partial_files(folder)
+        with atomic_results(folder) as files:
+            yield files
+
+
+def _fingerprint(checkpoint: Path) -> list[str]:
+    files = sorted(checkpoint.iterdir()) if checkpoint.is_dir() else [checkpoint]
+    return [file_fingerprint(path) for path in files if path.is_file()]
 
 
 def _finish(message: str, result: EvaluationResult, fault: str) -> None:
@@ -190,7 +220,8 @@ def calibrate(
         workers: processes that read images.
         device: auto, cpu, cuda or mps.
     """
-    model, metadata = load_checkpoint(writable_path(checkpoint), method_options)
+    before = _fingerprint(writable_path(checkpoint))
+    model, metadata = load_checkpoint(checkpoint, method_options)
     dataset = open_data(data_of(metadata, data, split, "held_out"), metadata.classes)
     model.to(choose_device(device))
     settings: dict[str, Any] = {"options": options, "batch_size": batch_size, "workers": workers, "progress": progress}
@@ -198,6 +229,9 @@ def calibrate(
     if method_options:
         described = ", ".join(f"{name} {value}" for name, value in method_options.items())
         chosen = replace(chosen, source=f"{chosen.source}, {described}", method_options=method_options)
+    if _fingerprint(checkpoint) != before:
+        raise ValueError(f"{checkpoint} was replaced, as by a training, and its threshold is not set; calibrate again")
+    remove_partial_files(checkpoint.parent, locked=False)
     store_threshold(checkpoint, chosen)
     print_message(f"map threshold {chosen.value:g}, {chosen.source}; stored in {checkpoint}")
     return chosen.value

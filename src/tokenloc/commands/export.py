@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tokenloc._files import refuse_unwritable, remove_partial_files
 from tokenloc.commands.console import print_message
+from tokenloc.export.base import refuse_existing
 from tokenloc.export.onnx_graph import Maps, export_onnx
 from tokenloc.models.checkpoint import OptionValue, load_checkpoint
 
@@ -28,6 +30,9 @@ def export(
         method_options: values of the method's test-time options, such as map, instead of those of the training.
         overwrite: replace an existing file.
     """
+    refuse_unwritable(out.parent)
+    refuse_existing(out, overwrite)
+    remove_partial_files(out.parent, locked=False)
     model, metadata = load_checkpoint(checkpoint, method_options)
     difference = export_onnx(model, metadata, out, maps, overwrite)
     print_message(f"{out}: differs from PyTorch by at most {difference:.1e} of the largest value")

@@ -1,4 +1,7 @@
-"""The journal of `tokenloc localize`, to resume a run: JSON lines, a header with the settings, and a line per image."""
+"""The journal of `tokenloc localize`, to resume a run: JSON lines, a header with the settings, and a line per image.
+
+It is read as untrusted input: a damaged line and all after it are dropped, and its images are localized again.
+"""
 
 from __future__ import annotations
 
@@ -7,82 +10,116 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedRandom
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tokenloc._files import exclusive_lock, remove_partial_files
+from tokenloc._files import exclusive_lock, naming, remove_partial_files, require_inside
 from tokenloc.inference import LocalizationRecord
 
-FORMAT = 2  # the version of the journal's format, in its header
+FORMAT = 3  # the version of the journal's format, in its header
 
 
 @dataclass(frozen=True)
 class FinishedImage:
-    """The results of one image: its file, the stem of its output files, its localizations, the most probable first."""
+    """The results of one image: its file, the stem of its output files, its localizations, the most probable first.
+
+    ``version`` is that of the file when it was read, see ``version_of``.
+    """
 
     file: str
+    version: str
     stem: str
     records: list[LocalizationRecord]
     outputs: list[dict[str, str]]  # for each record, the files that show it: {"image": "images/x.jpg"}
 
 
-class Journal:
-    """An open journal, see ``open_journal``; the header is None without a complete line. A cut-off line is dropped."""
+def version_of(file: Path) -> str:
+    """Return a text that changes when a file does: its size and modification time; empty if there is no such file."""
+    try:
+        status = file.stat()
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
 
-    def __init__(self, file: IO[bytes]) -> None:
+
+class Journal:
+    """An open journal, see ``open_journal``; the header is None without a complete line."""
+
+    def __init__(self, file: BufferedRandom) -> None:
         self.header: dict[str, Any] | None = None
-        self.stems: list[str] = []
         self._file = file
-        self._offsets: dict[str, int] = {}
+        self._entries: dict[str, _Entry] = {}
         offset = file.seek(0)
         for line in file:
-            values = _parse(line)
-            if values is None:
+            try:
+                values = _parse(line)
+                if self.header is None:
+                    self.header = _checked_header(values)
+                    if values["format"] != FORMAT:
+                        break
+                else:
+                    self._index(_finished(values), offset)
+            except (ValueError, KeyError, TypeError, RecursionError):
                 file.truncate(offset)
                 break
-            if self.header is None:
-                self.header = values
-                if values.get("format") != FORMAT:
-                    break
-            else:
-                self._index(values, offset)
             offset += len(line)
 
     def __contains__(self, file: Path) -> bool:
-        return str(file) in self._offsets
+        return str(file) in self._entries
 
     def __len__(self) -> int:
-        return len(self._offsets)
+        return len(self._entries)
+
+    @property
+    def stems(self) -> list[str]:
+        """The stems of the output files of all images."""
+        return [entry.stem for entry in self._entries.values()]
 
     def append(self, image: FinishedImage) -> None:
         """Store the results of an image, so that they survive this process."""
-        self._index(vars(image), self._write(vars(image)))
+        self._index(image, self._write(vars(image)))
+
+    def take_changed(self, files: Iterable[Path]) -> list[FinishedImage]:
+        """Remove those of ``files`` that have changed since they were read, and return their results."""
+        names = ((file, self._entries.get(str(file))) for file in files)
+        changed = [file for file, entry in names if entry is not None and entry.version != version_of(file)]
+        outdated = list(self.read(changed))
+        for file in changed:
+            del self._entries[str(file)]
+        return outdated
 
     def read(self, files: Iterable[Path]) -> Iterator[FinishedImage]:
         """Yield those of ``files`` that are finished, in their order, from disk."""
         for file in files:
             if file in self:
-                self._file.seek(self._offsets[str(file)])
-                values = json.loads(self._file.readline())
-                yield FinishedImage(**{**values, "records": [_record(**record) for record in values["records"]]})
+                self._file.seek(self._entries[str(file)].offset)
+                yield _finished(_parse(self._file.readline()))
 
     def restart(self, header: dict[str, Any]) -> None:
         """Drop all results and store a new header."""
         self._file.truncate(0)
-        self.header, self.stems, self._offsets = header, [], {}
+        self.header, self._entries = header, {}
         self._write(header)
 
-    def _index(self, values: Mapping[str, Any], offset: int) -> None:
-        self._offsets[values["file"]] = offset
-        self.stems.append(values["stem"])
+    def _index(self, image: FinishedImage, offset: int) -> None:
+        self._entries[image.file] = _Entry(offset, image.version, image.stem)
 
     def _write(self, values: Mapping[str, Any]) -> int:
+        line = json.dumps(values, allow_nan=False, default=_plain).encode("ascii") + b"\n"
         offset = self._file.seek(0, os.SEEK_END)
-        self._file.write(json.dumps(values, allow_nan=False, default=_plain).encode("ascii") + b"\n")
-        self._file.flush()
+        with naming(self._file.name):
+            while line:  # without a buffer, whose rest would be written again when the file is closed on a full disk
+                line = line[self._file.raw.write(line) or 0 :]
         return offset
+
+
+class _Entry(NamedTuple):
+    offset: int  # of its line in the file
+    version: str
+    stem: str
 
 
 def _plain(value: object) -> object:
@@ -94,12 +131,32 @@ def _record(boxes: Any, confidence: Any, size: Any, **values: Any) -> Localizati
     return LocalizationRecord(boxes=boxes, confidence=confidence, size=tuple(size), **values)
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        values = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
-        return None
-    return values if isinstance(values, dict) else None
+def _parse(line: bytes) -> dict[str, Any]:
+    values = json.loads(line, parse_constant=float) if line.endswith(b"\n") else None
+    if not isinstance(values, dict):
+        raise ValueError("the line is cut off, or no JSON object")
+    return values
+
+
+def _checked_header(values: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(values["settings"], dict):
+        raise ValueError("the settings are no JSON object")
+    values.setdefault("format", None)  # of versions without a format
+    return values
+
+
+def _finished(values: dict[str, Any]) -> FinishedImage:
+    image = FinishedImage(**{**values, "records": [_record(**record) for record in values["records"]]})
+    texts = [image.file, image.version, image.stem, *(record.source for record in image.records)]
+    numbers = [
+        number for record in image.records for number in (*record.boxes.ravel(), *record.confidence, record.score)
+    ]
+    if not len(image.records) == len(image.outputs) > 0 or not all(isinstance(text, str) for text in texts):
+        raise ValueError("fields of the wrong type or length")
+    if not np.isfinite(np.array(numbers, dtype=np.float64)).all():
+        raise ValueError("values that are not finite")
+    require_inside([name for output in image.outputs for name in output.values()], "the journal")
+    return image
 
 
 @contextmanager
@@ -130,7 +187,7 @@ def open_journal(path: Path, settings: Mapping[str, Any], overwrite: bool = Fals
 
 def _check_header(journal: Journal, stored: Mapping[str, Any], current: Mapping[str, Any], path: Path) -> None:
     remedy = "choose another --out, or give --overwrite to start over"
-    if stored.get("format") != current["format"]:
+    if stored["format"] != current["format"]:
         other = "the journal of an interrupted run, written by another version of tokenloc"
         raise ValueError(f"{path}: {other}; finish the run with that version, {remedy}")
     old, new = stored["settings"], current["settings"]

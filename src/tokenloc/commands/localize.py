@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 import tokenloc
-from tokenloc._files import UniqueNames, atomic_text, refuse_unwritable
+from tokenloc._files import UniqueNames, atomic_files, atomic_text, refuse_unwritable
 from tokenloc.backbones.weights import weights_digest
 from tokenloc.commands.console import IncompleteError, print_message, progress
-from tokenloc.commands.journal import FinishedImage, Journal, open_journal
-from tokenloc.commands.review import TABLE, write_review
+from tokenloc.commands.journal import FinishedImage, Journal, open_journal, version_of
+from tokenloc.commands.review import SHEET, TABLE, write_review
 from tokenloc.commands.thresholds import calibration_note
 from tokenloc.data import Unreadable, find_images
 from tokenloc.export import FORMATS, Destination, common_folder, write_annotations
 from tokenloc.export.base import JsonArray, check_outputs, valid_text
 from tokenloc.inference import Localizer, Prediction, PredictionOptions
-from tokenloc.inference.inputs import THREADS, map_ahead
+from tokenloc.inference.inputs import ORIGINALS, THREADS, map_ahead
 from tokenloc.inference.localization import Objects
 from tokenloc.inference.options import DEFAULT_OPTIONS
 from tokenloc.models.checkpoint import OptionValue
-from tokenloc.reporting.drawing import draw_localization, save_image, stack
+from tokenloc.reporting.drawing import draw_localization, reduced, save_image, stack
+
+_Item = tuple[str | None, str, Prediction | Unreadable]  # stem of the output files, version of the image
 
 RESULTS, JOURNAL = "localizations.json", "localizations.journal.jsonl"
 LARGEST_JPEG = (65500, 65500)
+DRAWN_SIDE = 3200  # pixels of the longer side of an image, divided by the root of the number of drawings of it
 
 
 def localize(
@@ -79,19 +82,25 @@ def localize(
     formats = [FORMATS[name] for name in dict.fromkeys(format or [])]
     refuse_unwritable(out / "images")
     refuse_unwritable(out / "masks")
-    check_outputs(formats, out, overwrite)
+    stopped = (out / JOURNAL).is_file() and not results.is_file()  # perhaps while the files moved into place
+    overwrite_files = overwrite or stopped
+    check_outputs(formats, out, overwrite_files)
     localizer = Localizer.from_checkpoint(checkpoint, device, threshold, objects, options, min_score, method_options)
     if threshold is None and (note := calibration_note(localizer.metadata, options)):
         print_message(f"map threshold {localizer.threshold:g}{note}")
     settings = {**_settings(localizer, top_k), "images": images, "masks": masks}
     version = f"tokenloc {localizer.metadata.model.method}"
-    destination = Destination(out, localizer.metadata.classes, common_folder(inputs), image_url, version, overwrite)
+    about = localizer.metadata.classes, common_folder(inputs), image_url, version
+    replaced = [TABLE, SHEET, *(name for chosen in formats for name in chosen.outputs)]
     with open_journal(out / JOURNAL, settings, overwrite) as journal:
         predict = partial(localizer.predict, batch_size=batch_size, top_k=top_k, keep_images=images)
-        unreadable = _localize_remaining(files, journal, predict, partial(_write_outputs, out, masks))
-        write_annotations(formats, (image.records for image in journal.read(files)), destination)
-        _write_results(results, journal.read(files), unreadable)
-        write_review(out, files, journal)
+        _remove_outdated(out, files, journal)
+        unreadable = _localize_remaining(files, journal, batch_size, predict, partial(_write_outputs, out, masks))
+        with atomic_files(out, RESULTS, replaced) as folder:
+            write_annotations(formats, (image.records for image in journal.read(files)), Destination(folder, *about))
+            _write_results(folder / RESULTS, journal.read(files), unreadable)
+            write_review(folder, out, files, journal)
+            check_outputs(formats, out, overwrite_files)
     _report(results, len(files), unreadable)
     return results
 
@@ -110,50 +119,84 @@ def _settings(localizer: Localizer, top_k: int) -> dict[str, Any]:
     }
 
 
+def _remove_outdated(out: Path, files: Sequence[Path], journal: Journal) -> None:
+    """Remove the results of images that were replaced since an interrupted run."""
+    outdated = journal.take_changed(files)
+    for name in {name for image in outdated for output in image.outputs for name in output.values()}:
+        (out / name).unlink(missing_ok=True)
+    if outdated:
+        print_message(f"{len(outdated)} images have changed since the interrupted run and are localized again")
+
+
 def _localize_remaining(
     files: Sequence[Path],
     journal: Journal,
-    predict: Callable[[Sequence[Path]], Generator[Prediction | Unreadable, None, None]],
-    write: Callable[[tuple[str, Prediction | Unreadable]], FinishedImage | Unreadable],
+    batch_size: int,
+    predict: Callable[[Iterable[Path]], Generator[Prediction | Unreadable, None, None]],
+    write: Callable[[_Item], FinishedImage | Unreadable | None],
 ) -> list[Unreadable]:
-    """Add the files that the journal lacks to it, and return the unreadable ones."""
-    remaining = [file for file in files if file not in journal]
-    if len(remaining) < len(files):
-        print_message(f"{len(files) - len(remaining)} of {len(files)} images were finished by an interrupted run")
+    """Add the files that the journal lacks to it, and return the unreadable ones.
+
+    They are localized in the batches of an uninterrupted run, as the last bits depend on the other images of a batch.
+    """
+    batches = [files[start : start + batch_size] for start in range(0, len(files), max(batch_size, 1))]
+    remaining = [file for batch in batches if any(file not in journal for file in batch) for file in batch]
+    if len(journal):
+        done = sum(file in journal for file in files)
+        print_message(f"{done} of {len(files)} images were finished by an interrupted run")
     names = UniqueNames("", longest=240)  # leaves room for suffixes
     for stem in journal.stems:
         names.take(stem)
-    stems = (names.take(valid_text(file.stem)) for file in remaining)
+    stems = (None if file in journal else names.take(valid_text(file.stem)) for file in remaining)
+    versions: deque[str] = deque()  # of the images that are being read, from before that
     unreadable: list[Unreadable] = []
+
+    def noted() -> Iterator[Path]:
+        for file in remaining:
+            versions.append(version_of(file))
+            yield file
+
+    def named(predictions: Iterable[Prediction | Unreadable]) -> Iterator[_Item]:
+        for prediction, stem in zip(predictions, stems, strict=True):
+            yield stem, versions.popleft(), prediction
+
     with (
-        closing(predict(remaining)) as predictions,
-        closing(map_ahead(write, zip(stems, predictions, strict=True), THREADS)) as finished,
+        closing(predict(noted())) as predictions,
+        closing(map_ahead(write, named(predictions), THREADS)) as finished,
     ):
         for item in progress(finished, "localizing", len(remaining)):
             if isinstance(item, Unreadable):
                 unreadable.append(item)
-            else:
+            elif item is not None:
                 journal.append(item)
     return unreadable
 
 
-def _write_outputs(out: Path, masks: bool, item: tuple[str, Prediction | Unreadable]) -> FinishedImage | Unreadable:
-    """Write the drawing and the masks of one image, given the stem of their names; nothing if it is unreadable."""
-    stem, prediction = item
+def _write_outputs(out: Path, masks: bool, item: _Item) -> FinishedImage | Unreadable | None:
+    """Write the drawing and the masks of one image, given the stem of their names; nothing if it is unreadable.
+
+    The stem of an image that is finished is None, and so is the result.
+    """
+    stem, version, prediction = item
     if isinstance(prediction, Unreadable):
         return prediction
+    if stem is None:
+        return None
     results = prediction.results
     outputs: list[dict[str, str]] = [{} for _ in results]
     if prediction.image is not None:
-        drawing = stack([draw_localization(prediction.image, result) for result in results], vertical=True)
+        image = reduced(prediction.image, round(DRAWN_SIDE / len(results) ** 0.5))  # drawings of many classes are small
+        drawing = stack([draw_localization(image, result) for result in results], vertical=True)
         drawing.thumbnail(LARGEST_JPEG)
         save_image(drawing, out / "images" / f"{stem}.jpg")
         outputs = [{"image": f"images/{stem}.jpg"} for _ in results]
     if masks:
         for rank, (output, result) in enumerate(zip(outputs, results, strict=True), start=1):
             output["mask"] = f"masks/{stem}.png" if rank == 1 else f"masks/{stem}.top{rank}.png"
-            save_image(Image.fromarray(255 * result.mask_on_image().astype(np.uint8)), out / output["mask"])
-    return FinishedImage(results[0].source, stem, [result.record() for result in results], outputs)
+            with ORIGINALS.hold(result.size):
+                mask = Image.fromarray(result.mask_on_image()).convert("L")
+                save_image(mask, out / output["mask"])
+    return FinishedImage(results[0].source, version, stem, [result.record() for result in results], outputs)
 
 
 def _write_results(path: Path, images: Iterable[FinishedImage], unreadable: Sequence[Unreadable]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenloc._extras import library
-from tokenloc._files import atomic_write, refuse_unwritable
+from tokenloc._files import atomic_files, refuse_unwritable, remove_partial_files
 from tokenloc.commands.console import IncompleteError, print_message
 from tokenloc.data import find_images
 from tokenloc.export import FORMATS, common_folder
@@ -62,6 +62,7 @@ def localize_ray(
     for module in ("ray.data", "pyarrow.parquet"):
         library(module, "ray")
     refuse_unwritable(out)
+    remove_partial_files(out, locked=False)
     check_outputs([FORMATS["parquet"]], out, overwrite)
     refuse_existing(out / UNREADABLE, overwrite)
     settings: dict[str, Any] = {"batch_size": batch_size, "top_k": top_k, "actors": actors, "gpus": gpus}
@@ -104,14 +105,13 @@ def _write(rows: Any, out: Path) -> int:
     """Write both tables in constant memory; return the number of unreadable images."""
     arrow, parquet = library("pyarrow", "ray"), library("pyarrow.parquet", "ray")
     unreadable = []
-    with atomic_write(out / BOXES) as temporary, parquet.ParquetWriter(temporary, box_schema()) as writer:
-        for table in rows.iter_batches(batch_size=ROWS_PER_GROUP, batch_format="pyarrow"):
-            failed = table[ERROR].is_valid()
-            unreadable.append(table.filter(failed).select(["file", ERROR]))
-            read = table.filter(arrow.compute.invert(failed))
-            writer.write_table(read.select(list(COLUMNS)).cast(box_schema()))
-    (out / UNREADABLE).unlink(missing_ok=True)
-    if count := sum(map(len, unreadable)):
-        with atomic_write(out / UNREADABLE) as temporary:
-            parquet.write_table(arrow.concat_tables(unreadable), temporary)
+    with atomic_files(out, BOXES, [UNREADABLE]) as folder:
+        with parquet.ParquetWriter(folder / BOXES, box_schema()) as writer:
+            for table in rows.iter_batches(batch_size=ROWS_PER_GROUP, batch_format="pyarrow"):
+                failed = table[ERROR].is_valid()
+                unreadable.append(table.filter(failed).select(["file", ERROR]))
+                read = table.filter(arrow.compute.invert(failed))
+                writer.write_table(read.select(list(COLUMNS)).cast(box_schema()))
+        if count := sum(map(len, unreadable)):
+            parquet.write_table(arrow.concat_tables(unreadable), folder / UNREADABLE)
     return count

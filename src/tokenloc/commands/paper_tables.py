@@ -43,7 +43,8 @@ class PaperTable:
     Attributes:
         title: the caption, shortened.
         protocol: the protocol of the paper's numbers; a row may have another one in ``test``.
-        columns: dotted names in metrics.json, in its "metrics" or at its top, and their headings.
+        columns: dotted names in metrics.json, in its "metrics" or at its top, or ``info.`` and a field of
+            ``models.cost.Cost``, and their headings.
         rows: from top to bottom.
     """
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from tokenloc._files import refuse_unwritable, write_text
+from tokenloc._files import refuse_unwritable, remove_partial_files, write_text
 from tokenloc.commands.console import print_message, progress
 from tokenloc.commands.datasets import open_data
 from tokenloc.commands.runs import require_one_protocol
@@ -40,6 +40,9 @@ def report(
     if images != "all" and images < 1:
         raise ValueError(f"images must be at least 1, or all, got {images}")
     refuse_unwritable(out.parent)
+    if out.is_dir():
+        raise IsADirectoryError(f"{out} is a folder; give the file to write, such as {out / 'report.html'}")
+    remove_partial_files(out.parent, locked=False)
     folders = [find_evaluation(folder, evaluation) for folder in runs]
     evaluations = [read_run(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
     require_one_protocol(evaluations)
@@ -47,7 +50,10 @@ def report(
         _require_same_images(evaluations[0], other)
     dataset, notes = _open_images(evaluations, root)
     count = None if images == "all" else images
-    write_text(out, render_report(evaluations, dataset, images=count, title=title, notes=notes, progress=progress))
+    page = render_report(evaluations, dataset, images=count, title=title, notes=notes, progress=progress)
+    for run in evaluations:
+        run.require_unchanged()
+    write_text(out, page)
     print_message(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
     for note in [*notes, *(note for run in evaluations for note in run.notes)]:
         print_message(note)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from tokenloc._files import UniqueNames, write_json
+from tokenloc._files import UniqueNames, atomic_files, write_json
 from tokenloc.commands.console import percents, print_message, print_table
 from tokenloc.data import ImageDataset
 from tokenloc.inference import Localizer
@@ -18,10 +18,28 @@ from tokenloc.inference.evaluation import EvaluationResult
 from tokenloc.metrics import ERROR_CATEGORIES
 from tokenloc.metrics.risk_coverage import confidence_metrics
 from tokenloc.reporting.charts import save_curves
-from tokenloc.reporting.drawing import draw_localization, draw_map, heatmap, image_table, save_image, save_sheet
-from tokenloc.reporting.runs import IMAGES, METRICS, missing_notes
+from tokenloc.reporting.drawing import (
+    draw_localization,
+    draw_map,
+    heatmap,
+    image_table,
+    reduced,
+    save_image,
+    save_sheet,
+)
+from tokenloc.reporting.runs import BOXES, IMAGES, METRICS, missing_notes
 
+_NAMES = ("curves.png", "threshold.csv", "iou.csv", "iou_by_size.csv", "parts.png", "summary.png", "failures-*.jpg")
+EVALUATION_FILES = (IMAGES, BOXES, *(f"figures/{name}" for name in _NAMES))  # drawings are named as the images
 FIGURES, INTERMEDIATE, FAILURES = 12, 4, 6  # images drawn: any, with intermediate maps, of each kind of error
+
+
+def atomic_results(folder: Path) -> AbstractContextManager[Path]:
+    """Yield a temporary folder for the files of an evaluation, which replace those of an earlier one at the end.
+
+    Wherever metrics.json exists, the other files are of the same evaluation.
+    """
+    return atomic_files(folder, METRICS, EVALUATION_FILES)
 
 
 def write_results(folder: Path, result: EvaluationResult, source: str | None, described: Mapping[str, Any]) -> None:
@@ -74,12 +92,15 @@ def save_figures(localizer: Localizer, dataset: ImageDataset, folder: Path) -> N
     """Draw the localizations of some images, spread over a dataset; summary.png has all of them."""
     images, drawn, names = [], [], UniqueNames(".jpg")
     for index in np.unique(np.linspace(0, len(dataset) - 1, FIGURES).round().astype(int)).tolist():
-        with suppress(ValueError, OSError):  # an unreadable image, which the evaluation has reported
-            images.append((dataset.image(index), dataset[index]))
-    for image, sample in images:
+        sample = dataset[index]
+        try:
+            image = dataset.image(index)
+        except (ValueError, OSError):  # the evaluation has reported it
+            continue
         drawn.append(draw_localization(image, localizer(image), sample.boxes))
         save_image(drawn[-1], folder / names.take(Path(sample.id).stem))
-    _save_intermediate_maps(localizer, [image for image, _ in images[:INTERMEDIATE]], folder / "parts.png")
+        images.append(reduced(image))
+    _save_intermediate_maps(localizer, images[:INTERMEDIATE], folder / "parts.png")
     save_sheet(drawn, folder / "summary.png", "green: true box, red: predicted box; right: the map")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tokenloc.commands.console import print_message
@@ -55,7 +56,8 @@ def serve(
                 while True:
                     time.sleep(3600)
     except KeyboardInterrupt:
-        print_message("server stopped")
+        with suppress(OSError):  # after SIGHUP the terminal may be gone
+            print_message("server stopped")
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

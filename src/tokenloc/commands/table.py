@@ -7,14 +7,16 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tokenloc.commands.console import IncompleteError, print_message
 from tokenloc.commands.paper_tables import Row, read_table
 from tokenloc.commands.recipes import read_recipe, recipes_root
+from tokenloc.methods import ModelConfig
+from tokenloc.models.cost import model_cost
 from tokenloc.reporting.paper_comparison import ComparedRow, save_comparison
 from tokenloc.reporting.runs import METRICS, read_run
 from tokenloc.training.config import DataSource
@@ -55,8 +57,7 @@ def table(
     for row in chosen.rows:
         try:
             content = read_run(runner.run(row)).content
-            ours = {column: _lookup({**content, **content["metrics"]}, column) for column in chosen.columns}
-            rows.append(ComparedRow(row.name, row.paper, ours))
+            rows.append(ComparedRow(row.name, row.paper, _values(content, chosen.columns)))
         except (_NotRunError, IncompleteError) as error:
             rows.append(ComparedRow(row.name, row.paper, {}, str(error)))
             failed += [row.name] if isinstance(error, IncompleteError) else []
@@ -155,6 +156,14 @@ def _data_flags(recipe: Path) -> list[str]:
 def _digest_name(recipe: Path, parts: Sequence[str]) -> str:
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
     return f"{recipe.parent.name}-{recipe.stem}-{digest}"
+
+
+def _values(content: Mapping[str, Any], columns: Iterable[str]) -> dict[str, float | None]:
+    """Return the numbers of an evaluation by column; those of "info" are the parameters and operations of the model."""
+    known = {**content, **content["metrics"]}
+    if any(column.startswith("info.") for column in columns) and content.get("model"):
+        known["info"] = asdict(model_cost(ModelConfig(**content["model"])))
+    return {column: _lookup(known, column) for column in columns}
 
 
 def _lookup(content: Mapping[str, Any], column: str) -> float | None:

@@ -18,7 +18,7 @@ from tokenloc._files import exclusive_lock, remove_partial_files, write_json
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import print_message, progress
 from tokenloc.commands.datasets import data_of
-from tokenloc.commands.results import save_figures, write_results
+from tokenloc.commands.results import atomic_results, save_figures, write_results
 from tokenloc.commands.runs import groups_to_json, print_runs
 from tokenloc.commands.thresholds import calibrated_threshold, choose_threshold
 from tokenloc.data import ImageDataset, Preprocessing
@@ -205,17 +205,19 @@ def _calibrate_and_test(folder: RunFolder, data: DataConfig, protocol: Protocol,
     if test is None:
         return
     fixed, source = choose_threshold(protocol, None, calibrated_threshold(metadata, PredictionOptions(), test))
-    options["boxes"] = folder.path / BOXES if first else None
-    scorer = Scorer(protocol, fixed, best_threshold(data.select))
-    measured = evaluate_model(model, test, metadata.preprocessing, scorer, **options)
-    if not first:
-        return
-    epoch, choice = read_checkpoint(folder.best)["epoch"] + 1, describe_selection(data)
-    described = {"model": asdict(metadata.model), "data": data_of(metadata, DataSource(), data.test_split, "measured")}
-    write_results(folder.path, measured, source, {**described, "epoch": epoch, "epoch_source": choice})
-    print_message(f"epoch {epoch}: {choice}")
-    localizer = Localizer(model, metadata, measured.evaluation.threshold, protocol=protocol)
-    save_figures(localizer, test, folder.path / "figures")
+    with atomic_results(folder.path) if first else nullcontext() as files:
+        options["boxes"] = files / BOXES if files else None
+        scorer = Scorer(protocol, fixed, best_threshold(data.select))
+        measured = evaluate_model(model, test, metadata.preprocessing, scorer, **options)
+        if files is None:
+            return
+        epoch, choice = read_checkpoint(folder.best)["epoch"] + 1, describe_selection(data)
+        tested = data_of(metadata, DataSource(), data.test_split, "measured")
+        described = {"model": asdict(metadata.model), "data": tested, "epoch": epoch, "epoch_source": choice}
+        write_results(files, measured, source, described)
+        print_message(f"epoch {epoch}: {choice}")
+        localizer = Localizer(model, metadata, measured.evaluation.threshold, protocol=protocol)
+        save_figures(localizer, test, files / "figures")
 
 
 def _print_start(batches: TrainingData, optimisation: Optimisation, trainable: str, folder: RunFolder) -> None:

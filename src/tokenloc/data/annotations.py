@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
+from tokenloc._files import open_regular, read_text
 from tokenloc._plain import load_json
 from tokenloc.boxes.frame import Size
 from tokenloc.data.base import NO_BOXES, Boxes, as_boxes, shorten
@@ -51,10 +52,10 @@ def read_json(path: str | Path) -> list[Annotation]:
         ValueError: if it is not JSON of either kind, or a box is rotated.
     """
     path, kind = Path(path), "COCO or Label Studio tasks"
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such annotation file; check option annotations")
     try:
-        content = load_json(path.read_bytes())
+        content = load_json(read_text(path))
         kind = "Label Studio tasks with boxes" if isinstance(content, list) else "COCO"
         return list(_from_tasks(content) if isinstance(content, list) else _from_coco(content))
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -107,7 +108,8 @@ def read_voc(path: str | Path, counted_from: int = 1) -> Annotation:
     path = Path(path)
     parser = ElementTree.XMLParser(target=_WithoutDocumentType())
     try:
-        root = ElementTree.fromstring(path.read_bytes(), parser)
+        with open_regular(path) as file:
+            root = ElementTree.fromstring(file.read(), parser)
     except (ElementTree.ParseError, ValueError) as error:
         raise ValueError(f"{path}: not a Pascal VOC XML file ({error}); export it again, or remove it") from error
     objects = tuple(_voc_object(element, path, counted_from) for element in root.iter("object"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from glob import has_magic
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from huggingface_hub import constants
 from numpy.typing import NDArray
 from PIL import Image
 
 from tokenloc._extras import library
+from tokenloc._files import require_regular
 from tokenloc._names import one_of, unknown_name
 from tokenloc.boxes.frame import Size
 from tokenloc.data.base import (
@@ -99,6 +102,9 @@ class HfDataset(ImageDataset):
         self._images = _encoded(table, image, self._source)
         self._fingerprint = " ".join(file_fingerprint(Path(file["filename"])) for file in table.cache_files)
         paths = _file_paths(_column(self._images, image))
+        self._own_folders = _own_folders(str(root))
+        for path in paths:
+            self._require_own(path)
         ids = _column(table, id).to_pylist() if id else _ids(len(table), paths, Path(root).absolute())
         by_row = _boxes(_column(table, boxes.partition(".")[0]), boxes, box_format, self._source) if boxes else {}
         rows = self._rows.tolist()
@@ -116,7 +122,14 @@ class HfDataset(ImageDataset):
             return read_image(value["bytes"], min_size=min_size, name=name)
         if not value.get("path"):
             raise ValueError(f"{name}: the column {self._image!r} is empty; remove the row")
+        self._require_own(value["path"])
         return read_image(Path(value["path"]), min_size=min_size)
+
+    def _require_own(self, path: str) -> None:
+        """Raise ValueError if a row names an image outside the dataset's folder and the caches of downloads."""
+        if not any(_absolute(path).is_relative_to(folder) for folder in self._own_folders):
+            remedy = "copy the images into it, or embed them, as save_to_disk does"
+            raise ValueError(f"{self._source} names the image {path}, which is outside the dataset; {remedy}")
 
     def fingerprint(self, index: int) -> str:
         """See ``ImageDataset.fingerprint``: of the image's own file, or of the Arrow files and the row."""
@@ -128,12 +141,18 @@ class HfDataset(ImageDataset):
 def _open(root: str, config: str | None) -> dict[str, Table]:
     datasets = library("datasets", "hf")
     path = Path(root)
+    for file in path.rglob("*") if path.is_dir() else ():
+        if file.exists() and not file.is_dir():
+            require_regular(file)  # the library would wait for a pipe
     try:
         if path.is_dir() and any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
             found = datasets.load_from_disk(root)
         elif has_magic(root):
-            found = datasets.load_dataset("parquet", data_files=_by_split(path.absolute()))
+            by_split = _by_split(path.absolute())
+            _refuse_false_counts(file for files in by_split.values() for file in files)
+            found = datasets.load_dataset("parquet", data_files=by_split)
         elif path.is_dir() or re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", root):  # NAME or OWNER/NAME on the Hub
+            _refuse_false_counts(map(str, path.rglob("*.parquet")))
             found = datasets.load_dataset(root, config)
         else:
             raise FileNotFoundError("no such folder")
@@ -145,19 +164,52 @@ def _open(root: str, config: str | None) -> dict[str, Table]:
     return dict(found) if isinstance(found, dict) else {str(found.split or "train"): found}
 
 
+def _own_folders(root: str) -> list[Path]:
+    """Return the folders that may hold a dataset's images: its own, and the caches of downloads."""
+    config = library("datasets", "hf").config
+    own = _folder_of(Path(root).absolute()) if has_magic(root) else Path(root)
+    caches = constants.HF_HUB_CACHE, config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH
+    return [path for folder in (own, *map(Path, caches)) for path in (_absolute(folder), folder.resolve())]
+
+
+def _absolute(path: str | Path) -> Path:
+    return Path(os.path.normpath(Path(path).absolute()))  # without resolving links, which belong to the user's folder
+
+
+def _folder_of(pattern: Path) -> Path:
+    return next(parent for parent in pattern.parents if not has_magic(str(parent)))
+
+
 def _by_split(pattern: Path) -> dict[str, list[str]]:
     """Return the files that match a glob, by the split that a word in their path states; else all as train."""
-    folder = next(parent for parent in pattern.parents if not has_magic(str(parent)))
+    folder = _folder_of(pattern)
     files = sorted(folder.glob(pattern.relative_to(folder).as_posix()))
     if not files:
         raise FileNotFoundError("no file matches")
+    for file in files:
+        require_regular(file)
     words = {str(file): set(re.split(r"[^a-z]+", str(file.relative_to(folder)).lower())) for file in files}
     found = {split: [file for file in words if words[file] & names] for split, names in _SPLITS.items()}
     return {split: several for split, several in found.items() if several} or {"train": list(words)}
 
 
+def _refuse_false_counts(files: Iterable[str]) -> None:
+    """Raise ValueError if a Parquet file states more rows than it has bytes: compressed, a row may need almost none."""
+    parquet = library("pyarrow.parquet", "hf")
+    for path in files:
+        rows, size = parquet.read_metadata(path).num_rows, Path(path).stat().st_size
+        if rows > size:
+            raise ValueError(f"{path} states {rows} rows in {size} bytes, which cannot be different images")
+
+
 def _column(table: Table, name: str) -> Column:
-    return table.select_columns([name]).with_format("arrow")[:].column(name)
+    column = table.select_columns([name]).with_format("arrow")[:].column(name)
+    try:
+        column.validate(full=True)  # lengths and offsets that lead out of the file would crash the process
+    except library("pyarrow", "hf").ArrowException as error:
+        files = ", ".join(file["filename"] for file in table.cache_files)
+        raise ValueError(f"{files}: column {name!r} is damaged ({error}); copy or download it again") from error
+    return column
 
 
 def _encoded(table: Table, image: str, source: str) -> Table:

@@ -9,10 +9,12 @@ import warnings
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from tokenloc._files import open_regular
 from tokenloc.boxes.frame import Size
 
 _NAMES = ("avif", "bmp", "gif", "jfif", "jpe", "jpeg", "jpg", "png", "pnm", "ppm", "tif", "tiff", "webp")
@@ -26,6 +28,7 @@ MAX_PIXELS = 178_956_970
 """Largest width times height that is decoded: Pillow's own limit, 0.5 GB of RGB."""
 
 _SIXTEEN_BIT = frozenset(["I", "I;16", "I;16B", "I;16L", "I;16N"])
+_BAND_PIXELS = 1 << 22  # that are converted at once, so that a conversion takes little memory
 _FILTERS = threading.Lock()
 
 
@@ -50,7 +53,7 @@ def read_image(
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        ValueError: if the file is empty, truncated, not an image, or too large; the message names it.
+        ValueError: if the file is empty, truncated, not an image, too large, or a pipe or device; the message names it.
     """
     if isinstance(source, Image.Image):
         name = name or str(getattr(source, "filename", "")) or "PIL image"
@@ -143,27 +146,35 @@ def _no_warnings() -> Iterator[None]:
 @contextmanager
 def _opened(source: str | Path | bytes, name: str) -> Iterator[Image.Image]:
     """Yield the image with its header read but not its pixels; raise as ``read_image``."""
+    with io.BytesIO(source) if isinstance(source, bytes) else _opened_file(source, name) as file:
+        try:
+            with _no_warnings():
+                Image.init()
+                formats = [kind for kind in IMAGE_FORMATS if kind in Image.OPEN]  # a Pillow may be built without AVIF
+                image = Image.open(file, formats=formats)
+        except Image.DecompressionBombError as error:
+            remedy = "This is Pillow's limit; to read it, raise PIL.Image.MAX_IMAGE_PIXELS and max_pixels"
+            raise ValueError(f"{name}: {error}. {remedy}") from error
+        except Exception as error:  # decoders raise a dozen types on broken headers
+            reason = f"cannot be opened ({error}); copy or download it again"
+            if not file.seek(0, os.SEEK_END):
+                reason = "the file is empty; copy or download it again"
+            elif isinstance(error, UnidentifiedImageError):
+                reason = "not an image in any format that tokenloc reads; convert it to JPEG or PNG, or remove it"
+            raise ValueError(f"{name}: {reason}") from error
+        with image:
+            yield image
+
+
+def _opened_file(path: str | Path, name: str) -> IO[bytes]:
     try:
-        with _no_warnings():
-            Image.init()
-            formats = [kind for kind in IMAGE_FORMATS if kind in Image.OPEN]  # a Pillow may be built without AVIF
-            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats)
+        return open_regular(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{name}: no such image; check the path") from error
     except IsADirectoryError as error:
         raise ValueError(f"{name}: a folder, not an image; find_images lists the images in it") from error
-    except Image.DecompressionBombError as error:
-        remedy = "This is Pillow's limit; to read it, raise PIL.Image.MAX_IMAGE_PIXELS and max_pixels"
-        raise ValueError(f"{name}: {error}. {remedy}") from error
-    except Exception as error:  # decoders raise a dozen types on broken headers
-        reason = f"cannot be opened ({error}); copy or download it again"
-        if not (len(source) if isinstance(source, bytes) else Path(source).stat().st_size):
-            reason = "the file is empty; copy or download it again"
-        elif isinstance(error, UnidentifiedImageError):
-            reason = "not an image in any format that tokenloc reads; convert it to JPEG or PNG, or remove it"
-        raise ValueError(f"{name}: {reason}") from error
-    with image:
-        yield image
+    except OSError as error:  # such as a name that is too long, or a link to itself
+        raise ValueError(f"{name}: cannot be opened ({error.strerror}); check the path and its permissions") from error
 
 
 def _refuse_large(size: Size, max_pixels: int, name: str) -> None:
@@ -181,6 +192,8 @@ def _decoded(image: Image.Image, name: str) -> Image.Image:
             str(error) or type(error).__name__,
             "copy or download it again, or save it as 8-bit JPEG or PNG",
         )
+        if isinstance(error, MemoryError):
+            reason, remedy = f"{image.width}x{image.height} pixels do not fit into memory", "make it smaller"
         raise ValueError(f"{name}: cannot be decoded ({reason}); {remedy}") from error
 
 
@@ -195,6 +208,16 @@ def _upright(image: Image.Image) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("32-bit float pixels, whose range no header states")
+    if image.mode not in _SIXTEEN_BIT and not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy once more
+    converted, rows = Image.new("RGB", image.size), max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        converted.paste(_band_to_rgb(image.crop(box)), box)
+    return converted
+
+
+def _band_to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in _SIXTEEN_BIT:
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
@@ -202,5 +225,5 @@ def _rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy once more
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")

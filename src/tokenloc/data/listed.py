@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from tokenloc._files import require_inside
 from tokenloc._names import one_of
 from tokenloc.data.base import (
     AnyPath,
@@ -118,7 +119,11 @@ def own_folder(root: Path, markers: Sequence[str], names: Sequence[str] = ()) ->
 
 
 def present_files(folder: Path, files: Collection[str]) -> set[str]:
-    """Return all files beside ``files``: one listing for each of their folders, not one call for each file."""
+    """Return all files beside ``files``: one listing for each of their folders, not one call for each file.
+
+    Raises ValueError if one of ``files``, which lists name, is outside ``folder``.
+    """
+    require_inside(files, f"a list of the dataset in {folder}")
     return {
         f"{parent}/{path.name}" if parent else path.name
         for parent in {name.rpartition("/")[0] for name in files}

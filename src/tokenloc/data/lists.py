@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy.io import loadmat
-
+from tokenloc import _matlab
+from tokenloc._files import read_text, require_regular
 from tokenloc.boxes.frame import Size
 from tokenloc.data.base import Boxes, as_boxes, refuse, require_unique, shorten
 
+MAX_MAT_BYTES, MAT_SECONDS = 256_000_000, 600
 WSOL_EVAL = "the metadata folders of github.com/clovaai/wsolevaluation"
 
 
@@ -126,10 +129,10 @@ def rows(
     Cells are separated by ``separator`` (None: white space), which the first cell (None: the last) may contain. If
     ``optional``, a missing file has no lines.
     """
-    if optional and not path.is_file():
+    if optional and not path.exists():
         return
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path, "utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a text file in UTF-8 ({error}); download it again") from error
     for count, line in enumerate(lines, start=1):
@@ -159,19 +162,31 @@ def integer(text: str, location: str) -> int:
 
 
 def read_mat(path: Path, variable: str, fields: Sequence[str] = ()) -> list[Any]:
-    """Return a variable [N] of a MATLAB file as a list, or of a structure array the named fields, each a list [N]."""
+    """Return a variable [N] of a MATLAB file as a list, or of a structure array the named fields, each a list [N].
+
+    The file is parsed in another process, see ``tokenloc._matlab``. Raises ValueError if that fails.
+    """
+    if require_regular(path).stat().st_size > MAX_MAT_BYTES:
+        raise ValueError(f"{path}: larger than {MAX_MAT_BYTES:,} bytes, which no official list is; download it again")
+    command = [sys.executable, _matlab.__file__, str(path.absolute()), variable, *fields]
+    single = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # each thread reserves memory
     try:
-        content = loadmat(str(path), squeeze_me=True)
-    except Exception as error:  # the reader raises a dozen types on damaged files
-        raise ValueError(f"{path}: cannot be read as a MATLAB file ({error}); download it again") from error
-    if variable not in content:
-        found = ", ".join(sorted(name for name in content if not name.startswith("__")))
-        raise ValueError(f"{path}: no variable {variable}; it holds {found or 'nothing'}; download it again")
-    table: NDArray[Any] = np.atleast_1d(content[variable])
-    lacking = [name for name in fields if name not in (table.dtype.names or ())]
-    if lacking:
-        raise ValueError(f"{path}: {variable} lack {', '.join(lacking)}; they have {table.dtype.names}")
-    return [table[name].tolist() for name in fields] if fields else list(table.tolist())
+        done = subprocess.run(command, env={**os.environ, **single}, capture_output=True, timeout=MAT_SECONDS)
+        result = json.loads(done.stdout)
+    except (ValueError, subprocess.TimeoutExpired) as error:
+        reason = "SciPy's reader crashed or took too long"
+        raise ValueError(f"{path}: cannot be read as a MATLAB file ({reason}); download it again") from error
+    if "error" in result:
+        raise ValueError(f"{path}: {result['error']}")
+    values: list[Any] = result["values"]
+    return values
+
+
+def require_kind(values: Iterable[object], kind: Literal["text", "numbers", "whole numbers"], path: Path) -> None:
+    """Raise ValueError, naming the file, if ``values`` from a MATLAB file are not of a kind."""
+    types, whole = str if kind == "text" else (int, float), kind == "whole numbers"
+    others = [one for one in values if not isinstance(one, types) or (whole and not float(one).is_integer())]
+    refuse(others, f"{path}: values that are not {kind}", "download it again")
 
 
 def require(paths: Sequence[Path], source: str) -> None:

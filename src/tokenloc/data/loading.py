@@ -7,16 +7,15 @@ import signal
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tokenloc.boxes.frame import Frame
-from tokenloc.data.base import ImageDataset, mask_fault
+from tokenloc.data.base import ImageDataset
 from tokenloc.data.transforms import FramedTransform, TrainTransform
 
 MAX_UNREADABLE = 50
@@ -125,7 +124,7 @@ class _EvaluationImages(Dataset[EvaluationBatch]):
         sample = self.dataset.samples[index]
         try:
             image, mask = self.dataset.image(index), self.dataset.mask(index)
-            if fault := mask_fault(image.size, mask):
+            if fault := self.dataset.mask_fault(image.size, mask):
                 raise ValueError(f"{sample.path or sample.id} {fault}")
         except (ValueError, OSError) as error:
             return EvaluationBatch(_NO_IMAGES, _NO_LABELS, [], [], [], [Unreadable(index, sample.id, str(error))])
@@ -167,10 +166,11 @@ def training_loader(
         rank: of each batch, return only every ``world_size``-th image, starting at this one.
         world_size: number of processes.
     """
-    # A separate generator: a loader that is iterated twice, as in a resumed run, returns the same batches.
-    order = RandomSampler(images, generator=torch.Generator().manual_seed(seed))
-    batches = _BatchesFrom(start, BatchSampler(order, batch_size, drop_last=False), rank, world_size)
-    return DataLoader(images, batch_sampler=batches, **_common(workers))
+    # Plain lists without state: Lightning starts two iterators in an epoch, and worker processes read ahead in both.
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).tolist()
+    batches = [order[begin : begin + batch_size] for begin in range(0, len(order), batch_size)]
+    own = _BatchesFrom(start, [batch[rank::world_size] for batch in batches])
+    return DataLoader(images, batch_sampler=own, **_common(workers))
 
 
 def labelled_loader(
@@ -181,13 +181,13 @@ def labelled_loader(
 
 
 class _BatchesFrom(Sampler[list[int]]):
-    """One process's images of the batches from ``start``; the length is that of all, as Lightning expects to resume."""
+    """The ``batches`` from ``start``; the length is that of all, as Lightning expects to resume."""
 
-    def __init__(self, start: int, batches: BatchSampler, rank: int, world_size: int) -> None:
-        self.start, self.batches, self.rank, self.world_size = start, batches, rank, world_size
+    def __init__(self, start: int, batches: Sequence[list[int]]) -> None:
+        self.start, self.batches = start, batches
 
     def __iter__(self) -> Iterator[list[int]]:
-        return (batch[self.rank :: self.world_size] for batch in islice(iter(self.batches), self.start, None))
+        return iter(self.batches[self.start :])
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -58,6 +58,9 @@ class StanfordCarsDataset(ListedDataset):
 def _from_lines(lines: Sequence[Sequence[Any]], names: Sequence[str], folders: tuple[Path, ...], path: Path) -> Listing:
     """Return the listing of lines of image id, class (from 1) and the four corners."""
     ids = [line[0] for line in lines]
+    lists.require_kind([*ids, *names], "text", path)
+    lists.require_kind((line[1] for line in lines), "whole numbers", path)
+    lists.require_kind((number for line in lines for number in line[2:]), "numbers", path)
     labels = [int(line[1]) for line in lines]
     require_unique(ids, path)
     strays = [f"{name} with {label}" for name, label in zip(ids, labels, strict=True) if not 1 <= label <= len(names)]

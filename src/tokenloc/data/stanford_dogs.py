@@ -46,6 +46,8 @@ class StanfordDogsDataset(ListedDataset):
         if not len(ids) == len(annotations) == len(labels):
             lengths = [len(ids), len(annotations), len(labels)]
             raise ValueError(f"{path}: its columns have lengths {lengths}; download it again")
+        lists.require_kind([*ids, *annotations], "text", path)
+        lists.require_kind(labels, "whole numbers", path)
         require_unique(ids, path)
         class_of = {name: name.rpartition("/")[0] for name in ids}
         names = lists.classes_by_label(class_of, dict(zip(ids, labels, strict=True)), path)

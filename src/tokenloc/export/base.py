@@ -146,12 +146,19 @@ def rounded_boxes(record: LocalizationRecord) -> list[Box]:
 
 
 def valid_text(text: str) -> str:
-    r"""Return ``text`` with control characters, which XML forbids, and bytes that are not UTF-8 as U+FFFD.
+    r"""Return ``text`` with U+FFFD for control characters, which XML forbids, and bytes that are not UTF-8.
 
-    >>> valid_text("a\x07b, \n\U0001f426")
-    'a\ufffdb, \n🐦'
+    Names that differ in such bytes stay different: their hexadecimal values follow.
+
+    >>> valid_text("a\x07b, \n\U0001f426"), valid_text("caf\udce9")
+    ('a\ufffdb, \n🐦', 'caf\ufffde9')
     """
-    return _NOT_IN_XML.sub("\ufffd", text)
+    return _NOT_IN_XML.sub(_replacement, text)
+
+
+def _replacement(found: re.Match[str]) -> str:
+    byte = ord(found[0]) - 0xDC00  # see PEP 383
+    return f"\ufffd{byte:02x}" if 0x80 <= byte <= 0xFF else "\ufffd"
 
 
 class JsonArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import PurePosixPath
@@ -57,12 +58,18 @@ def _open(destination: Destination) -> Iterator[WriteImage]:
 def safe_stem(name: str) -> str:
     """Return the name of an image without its suffix and without components that lead out of a folder.
 
-    >>> safe_stem("a.b/x.jpg"), safe_stem("/home/../x"), safe_stem("..")
-    ('a.b/x', 'home/x', 'image')
+    >>> safe_stem("a.b/x.jpg"), safe_stem("/home/../x"), safe_stem(".."), safe_stem("a.xml/x.jpg")
+    ('a.b/x', 'home/x', 'image', 'a_xml/x')
     """
     path = PurePosixPath(name)
-    parts = [part for part in path.parent.parts if part not in (path.anchor, "..")]
-    return "/".join([*parts, path.stem if path.stem not in ("", "..") else "image"])
+    folders = [_folder_name(part) for part in path.parent.parts if part not in (path.anchor, "..")]
+    return "/".join([*folders, path.stem if path.stem not in ("", "..") else "image"])
+
+
+def _folder_name(name: str) -> str:
+    """Return a name of at most 255 bytes, the limit of file systems, that no annotation file beside it can have."""
+    name = re.sub(r"\.xml$", "_xml", name, flags=re.IGNORECASE)
+    return name.encode()[:255].decode("utf-8", "ignore")
 
 
 def voc_box(box: Box) -> tuple[int, int, int, int]:

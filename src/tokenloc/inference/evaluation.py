@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tokenloc.boxes import Protocol
 from tokenloc.data import EvaluationBatch, ImageDataset, Preprocessing, Unreadable, evaluation_loader
+from tokenloc.inference.inputs import ORIGINALS
 from tokenloc.inference.options import PredictionOptions
 from tokenloc.inference.predictor import Predictor
 from tokenloc.inference.processes import gather_in_order, rank_and_world
@@ -167,30 +168,33 @@ def evaluate_model(
 def _score_batch(
     predictor: Predictor, dataset: ImageDataset, batch: EvaluationBatch, scorer: Scorer, threads: ThreadPoolExecutor
 ) -> tuple[list[Unreadable], list[ImageScores], NDArray[np.float32]]:
-    """Return the unreadable images of a batch, the scores of the others, and their true classes' maps [B, h, w]."""
+    """Return the unreadable images of a batch, and of the others the scores and the maps [B, h, w] that are judged."""
     if not batch.indices:
         return batch.unreadable, [], np.zeros((0, 1, 1), np.float32)
-    prediction = predictor.class_maps(batch.images, batch.labels[:, None].to(predictor.device))
-    logits, maps = prediction.logits.cpu(), prediction.maps[:, 0].cpu().numpy()
+    classes = scorer.protocol.judged_maps or batch.labels[:, None].to(predictor.device)
+    prediction = predictor.class_maps(batch.images, classes)
+    logits, maps = prediction.logits.cpu(), prediction.maps.cpu().numpy()
     if logits.isnan().any():
         raise ValueError("the model's logits contain NaN; check its weights, or evaluate in full precision")
     predicted = top_classes(logits, 5).numpy()
     probabilities = logits.softmax(dim=1).amax(dim=1).clamp(max=1).tolist()
 
     def score(row: int) -> ImageScores:
-        sample = dataset[batch.indices[row]]
-        return scorer.score(
-            maps[row],
-            sample.label,
-            predicted[row],
-            frame=batch.frames[row],
-            id_=sample.id,
-            boxes=sample.boxes,
-            mask=batch.masks[row],
-            probability=probabilities[row],
-        )
+        sample, frame, mask = dataset[batch.indices[row]], batch.frames[row], batch.masks[row]
+        with nullcontext() if mask is None else ORIGINALS.hold(frame.original_size):
+            return scorer.score(
+                maps[row, 0],
+                sample.label,
+                predicted[row],
+                frame=frame,
+                id_=sample.id,
+                boxes=sample.boxes,
+                mask=mask,
+                probability=probabilities[row],
+                top_maps=maps[row],
+            )
 
-    return batch.unreadable, list(threads.map(score, range(len(maps)))), maps
+    return batch.unreadable, list(threads.map(score, range(len(maps)))), maps[:, 0]
 
 
 def calibrate_threshold(

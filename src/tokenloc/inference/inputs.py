@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Condition
 from typing import TypeVar
 
 import numpy as np
@@ -14,13 +16,53 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, uint8
 
-from tokenloc.data import read_image
+from tokenloc.boxes.frame import Size
+from tokenloc.data import read_image, read_size
 
 T = TypeVar("T")
 R = TypeVar("R")
 THREADS = min(8, os.cpu_count() or 1)
 ImageInput = str | Path | bytes | Image.Image | NDArray[np.uint8] | Tensor
 """A path, the bytes of a file, a PIL image, RGB [height, width, 3] uint8, or [3, height, width] uint8 or in [0, 1]."""
+
+
+class PixelBudget:
+    """Limits the pixels of the images that threads hold at original size at the same time.
+
+    An image with more pixels than the ``limit`` waits until no other is held.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = self._free = limit
+        self._changed = Condition()
+
+    @contextmanager
+    def hold(self, size: Size) -> Iterator[None]:
+        """Wait until an image of ``size`` (width, height) is within the limit, and count it until the block ends."""
+        pixels = min(size[0] * size[1], self.limit)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= pixels)
+            self._free -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += pixels
+                self._changed.notify_all()
+
+
+ORIGINALS = PixelBudget(1 << 27)
+"""Of this process: 134 million pixels, which take 1 to 2 GB while they are decoded."""
+
+
+def size_of(image: ImageInput) -> Size:
+    """Return the (width, height) of an image without decoding it; raises as ``as_image``."""
+    if isinstance(image, (str, Path, bytes)):
+        return read_size(image)
+    if isinstance(image, Image.Image):
+        return image.size
+    shape = image.shape[1:] if isinstance(image, Tensor) else np.shape(image)
+    return (shape[1], shape[0]) if len(shape) > 1 else (1, 1)  # as_image refuses other forms
 
 
 def as_image(image: ImageInput, min_size: tuple[int, int] | None = None) -> Image.Image:

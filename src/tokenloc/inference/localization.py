@@ -118,7 +118,7 @@ class Localization(LocalizationRecord):
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """The localizations of one image, the most probable class first, and the upright RGB image if it was kept."""
+    """The localizations of one image, the most probable class first, and the upright RGB image, reduced, if kept."""
 
     results: list[Localization]
     image: Image.Image | None = None

@@ -19,8 +19,8 @@ from torch import Tensor
 from tokenloc._names import one_of
 from tokenloc.boxes import Frame, Protocol, scaled_map
 from tokenloc.boxes.protocols import checked_threshold
-from tokenloc.data import Unreadable, evaluation_transform, read_size
-from tokenloc.inference.inputs import ImageInput, as_image, map_ahead, name_of
+from tokenloc.data import Unreadable, evaluation_transform
+from tokenloc.inference.inputs import ORIGINALS, ImageInput, as_image, map_ahead, name_of, size_of
 from tokenloc.inference.localization import Localization, Objects, Prediction
 from tokenloc.inference.options import PredictionOptions
 from tokenloc.inference.predictor import Predictor
@@ -30,6 +30,7 @@ from tokenloc.models.hub import local_copy, pretrained_path, save_folder, upload
 from tokenloc.models.metadata import ModelMetadata, Threshold
 
 BATCH = 16  # images that pass the network together
+KEPT_SIDE = 1600  # pixels of the longer side of an image that is kept to draw on it
 
 
 class _Input(NamedTuple):
@@ -205,7 +206,8 @@ class Localizer:
             images: in any form that a call takes.
             batch_size: images that pass the network together; at most twice as many are in memory.
             top_k: the number of classes per image, the most probable ones, from 1 to all.
-            keep_images: keep the decoded image in ``Prediction.image``, to draw on it.
+            keep_images: keep the image in ``Prediction.image``, to draw on it, with at most ``KEPT_SIDE`` pixels on its
+                longer side.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}")
@@ -222,7 +224,21 @@ class Localizer:
         images = tensor[None].to(self.predictor.device)
         logits, _ = self.model.class_maps(images)
         maps = self.model.intermediate_maps(images, logits.argmax(dim=1))
-        arrays = {name: map_[0].float().cpu().numpy() for name, map_ in maps.items()}
+        return self._in_original_pixels({name: map_[0] for name, map_ in maps.items()}, frame)
+
+    @torch.inference_mode()
+    def refinement_maps(self, image: ImageInput) -> dict[str, NDArray[np.float32]]:
+        """Return the map of the most probable class before and in the course of refinement, by title, in order.
+
+        The steps are those of the options, else the method's (LCAR, Figs. 3 and 4). Each map is [height, width] float32
+        in [0, 1] in original pixels.
+        """
+        tensor, frame = self.predictor.transform(as_image(image))
+        maps = self.predictor.refinement_maps(tensor[None])
+        return self._in_original_pixels({name: map_[0, 0] for name, map_ in maps.items()}, frame)
+
+    def _in_original_pixels(self, maps: dict[str, Tensor], frame: Frame) -> dict[str, NDArray[np.float32]]:
+        arrays = {name: map_.float().cpu().numpy() for name, map_ in maps.items()}
         scaled = {name: scaled_map(map_, frame.input_size, self.protocol) for name, map_ in arrays.items()}
         return {name: frame.map_to_original(map_) for name, map_ in scaled.items()}
 
@@ -253,10 +269,17 @@ class Localizer:
 
     def _read(self, image: ImageInput, keep_image: bool = False) -> _Input:
         min_size = None if keep_image else self.predictor.sufficient_size
-        decoded = as_image(image, min_size)
-        tensor, frame = self.predictor.transform(decoded)
-        if min_size is not None and isinstance(image, (str, Path, bytes)):
-            frame = frame.of_original(read_size(image))
+        size = size_of(image)
+        with ORIGINALS.hold(size):
+            decoded = as_image(image, min_size)
+            try:
+                tensor, frame = self.predictor.transform(decoded)
+            except MemoryError as error:
+                raise ValueError(f"{name_of(image)}: {size[0]}x{size[1]} pixels do not fit into memory") from error
+            if min_size is not None and isinstance(image, (str, Path, bytes)):
+                frame = frame.of_original(size)
+            if keep_image:
+                decoded.thumbnail((KEPT_SIDE, KEPT_SIDE))
         return _Input(name_of(image), tensor, frame, decoded if keep_image else None)
 
     def _localize(self, inputs: list[_Input], top_k: int) -> list[Prediction]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from tokenloc.inference.options import PredictionOptions
 from tokenloc.methods import Method, top_classes
 from tokenloc.methods._scaling import min_max
 from tokenloc.refinement import find_steps, refine
+from tokenloc.refinement.progress import progress_maps
 
 DECODING_MARGIN = 2  # a reduced decoding of twice the input size changes the input by 0.4 % of its spread
 
@@ -44,6 +46,7 @@ class Predictor:
         protocol: determines the part of the image that the network sees; None for ``standard``.
 
     Attributes:
+        steps: of refinement, those of the options or the method's.
         transform: from an RGB PIL image to the network input [3, H, W] and its frame; picklable.
         sufficient_size: (width, height) of a decoding that gives nearly the same input; None if only the full one does.
     """
@@ -58,7 +61,8 @@ class Predictor:
         self.model, self.preprocessing = model, preprocessing
         self.options = options or PredictionOptions()
         self.protocol = protocol or get_protocol("standard")
-        self._steps = find_steps(model.refinement if self.options.refine is None else self.options.refine)
+        self.steps = model.refinement if self.options.refine is None else self.options.refine
+        find_steps(self.steps)  # an invalid one is an error now
         self._views = self.options.augmentation
         self._scales = self._views.scales or (min(preprocessing.size),)
         width, height = preprocessing.at(max(self._scales)).resize
@@ -81,16 +85,22 @@ class Predictor:
             classes: the classes to map, [B, K] int64 in [0, C), or K for the K most probable classes of each image.
         """
         images = images.to(self.device)
-        width, height = self.preprocessing.at(max(self._scales)).size
-        cropped = self._views.ten_crop and self.protocol.input_frame == "crop"
-        region = _resize(T.center_crop(images, [height, width]) if cropped else images, height, width)
+        region = self._region(images)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.options.fast):
             logits, classes, maps = self._merged_views(images, region, classes)
         logits, maps = logits.float(), maps.float()
-        if self._steps:
-            mean, std = (region.new_tensor(v)[:, None, None] for v in (self.preprocessing.mean, self.preprocessing.std))
-            maps = refine(maps, (region * std + mean).float().clamp(0, 1), self._steps)  # of RGB in [0, 1]
+        if steps := find_steps(self.steps):
+            maps = refine(maps, self._pixels(region), steps)
         return ClassMapPrediction(logits, classes, logits.softmax(dim=1).gather(1, classes), maps)
+
+    def refinement_maps(self, images: Tensor) -> dict[str, Tensor]:
+        """Return maps [B, 1, h, w] of the most probable class before and in the course of refinement, by title.
+
+        See ``progress_maps``; ``images`` as for ``class_maps``.
+        """
+        plain = Predictor(self.model, self.preprocessing, replace(self.options, refine=()), self.protocol)
+        maps, region = plain.class_maps(images).maps, self._region(images.to(self.device))
+        return {"map": maps, **progress_maps(maps, self._pixels(region), self.steps)}
 
     def boxes(
         self, map_: NDArray[np.float32], score: float, frame: Frame, threshold: float, count: int | None = None
@@ -98,6 +108,17 @@ class Predictor:
         """Return one map of ``class_maps`` in [0, 1] in input pixels, [h, w], and its boxes in original pixels."""
         scaled = scaled_map(map_, frame.input_size, self.protocol)
         return scaled, detect_boxes(scaled, score, frame, self.protocol, threshold, count)
+
+    def _region(self, images: Tensor) -> Tensor:
+        """Return the part of ``images`` that the maps show, at the largest scale."""
+        width, height = self.preprocessing.at(max(self._scales)).size
+        cropped = self._views.ten_crop and self.protocol.input_frame != "resize"
+        return _resize(T.center_crop(images, [height, width]) if cropped else images, height, width)
+
+    def _pixels(self, region: Tensor) -> Tensor:
+        """Return normalised images as RGB in [0, 1], float32."""
+        mean, std = (region.new_tensor(v)[:, None, None] for v in (self.preprocessing.mean, self.preprocessing.std))
+        return (region * std + mean).float().clamp(0, 1)
 
     def _merged_views(self, images: Tensor, region: Tensor, classes: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits, classes and unrefined maps, averaged over the views of ``region``."""

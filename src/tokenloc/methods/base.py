@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenloc._names import Registry
-from tokenloc.backbones import Backbone, Features, Normalisation
+from tokenloc.backbones import Backbone, FeatureRequest, Features, Normalisation
 from tokenloc.methods.global_batch import cross_entropy
 
 ClassMaps = Callable[[Tensor], Tensor]
@@ -35,7 +35,7 @@ class Method(nn.Module, ABC):
     """A localization method on a backbone, for ``num_classes`` C.
 
     Subclasses add their head, and their options as keyword-only arguments. They raise ValueError if an option has an
-    invalid value, or if the backbone lacks a class token that they need.
+    invalid value, or if the backbone lacks what they need.
 
     Attributes:
         default_threshold: on maps scaled to [0, 1]; used until a model is calibrated.
@@ -45,6 +45,7 @@ class Method(nn.Module, ABC):
         exportable: whether the method can be exported to ONNX.
         test_options: names of options with the same weights for every value, so that a checkpoint can be loaded with
             other values of them.
+        needs_attention: whether it needs a transformer; if not, it also works on convolutional networks.
         uses_conv_branch: whether the loss depends on ``Features.conv_features``, on backbones that have them.
         config: the arguments that recreate the model; set by ``create_model``.
         normalisation: of the images that the weights expect; set by ``create_model``.
@@ -55,12 +56,15 @@ class Method(nn.Module, ABC):
     spatial_blocks: tuple[int, ...] = ()
     exportable: bool = True
     test_options: ClassVar[tuple[str, ...]] = ()
+    needs_attention: bool = True
     uses_conv_branch: bool = True
     config: ModelConfig
     normalisation: Normalisation
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
         super().__init__()
+        if self.needs_attention:
+            backbone.require_attention(type(self).__name__)
         self.backbone = backbone
         self.num_classes = num_classes
 
@@ -90,6 +94,11 @@ class Method(nn.Module, ABC):
     def scalars(self) -> dict[str, float]:
         """Return values to log after every epoch, by name; by default none."""
         return {}
+
+    def features(self, images: Tensor, request: FeatureRequest | None = None) -> Features:
+        """Return the backbone's features as the method computes them, for ``images`` [B, 3, height, width]."""
+        features: Features = self.backbone(images, request)
+        return features
 
     def intermediate_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
         """Return the maps [B, h, w] behind the localization map of ``classes`` [B], by title; by default none."""

@@ -41,6 +41,7 @@ class TokenCut(Frozen, CAM):
 
     # TokenCut bipartitions at the mean, which is near the middle of [0, 1]; on cub10, 0.3 gave the best boxes.
     default_threshold = 0.3
+    needs_attention = True
     exportable = False  # ONNX has no eigenvalue solver
     test_options: ClassVar[tuple[str, ...]] = ("tau", "edges", "polarity", "map")
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenloc._arrays import read_header, read_member
-from tokenloc._files import atomic_write
+from tokenloc._files import atomic_write, reserve
 from tokenloc._plain import load_json
 from tokenloc.boxes import Frame
 from tokenloc.metrics.scores import Scorer
@@ -34,6 +34,8 @@ def save_boxes(path: str | Path, images: ScoreTable, scorer: Scorer) -> None:
     ids, frames, truth = [], [], []
     shape = len(images), len(scorer.thresholds)
     with TemporaryFile() as box_file, TemporaryFile() as iou_file:
+        reserve(box_file, 8 * shape[0] * shape[1])
+        reserve(iou_file, 4 * shape[0] * shape[1])
         boxes = np.memmap(box_file, np.int16, "w+", shape=(*shape, 4))
         iou = np.memmap(iou_file, np.float32, "w+", shape=shape)
         for index, image in enumerate(images):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tokenloc._arrays import read_member, read_npy
-from tokenloc._files import atomic_folder, write_json
+from tokenloc._files import atomic_folder, open_regular, write_json
 from tokenloc._plain import read_json, require_types
 from tokenloc.boxes import Frame
 
@@ -61,7 +61,7 @@ class StoredMaps:
     def load(self, id_: str) -> StoredMap:
         """Return a map; raises ValueError or OSError naming the file if it is broken."""
         path = self.folder / f"{id_}.npy"
-        with path.open("rb") as file, as_value_error(f"{path} is not a .npy file of numbers"):
+        with open_regular(path) as file, as_value_error(f"{path} is not a .npy file of numbers"):
             array = read_npy(file)
         if array.ndim != 2 or array.dtype.kind != "f":
             raise ValueError(
@@ -103,7 +103,7 @@ class TokenlocMaps(StoredMaps):
 
 def _read_maps(path: Path) -> list[StoredMap]:
     message = f"{path} is not a .npz file of maps; save the maps again"
-    with path.open("rb") as file, as_value_error(message), zipfile.ZipFile(file) as archive:
+    with open_regular(path) as file, as_value_error(message), zipfile.ZipFile(file) as archive:
         maps, predicted, frames = (read_member(archive, name) for name in ("maps", "predicted", "frames"))
         # Older files have no probabilities.
         stored = "probabilities.npy" in archive.namelist()

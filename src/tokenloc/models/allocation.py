@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 LARGEST_OPTION = 100_000  # of the integers that describe a network, such as its depth
-_SPARE_VALUES, _SPARE_TENSORS = 10_000_000, 1000  # buffers that are not stored, and temporary tensors
-_FACTORIES: set[Any] = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
-_FACTORIES |= {torch.arange, torch.linspace, torch.eye}
+_SPARE = 1000  # tensors that are not stored: buffers, parts that are removed, temporary ones
+_FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.arange, torch.linspace}
 
 
 def check_weights(weights: Any, path: Path) -> None:
@@ -42,13 +41,13 @@ def check_model(create: Callable[[], nn.Module], options: Mapping[str, Any], wei
     """Create a model without memory for its tensors, and load ``weights``, so that shapes are compared.
 
     Raises:
-        ValueError: if the model has many more values than the weights, or an integer in ``options`` is implausible.
+        ValueError: if the model has many more tensors than ``weights``, or an integer in ``options`` is implausible.
         RuntimeError: if names or shapes of its tensors differ from those of the weights.
     """
     for number in _integers(options.values()):
         if abs(number) > LARGEST_OPTION:
             raise ValueError(f"its options contain {number}; the largest plausible integer is {LARGEST_OPTION}")
-    with torch.device("meta"), _Limit(weights.values()):
+    with torch.device("meta"), _Limit(len(weights)):
         model = create()
     model.load_state_dict(dict(weights), assign=True)
 
@@ -62,19 +61,15 @@ def _integers(values: Iterable[Any]) -> Iterator[int]:
 
 
 class _Limit(TorchFunctionMode):
-    """While active, creating many more tensors or values than those of the ``weights`` raises ValueError."""
+    """While active, creating many more tensors than there are ``weights`` raises ValueError."""
 
-    def __init__(self, weights: Iterable[Tensor]) -> None:
+    def __init__(self, weights: int) -> None:
         super().__init__()
-        sizes = [tensor.numel() for tensor in weights]
-        self.tensors, self.values = 2 * len(sizes) + _SPARE_TENSORS, 2 * sum(sizes) + _SPARE_VALUES
+        self.left = 2 * weights + _SPARE
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Count the values of a new tensor before it is created."""
-        kwargs = kwargs or {}
-        if func in _FACTORIES:
-            self.tensors -= 1
-            self.values -= func(*args, **{**kwargs, "device": "meta"}).numel()
-            if min(self.tensors, self.values) < 0:
-                raise ValueError("it is much larger than the weights beside it")
-        return func(*args, **kwargs)
+        """Count a new tensor before it is created."""
+        self.left -= func in _FACTORIES
+        if self.left < 0:
+            raise ValueError("it has many more layers than the weights beside it")
+        return func(*args, **(kwargs or {}))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import tokenloc
 from tokenloc import _plain
-from tokenloc._files import atomic_write, write_json, write_text
+from tokenloc._files import atomic_files, atomic_write, write_json, write_text
 from tokenloc.backbones.weights import read_weights
 from tokenloc.methods import Method
 from tokenloc.metrics.evaluation import METRIC_NAMES
@@ -28,26 +28,25 @@ PREFIX = "hf-hub:"
 
 
 def save_folder(folder: Path, name: str, model: Method, metadata: ModelMetadata, origin: Path | None = None) -> Path:
-    """Write a model to a folder, each file atomically; return the folder. An existing README.md is not replaced.
+    """Write a model to a folder, all files or none; return the folder. An existing README.md is not replaced.
 
     Paths in ``metadata.data`` are left out. The model card shows ``name`` as the argument of
     ``Localizer.from_pretrained``, and the metrics of ``origin``, the checkpoint that the model was loaded from. Raises
     ValueError if the metadata cannot be represented as JSON.
     """
     metadata, metrics = metadata.without_paths(), read_metrics(origin) if origin else None
-    try:
-        write_json(folder / CONFIG, {METADATA_KEY: metadata.to_dict()})
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{folder / CONFIG} cannot represent this configuration: {error}") from error
-    with atomic_write(folder / WEIGHTS) as temporary:
-        tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
-        save_file(tensors, temporary, {"format": "pt"})
-    if metrics:
-        write_json(folder / METRICS, metrics)
-    else:
-        (folder / METRICS).unlink(missing_ok=True)  # it belongs to a model that was saved here before
-    if not (folder / CARD).exists():
-        write_text(folder / CARD, model_card(metadata, name, metrics))
+    with atomic_files(folder, CONFIG, [METRICS]) as files:
+        try:
+            write_json(files / CONFIG, {METADATA_KEY: metadata.to_dict()})
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{folder / CONFIG} cannot represent this configuration: {error}") from error
+        with atomic_write(files / WEIGHTS) as temporary:
+            tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+            save_file(tensors, temporary, {"format": "pt"})
+        if metrics:
+            write_json(files / METRICS, metrics)
+        if not (folder / CARD).exists():
+            write_text(files / CARD, model_card(metadata, name, metrics))
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Images for people: heatmaps and boxes drawn on images, and sheets of several images."""
+"""Images for people: heatmaps and boxes drawn on images, and sheets of several images, all of bounded size."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from tokenloc._files import atomic_write
 from tokenloc.inference import Localization
+from tokenloc.inference.localizer import KEPT_SIDE
 
 PREDICTED, TRUTH, INK = (255, 64, 64), (64, 220, 96), (32, 32, 32)  # colors
 GAP = 4  # pixels between images
@@ -19,10 +20,12 @@ GAP = 4  # pixels between images
 
 def heatmap(image: Image.Image, map_: NDArray[np.float32], opacity: float = 0.5) -> Image.Image:
     """Return the image under a map [height, width] in [0, 1] of its own size, colored from blue (0) to red (1)."""
-    colors = matplotlib.colormaps["turbo"](np.asarray(map_))[..., :3]
-    base = np.asarray(image.convert("RGB"), dtype=np.float32)
-    mixed = (1 - opacity) * base + opacity * 255 * colors.astype(np.float32)
-    return Image.fromarray(mixed.round().astype(np.uint8))
+    turbo = matplotlib.colormaps["turbo"]
+    colors = (opacity * 255) * turbo(np.arange(turbo.N))[:, :3].astype(np.float32)
+    indices = (np.asarray(map_, np.float32) * turbo.N).astype(np.int16).clip(0, turbo.N - 1)
+    mixed = (1 - opacity) * np.asarray(image.convert("RGB"), dtype=np.float32)
+    mixed += colors[indices]
+    return Image.fromarray(mixed.round(out=mixed).astype(np.uint8))
 
 
 def draw_boxes(image: Image.Image, boxes: ArrayLike, color: tuple[int, int, int], label: str = "") -> Image.Image:
@@ -45,14 +48,37 @@ def draw_boxes(image: Image.Image, boxes: ArrayLike, color: tuple[int, int, int]
 
 
 def draw_localization(image: Image.Image, result: Localization, truth: ArrayLike = ()) -> Image.Image:
-    """Return the localized upright RGB image with true boxes [G, 4] (green) and predicted ones, beside its map."""
-    left = draw_boxes(draw_boxes(image, truth, TRUTH), result.boxes, PREDICTED, f"{result.label} {result.score:.0%}")
+    """Return the localized upright RGB image with true boxes [G, 4] (green) and predicted ones, beside its map.
+
+    The image may be a reduced copy. It is drawn with at most ``KEPT_SIDE`` pixels on its longer side; boxes are in
+    original pixels.
+    """
+    image = reduced(image)
+    left = draw_boxes(image, _on_copy(truth, image, result), TRUTH)
+    left = draw_boxes(left, _on_copy(result.boxes, image, result), PREDICTED, f"{result.label} {result.score:.0%}")
     return stack([left, draw_map(image, result)])
 
 
 def draw_map(image: Image.Image, result: Localization) -> Image.Image:
-    """Return the image under the map of a localization, with its boxes."""
-    return draw_boxes(heatmap(image, result.map_on_image()), result.boxes, PREDICTED)
+    """Return the image, or a reduced copy as ``draw_localization``, under the map of a localization, with its boxes."""
+    image = reduced(image)
+    map_ = result.frame.of_original(image.size).map_to_original(result.map)
+    return draw_boxes(heatmap(image, map_), _on_copy(result.boxes, image, result), PREDICTED)
+
+
+def reduced(image: Image.Image, side: int = KEPT_SIDE) -> Image.Image:
+    """Return an image with at most ``side`` pixels on its longer side: itself, or a smaller copy."""
+    if max(image.size) <= side:
+        return image
+    image = image.copy()
+    image.thumbnail((side, side))
+    return image
+
+
+def _on_copy(boxes: ArrayLike, image: Image.Image, result: Localization) -> NDArray[np.float64]:
+    """Convert boxes [N, 4] from original pixels to those of a reduced copy."""
+    scale = np.divide(image.size, result.size)
+    return np.multiply(np.asarray(boxes, dtype=np.float64).reshape(-1, 4), [*scale, *scale])
 
 
 def stack(images: Sequence[Image.Image], vertical: bool = False) -> Image.Image:
@@ -80,6 +106,27 @@ def save_sheet(images: Sequence[Image.Image], path: Path, title: str) -> None:
     save_image(page, path)
 
 
+def save_titled(cells: Sequence[tuple[str, Image.Image]], path: Path, title: str, columns: int) -> None:
+    """Write images with a caption each, in rows of ``columns``, under a title."""
+    width, caption, font = 180, 22, ImageFont.load_default(13)
+    drawn = []
+    for name, image in cells:
+        tall = max(1, round(image.height * width / image.width))
+        smooth = Image.Resampling.NEAREST if image.width < width else Image.Resampling.LANCZOS
+        cell = ImageOps.expand(image.convert("RGB").resize((width, tall), smooth), (0, caption, 0, 0), "white")
+        while font.getlength(name) > width:
+            name = f"{name.removesuffix('…')[:-1]}…"
+        ImageDraw.Draw(cell).text((2, 3), name, font=font, fill=INK)
+        drawn.append(cell)
+    rows = [stack(drawn[start : start + columns]) for start in range(0, len(drawn), columns)]
+    page = ImageOps.expand(stack(rows, vertical=True), (0, 30, 0, 0), "white")
+    heading = ImageFont.load_default(16)
+    right = max(0, round(heading.getlength(title)) + 12 - page.width)
+    page = ImageOps.expand(page, (0, 0, right, 0), "white")
+    ImageDraw.Draw(page).text((6, 6), title, font=heading, fill=INK)
+    save_image(page, path)
+
+
 def image_table(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
     """Return images as a table with named columns and rows."""
     font, left, top, side = ImageFont.load_default(13), 84, 22, 144
@@ -96,7 +143,12 @@ def image_table(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Image
 
 
 def _scaled(image: Image.Image, width: int) -> Image.Image:
-    return image.resize((width, max(1, round(image.height * width / image.width))))
+    """Return an image ``width`` pixels wide and at most four times as high: a higher one gets white beside it."""
+    height = max(1, round(image.height * width / image.width))
+    if height <= 4 * width:
+        return image.resize((width, height))
+    narrow = image.resize((max(1, width * 4 * width // height), 4 * width))
+    return ImageOps.expand(narrow, (0, 0, width - narrow.width, 0), "white")
 
 
 def save_image(image: Image.Image, path: str | Path) -> None:

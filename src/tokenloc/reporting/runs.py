@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tokenloc._files import read_csv
+from tokenloc._files import read_csv, read_text
 from tokenloc._plain import load_json, require_types
-from tokenloc.data.base import shorten
+from tokenloc.data.base import file_fingerprint, shorten
 from tokenloc.metrics.images import read_table
 from tokenloc.metrics.stored_boxes import StoredBoxes, open_boxes
 
@@ -44,6 +44,13 @@ class Run:
     folder: Path
     name: str
     content: Mapping[str, Any]
+    fingerprint: str  # of metrics.json
+
+    def require_unchanged(self) -> None:
+        """Raise ValueError if the folder was evaluated again since ``read_run``: files read later are of that run."""
+        path = self.folder / METRICS  # removed first and written last
+        if not path.is_file() or file_fingerprint(path) != self.fingerprint:
+            raise ValueError(f"{self.folder} was evaluated again while its files were read; repeat this command")
 
     @property
     def protocol(self) -> str:
@@ -70,6 +77,7 @@ class Run:
         if not rows or self.content["images"] != len(rows):
             counts = f"{self.folder / IMAGES} has {len(rows)} images, {METRICS} has {self.content['images']}"
             raise ValueError(f"{counts}: they are not from one evaluation; {AGAIN}")
+        self.require_unchanged()
         return rows
 
     @property
@@ -139,11 +147,12 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     path = folder / METRICS
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: expected the folder of a run or of an evaluation")
+    fingerprint = file_fingerprint(path)
     try:
-        content: dict[str, Any] = load_json(path.read_bytes())
+        content: dict[str, Any] = load_json(read_text(path))
         require_types(content, CONTENT)
         if "threshold" not in content:
             raise ValueError("it lacks threshold")
     except ValueError as error:
         raise ValueError(f"{path} is not the result of an evaluation ({error}); {AGAIN}") from error
-    return Run(folder, str(folder) if name is None else name, content)
+    return Run(folder, str(folder) if name is None else name, content, fingerprint)

@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
+import h11
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -78,8 +79,11 @@ def scratch_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-class _TimedProtocol(H11Protocol):
-    """Closes a connection if a request's headers take too long; uvicorn would wait forever once it has one byte."""
+class _StrictProtocol(H11Protocol):
+    """Closes a connection if a request's headers take too long, for which uvicorn would wait once it has one byte.
+
+    It also ends a request whose body turns out to be invalid; uvicorn would answer it twice, with a traceback.
+    """
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -93,13 +97,22 @@ class _TimedProtocol(H11Protocol):
         elif timer:
             timer.cancel()
 
+    def send_400_response(self, msg: str) -> None:
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:  # an answer has begun
+            self.transport.close()
+
 
 @contextmanager
 def serving(app: FastAPI, listener: socket.socket) -> Iterator[str]:
     """Serve an application in a thread while the block runs, then close the socket; yield the URL."""
     config = uvicorn.Config(
         app,
-        http=_TimedProtocol,
+        http=_StrictProtocol,
         ws="none",
         log_level="warning",
         proxy_headers=False,

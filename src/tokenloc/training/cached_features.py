@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokenloc._files import durable_write, refuse_unwritable, write_json
+from tokenloc._files import durable_write, exclusive_lock, refuse_unwritable, remove_partial_files, write_json
 from tokenloc.backbones.weights import weights_digest
 from tokenloc.data import ImageDataset, Preprocessing
 from tokenloc.data.loading import LabelledDataset, labelled_loader
@@ -72,7 +72,7 @@ class CachedView(LabelledDataset):
     """One view of every image: (pooled features [P] float32, class index), read through memory maps."""
 
     def __init__(self, files: Iterable[Path]) -> None:
-        self.parts: list[NDArray[np.void]] = [np.load(path, mmap_mode="r") for path in files]
+        self.parts: list[NDArray[np.void]] = [np.load(path, mmap_mode="r") for path in files]  # ends before the digest
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
@@ -83,7 +83,10 @@ class CachedView(LabelledDataset):
 
 
 class FeatureCache:
-    """Pooled features of ``length`` images on disk: FOLDER/KEY/view-V/P.npy; KEY is the digest of ``sources``."""
+    """Pooled features of ``length`` images on disk: FOLDER/KEY/view-V/P.npy; KEY is the digest of ``sources``.
+
+    Each file ends with the SHA-256 of what precedes, 32 bytes that NumPy ignores.
+    """
 
     def __init__(self, folder: Path, sources: Mapping[str, str], length: int) -> None:
         self.folder, self.sources = folder, dict(sources)
@@ -111,11 +114,11 @@ class FeatureCache:
         missing = []
         for part, path in enumerate(self.files(view)):
             with suppress(OSError, ValueError, TypeError, EOFError):
-                if len(np.load(path, mmap_mode="r")) == len(self.parts[part]):
+                if _is_intact(path) and len(np.load(path, mmap_mode="r")) == len(self.parts[part]):
                     continue
             missing.append(part)
             if path.exists():
-                report(f"{path} is damaged and is computed again")
+                report(f"{path} is damaged, or has no checksum, and is computed again")
         return missing
 
     def write(self, view: int, part: int, pooled: Tensor, labels: Tensor) -> None:
@@ -127,6 +130,18 @@ class FeatureCache:
         remedy = "free disk space or choose another folder with --data.cache, then continue with --resume"
         with durable_write(self.files(view)[part], remedy) as file:
             file.write(content.getbuffer())
+            file.write(hashlib.sha256(content.getbuffer()).digest())
+
+
+def _is_intact(path: Path) -> bool:
+    """Return whether a file ends with the SHA-256 of what precedes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        left = path.stat().st_size - digest.digest_size
+        while block := file.read(max(0, min(left, 1 << 20))):
+            digest.update(block)
+            left -= len(block)
+        return left == 0 and file.read() == digest.digest()
 
 
 class CachedFeatureData(TrainingData):
@@ -142,10 +157,21 @@ class CachedFeatureData(TrainingData):
         return CachedView(self.cache.files(epoch % self.views))
 
     def fill(self, epochs: int, device: str, report: Report, progress: Progress | None) -> None:
-        """Compute the missing features of the views that ``epochs`` epochs use; raises OSError if it cannot write."""
+        """Compute the missing features of the views that ``epochs`` epochs use; raises OSError if it cannot write.
+
+        Other processes that use the same cache wait until it is complete.
+        """
+        views = range(min(self.views, epochs))
+        if not any(self.cache.missing(view, lambda _: None) for view in views):
+            return  # also if the folder is read-only
         self.cache.create(report)
+        with exclusive_lock(self.cache.path, wait=True):
+            remove_partial_files(self.cache.path)
+            self._compute(views, device, report, progress)
+
+    def _compute(self, views: Iterable[int], device: str, report: Report, progress: Progress | None) -> None:
         backbone = self.model.backbone.to(device).eval()
-        for view in range(min(self.views, epochs)):
+        for view in views:
             missing = self.cache.missing(view, report)
             rows = [self.cache.parts[part] for part in missing]
             batches = [list(part[start : start + BATCH]) for part in rows for start in range(0, len(part), BATCH)]
