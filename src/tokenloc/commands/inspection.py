@@ -28,8 +28,9 @@ def inspect(
 ) -> Path:
     """Draw what is inside a model for images: maps, attention of each block, similarity of patches, and features.
 
-    Writes into a folder for each image maps.png, the method's intermediate maps; classes.png; refinement.png, the
-    stages of the steps of refinement; attention.png; similarity.png; and features.png, as far as the model has them.
+    Writes into a folder for each image maps.png, the method's intermediate maps; figures.png, further maps of the
+    paper's figures, such as SCM's Figs. 8 and 9; classes.png; refinement.png, the stages of the steps of refinement;
+    attention.png; similarity.png; and features.png, as far as the model has them.
 
     Args:
         checkpoint: a file such as RUN/checkpoints/best.ckpt, a folder that was saved for sharing, or hf-hub:USER/NAME.

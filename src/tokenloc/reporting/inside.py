@@ -27,6 +27,10 @@ def save_inspection(image: Image.Image, inside: Inspection, folder: Path, channe
     refinement = [("image", image), *((title, heatmap(image, map_)) for title, map_ in inside.refinement.items())]
     sheets = {
         "maps": ("What the map is computed from; each map is scaled from its minimum to its maximum", maps),
+        "figures": (
+            "Further maps of the paper's figures; each is scaled from its minimum to its maximum",
+            [(title, heatmap(image, map_)) for title, map_ in inside.figures.items()],
+        ),
         "classes": ("Maps of the most probable classes, with their scores", [("image", image), *classes]),
         "refinement": ("The map in the course of its refinement", refinement if inside.refinement else []),
         "attention": ("Attention of the class token, mean over heads, each block scaled to its range", []),
@@ -45,7 +49,7 @@ def save_inspection(image: Image.Image, inside: Inspection, folder: Path, channe
     for name, (title, cells) in sheets.items():
         if cells:
             paths.append(folder / f"{name}.png")
-            save_titled(cells, paths[-1], title, columns=channels if name == "features" else 6)
+            save_titled(cells, paths[-1], title, columns={"features": channels, "figures": 5}.get(name, 6))
     return paths
 
 
