@@ -106,12 +106,16 @@ def read_table(path: str | Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: `tokenloc evaluate` writes it")
     names = [field.name for field in fields(ImageRow)]
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        reader.fieldnames = [OLD_NAMES.get(name, name) for name in reader.fieldnames or []]
-        if not set(names) - set(OPTIONAL_COLUMNS) <= set(reader.fieldnames):
-            raise ValueError(f"{path} has the columns {reader.fieldnames}, expected {names}")
-        rows = [{name: _value(path, name, line.get(name)) for name in names} for line in reader]
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *lines = csv.reader(file)
+    except (csv.Error, ValueError) as error:
+        raise ValueError(f"{path} is not a table of images ({error}); evaluate again") from error
+    columns = [OLD_NAMES.get(name, name) for name in header]
+    if not set(names) - set(OPTIONAL_COLUMNS) <= set(columns):
+        raise ValueError(f"{path} has the columns {columns}, expected {names}")
+    cells = [dict(zip(columns, line, strict=False)) for line in lines if line]
+    rows = [{name: _value(path, name, line.get(name)) for name in names} for line in cells]
     if len({row["id"] for row in rows}) < len(rows):
         raise ValueError(f"{path} contains an id twice")
     return rows

@@ -91,7 +91,7 @@ class Run:
                 lines = list(csv.DictReader(file))
             columns = ("threshold", "0.5", "0.7", "0.9")
             return {key: [float(line[key]) for line in lines] for key in columns} if lines else None
-        except (ValueError, TypeError, KeyError) as error:
+        except (csv.Error, ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path} is damaged ({error}); {AGAIN}") from error
 
     @property
