@@ -77,6 +77,17 @@ def test_the_settings_of_papers_and_releases() -> None:
     assert paper.model.options == {"steps": 4}
     assert released.optimisation == Optimisation(30, 256, 5e-5, 0.05, (0.9, 0.999), "step", step_epochs=30)
     assert released.model.backbone_options == {"drop_path_rate": 0.1}
+    for name in ("scm", "tscam"):
+        assert settings(f"recipes/imagenet/{name}_released.yaml").optimisation.step_epochs == [10, 12]
+    table_2 = settings("recipes/cub/scm_cubv2.yaml")
+    assert (table_2.optimisation.epochs, table_2.optimisation.batch_size, table_2.data.val_split) == (50, 32, "val")
+    vit = {"embed_dim": 768, "depth": 8, "num_heads": 8, "mlp_ratio": 3}
+    assert vit.items() <= settings("recipes/cub/scm_vit_small.yaml").model.backbone_options.items()
+    for data, batch, lr in (("cub", 512, 5e-5), ("imagenet", 1024, 1e-3)):
+        lctr = settings(f"recipes/{data}/lctr_released.yaml")
+        assert (lctr.model.options, lctr.model.backbone_options) == ({}, {"drop_path_rate": 0.1})
+        rest = (0.05, (0.9, 0.999), "cosine", 0.0, 5)
+        assert lctr.optimisation == Optimisation(lctr.optimisation.epochs, batch, lr, *rest)
     assert settings("recipes/cub/tscam.yaml").optimisation == Optimisation()
     sat = settings("recipes/imagenet/sat.yaml")
     assert sat.optimisation == Optimisation(5, 512, 1.5e-5, 0.05, (0.9, 0.999), "cosine", 1e-6)

@@ -32,4 +32,5 @@ def test_the_evaluations_of_a_table_have_valid_flags(name: str) -> None:
     for row in table.rows:
         words = ["evaluate", "CKPT", f"--protocol={table.protocol}", *command_line_flags(row.test)]
         _parse(words)
-        assert row.paper, f"{row.name} has no printed number"
+        assert row.paper or "figure" in name, f"{row.name} has no printed number"
+    assert any(row.paper for row in table.rows)

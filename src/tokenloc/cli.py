@@ -33,6 +33,7 @@ COMMANDS = {  # function and summary; importing all functions for their docstrin
     "localize": ("localize.localize", "Draw boxes on images: files, or folders with everything below them."),
     "localize-ray": ("localize_ray.localize_ray", "Draw boxes on images with Ray, on one machine or a cluster."),
     "table": ("table.table", "Reproduce a table of a paper, with its printed numbers beside ours."),
+    "inspect": ("inspection.inspect", "Draw what is inside a model for images: maps, attention, features."),
     "export": ("export.export", "Export a model to ONNX, with its classes, preprocessing and threshold."),
     "serve": ("serve.serve", "Serve a web page and a REST API."),
     "list": ("catalogue.list_names", "List methods, backbones, datasets, protocols, recipes or tables."),
@@ -144,7 +145,10 @@ class _Parser(ArgumentParser):
 def _make_parser(wanted: Collection[str]) -> tuple[_Parser, dict[str, Command]]:
     """Return a parser that knows the names of all commands, and the flags of the ``wanted`` ones, which it imports."""
     # By default jsonargparse imports and calls what a value names: {class_path: os.system, init_args: …}.
-    set_parsing_settings(import_path_denylist=["*"], instantiate_subclass_spec_in_any=False)
+    allowed = [f"tokenloc.training.config.{name}" for name in ("DataConfig", "ModelChoice")]  # `info`: optional groups
+    set_parsing_settings(
+        import_path_denylist=["*"], import_path_allowlist=allowed, instantiate_subclass_spec_in_any=False
+    )
     parser = _Parser(prog="tokenloc", description="Learn to draw boxes from image labels alone.")
     subcommands = parser.add_subcommands()
     commands: dict[str, Command] = {}

@@ -171,3 +171,14 @@ def test_attention_outputs_are_finite_in_half_precision() -> None:
         features = ours(torch.randn(2, 3, 64, 64), FeatureRequest(class_attention=True, patch_relation=True))
     assert features.require("class_attention").dtype == torch.float32
     assert all(features.require(name).isfinite().all() for name in ("class_attention", "patch_relation"))
+
+
+def test_feature_maps_are_the_tokens_between_the_blocks() -> None:
+    ours, trunk = pair("vit_tiny_patch16_224")
+    images = torch.randn(2, 3, 64, 48)
+    with torch.no_grad():
+        maps = ours(images, FeatureRequest(feature_maps=True)).feature_maps
+        expected = trunk.forward_intermediates(images, intermediates_only=True)
+    assert maps is not None
+    assert len(maps) == 1 + len(expected)
+    torch.testing.assert_close(list(maps[1:]), expected)

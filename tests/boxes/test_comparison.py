@@ -30,6 +30,38 @@ def test_ts_cam_truncates_before_and_after_and_clips() -> None:
     assert truth_boxes([[1.9, 3, 100, 448]], frame, once).tolist() == [[4, 1, 223, 223]]
 
 
+def test_ts_cam_divides_before_it_multiplies() -> None:
+    """As its release: int(x / width * 224), which for some whole results is one less."""
+    differing = {width for width in range(200, 600) for x in range(1, width) if int(x / width * 224) < x * 224 // width}
+    assert {336, 448} <= differing
+    for width in differing:
+        x = np.arange(width)
+        boxes = np.stack([np.zeros(width), np.zeros(width), x, x], axis=1)
+        ours = truth_boxes(boxes, Frame.resized((width, 300), (224, 224)), TS_CAM)[:, 2]
+        assert ours.tolist() == [min(int(value / width * 224), 223) for value in range(width)]
+
+
+@pytest.mark.parametrize(
+    ("clipping", "expected"),
+    [
+        ("none", [-20, 4, 230, 240]),
+        ("inside", [0, 4, 223, 223]),
+        ("outward", [0, 4, 223, 223]),
+        ("size", [0, 4, 224, 224]),
+    ],
+)
+def test_clipping_of_ground_truth(clipping: str, expected: list[int]) -> None:
+    protocol = replace(SAT, name="other clipping", truth_clipping=clipping)
+    assert truth_boxes([[-20, 4, 230, 240]], Frame.identity((224, 224)), protocol).tolist() == [expected]
+
+
+def test_sat_clips_the_first_corner_below_and_the_last_above() -> None:
+    assert truth_boxes([[230, 240, 250, 260], [-9, -8, -5, -4]], Frame.identity((224, 224)), SAT).tolist() == [
+        [230, 240, 223, 223],
+        [0, 0, -5, -4],
+    ]
+
+
 def test_sat_shifts_by_the_crop() -> None:
     frame = Frame.center_cropped((512, 256), (256, 256), (224, 224))
     assert truth_boxes([[0, 20, 401, 256]], frame, SAT).tolist() == [[0, 4, 184, 223]]

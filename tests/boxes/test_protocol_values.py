@@ -32,7 +32,7 @@ TABLE: dict[str, dict[str, Any]] = {
         "empty_box": (0, 0, 1, 1),
         "truth_frame": "network",
         "truth_truncation": "both",
-        "truth_clipped": True,
+        "truth_clipping": "inside",
         "inclusive_iou": True,
         "threshold_rule": "fixed",
         "threshold": 0.1,
@@ -45,11 +45,44 @@ TABLE: dict[str, dict[str, Any]] = {
         "empty_box": None,
         "truth_frame": "network",
         "truth_truncation": "scaled",
-        "truth_clipped": True,
+        "truth_clipping": "outward",
         "inclusive_iou": True,
         "threshold_rule": "best",
         "thresholds": (0.3, 0.35, 0.4, 0.45),
     },
+    "scm": {
+        "min_max": "after",
+        "quantised": True,
+        "threshold_of": "maximum",
+        "components": "contours",
+        "box_end": "inside",
+        "truth_frame": "network",
+        "truth_truncation": "both",
+        "truth_clipping": "inside",
+        "inclusive_iou": True,
+        "threshold_rule": "best",
+        "one_threshold": False,
+        "map_class": "predicted",
+    },
+    "lctr": {
+        "input_frame": "shorter_side",
+        "resize_ratio": 256 / 224,
+        "min_max": "after",
+        "quantised": True,
+        "threshold_of": "maximum",
+        "components": "contours",
+        "empty_box": None,
+        "truth_frame": "network",
+        "truth_clipping": "size",
+        "threshold_rule": "fixed",
+        "threshold": 0.09,
+        "map_class": "predicted",
+        "top5_map": "first",
+    },
+}
+TABLE |= {
+    "lctr-ilsvrc": {**TABLE["lctr"], "threshold": 0.18},
+    "ts-cam-ilsvrc": {**TABLE["ts-cam"], "threshold": 0.12},
 }
 
 
@@ -63,12 +96,14 @@ def test_published_protocols_match_the_table(name: str) -> None:
 
 
 def test_protocols_are_listed_by_wildcard() -> None:
-    assert list_protocols("*s*") == ["sat", "standard", "ts-cam", "ts-cam-ilsvrc", "wsol-eval"]
-    assert list_protocols("ts*") == ["ts-cam"]
+    assert list_protocols("*s*") == ["lctr-ilsvrc", "sat", "scm", "standard", "ts-cam", "ts-cam-ilsvrc", "wsol-eval"]
+    assert list_protocols("ts*") == ["ts-cam", "ts-cam-ilsvrc"]
 
 
 def test_an_unknown_protocol_suggests_the_closest() -> None:
-    with pytest.raises(ValueError, match=r"unknown protocol 'tscam'; did you mean 'ts-cam'\? Valid: sat, standard"):
+    with pytest.raises(
+        ValueError, match=r"unknown protocol 'tscam'; did you mean 'ts-cam'\? Valid: lctr, lctr-ilsvrc, sat, scm"
+    ):
         get_protocol("tscam")
 
 
@@ -85,6 +120,13 @@ def test_other_thresholds_change_the_name() -> None:
     assert protocol.with_thresholds([0.1, 0.2]).name == "wsol-eval[2 thresholds, 0.1 to 0.2]"
     assert replace(protocol, name="wsol-eval", thresholds=threshold_grid(0.001)) == get_protocol("wsol-eval")
     assert get_protocol("sat").with_thresholds([0.3, 0.35, 0.4, 0.45]) is get_protocol("sat")
+
+
+def test_another_class_of_the_map_changes_the_name() -> None:
+    changed = get_protocol("ts-cam").with_map_class("predicted")
+    assert (changed.name, changed.judged_maps) == ("ts-cam[map of the predicted class]", 5)
+    assert changed.with_map_class("predicted") is changed
+    assert [get_protocol(name).judged_maps for name in ("scm", "lctr", "ts-cam")] == [5, 1, None]
 
 
 @pytest.mark.parametrize("step", [0, -0.1, 1.5, float("nan")])
@@ -121,4 +163,5 @@ def test_frames_match_the_table() -> None:
     whole, crop = get_protocol("standard"), get_protocol("sat")
     assert whole.frame((500, 375), (224, 224)) == Frame.resized((500, 375), (224, 224))
     assert crop.frame((500, 375), (224, 224)) == Frame.center_cropped((500, 375), (256, 256), (224, 224))
+    assert get_protocol("lctr").frame((500, 375), (224, 224)).offset == (59, 16)
     assert crop.frame((500, 375), (448, 448)) == Frame.center_cropped((500, 375), (512, 512), (448, 448))

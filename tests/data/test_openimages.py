@@ -123,12 +123,16 @@ def test_images_without_a_mask_or_an_object(tree: Path) -> None:
 
 
 @pytest.mark.parametrize(("size", "factor"), [((24, 16), 2), ((6, 4), 0.5)])
-def test_masks_of_another_resolution_are_resized(tree: Path, size: tuple[int, int], factor: float) -> None:
+def test_masks_of_another_resolution_are_resized_once(tree: Path, size: tuple[int, int], factor: float) -> None:
     _mask(tree / "val/0bt9lr/b_m0bt9lr_4.png", np.s_[: int(4 * factor)], np.s_[int(6 * factor) :], size)
-    mask = OpenImagesDataset(tree, "val").mask(0)
+    val = OpenImagesDataset(tree, "val")
+    expected = np.zeros(size[::-1], np.uint8)
+    expected[: int(4 * factor), int(6 * factor) :] = 1
+    np.testing.assert_array_equal(val.mask(0), expected)
+    _mask(tree / "val/0bt9lr/b_m0bt9lr_5.png", np.s_[:0], np.s_[:])  # of the image's resolution: both get that
     expected = np.zeros((8, 12), np.uint8)
     expected[:4, 6:] = 1
-    np.testing.assert_array_equal(mask, expected)
+    np.testing.assert_array_equal(OpenImagesDataset(tree, "val").mask(0), expected)
 
 
 def test_any_value_above_0_marks_an_object(tree: Path) -> None:

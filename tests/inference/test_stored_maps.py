@@ -32,13 +32,15 @@ def wsol_eval_maps(dataset: ImageDataset) -> dict[str, np.ndarray]:
     return {id_: map_.astype(np.float64) * 0.9 for id_, map_ in maps.items()}
 
 
-def evaluated(folder: Path, maps: dict[str, np.ndarray], test: ImageDataset) -> tuple[EvaluationResult, MatchedIds]:
+def evaluated(
+    folder: Path, maps: dict[str, np.ndarray], test: ImageDataset, scorer: Scorer = WSOL_EVAL
+) -> tuple[EvaluationResult, MatchedIds]:
     """Evaluate maps written as a tree of .npy files."""
     for id_, map_ in maps.items():
         path = folder / f"{id_}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, map_)
-    return evaluate_maps(open_maps(folder), test, WSOL_EVAL)
+    return evaluate_maps(open_maps(folder), test, scorer)
 
 
 def without_truth(dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> ImageDataset:
@@ -47,12 +49,13 @@ def without_truth(dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> Ima
     return dataset
 
 
-@pytest.mark.parametrize("protocol", ["standard", "sat", "wsol-eval"])
+@pytest.mark.parametrize("protocol", ["standard", "sat", "wsol-eval", "lctr"])
 def test_stored_maps_give_the_metrics_of_the_model(run: Path, tmp_path: Path, protocol: str) -> None:
     model, metadata = load_checkpoint(run / "checkpoints/best.ckpt")
     test = create_dataset("scenes", None, "test", metadata.classes, size=40, length=12)
     scorer = Scorer(get_protocol(protocol))
-    with writing_maps(tmp_path / "maps", {"input_frame": scorer.protocol.input_frame}) as maps:
+    about = {name: getattr(scorer.protocol, name) for name in ("input_frame", "map_class")}
+    with writing_maps(tmp_path / "maps", about) as maps:
         expected = evaluate_model(model, test, metadata.preprocessing, scorer, batch_size=5, maps=maps)
     for workers in (0, 2):
         found, matched = evaluate_maps(open_maps(tmp_path / "maps"), test, scorer, workers=workers)
@@ -161,3 +164,13 @@ def test_maps_of_another_input_frame_are_refused(tmp_path: Path) -> None:
         maps.add(test[0].id, np.eye(3), [0], get_protocol("sat").frame((40, 40), (32, 32)))
     with pytest.raises(ValueError, match="have the input frame 'crop', but protocol 'standard' needs 'resize'"):
         evaluate_maps(open_maps(tmp_path / "maps"), test, Scorer(get_protocol("standard")))
+
+
+def test_maps_of_another_class_are_refused(tmp_path: Path) -> None:
+    test, protocol = scenes(), get_protocol("ts-cam").with_map_class("predicted")
+    with writing_maps(tmp_path / "maps", {"input_frame": "resize"}) as maps:
+        maps.add(test[0].id, np.eye(3), [0], protocol.frame((40, 40), (32, 32)))
+    with pytest.raises(ValueError, match="have the map class 'true', but protocol 'ts-cam.*' needs 'predicted'"):
+        evaluate_maps(open_maps(tmp_path / "maps"), test, Scorer(protocol))
+    with pytest.raises(ValueError, match="protocol 'scm' needs the maps of five predicted classes, and .* has one"):
+        evaluated(tmp_path / "others", wsol_eval_maps(test), test, Scorer(get_protocol("scm")))

@@ -68,7 +68,7 @@ def slow_category(box: tuple[int, ...], truth: list[tuple[int, ...]]) -> str:
         return "multi_instance"
     if shared[best] / ours.sum() > 0.5:
         return "part"
-    return "more" if iog[best] > 0.7 else "other"
+    return "more" if iog[best] >= 0.7 else "other"
 
 
 corner = st.integers(0, 11)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -139,6 +140,19 @@ def test_pixel_edges_cover_all_values() -> None:
     assert Scorer(get_protocol("wsol-eval")).pixel_edges.tolist() == [*np.arange(0, 1, 0.001), 1, 2, 3]
     late = Protocol(name="late", thresholds=(0.3, 1.0), pixel_thresholds=None)
     assert Scorer(late).pixel_edges.tolist() == [0, 0.3, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["standard", "wsol-eval"])
+def test_a_mask_of_another_resolution_is_resized_once_to_the_compared_pixels(name: str) -> None:
+    protocol = get_protocol(name)
+    mask = RNG.integers(0, 2, (40, 50)).astype(np.uint8)
+    map_ = scaled_map(SMOOTH, (64, 64), protocol)
+    if name == "standard":
+        map_, resized = FRAME.map_to_original(map_), mask.repeat(2, axis=0).repeat(2, axis=1)
+    else:
+        resized = cv2.resize(mask, (64, 64), interpolation=cv2.INTER_NEAREST)
+    expected = pixel_histogram(map_, resized, Scorer(protocol).pixel_edges)
+    np.testing.assert_array_equal(score(protocol, mask=mask).pixels, expected)
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,13 @@ def test_methods_with_an_eigenvalue_solver(method: str) -> None:
     assert model_cost(ModelConfig(method, DEIT, 10)).macs == pytest.approx(4.6, abs=0.05)
 
 
+def test_info_of_a_model_with_options(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model.method", "cam", "--model.backbone", "vgg16", "--num_classes", "200"]
+    words += ["--model.backbone_options", "{output_stride: 16}", "--model.options", "{conv_channels: 1024}"]
+    assert main(["info", *words]) == 0
+    assert capsys.readouterr().out.startswith("parameters: 19.64 M\nmultiply-accumulates of a 224 x 224 image: 16.27 G")
+
+
 def test_info_of_a_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "--model.method", "tscam", "--model.backbone", DEIT]) == 0
     assert capsys.readouterr().out.splitlines() == [

@@ -20,6 +20,7 @@ from tokenloc.boxes import (
     quantised_map,
     scan_boxes,
     threshold_grid,
+    truth_boxes,
 )
 from tokenloc.metrics import ERROR_CATEGORIES, Scorer, error_categories, evaluate
 from tokenloc.metrics.scores import pixel_histogram
@@ -145,3 +146,46 @@ def test_boxes_with_exclusive_ends_differ(wsol_eval: Fixture) -> None:
     maps = wsol_eval["maps"].astype(np.float32)
     ours = [largest_boxes(quantised_map(map_), protocol.thresholds, protocol) for map_ in maps]
     assert any((boxes != wsol_eval[f"boxes_{index}"]).any() for index, boxes in enumerate(ours))
+
+
+@pytest.mark.parametrize("name", ["scm", "lctr"])
+def test_boxes_of_all_thresholds(name: str, parity_dir: Path) -> None:
+    protocol, fixture = get_protocol(name), load(parity_dir, f"{name}_protocol")
+    prepared = [prepare_map(cam, SIZE, protocol) for cam in fixture["cams"].reshape(-1, 14, 14)]
+    for key in box_thresholds(fixture):
+        ours = np.concatenate([largest_boxes(map_, [float(key[7:])], protocol) for map_ in prepared])
+        np.testing.assert_array_equal(ours, fixture[key].reshape(-1, 4), err_msg=key)
+
+
+def test_scm_counts(parity_dir: Path) -> None:
+    fixture = load(parity_dir, "scm_protocol")  # its ground truth is already scaled and truncated
+    scorer = Scorer(replace(get_protocol("scm"), name="scm, truncated truth", truth_truncation="none"))
+    arrays = [fixture[name] for name in ("cams", "labels", "predicted", "gt_boxes")]
+    scores = [
+        scorer.score(cams[0], int(label), predicted, frame=Frame.identity(SIZE), boxes=truth[None], top_maps=cams)
+        for cams, label, predicted, truth in zip(*arrays, strict=True)
+    ]
+    for level in (30, 50, 70):
+        known = [np.stack([image.largest, image.any_class]) >= level / 100 for image in scores]
+        np.testing.assert_array_equal(np.sum(known, axis=0), fixture[f"det_correct_{level}"])
+        located = [
+            np.stack(
+                [image.in_top(1) & (image.largest >= level / 100), image.in_top(5) & (image.true_class >= level / 100)]
+            )
+            for image in scores
+        ]
+        np.testing.assert_array_equal(np.sum(located, axis=0), fixture[f"loc_correct_{level}"])
+    result, best = evaluate(scores, scorer), lambda name: 100 * fixture[name].max(axis=1) / len(scores)
+    assert [result.top1_cls, result.top5_cls] == pytest.approx(100 * fixture["cls_correct"] / len(scores))
+    assert [result.gt_known, result.gt_known_top5] == pytest.approx(best("det_correct_50"))
+    assert [result.top1_loc, result.top5_loc] == pytest.approx(best("loc_correct_50"))
+    assert [result.box_acc["0.3"], result.box_acc["0.7"]] == pytest.approx(
+        [best("det_correct_30")[0], best("det_correct_70")[0]]
+    )
+
+
+def test_lctr_truth(parity_dir: Path) -> None:
+    fixture, protocol = load(parity_dir, "lctr_protocol"), get_protocol("lctr")
+    for size, (x, y, width, height), truth in zip(*(fixture[n] for n in ("sizes", "boxes_xywh", "truth")), strict=True):
+        frame = protocol.frame(tuple(size.tolist()), SIZE)
+        np.testing.assert_allclose(truth_boxes([[x, y, x + width, y + height]], frame, protocol)[0], truth, atol=1e-9)

@@ -32,7 +32,7 @@ def settings(training: str, out: Path, **changes: Any) -> dict[str, Any]:
     method, _, cached = training.partition(" ")
     options = {"spatial_blocks": 1, "area_target": 0.6} if method == "sat" else {}
     backbone = {**TINY_VIT, "drop_path_rate": 0.3, "depth": 4 if method == "sat" else 2}
-    model = ModelChoice(method, "vit_tiny_patch16_224", False, options, backbone)
+    model = ModelChoice(method, "vit_tiny_patch16_224", False, options=options, backbone_options=backbone)
     optimisation = Optimisation(epochs=3, batch_size=4, lr=1e-3, schedule="cosine")
     made = tiny_settings(out, model=model, optimisation=optimisation, **changes)
     splits: dict[str, Any] = {"val_split": None, "calibration_split": None, "test_split": None}

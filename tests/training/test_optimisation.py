@@ -58,7 +58,10 @@ def test_the_cosine_is_that_of_torch(step: int) -> None:
 
 def test_step_schedule_warmup_and_constant_rate() -> None:
     factor = lr_factor(Optimisation(epochs=90, schedule="step", step_epochs=30), steps_per_epoch=5)
-    assert [round(math.log10(factor(5 * epoch))) for epoch in (0, 29, 30, 59, 60)] == [0, 0, -1, -1, -2]
+    assert [round(math.log10(factor(5 * epoch))) for epoch in (0, 28, 29, 58, 59)] == [0, 0, -1, -1, -2]
+    factor = lr_factor(Optimisation(epochs=60, schedule="step", step_epochs=[10, 12]), steps_per_epoch=1)
+    drops = [epoch for epoch in range(2, 61) if factor(epoch - 1) < 0.5 * factor(epoch - 2)]
+    assert drops == [10, 12, 20, 24, 30, 36, 40, 48, 50, 60]
     factor = lr_factor(Optimisation(warmup_epochs=1), steps_per_epoch=4)
     assert [factor(step) for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
     assert lr_factor(Optimisation(), 5)(10_000) == 1.0

@@ -30,7 +30,9 @@ UNEVEN = Optimisation(epochs=3, batch_size=7, lr=1e-3, schedule="cosine")
 
 def model(method: str) -> ModelChoice:
     options: dict[str, Any] = {"spatial_blocks": 1, "area_target": 0.6} if method == "sat" else {}
-    return ModelChoice(method, "vit_tiny_patch16_224", False, options, {**TINY_VIT, "depth": 4})
+    return ModelChoice(
+        method, "vit_tiny_patch16_224", False, options=options, backbone_options={**TINY_VIT, "depth": 4}
+    )
 
 
 def settings(out: Path, method: str = "sat", optimisation: Optimisation = UNEVEN, **changes: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tokenloc.backbones.attention import AttentionOutput, attend
-from tokenloc.backbones.features import FeatureRequest, Features, SpatialQuery
+from tokenloc.backbones.features import FeatureRequest, Features, SpatialQuery, as_map
 
 
 class Backbone(nn.Module, ABC):
@@ -86,6 +86,7 @@ class BlockRunner:
         self.request = request or FeatureRequest()
         self.spatial = spatial
         self.outputs: list[AttentionOutput] = []
+        self.tokens: list[Tensor] = []
         if self.request.class_attention or self.request.patch_relation:
             backbone.require_class_token("class attention")
         if spatial is not None and spatial.token is None:
@@ -99,6 +100,8 @@ class BlockRunner:
 
     def __call__(self, block: Any, tokens: Tensor, rope: Tensor | None = None) -> Tensor:
         """Run timm's pre-norm ``block``: attention, then MLP, each with residual, layer scale and drop path."""
+        if self.request.feature_maps and not self.tokens:
+            self.tokens.append(tokens)
         last = len(self.outputs) == self.backbone.depth - 1
         request = replace(self.request, keys=self.request.keys and last)
         spatial = self.spatial if self.spatial is not None and len(self.outputs) in self.spatial.blocks else None
@@ -108,6 +111,8 @@ class BlockRunner:
         else:
             tokens, output = _run_block(*arguments)
         self.outputs.append(output)
+        if self.request.feature_maps:
+            self.tokens.append(tokens)
         return tokens
 
     def features(self, tokens: Tensor, grid: tuple[int, int]) -> Features:
@@ -122,6 +127,7 @@ class BlockRunner:
             class_attention=_stacked([output.class_attention for output in self.outputs], patches),
             patch_relation=_stacked([output.patch_relation for output in self.outputs], patches),
             keys=None if keys is None else keys[:, patches],
+            feature_maps=tuple(as_map(each[:, patches].transpose(1, 2), grid) for each in self.tokens) or None,
             spatial_gates=_stacked([output.gate for output in self.outputs], patches),
         )
 

@@ -40,11 +40,14 @@ class ConvNet(Backbone):
         self, images: Tensor, request: FeatureRequest | None = None, spatial: SpatialQuery | None = None
     ) -> Features:
         """Run the network on images of any size; see ``Backbone.forward``."""
-        if request not in (None, FeatureRequest()) or spatial is not None:
+        request = request or FeatureRequest()
+        if request not in (FeatureRequest(), FeatureRequest(feature_maps=True)) or spatial is not None:
             self.require_attention("this request")
+        stages = list(range(self.stage + 1)) if request.feature_maps else [self.stage]
         only = {"intermediates_only": True, "stop_early": True}
-        (units,) = self.trunk.forward_intermediates(images, indices=[self.stage], **only)
-        return Features(units.flatten(2).transpose(1, 2), None, (units.shape[2], units.shape[3]))
+        *earlier, last = self.trunk.forward_intermediates(images, indices=stages, **only)
+        maps = (*earlier, last) if request.feature_maps else None
+        return Features(last.flatten(2).transpose(1, 2), None, (last.shape[2], last.shape[3]), feature_maps=maps)
 
     def prune(self) -> None:
         """Remove what does not contribute to the feature map: the classifier, and later stages."""

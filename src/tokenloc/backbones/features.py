@@ -13,11 +13,12 @@ Gate = Literal["values", "keys", "none"]
 
 @dataclass(frozen=True)
 class FeatureRequest:
-    """The attention outputs to compute in a forward pass: see the attributes of the same names of ``Features``."""
+    """The outputs to keep or compute in a forward pass: see the attributes of the same names of ``Features``."""
 
     class_attention: bool = False
     patch_relation: bool = False
     keys: bool = False
+    feature_maps: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Features:
             [B, L, N] float32 in [0, 1]. A row sums to 1 minus the attention to the prefix tokens.
         patch_relation: on request; LCTR's relation vector per block, [B, L, N] float32 in [0, 1], without gradient.
         keys: on request; the last block's keys of the patches, heads concatenated, [B, N, D].
+        feature_maps: on request; the patch tokens that enter the first block and leave each of the L blocks, as images
+            [B, D, h, w]; of a CNN, the maps of its stages, each of its own width and size.
         spatial_gates: with a spatial query; the gate on the patches in each of its S blocks, [B, S, N] in (0, 1).
         conv_features: pooled features of the convolution branch, [B, Dc]; None if the backbone has none.
     """
@@ -58,6 +61,7 @@ class Features:
     class_attention: Tensor | None = None
     patch_relation: Tensor | None = None
     keys: Tensor | None = None
+    feature_maps: tuple[Tensor, ...] | None = None
     spatial_gates: Tensor | None = None
     conv_features: Tensor | None = None
 

@@ -76,7 +76,7 @@ class ViT(Backbone):
         patches = self.patch_embed(images).flatten(1, 2)
         present = [key for key in PREFIX_TOKENS if getattr(self, key, None) is not None]
         prefix = [getattr(self, key).expand(len(images), -1, -1) for key in present]
-        positions = self._positions(grid)
+        positions = self.positions(grid)
         if positions is not None and self.positions_on_patches_only:
             patches = patches + positions
         tokens = torch.cat([*prefix, patches], dim=1)
@@ -85,8 +85,8 @@ class ViT(Backbone):
         dropped: Tensor = self.pos_drop(tokens)
         return dropped
 
-    def _positions(self, grid: tuple[int, int]) -> Tensor | None:
-        """Return the absolute position embeddings for ``grid``; None if the backbone has none."""
+    def positions(self, grid: tuple[int, int]) -> Tensor | None:
+        """Return the absolute position embeddings for ``grid``, the patches last; None if the backbone has none."""
         if getattr(self, "pos_embed", None) is None:
             return None
         prefix = 0 if self.positions_on_patches_only else self.num_prefix_tokens

@@ -7,13 +7,16 @@ Coordinates are continuous, origin top left: pixel i covers [i, i + 1], its cent
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Size = tuple[int, int]
 """(width, height) in pixels, both at least 1."""
+
+InputFrame = Literal["resize", "crop", "shorter_side"]
+"""The part of an image that a network sees; see ``Frame.of``."""
 
 Pixel = TypeVar("Pixel", bound=np.generic)
 
@@ -81,6 +84,31 @@ class Frame:
         whole = cls.resized(original_size, resized)
         left, top = (round((side - part) / 2.0) for side, part in zip(resized, crop, strict=True))
         return cls(whole.original_size, crop, whole.scale, (float(left), float(top)))
+
+    @classmethod
+    def shorter_side_cropped(cls, original_size: Size, shorter: int, crop_size: Size) -> Frame:
+        """Return the frame of a resize in proportion, of the shorter side to ``shorter``, and a centre crop.
+
+        As LCTR's release converts boxes: both axes have one scale, although the longer side is truncated to pixels, and
+        the corner of the crop is round((side - crop + 1) / 2). Raises ValueError if the crop does not fit.
+        """
+        original, crop = checked_size(original_size, "original_size"), checked_size(crop_size, "crop_size")
+        if max(crop) > shorter:
+            raise ValueError(f"crop_size {crop} does not fit into an image of {shorter} pixels on its shorter side")
+        scale = shorter / min(original)
+        left, top = (round((side * scale - part + 1) / 2) for side, part in zip(original, crop, strict=True))
+        return cls(original, crop, (scale, scale), (float(left), float(top)))
+
+    @classmethod
+    def of(cls, kind: InputFrame, original_size: Size, resized_size: Size, input_size: Size) -> Frame:
+        """Return the frame of a direct "resize" to ``input_size``; of a "crop" of that size from a resize to
+        ``resized_size``; or from a resize of the "shorter_side" to that of ``resized_size``. Sizes are (width, height).
+        """
+        if kind == "resize":
+            return cls.resized(original_size, input_size)
+        if kind == "crop":
+            return cls.center_cropped(original_size, resized_size, input_size)
+        return cls.shorter_side_cropped(original_size, min(resized_size), input_size)
 
     def to_array(self) -> NDArray[np.float64]:
         """Return [8] float64: original and input (width, height), scale and offset (x, y)."""
@@ -168,6 +196,16 @@ def checked_size(size: Size, name: str = "size") -> Size:
     except (TypeError, ValueError, OverflowError):
         pass
     raise ValueError(f"{name} must be (width, height), two integers of at least 1 pixel, got {size!r}")
+
+
+def same_shape(size: Size, other: Size) -> bool:
+    """Return whether two (width, height) are of one image in two resolutions, apart from the rounding of a side.
+
+    >>> same_shape((500, 375), (250, 188)), same_shape((500, 375), (501, 375))
+    (True, False)
+    """
+    pairs = ((size, other), (other, size))
+    return any(min(abs(high * w / wide - h), abs(wide * h / high - w)) <= 0.5 for (w, h), (wide, high) in pairs)
 
 
 def checked_boxes(boxes: ArrayLike) -> NDArray[np.float64]:

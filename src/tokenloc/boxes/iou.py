@@ -98,20 +98,27 @@ def possible_boxes(boxes: ArrayLike, frame: Frame) -> NDArray[np.float64]:
 def truth_boxes(boxes: ArrayLike, frame: Frame, protocol: Protocol) -> NDArray[np.float64]:
     """Return ground-truth boxes [G, 4], given in original pixels, as ``protocol`` compares them: [G, 4] float64.
 
-    Truncation is towards zero, like Python's int(); whole numbers survive the rounding errors of the scaling.
+    Truncation is towards zero, like Python's int(). Whole numbers survive the rounding errors of the scaling, except
+    under ``truth_truncation="both"``, where they are those of the release, int(x / width * 224).
     """
     truth = checked_boxes(boxes)
     if protocol.truth_frame == "original":
         return truth
     if protocol.truth_truncation == "both":
-        truth = np.trunc(truth)
-    truth = frame.to_input(truth)
-    if protocol.truth_truncation != "none":
+        original, offset = (np.array([*pair, *pair]) for pair in (frame.original_size, frame.offset))
+        resized = np.round(original * [*frame.scale, *frame.scale])
+        truth = np.trunc(np.trunc(truth) / original * resized - offset)
+    else:
+        truth = frame.to_input(truth)
+    if protocol.truth_truncation == "scaled":
         truth = np.trunc(np.round(truth, 9))
-    if protocol.truth_clipped:
-        width, height = frame.input_size
-        truth = np.clip(truth, 0, [width - 1, height - 1, width - 1, height - 1])
-    return truth
+    if protocol.truth_clipping == "none":
+        return truth
+    last = np.tile(frame.input_size, 2) - (protocol.truth_clipping != "size")
+    low, high = np.zeros(4), last.astype(np.float64)
+    if protocol.truth_clipping == "outward":
+        low[2:], high[:2] = -np.inf, np.inf
+    return np.clip(truth, low, high)
 
 
 def compared_boxes(boxes: ArrayLike, frame: Frame, protocol: Protocol) -> NDArray[np.float64]:

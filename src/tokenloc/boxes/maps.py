@@ -28,7 +28,8 @@ def prepare_map(map_: NDArray[np.floating], size: Size, protocol: Protocol) -> P
         information, becomes 0 everywhere and so gives the protocol's empty box.
 
     Raises:
-        ValueError: if the map is not two-dimensional, is empty, or is not finite.
+        ValueError: if the map is not two-dimensional, is empty, or is not finite. The `wsol-eval` evaluator scores a
+            map with NaN as zeros.
     """
     scaled = scaled_map(map_, size, protocol)
     return quantised_map(scaled) if protocol.quantised else scaled

@@ -10,7 +10,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 import numpy as np
 
 from tokenloc._names import Registry, unknown_name
-from tokenloc.boxes.frame import Frame, Size
+from tokenloc.boxes.frame import Frame, InputFrame, Size
 
 _PROTOCOLS: Registry[Protocol] = Registry("protocol")
 
@@ -33,7 +33,8 @@ class Protocol:
     Args:
         name: printed with every result; a changed protocol needs another name.
         summary: one sentence on its origin.
-        input_frame: the network input is a direct "resize" of the image, or a centre "crop" of a larger resize.
+        input_frame: the network input is a direct "resize" of the image, a centre "crop" of a larger resize, or such a
+            crop of an image whose "shorter_side" is resized, in proportion.
         resize_ratio: size of the larger resize divided by that of the crop (256/224); 1 for "resize".
         upsampling: interpolation of the map to the input size, half-pixel centres.
         min_max: the map is scaled to [0, 1] "before" or "after" upsampling.
@@ -49,13 +50,17 @@ class Protocol:
         truth_frame: boxes and masks are compared in "original" or in "network" (input) pixels.
         truth_truncation: ground truth is truncated to integers: "none"; "scaled", in input pixels; "both", before and
             after scaling.
-        truth_clipped: ground truth in input pixels is clipped to 0 … size - 1.
+        truth_clipping: of ground truth in input pixels: "none"; "inside", to 0 … size - 1; "outward", x0, y0 to at
+            least 0 and x1, y1 to at most size - 1; "size", to 0 … size.
         inclusive_iou: the IoU includes the last row and column (+1).
         threshold_rule: the threshold is "fixed" (``threshold``), "calibrated" on a held-out split and then given, or
             the "best" on the evaluated set itself, an oracle.
         threshold: the fixed threshold in [0, 1]; None for the other rules.
         thresholds: the ascending grid in [0, 1] among which the best (oracle) threshold is chosen.
         pixel_thresholds: the grid of the pixel metrics; None for ``thresholds``.
+        one_threshold: the best threshold is that of GT-known; False: GT-known, GT(δ) and each Top-k Loc have their own.
+        map_class: GT-known and the metrics beside it judge the map of the "true" class or of the first "predicted" one.
+        top5_map: Top-5 Loc judges the true class's "own" map, or that of the "first" predicted class.
         strict_top_k: Top-k Loc needs IoU > 0.5; False: IoU ≥ 0.5, as GT-known and MaxBoxAcc always do.
 
     Raises:
@@ -64,7 +69,7 @@ class Protocol:
 
     name: str
     summary: str = ""
-    input_frame: Literal["resize", "crop"] = "resize"
+    input_frame: InputFrame = "resize"
     resize_ratio: float = 1.0
     upsampling: Literal["bilinear", "cubic"] = "bilinear"
     min_max: Literal["before", "after"] = "before"
@@ -76,12 +81,15 @@ class Protocol:
     empty_box: tuple[int, int, int, int] | None = (0, 0, 0, 0)
     truth_frame: Literal["original", "network"] = "original"
     truth_truncation: Literal["none", "scaled", "both"] = "none"
-    truth_clipped: bool = False
+    truth_clipping: Literal["none", "inside", "outward", "size"] = "none"
     inclusive_iou: bool = False
     threshold_rule: Literal["calibrated", "fixed", "best"] = "calibrated"
     threshold: float | None = None
     thresholds: tuple[float, ...] = threshold_grid(0.01)
     pixel_thresholds: tuple[float, ...] | None = threshold_grid(0.001)
+    one_threshold: bool = True
+    map_class: Literal["true", "predicted"] = "true"
+    top5_map: Literal["own", "first"] = "own"
     strict_top_k: bool = False
 
     def __post_init__(self) -> None:
@@ -117,13 +125,26 @@ class Protocol:
         name = f"{self.name.split('[')[0]}[{len(grid)} thresholds, {grid[0]:g} to {grid[-1]:g}]"
         return replace(self, name=name, thresholds=grid)
 
+    def with_map_class(self, map_class: Literal["true", "predicted"]) -> Protocol:
+        """Return this protocol with GT-known of another class's map, and a name that states it.
+
+        >>> get_protocol("ts-cam").with_map_class("predicted").name
+        'ts-cam[map of the predicted class]'
+        """
+        if map_class == self.map_class:
+            return self
+        return replace(self, name=f"{self.name}[map of the {map_class} class]", map_class=map_class)
+
+    @property
+    def judged_maps(self) -> int | None:
+        """How many predicted classes' maps a score needs; None if it needs the true class's map."""
+        return None if self.map_class == "true" else 5 if self.top5_map == "own" else 1
+
     def frame(self, original_size: Size, input_size: Size) -> Frame:
         """Return the frame of an image under this protocol; sizes are (width, height)."""
-        if self.input_frame == "resize":
-            return Frame.resized(original_size, input_size)
         width, height = input_size
         resized = (round(width * self.resize_ratio), round(height * self.resize_ratio))
-        return Frame.center_cropped(original_size, resized, input_size)
+        return Frame.of(self.input_frame, original_size, resized, input_size)
 
 
 def get_protocol(name: str) -> Protocol:
@@ -139,7 +160,7 @@ def list_protocols(pattern: str | None = None) -> list[str]:
     """Return the names of the protocols, sorted; ``pattern`` is a shell wildcard.
 
     >>> list_protocols()
-    ['sat', 'standard', 'ts-cam', 'ts-cam-ilsvrc', 'wsol-eval']
+    ['lctr', 'lctr-ilsvrc', 'sat', 'scm', 'standard', 'ts-cam', 'ts-cam-ilsvrc', 'wsol-eval']
     """
     return _PROTOCOLS.names(pattern)
 
@@ -181,7 +202,7 @@ for _protocol in (
     ),
     Protocol(
         name="ts-cam",
-        summary="The releases of TS-CAM and SCM; the threshold is for CUB.",
+        summary="The release of TS-CAM; the threshold is for CUB.",
         min_max="after",
         quantised=True,
         threshold_of="maximum",
@@ -189,7 +210,7 @@ for _protocol in (
         empty_box=(0, 0, 1, 1),
         truth_frame="network",
         truth_truncation="both",
-        truth_clipped=True,
+        truth_clipping="inside",
         inclusive_iou=True,
         threshold_rule="fixed",
         threshold=0.10,
@@ -204,14 +225,48 @@ for _protocol in (
         empty_box=None,
         truth_frame="network",
         truth_truncation="scaled",
-        truth_clipped=True,
+        truth_clipping="outward",
         inclusive_iou=True,
         threshold_rule="best",
         thresholds=(0.30, 0.35, 0.40, 0.45),
     ),
+    Protocol(
+        name="scm",
+        summary="The release of SCM: the map of the predicted class, each metric at its own best threshold.",
+        min_max="after",
+        quantised=True,
+        threshold_of="maximum",
+        components="contours",
+        box_end="inside",
+        truth_frame="network",
+        truth_truncation="both",
+        truth_clipping="inside",
+        inclusive_iou=True,
+        threshold_rule="best",
+        one_threshold=False,
+        map_class="predicted",
+    ),
+    Protocol(
+        name="lctr",
+        summary="The release of LCTR: the map of the predicted class; the threshold is for CUB.",
+        input_frame="shorter_side",
+        resize_ratio=256 / 224,
+        min_max="after",
+        quantised=True,
+        threshold_of="maximum",
+        components="contours",
+        empty_box=None,
+        truth_frame="network",
+        truth_clipping="size",
+        threshold_rule="fixed",
+        threshold=0.09,
+        map_class="predicted",
+        top5_map="first",
+    ),
 ):
     _PROTOCOLS.add(_protocol.name, _protocol)
 
-_summary = "Like ts-cam, with the threshold that its paper and SCM's use on ILSVRC."
-_ilsvrc = replace(_PROTOCOLS["ts-cam"], name="ts-cam-ilsvrc", summary=_summary, threshold=0.12)
-_PROTOCOLS.add(_ilsvrc.name, _ilsvrc)
+for _name, _threshold in (("ts-cam", 0.12), ("lctr", 0.18)):
+    _summary = f"Like {_name}, with the threshold for ILSVRC."
+    _ilsvrc = replace(_PROTOCOLS[_name], name=f"{_name}-ilsvrc", summary=_summary, threshold=_threshold)
+    _PROTOCOLS.add(_ilsvrc.name, _ilsvrc)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tokenloc._files import exclusive_lock, refuse_unwritable, remove_partial_files
 from tokenloc.boxes import Protocol, get_protocol
@@ -25,7 +25,6 @@ from tokenloc.metrics import Scorer
 from tokenloc.metrics.scores import BestThreshold
 from tokenloc.metrics.stored_maps import StoredMaps, open_maps, writing_maps
 from tokenloc.models.checkpoint import OptionValue, load_checkpoint, store_threshold
-from tokenloc.models.cost import model_cost
 from tokenloc.models.hub import run_folder, writable_path
 from tokenloc.models.metadata import ModelMetadata
 from tokenloc.reporting.runs import BOXES, METRICS
@@ -42,6 +41,7 @@ def evaluate(
     save_maps: Path | None = None,
     threshold: float | None = None,
     thresholds: list[float] | None = None,
+    map_class: Literal["true", "predicted"] | None = None,
     best_threshold: BestThreshold = "gt_known",
     options: PredictionOptions = DEFAULT_OPTIONS,
     method_options: dict[str, OptionValue] | None = None,
@@ -64,6 +64,7 @@ def evaluate(
         save_maps: a new folder for the maps and predicted classes.
         threshold: a fixed map threshold in [0, 1] instead of the calibrated one.
         thresholds: the candidates for the best threshold, instead of the protocol's.
+        map_class: the class whose map GT-known judges, true or predicted, instead of the protocol's.
         best_threshold: what the best threshold on the evaluated set maximizes: gt_known, or gt_known_plus_top1_loc as
             in SAT's release.
         options: test-time augmentation, refinement and precision.
@@ -75,6 +76,7 @@ def evaluate(
     """
     judged = get_protocol(protocol)
     judged = judged.with_thresholds(thresholds) if thresholds else judged
+    judged = judged.with_map_class(map_class) if map_class else judged
     subfolder = Path("evaluation", protocol)
     if maps is not None and checkpoint is None and save_maps is None:
         job = _Job(data, split, judged, threshold, best_threshold, out or maps.parent / subfolder, workers)
@@ -121,10 +123,10 @@ def _evaluate_model(
     dataset = open_data(described, metadata.classes)
     calibrated = calibrated_threshold(metadata, options, dataset)
     threshold, source = choose_threshold(job.protocol, job.threshold, calibrated)
-    cost = asdict(model_cost(metadata.model, metadata.preprocessing.size))
-    content = {"model": asdict(metadata.model), "info": cost, "data": described, "viewing": str(options)}
+    content = {"model": asdict(metadata.model), "data": described, "viewing": str(options)}
     about = {
         "input_frame": job.protocol.input_frame,
+        "map_class": job.protocol.map_class,
         "viewing": str(options),
         "classes": metadata.classes,
         "model": content["model"],

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from tokenloc._names import unknown_name
-from tokenloc.boxes.frame import Size, checked_boxes
+from tokenloc.boxes.frame import Size, checked_boxes, same_shape
 from tokenloc.boxes.iou import box_faults
 from tokenloc.data.images import read_image
 
@@ -112,6 +112,7 @@ class ImageDataset:
         classes: class names; a sample's label is an index into them.
         samples: all samples of the split, with unique ids.
         sizes: (width, height) by sample id, if the dataset's lists state them.
+        scaled_masks: whether masks may be of another resolution than their images.
     """
 
     name: str = "images"
@@ -119,6 +120,7 @@ class ImageDataset:
     measured_split: str = "test"
     held_out_split: str = "val"
     has_masks: bool = False
+    scaled_masks: bool = False
     skipped: Sequence[str] = ()
     """Ids of listed images that were left out because their files are missing."""
     ids: Sequence[str]
@@ -184,6 +186,13 @@ class ImageDataset:
         if split not in self.splits:
             raise unknown_name(f"split of dataset {self.name!r}:", split, self.splits)
 
+    def mask_fault(self, size: Size, mask: NDArray[np.uint8] | None) -> str | None:
+        """Return an error text if a mask [H, W] does not match its image's ``size`` (width, height)."""
+        mask_size = size if mask is None else (mask.shape[1], mask.shape[0])
+        if mask_size == size or (self.scaled_masks and same_shape(size, mask_size)):
+            return None
+        return f"is {_by(size)}, but its mask {_by(mask_size)}"
+
     def check(self) -> list[Problem]:
         """Read every image with its boxes and mask; return all problems."""
         return [problem for index in range(len(self)) for problem in self._problems(index)]
@@ -219,7 +228,7 @@ class ImageDataset:
             reasons.append(f"is {_by(size)}, but the dataset's lists say {_by(declared)}: its boxes may be off")
         if mask is None and self.has_masks:
             reasons.append("has no mask, while others have")
-        if fault := mask_fault(size, mask):
+        if fault := self.mask_fault(size, mask):
             reasons.append(fault)
         yield from (Problem(sample.id, sample.path, reason) for reason in reasons)
 
@@ -228,7 +237,8 @@ class Subset(ImageDataset):
     """Samples of a dataset in the order of ``indices``, with labels in the order of ``classes`` (None: its own)."""
 
     def __init__(self, dataset: ImageDataset, indices: Iterable[int], classes: Classes = None) -> None:
-        self.name, self.splits, self.has_masks = dataset.name, dataset.splits, dataset.has_masks
+        self.name, self.splits = dataset.name, dataset.splits
+        self.has_masks, self.scaled_masks = dataset.has_masks, dataset.scaled_masks
         self.dataset, self.skipped = dataset, dataset.skipped
         self.indices = tuple(int(index) for index in indices)
         outside = [index for index in self.indices if not 0 <= index < len(dataset)]
@@ -284,13 +294,6 @@ def file_fingerprint(path: Path) -> str:
     """Return the path, size and modification time of a file; raises OSError if it does not exist."""
     status = path.stat()
     return f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
-
-
-def mask_fault(size: Size, mask: NDArray[np.uint8] | None) -> str | None:
-    """Return an error text if a mask [H, W] does not match its image's ``size`` (width, height)."""
-    if mask is None or mask.shape == (size[1], size[0]):
-        return None
-    return f"is {_by(size)}, but its mask {_by((mask.shape[1], mask.shape[0]))}"
 
 
 def refuse(

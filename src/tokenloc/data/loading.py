@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tokenloc.boxes.frame import Frame
-from tokenloc.data.base import ImageDataset, mask_fault
+from tokenloc.data.base import ImageDataset
 from tokenloc.data.transforms import FramedTransform, TrainTransform
 
 MAX_UNREADABLE = 50
@@ -124,7 +124,7 @@ class _EvaluationImages(Dataset[EvaluationBatch]):
         sample = self.dataset.samples[index]
         try:
             image, mask = self.dataset.image(index), self.dataset.mask(index)
-            if fault := mask_fault(image.size, mask):
+            if fault := self.dataset.mask_fault(image.size, mask):
                 raise ValueError(f"{sample.path or sample.id} {fault}")
         except (ValueError, OSError) as error:
             return EvaluationBatch(_NO_IMAGES, _NO_LABELS, [], [], [], [Unreadable(index, sample.id, str(error))])

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from tokenloc.boxes.frame import Size
+from tokenloc.boxes.frame import Frame, Size, same_shape
 from tokenloc.data import lists
 from tokenloc.data.base import AnyPath, Classes, refuse
 from tokenloc.data.images import names_under, read_image, read_size
@@ -28,7 +27,7 @@ class OpenImagesDataset(ListedDataset):
     Images are `SPLIT/CLASS/ID.jpg`; a class name is its Open Images id (`0bt_c3` for /m/0bt_c3). Beside an image are
     the masks of its objects, `ID_mCLASS_*.png`, and optionally `ID_ignore.png`. As in `wsol-eval`, the objects' masks
     are united, any value above 0 counts, and a pixel is ignored if the ignore mask marks it and no object does. Masks
-    of another resolution but the same aspect ratio are resized to the image by nearest neighbour.
+    of another resolution but the same aspect ratio are resized only once, to the pixels where a protocol compares them.
 
     Args:
         metadata: the `metadata/OpenImages` of `wsol-eval` (or the folder above it, or the split's own), whose lists
@@ -37,6 +36,7 @@ class OpenImagesDataset(ListedDataset):
     """
 
     name = "openimages"
+    scaled_masks = True
     source = "OpenImages30k (images and masks) as github.com/clovaai/wsolevaluation describes it"
     markers = ("train", "val", "test")
     usual_folders = ("OpenImages", "OpenImages30k")
@@ -56,17 +56,22 @@ class OpenImagesDataset(ListedDataset):
             self.remark("masks", f"were not found in {place}: only classification is evaluated; get {self.source}")
 
     def mask(self, index: int) -> NDArray[np.uint8] | None:
-        """Return a mask [H, W] uint8 of original pixels (0, 1, or 255 for ignored); None if the image has none."""
+        """Return a mask [H, W] uint8 (0, 1, or 255 for ignored); None if the image has none.
+
+        It has the resolution of the mask files, or the image's if these differ among themselves.
+        """
         sample = self.samples[index]
         if sample.id not in self.masks or sample.path is None:
             return None
         *objects, ignored = self.masks[sample.id]
         size = read_size(sample.path)
-        mask = np.zeros((size[1], size[0]), np.uint8)
-        if ignored:
-            mask[_marked(self.folder / ignored, size)] = IGNORED
-        for name in objects:
-            mask[_marked(self.folder / name, size)] = 1
+        marked = {name: _marked(self.folder / name, size) for name in (ignored, *objects) if name}
+        if len({each.shape for each in marked.values()}) > 1:
+            frames = {name: Frame.resized(each.shape[::-1], size) for name, each in marked.items()}
+            marked = {name: frames[name].pixels_to_input(each) for name, each in marked.items()}
+        mask = np.zeros(next(iter(marked.values())).shape, np.uint8)
+        for name, each in marked.items():
+            mask[each] = IGNORED if name == ignored else 1
         return mask
 
     def _list_images(self, folder: Path, split: str) -> Listing:
@@ -101,10 +106,9 @@ def _from_names(folder: Path, split: str) -> Listing:
 
 
 def _marked(path: Path, size: Size) -> NDArray[np.bool_]:
-    """Return the pixels [H, W] that a mask marks, in an image of ``size`` (width, height)."""
+    """Return the pixels [H, W] that the mask of an image of ``size`` (width, height) marks."""
     image = read_image(path)
     (width, height), (wide, high) = size, image.size
-    if abs(wide * height - high * width) > max(*size, *image.size):  # more than the rounding of sides
+    if not same_shape(size, image.size):
         raise ValueError(f"{path}: {wide}x{high} is of another shape than its image of {width}x{height}")
-    marked = Image.fromarray(np.asarray(np.asarray(image).any(axis=-1)))
-    return np.asarray(marked if image.size == size else marked.resize(size, Image.Resampling.NEAREST), dtype=bool)
+    return np.asarray(np.asarray(image).any(axis=-1))

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from PIL import Image
 from torchvision.transforms import v2
 
 from tokenloc._names import one_of, unknown_name
-from tokenloc.boxes.frame import Frame, Size, checked_size
+from tokenloc.boxes.frame import Frame, InputFrame, Size, checked_size
 
 TrainTransform = Callable[[Image.Image], torch.Tensor]
 FramedTransform = Callable[[Image.Image], tuple[torch.Tensor, Frame]]
-FrameKind = Literal["crop", "resize"]
 
 _INTERPOLATIONS = {
     "bilinear": v2.InterpolationMode.BILINEAR,
@@ -86,34 +85,48 @@ def train_transform(preprocessing: Preprocessing) -> TrainTransform:
 
 
 def evaluation_transform(
-    preprocessing: Preprocessing, frame_kind: FrameKind, side: int | None = None, margin: bool = False
+    preprocessing: Preprocessing, frame_kind: InputFrame, side: int | None = None, margin: bool = False
 ) -> FramedTransform:
     """Return a picklable transform: from an RGB PIL image to ([3, H, W] float32, its frame).
 
     Args:
         preprocessing: the format that the network expects.
         frame_kind: "crop" resizes the image to ``preprocessing.resize`` and crops the centre, as SAT does; "resize"
-            resizes it straight to ``preprocessing.size``, as `wsol-eval` and TS-CAM do.
+            resizes it straight to ``preprocessing.size``, as `wsol-eval` and TS-CAM do; "shorter_side" resizes the
+            shorter side to that of ``preprocessing.resize``, and crops the centre, as LCTR does.
         side: pixels of the result's shorter side; None for that of ``preprocessing.size``. The frame does not depend on
             it: its input pixels are those of ``preprocessing.size``, so that results of all scales are comparable.
         margin: return the whole image at ``preprocessing.resize`` (in proportion to ``side``), of which the frame
-            covers the centre ("crop") or all ("resize"): for ten crops.
+            covers the centre ("crop", "shorter_side") or all ("resize"): for ten crops.
     """
-    cropped = one_of("frame kind", frame_kind, FrameKind) == "crop"
+    cropped = one_of("frame kind", frame_kind, InputFrame) != "resize"
     scaled = preprocessing if side is None else preprocessing.at(side)
     width, height = scaled.size
     steps = [_resize(scaled, scaled.resize if cropped or margin else scaled.size)]
-    if cropped and not margin:
+    if frame_kind == "shorter_side":
+        steps = [v2.Lambda(partial(_shorter_side_crop, scaled, margin))]
+    elif cropped and not margin:
         steps.append(v2.CenterCrop((height, width)))
-    return partial(_framed, v2.Compose([*steps, *_to_input(scaled)]), preprocessing, cropped)
+    return partial(_framed, v2.Compose([*steps, *_to_input(scaled)]), preprocessing, frame_kind)
 
 
 def _framed(
-    steps: v2.Compose, preprocessing: Preprocessing, cropped: bool, image: Image.Image
+    steps: v2.Compose, preprocessing: Preprocessing, frame_kind: InputFrame, image: Image.Image
 ) -> tuple[torch.Tensor, Frame]:
-    size, resize = preprocessing.size, preprocessing.resize
-    frame = Frame.center_cropped(image.size, resize, size) if cropped else Frame.resized(image.size, size)
+    frame = Frame.of(frame_kind, image.size, preprocessing.resize, preprocessing.size)
     return cast(torch.Tensor, steps(image)), frame
+
+
+def _shorter_side_crop(preprocessing: Preprocessing, margin: bool, image: Image.Image) -> Image.Image:
+    """Resize in proportion, and crop the frame's part of the image, with ``margin`` one of ``preprocessing.resize``."""
+    frame = Frame.of("shorter_side", image.size, preprocessing.resize, preprocessing.size)
+    resized = v2.Resize(min(preprocessing.resize), _INTERPOLATIONS[preprocessing.interpolation], antialias=True)(image)
+    left, top = map(int, frame.offset)
+    width, height = preprocessing.size
+    if margin:
+        left, top = left - (preprocessing.resize[0] - width) // 2, top - (preprocessing.resize[1] - height) // 2
+        width, height = preprocessing.resize
+    return cast(Image.Image, v2.functional.crop(resized, top, left, height, width))
 
 
 def _resize(preprocessing: Preprocessing, size: Size) -> v2.Transform:

@@ -168,11 +168,12 @@ def evaluate_model(
 def _score_batch(
     predictor: Predictor, dataset: ImageDataset, batch: EvaluationBatch, scorer: Scorer, threads: ThreadPoolExecutor
 ) -> tuple[list[Unreadable], list[ImageScores], NDArray[np.float32]]:
-    """Return the unreadable images of a batch, the scores of the others, and their true classes' maps [B, h, w]."""
+    """Return the unreadable images of a batch, and of the others the scores and the maps [B, h, w] that are judged."""
     if not batch.indices:
         return batch.unreadable, [], np.zeros((0, 1, 1), np.float32)
-    prediction = predictor.class_maps(batch.images, batch.labels[:, None].to(predictor.device))
-    logits, maps = prediction.logits.cpu(), prediction.maps[:, 0].cpu().numpy()
+    classes = scorer.protocol.judged_maps or batch.labels[:, None].to(predictor.device)
+    prediction = predictor.class_maps(batch.images, classes)
+    logits, maps = prediction.logits.cpu(), prediction.maps.cpu().numpy()
     if logits.isnan().any():
         raise ValueError("the model's logits contain NaN; check its weights, or evaluate in full precision")
     predicted = top_classes(logits, 5).numpy()
@@ -182,7 +183,7 @@ def _score_batch(
         sample, frame, mask = dataset[batch.indices[row]], batch.frames[row], batch.masks[row]
         with nullcontext() if mask is None else ORIGINALS.hold(frame.original_size):
             return scorer.score(
-                maps[row],
+                maps[row, 0],
                 sample.label,
                 predicted[row],
                 frame=frame,
@@ -190,9 +191,10 @@ def _score_batch(
                 boxes=sample.boxes,
                 mask=mask,
                 probability=probabilities[row],
+                top_maps=maps[row],
             )
 
-    return batch.unreadable, list(threads.map(score, range(len(maps)))), maps
+    return batch.unreadable, list(threads.map(score, range(len(maps)))), maps[:, 0]
 
 
 def calibrate_threshold(

@@ -112,7 +112,7 @@ class Predictor:
     def _region(self, images: Tensor) -> Tensor:
         """Return the part of ``images`` that the maps show, at the largest scale."""
         width, height = self.preprocessing.at(max(self._scales)).size
-        cropped = self._views.ten_crop and self.protocol.input_frame == "crop"
+        cropped = self._views.ten_crop and self.protocol.input_frame != "resize"
         return _resize(T.center_crop(images, [height, width]) if cropped else images, height, width)
 
     def _pixels(self, region: Tensor) -> Tensor:

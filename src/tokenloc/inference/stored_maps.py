@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from tokenloc.boxes.frame import Size
 from tokenloc.data import ImageDataset, Unreadable
-from tokenloc.data.base import mask_fault
 from tokenloc.data.images import IMAGE_SUFFIXES, read_size
 from tokenloc.data.loading import batches_of_rank
 from tokenloc.inference.evaluation import EvaluationResult, Progress, evaluate_scores
@@ -51,18 +50,27 @@ def evaluate_maps(
 
     Images without a map, or with a broken map or mask, are ``unreadable`` and in no metric.
 
-    The maps are those of the true classes. Images are opened only for their size, and not if the maps have frames.
+    The maps are those of the classes that the protocol judges. Images are opened only for their size, and not if the
+    maps have frames.
 
     Raises:
-        ValueError: if the maps were made under another input frame than the protocol's, ids are ambiguous, or no map
-            could be scored.
+        ValueError: if the maps were made under another input frame or for other classes than the protocol's, ids are
+            ambiguous, or no map could be scored.
     """
-    expected = scorer.protocol.input_frame
-    made = maps.about.get("input_frame", expected)
-    if made != expected:
+    protocol = scorer.protocol
+    older = {"map_class": "true"} if maps.about else {}  # maps of other code are of any class
+    for name in ("input_frame", "map_class"):
+        expected = getattr(protocol, name)
+        made = {**older, **maps.about}.get(name, expected)
+        if made != expected:
+            raise ValueError(
+                f"the maps in {maps.folder} have the {name.replace('_', ' ')} {made!r}, but protocol "
+                f"{protocol.name!r} needs {expected!r}; choose a protocol with the same one, or save the maps again"
+            )
+    if (protocol.judged_maps or 0) > 1:
         raise ValueError(
-            f"the maps in {maps.folder} have the input frame {made!r}, but protocol {scorer.protocol.name!r} needs "
-            f"{expected!r}; choose a protocol with the same input frame, or save the maps again"
+            f"protocol {protocol.name!r} needs the maps of five predicted classes, and {maps.folder} has one for each "
+            "image; evaluate the checkpoint instead"
         )
     matched = match_ids([sample.id for sample in dataset], maps.ids)
     scored: Dataset[Any] = _ScoredMaps(maps, matched, dataset, scorer)
@@ -101,7 +109,7 @@ class _ScoredMaps(Dataset[Any]):
         sample, stored = self.images[index], self.maps.load(name)
         frame = stored.frame or self.scorer.protocol.frame(_original_size(self.images, index), INPUT_SIZE)
         mask = self.images.mask(index)
-        if fault := mask_fault(frame.original_size, mask):
+        if fault := self.images.mask_fault(frame.original_size, mask):
             raise ValueError(f"{sample.path or sample.id} {fault}")
         return self.scorer.score(
             stored.map_,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenloc._names import Registry
-from tokenloc.backbones import Backbone, Features, Normalisation
+from tokenloc.backbones import Backbone, FeatureRequest, Features, Normalisation
 from tokenloc.methods.global_batch import cross_entropy
 
 ClassMaps = Callable[[Tensor], Tensor]
@@ -94,6 +94,11 @@ class Method(nn.Module, ABC):
     def scalars(self) -> dict[str, float]:
         """Return values to log after every epoch, by name; by default none."""
         return {}
+
+    def features(self, images: Tensor, request: FeatureRequest | None = None) -> Features:
+        """Return the backbone's features as the method computes them, for ``images`` [B, 3, height, width]."""
+        features: Features = self.backbone(images, request)
+        return features
 
     def intermediate_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
         """Return the maps [B, h, w] behind the localization map of ``classes`` [B], by title; by default none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,8 @@ class LCTR(Method):
         min_max_erasing: whether m is scaled to [0, 1] per image before "reversed" attention, 1 - m, is computed.
         relu: whether negative values of X_CDM become 0 in the localization map.
     """
+
+    test_options: ClassVar[tuple[str, ...]] = ("relation", "relu")
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenloc._names import one_of
-from tokenloc.backbones import Backbone, Features, Gate, SpatialQuery, as_map
+from tokenloc.backbones import Backbone, FeatureRequest, Features, Gate, SpatialQuery, as_map
 from tokenloc.methods.base import ClassMaps, Method, Output, register_method, shared_map
 from tokenloc.methods.global_batch import cross_entropy, global_mean
 from tokenloc.methods.tscam import PooledClassifier, semantic_head
@@ -105,10 +105,15 @@ class SAT(Method):
         logits, location = self._run(images)
         return logits, shared_map(location)
 
+    def features(self, images: Tensor, request: FeatureRequest | None = None) -> Features:
+        """Return the backbone's features with the spatial query; see ``Method.features``."""
+        features: Features = self.backbone(images, request, self._query())
+        return features
+
     def intermediate_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
         """Return m of each spatial block (Eqs. 4, 5), in (0, 1); see ``Method.intermediate_maps``."""
         del classes
-        features = self.backbone(images, spatial=self._query())
+        features = self.features(images)
         gates = zip(self.blocks, features.require("spatial_gates").unbind(1), strict=True)
         return {f"gate of block {block + 1}": as_map(gate, features.grid) for block, gate in gates}
 
@@ -126,7 +131,7 @@ class SAT(Method):
 
     def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits [B, C] and the map M [B, h, w]."""
-        features: Features = self.backbone(images, spatial=self._query())
+        features = self.features(images)
         return self.pool(self.head(features.patch_map()), features), features.block_mean("spatial_gates")
 
     def _query(self) -> SpatialQuery:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,8 @@ class SCM(TSCAM):
 
     Following the released code and not the paper: 16 Newton-Schulz steps in the first block (paper: 4); no gradient
     through the starting matrix X_0; a threshold of beta times the largest activation of the block's input (Eq. 7: beta
-    itself) before a min-max; residuals in both updates; F^0 min-max scaled.
+    itself) before a min-max; residuals in both updates; F^0 min-max scaled. Eq. 4, L = (D - A) * (lambda E - 1), and
+    Eq. 10 of the appendix have opposite signs; the released code and this class follow Eq. 4.
 
     A block scales each patch vector of S by a positive number, 1 + F~, which leaves the cosine similarities of the
     patches unchanged. They are therefore computed once for all blocks, from S^0, and only S^L is computed: S^0 times
@@ -48,6 +49,8 @@ class SCM(TSCAM):
         similarity_weight: lambda of each block (Eq. 4), [L], learned, initially 1. Smaller values diffuse wider.
         threshold: beta of each block (Eq. 7), [L], learned, initially 0.5.
     """
+
+    test_options: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,

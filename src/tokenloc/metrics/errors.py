@@ -19,10 +19,10 @@ def error_categories(
 
     IoG and IoP are the intersection divided by the area of the ground-truth and of the predicted box. The first that
     applies: ``classification`` if the class is wrong, ``correct`` if IoU > 0.5, ``multi_instance`` if at least two
-    ground-truth boxes have IoG > 0.3, ``part`` if IoP > 0.5, ``more`` if IoG > 0.7, ``other``.
+    ground-truth boxes have IoG > 0.3, ``part`` if IoP > 0.5, ``more`` if IoG ≥ 0.7, ``other``.
 
     Deviations from the paper, which follow the released code: IoP and IoG are those of the ground-truth box with the
-    highest IoU, not the highest of all; a hit needs IoU > 0.5, not ≥ 0.5.
+    highest IoU, not the highest of all; a hit needs IoU > 0.5, not ≥ 0.5; ``more`` takes IoG ≥ 0.7, not > 0.7.
 
     Args:
         boxes: [N, 4] xyxy.
@@ -54,7 +54,7 @@ def error_categories(
         "correct": iou.max(axis=1) > 0.5 if strict else iou.max(axis=1) >= 0.5,
         "multi_instance": (iog > 0.3).sum(axis=1) > 1,
         "part": iop[rows, best] > 0.5,
-        "more": iog[rows, best] > 0.7,
+        "more": iog[rows, best] >= 0.7,
     }
     codes = [np.int64(ERROR_CATEGORIES.index(name)) for name in conditions]
     return np.select(list(conditions.values()), codes, np.int64(ERROR_CATEGORIES.index("other")))

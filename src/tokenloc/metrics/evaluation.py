@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -41,6 +41,7 @@ class Totals:
         self.boxed = self.dropped_boxes = self.masked = 0
         self.largest_hits, self.any_hits = np.zeros((2, levels, thresholds), np.int64)  # IoU ≥ δ
         self.top1_hits, self.top5_hits = np.zeros((2, thresholds), np.int64)  # correct class and box
+        self.any_class_hits, self.any_classes = np.zeros(thresholds, np.int64), False
         self.errors = np.zeros((len(ERROR_CATEGORIES), thresholds), np.int64)
         self.constant_hits = np.zeros((len(CONSTANT_BOXES), levels), np.int64)
         self.pixels = np.zeros((2, len(scorer.pixel_edges) - 1), np.int64)  # background, object
@@ -66,12 +67,14 @@ class Totals:
 
     def _add_boxes(self, image: ImageScores) -> None:
         levels = np.array(IOU_LEVELS)
-        hits = image.hits(self.scorer.protocol)
         self.boxed += 1
         self.largest_hits += image.largest >= levels[:, None]
         self.any_hits += image.any >= levels[:, None]
-        self.top1_hits += hits & image.in_top(1)
-        self.top5_hits += hits & image.in_top(5)
+        self.top1_hits += image.localized(1, self.scorer.protocol)
+        self.top5_hits += image.localized(5, self.scorer.protocol)
+        if image.any_class.size:
+            self.any_class_hits += image.any_class >= 0.5
+            self.any_classes = True
         self.errors += image.errors == np.arange(len(ERROR_CATEGORIES))[:, None]
         self.constant_hits += image.constant[:, None] >= levels
 
@@ -102,7 +105,10 @@ class Evaluation:
         dropped_boxes: impossible ground-truth boxes, which are ignored.
         top1_cls: images whose first predicted class is correct; ``top5_cls``: one of the first five.
         top1_loc: images that also have a box that hits, at ``threshold``; ``top5_loc`` likewise.
-        gt_known: images where the box of the true class's map has IoU ≥ 0.5, at ``threshold``.
+        gt_known: images where the box of the true class's map (of the first predicted class's, if the protocol judges
+            that) has IoU ≥ 0.5, at ``threshold``.
+        gt_known_top5: images where the box of any of the first five predicted classes' maps has IoU ≥ 0.5, if the
+            protocol judges them; else not in ``to_dict``.
         max_box_acc_v1: MaxBoxAcc (Choe et al. 2020): IoU 0.5, largest component, best threshold.
         max_box_acc_v2: any component, mean over δ = 0.3, 0.5, 0.7, each at its best threshold.
         max_box_acc_v2_largest: the same for the largest component (SAT).
@@ -112,7 +118,8 @@ class Evaluation:
         pxap: pixel average precision.
         piou: pixel IoU at its best threshold.
         errors: images in each of ``ERROR_CATEGORIES``, at ``threshold``; assumes correct classes if none are predicted.
-        threshold: the map threshold of these metrics.
+        threshold: the map threshold of these metrics; if the protocol has no ``one_threshold``, GT-known's, and
+            ``box_acc`` and Top-k Loc are those at their own best.
         threshold_source: "given", "protocol", "best on the evaluated set (oracle)", or "best GT-known + Top-1 Loc on
             the evaluated set (oracle)".
         oracle: metrics at the best threshold.
@@ -131,6 +138,7 @@ class Evaluation:
     top1_loc: float | None = None
     top5_loc: float | None = None
     gt_known: float | None = None
+    gt_known_top5: float | None = None
     max_box_acc_v1: float | None = None
     max_box_acc_v2: float | None = None
     max_box_acc_v2_largest: float | None = None
@@ -155,6 +163,8 @@ class Evaluation:
         """Return plain JSON values in the layout of ``metrics.json``."""
         metrics = asdict(self)
         del metrics["curve"], metrics["constant_boxes"]
+        if self.gt_known_top5 is None:
+            del metrics["gt_known_top5"]
         names = ("protocol", "images", "images_with_boxes", "images_with_masks", "dropped_boxes")
         first = {name: metrics.pop(name) for name in names}
         last = {name: metrics.pop(name) for name in ("threshold", "threshold_source", "oracle")}
@@ -194,35 +204,38 @@ def _box_metrics(totals: Totals) -> dict[str, Any]:
     boxed, grid = totals.boxed, totals.scorer.protocol.thresholds
     largest, any_ = totals.largest_hits[:, : len(grid)], totals.any_hits[:, : len(grid)]
     best = int(largest[V1_LEVEL].argmax())  # the lowest of equals
-    column, chosen = len(grid), {}
+    column, chosen, apart = len(grid), {}, False
     if totals.scorer.fixed_threshold is None:
-        column, criterion = best, "best"
+        column, criterion, apart = best, "best", not totals.scorer.protocol.one_threshold
         if totals.scorer.best == "gt_known_plus_top1_loc":
             column = int((largest[V1_LEVEL] + totals.top1_hits[: len(grid)]).argmax())
             criterion = "best GT-known + Top-1 Loc"
         chosen = {"threshold": grid[column], "threshold_source": f"{criterion} on the evaluated set (oracle)"}
+    reported = list(range(len(grid))) if apart else [column]
+    levels = totals.largest_hits[:, reported].max(axis=1)
     constant = (100.0 * (totals.constant_hits / boxed)).tolist()
     return {
         **chosen,
-        **_accuracies(totals, column),
-        "box_acc": _by_level(_percents(totals.largest_hits[:, column], boxed)),
-        "box_acc_mean": _percent(totals.largest_hits[V2_LEVELS, column].mean(), boxed),
+        **_accuracies(totals, reported),
+        "gt_known_top5": _percent(totals.any_class_hits[reported].max(), boxed) if totals.any_classes else None,
+        "box_acc": _by_level(_percents(levels, boxed)),
+        "box_acc_mean": _percent(levels[V2_LEVELS].mean(), boxed),
         "max_box_acc_v1": _percent(largest[V1_LEVEL].max(), boxed),
         "max_box_acc_v2": _percent(any_[V2_LEVELS].max(axis=1).mean(), boxed),
         "max_box_acc_v2_largest": _percent(largest[V2_LEVELS].max(axis=1).mean(), boxed),
         "max_box_acc_v2_one_threshold": _percent(largest[V2_LEVELS].mean(axis=0).max(), boxed),
         "errors": dict(zip(ERROR_CATEGORIES, _percents(totals.errors[:, column], boxed), strict=True)),
         "oracle": Oracle(
-            grid[best], **_accuracies(totals, best), box_acc=_by_level(_percents(largest.max(axis=1), boxed))
+            grid[best], **_accuracies(totals, [best]), box_acc=_by_level(_percents(largest.max(axis=1), boxed))
         ),
         "curve": {"threshold": list(grid), **_by_level(_percents(largest, boxed))},
         "constant_boxes": dict(zip(CONSTANT_BOXES, map(_by_level, constant), strict=True)),
     }
 
 
-def _accuracies(totals: Totals, column: int) -> dict[str, Any]:
-    """Return GT-known and Top-k Loc at one threshold, in percent."""
-    hits = np.array([totals.largest_hits[V1_LEVEL], totals.top1_hits, totals.top5_hits])[:, column]
+def _accuracies(totals: Totals, columns: Sequence[int]) -> dict[str, Any]:
+    """Return GT-known and Top-k Loc, each at its best one of some thresholds, in percent."""
+    hits = np.array([totals.largest_hits[V1_LEVEL], totals.top1_hits, totals.top5_hits])[:, columns].max(axis=1)
     gt_known, *top_k = _percents(hits, totals.boxed)
     top1_loc, top5_loc = top_k if totals.classified else (None, None)
     return {"gt_known": gt_known, "top1_loc": top1_loc, "top5_loc": top5_loc}

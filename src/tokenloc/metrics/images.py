@@ -30,7 +30,8 @@ class ImageRow:
         label: index of the true class.
         predicted: index of the first predicted class, of probability ``score``.
         top1_cls: the first predicted class is correct; ``top5_cls``: one of the first five is.
-        largest: IoU of the largest component's box with the best-matching ground-truth box.
+        largest: IoU of the largest component's box with the best-matching ground-truth box, in the map of the class
+            that the protocol judges.
         any: the best IoU of all components.
         gt_known: ``largest`` is at least 0.5.
         top1_loc: the first predicted class is correct and the box hits; ``top5_loc``: likewise for the first five.
@@ -74,8 +75,7 @@ def image_row(scores: ImageScores, column: int, protocol: Protocol, pixel_bin: i
         values |= {"largest": largest, "any": best, "gt_known": largest >= 0.5, "error": error}
         values["object_fraction"] = scores.object_fraction
         if predicted:
-            hit = bool(scores.hits(protocol)[column])
-            values |= {"top1_loc": hit and scores.in_top(1), "top5_loc": hit and scores.in_top(5)}
+            values |= {f"top{k}_loc": bool(scores.localized(k, protocol)[column]) for k in (1, 5)}
     background, objects = scores.pixels
     if pixel_bin is not None and objects.any():
         values["mask_iou"] = float(objects[pixel_bin:].sum() / (background[pixel_bin:].sum() + objects.sum()))

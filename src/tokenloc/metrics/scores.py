@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -24,7 +24,7 @@ from tokenloc.boxes import (
     scan_boxes,
     truth_boxes,
 )
-from tokenloc.boxes.frame import checked_boxes
+from tokenloc.boxes.frame import checked_boxes, same_shape
 from tokenloc.boxes.iou import box_areas
 from tokenloc.boxes.maps import PreparedMap
 from tokenloc.boxes.protocols import checked_threshold
@@ -54,6 +54,8 @@ class ImageScores:
         any: [T] float64, the best IoU of all components.
         errors: [T] int8, indices into ``ERROR_CATEGORIES``.
         constant: [2] float64, IoU of ``CONSTANT_BOXES``; empty if G = 0.
+        true_class: [T] float64, like ``largest`` for the true class's map, if that is another one; empty if not needed.
+        any_class: [T] float64, the best of ``largest`` of the first predicted classes' maps; empty if not needed.
         pixels: [2, bins] int64, background and object pixels by map value, see ``Scorer.pixel_edges``; no bins without
             a mask.
     """
@@ -73,14 +75,18 @@ class ImageScores:
     errors: NDArray[np.int8]
     constant: NDArray[np.float64]
     pixels: NDArray[np.int64]
+    true_class: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    any_class: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     def in_top(self, k: int) -> bool:
         """Return whether the true class is among the first ``k`` predicted classes."""
         return self.label in self.predicted[:k]
 
-    def hits(self, protocol: Protocol) -> NDArray[np.bool_]:
-        """Return whether the box counts as a hit for Top-k Loc at each threshold: [T]."""
-        return self.largest > 0.5 if protocol.strict_top_k else self.largest >= 0.5
+    def localized(self, k: int, protocol: Protocol) -> NDArray[np.bool_]:
+        """Return whether the image counts as a hit of Top-k Loc at each threshold: [T]."""
+        iou = self.true_class if k > 1 and self.true_class.size else self.largest
+        hits: NDArray[np.bool_] = iou > 0.5 if protocol.strict_top_k else iou >= 0.5
+        return hits & self.in_top(k)
 
 
 @dataclass(frozen=True)
@@ -142,20 +148,25 @@ class Scorer:
         mask: NDArray[np.generic] | None = None,
         probability: float | None = None,
         ready: bool = False,
+        top_maps: NDArray[np.floating] | None = None,
     ) -> ImageScores:
         """Score one image.
 
         Args:
-            map_: [h, w] float, the true class's map, any range, covering the network input.
+            map_: [h, w] float, the map of the class that the protocol judges, the true or the first predicted one; any
+                range, covering the network input.
             label: index of the true class.
             predicted: [P] int, P ≥ 1, predicted classes, best first. None if unknown: error categories then assume a
                 correct class.
             frame: between the image and the network input.
             id_: of the image.
             boxes: [G, 4] ground truth xyxy, half-open, in original pixels; None or empty if unknown.
-            mask: [H, W] in original pixels: 0 background, 1 object, 255 ignored; None if unknown.
+            mask: [H, W] in original pixels, or of the image in another resolution, from which it is resized once: 0
+                background, 1 object, 255 ignored; None if unknown.
             probability: softmax probability of the first predicted class.
             ready: the map is already in [0, 1] and of the network's input size; do not rescale or upsample it.
+            top_maps: [K, h, w], maps of the first K predicted classes, for protocols that judge several of them;
+                without, Top-5 Loc is judged by ``map_``.
 
         Raises:
             ValueError: if shapes or mask values are wrong, or the map is not finite.
@@ -164,9 +175,7 @@ class Scorer:
         if predicted is not None and (top.ndim != 1 or not top.size):
             raise ValueError(f"predicted must be [P] classes, P at least 1, best first; got shape {top.shape}")
         scaled = (ready_map if ready else scaled_map)(map_, frame.input_size, self.protocol)
-        prepared: PreparedMap = scaled.astype(np.float32, copy=False)
-        if self.protocol.quantised:
-            prepared = quantised_map(scaled)
+        prepared = self._prepared(scaled)
         every = checked_boxes([] if boxes is None else boxes)
         truth = possible_boxes(every, frame)
         width, height = frame.original_size
@@ -183,7 +192,29 @@ class Scorer:
             *self._score_boxes(prepared, truth, frame, label, int(top[0]) if top.size else label),
             constant_box_iou(truth, frame, self.protocol),
             np.zeros((2, 0), np.int64) if mask is None else self._count_pixels(scaled, mask, frame),
+            *self._score_top_maps(top_maps, truth, frame, label, top),
         )
+
+    def _prepared(self, scaled: NDArray[np.floating]) -> PreparedMap:
+        return quantised_map(scaled) if self.protocol.quantised else scaled.astype(np.float32, copy=False)
+
+    def _score_top_maps(
+        self,
+        maps: NDArray[np.floating] | None,
+        truth: NDArray[np.float64],
+        frame: Frame,
+        label: int,
+        top: NDArray[np.int64],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return ``true_class`` and ``any_class`` of ``ImageScores``."""
+        if (self.protocol.judged_maps or 0) < 2 or maps is None or not len(truth):
+            return np.zeros(0), np.zeros(0)
+        truth, ious = truth_boxes(truth, frame, self.protocol), np.zeros((len(maps), len(self.thresholds)))
+        for row, map_ in enumerate(maps):
+            prepared = self._prepared(scaled_map(map_, frame.input_size, self.protocol))
+            boxes = largest_boxes(prepared, self.thresholds, self.protocol)
+            ious[row] = best_iou(compared_boxes(boxes, frame, self.protocol), truth, self.protocol)
+        return ious[top[: len(maps)] == label].sum(axis=0), ious.max(axis=0)
 
     def _score_boxes(
         self, prepared: PreparedMap, truth: NDArray[np.float64], frame: Frame, label: int, predicted: int
@@ -208,9 +239,15 @@ class Scorer:
         return float(box_confidence(probability, prepared, box, threshold, self.protocol)[0])
 
     def _count_pixels(self, scaled: NDArray[np.floating], mask: NDArray[np.generic], frame: Frame) -> NDArray[np.int64]:
-        if self.protocol.truth_frame == "original":
-            return pixel_histogram(frame.map_to_original(scaled), mask, self.pixel_edges)
-        return pixel_histogram(scaled, frame.pixels_to_input(mask), self.pixel_edges)
+        mask_size = (mask.shape[1], mask.shape[0])
+        if not same_shape(frame.original_size, mask_size):
+            expected = frame.original_size[::-1]
+            raise ValueError(f"expected original pixels of shape {expected} (height, width), got {mask.shape}")
+        if self.protocol.truth_frame == "network":
+            return pixel_histogram(scaled, frame.of_original(mask_size).pixels_to_input(mask), self.pixel_edges)
+        if mask_size != frame.original_size:  # of another resolution
+            mask = Frame.resized(mask_size, frame.original_size).pixels_to_input(mask)
+        return pixel_histogram(frame.map_to_original(scaled), mask, self.pixel_edges)
 
 
 def pixel_histogram(

@@ -106,6 +106,27 @@ def save_sheet(images: Sequence[Image.Image], path: Path, title: str) -> None:
     save_image(page, path)
 
 
+def save_titled(cells: Sequence[tuple[str, Image.Image]], path: Path, title: str, columns: int) -> None:
+    """Write images with a caption each, in rows of ``columns``, under a title."""
+    width, caption, font = 180, 22, ImageFont.load_default(13)
+    drawn = []
+    for name, image in cells:
+        tall = max(1, round(image.height * width / image.width))
+        smooth = Image.Resampling.NEAREST if image.width < width else Image.Resampling.LANCZOS
+        cell = ImageOps.expand(image.convert("RGB").resize((width, tall), smooth), (0, caption, 0, 0), "white")
+        while font.getlength(name) > width:
+            name = f"{name.removesuffix('…')[:-1]}…"
+        ImageDraw.Draw(cell).text((2, 3), name, font=font, fill=INK)
+        drawn.append(cell)
+    rows = [stack(drawn[start : start + columns]) for start in range(0, len(drawn), columns)]
+    page = ImageOps.expand(stack(rows, vertical=True), (0, 30, 0, 0), "white")
+    heading = ImageFont.load_default(16)
+    right = max(0, round(heading.getlength(title)) + 12 - page.width)
+    page = ImageOps.expand(page, (0, 0, right, 0), "white")
+    ImageDraw.Draw(page).text((6, 6), title, font=heading, fill=INK)
+    save_image(page, path)
+
+
 def image_table(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
     """Return images as a table with named columns and rows."""
     font, left, top, side = ImageFont.load_default(13), 84, 22, 144

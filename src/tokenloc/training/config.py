@@ -123,11 +123,11 @@ class Optimisation:
         lr: initial learning rate.
         weight_decay: of weight matrices; biases, norms, tokens and position embeddings do not decay.
         betas: of AdamW.
-        schedule: ``constant``; ``cosine`` from lr to min_lr, updated in every step; ``step``: multiplied by 0.1 every
-            step_epochs epochs.
+        schedule: ``constant``; ``cosine`` from lr to min_lr, updated in every step; ``step``: multiplied by 0.1 in
+            every epoch, counted from 1, that step_epochs divides.
         min_lr: final learning rate of the cosine.
         warmup_epochs: the learning rate rises linearly over this many epochs; for training from scratch.
-        step_epochs: of the step schedule.
+        step_epochs: of the step schedule: one number of epochs, or several, such as [10, 12].
         freeze: the part of the backbone that is frozen, (a) to (e) of SAT's Table 8: ``none``; ``attention`` or ``mlp``
             of the plain blocks; ``blocks``, all of the plain blocks; ``most``, also the position embedding, the
             projections and the MLPs of the spatial blocks. ``all``: everything but SAT's token (Table 13 (b)).
@@ -145,15 +145,18 @@ class Optimisation:
     schedule: Schedule = "constant"
     min_lr: float = 0.0
     warmup_epochs: float = 0.0
-    step_epochs: int = 30
+    step_epochs: int | list[int] = 30
     freeze: Freeze = "none"
     decay_tokens: bool = False
     gradient_clip: float | None = None
     accumulate: int = 1
 
     def __post_init__(self) -> None:
-        counts = dict.fromkeys(("epochs", "batch_size", "accumulate", "step_epochs"), 1)
+        counts = dict.fromkeys(("epochs", "batch_size", "accumulate"), 1)
         _require_at_least(self, "optimisation", counts | dict.fromkeys(("weight_decay", "min_lr", "warmup_epochs"), 0))
+        periods = self.step_epochs if isinstance(self.step_epochs, list) else [self.step_epochs]
+        if min(periods, default=0) < 1:
+            raise ValueError(f"optimisation.step_epochs must be at least 1; got {self.step_epochs}")
         for name in ("lr", "gradient_clip"):
             if (value := getattr(self, name)) is not None and value <= 0:
                 raise ValueError(f"optimisation.{name} must be positive; got {value}")

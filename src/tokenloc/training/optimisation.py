@@ -40,12 +40,14 @@ def lr_factor(settings: Optimisation, steps_per_epoch: int) -> Callable[[int], f
     floor = settings.min_lr / settings.lr
     warmup = settings.warmup_epochs * steps_per_epoch
     total = max(1, settings.epochs * steps_per_epoch)
+    periods = settings.step_epochs if isinstance(settings.step_epochs, list) else [settings.step_epochs]
 
     def decay(step: int) -> float:
         if settings.schedule == "cosine":
             return floor + (1 - floor) * (1 + math.cos(math.pi * min(1.0, step / total))) / 2
         if settings.schedule == "step":
-            return float(0.1 ** (step // (steps_per_epoch * settings.step_epochs)))
+            epoch = step // steps_per_epoch + 1
+            return float(0.1 ** sum(any(each % n == 0 for n in periods) for each in range(1, epoch + 1)))
         return 1.0
 
     return lambda step: min(1.0, (step + 1) / (warmup + 1)) * decay(step)
