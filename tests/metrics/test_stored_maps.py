@@ -166,3 +166,12 @@ def test_a_manifest_cannot_name_files_outside_its_folder(tmp_path: Path) -> None
     path.write_text(path.read_text().replace("maps-00000.npz", "../maps/maps-00000.npz"))
     with pytest.raises(ValueError, match=r"names '\.\./maps/maps-00000\.npz', which is outside its folder"):
         open_maps(tmp_path / "maps")
+
+
+@pytest.mark.parametrize("about", [3, [], {"threshold": "x"}, {"classes": "ab"}, {"classes": [1]}])
+def test_a_manifest_of_other_types_is_refused(about: object, tmp_path: Path) -> None:
+    write(tmp_path / "maps")
+    path = tmp_path / "maps/manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "about": about}))
+    with pytest.raises(ValueError, match=r"manifest\.json is not of the format"):
+        open_maps(tmp_path / "maps")

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,7 +75,7 @@ class TokenlocMaps(StoredMaps):
             manifest = json.loads(read_text(folder / MANIFEST))
             if manifest["format"] != FORMAT:
                 raise ValueError(f"its format is {manifest['format']!r}")
-            files, self.about = manifest["files"], manifest["about"]
+            files, self.about = manifest["files"], _checked_about(manifest["about"])
             require_inside(files, MANIFEST)
         self._positions = {id_: (name, row) for name, ids in files.items() for row, id_ in enumerate(ids)}
         self._cached: tuple[str, list[StoredMap]] = ("", [])
@@ -89,6 +90,15 @@ class TokenlocMaps(StoredMaps):
         if row >= len(maps):
             raise ValueError(f"{self.folder / name} has {len(maps)} maps, fewer than {MANIFEST} lists")
         return maps[row]
+
+
+def _checked_about(about: dict[str, Any]) -> dict[str, Any]:
+    threshold, classes = about.get("threshold"), about.get("classes")
+    if not isinstance(threshold, (NoneType, int, float)):
+        raise ValueError(f"its threshold is {threshold!r}")
+    if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+        raise ValueError(f"its classes are {classes!r:.80}, not a list of names")
+    return about
 
 
 def _read_maps(path: Path) -> list[StoredMap]:
