@@ -5,7 +5,7 @@
 Each input goes to the command line, to a Localizer or to a running server, in a worker process that is replaced after a
 crash or hang. Allowed are a result, an exit status of 0, 1 or 2, a ValueError or OSError of a Localizer, and an HTTP
 status below 500 or 503. Counted are tracebacks, which include every other answer and local paths in an answer, crashes,
-hangs (no result within --timeout seconds), and files whose names contain "executed", which only executed code creates.
+hangs (no result within --timeout seconds), and files that only executed code creates.
 Prints a table, and for each failure the arguments that repeat it. Exits with 1 if there is one. Works on Linux.
 """
 
@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPResponse
+from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -37,6 +38,7 @@ import _hostile_requests
 MEMORY = 4_000_000_000
 SOURCES = ("recipes", "files", "images", "requests")
 TINY = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+MARKERS = ("*executed*", "*/*executed*", "*/a-value-was-called")  # files that only executed code creates
 FAILURES = ("traceback", "crash", "hang", "executed")
 
 
@@ -77,8 +79,9 @@ def _cases(source: str, rng: random.Random, folder: Path) -> Iterator[tuple[str,
         return _hostile_requests.images(rng)
     if source == "requests":
         return _hostile_requests.requests(rng)
-    module = __import__({"recipes": "_hostile_text", "files": "_hostile_files"}[source])
-    return iter(module.cases(rng, folder))
+    module = import_module({"recipes": "_hostile_text", "files": "_hostile_files"}[source])
+    found: Iterator[tuple[str, Any]] = module.cases(rng, folder)
+    return found
 
 
 # ---- the worker process
@@ -260,7 +263,7 @@ def fuzz(
         count.cases += 1
         kind, printed, peak = worker.run(case)
         count.peak = max(count.peak, peak)
-        for marker in [path for path in folder.rglob("*executed*") if path.is_file()]:
+        for marker in [path for pattern in MARKERS for path in folder.glob(pattern)]:
             kind, printed = "executed", f"{marker} appeared\n{printed}"
             marker.unlink()
         if kind:

@@ -95,6 +95,12 @@ def test_published_protocols_match_the_table(name: str) -> None:
             assert getattr(protocol, field.name) == expected, field.name
 
 
+def test_another_form_of_the_errors_has_another_name() -> None:
+    ts_cam = get_protocol("ts-cam")
+    assert ts_cam.with_errors("released") is ts_cam
+    assert ts_cam.with_errors("printed").name == "ts-cam[errors as printed]"
+
+
 def test_protocols_are_listed_by_wildcard() -> None:
     assert list_protocols("*s*") == ["lctr-ilsvrc", "sat", "scm", "standard", "ts-cam", "ts-cam-ilsvrc", "wsol-eval"]
     assert list_protocols("ts*") == ["ts-cam", "ts-cam-ilsvrc"]

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.runs import TINY_VIT
+from tokenloc._files import write_json
 from tokenloc.cli import main
 from tokenloc.commands import recipes, table
 from tokenloc.commands.console import IncompleteError
@@ -91,6 +92,30 @@ def test_rows_are_trained_evaluated_and_written_once(root: Path, monkeypatch: py
     (root / "small/_data.yaml").write_text(text.replace("length: 12", "length: 18"))
     assert main(["table", "paper/1", "--out", str(out)]) == 0
     assert called[4:] == ["train", "evaluate", "evaluate"]
+
+
+def test_a_row_starts_from_the_checkpoint_of_another_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[list[str]] = []
+
+    def call(words: list[str]) -> None:
+        called.append(words)
+        content = {"protocol": "sat", "images": 9, "threshold": 0.5, "metrics": {"gt_known": 1.0}}
+        write_json(Path(words[words.index("--out") + 1]) / "metrics.json", content)
+
+    monkeypatch.setattr(table, "_call", call)
+    first = {"recipe": "small/tscam", "train": {"optimisation.lr": 0.5}}
+    row = {"name": "second", "recipe": "small/tscam", "train": {"optimisation.freeze": "all"}, "start": first}
+    (root / "tables/paper/table_1.yaml").write_text(yaml.safe_dump({**TABLE, "rows": [row, {**row, "name": "again"}]}))
+    (root / "small/tscam.yaml").write_text(yaml.safe_dump({**RECIPE, "data": "../_data.yaml"}))
+    (root / "_data.yaml").write_text(yaml.safe_dump(DATA))
+    assert main(["table", "paper/1", "--train_flags", "--model.pretrained weights.pth"]) == 0
+    one, two, _ = called
+    assert "--optimisation.lr=0.5" in one
+    assert two[-3] == f"--model.pretrained={one[-1]}/checkpoints/best.ckpt"
+    assert rows_of(Path("runs/tables"))["again"]["ours"]["gt_known"] == 1.0
+    (root / "_data.yaml").write_text(yaml.safe_dump({**DATA, "crop": 40}))
+    assert main(["table", "paper/1"]) == 0
+    assert [words[0] for words in called[3:]] == ["train", "train", "evaluate"]
 
 
 @pytest.mark.slow

@@ -47,6 +47,14 @@ def test_part_and_more_use_the_best_matching_box_as_the_release_does() -> None:
     """The paper would take the highest IoP of all boxes, here 0.67 of the first, and report `part`."""
     truth = [[53, 31, 155, 213], [146, 101, 223, 133]]
     assert category([121, 91, 172, 138], truth) == "other"
+    assert category([121, 91, 172, 138], truth, form="printed") == "part"
+
+
+def test_the_printed_form_decides_at_its_own_bounds() -> None:
+    """IoG is 0.7 exactly, and IoU 0.5 exactly."""
+    assert category([0, 0, 69, 199], ONE) == "more"
+    assert category([0, 0, 69, 199], ONE, form="printed") == "other"
+    assert category([0, 0, 99, 49], ONE, form="printed") == "correct"
 
 
 def slow_category(box: tuple[int, ...], truth: list[tuple[int, ...]]) -> str:

@@ -58,4 +58,11 @@ def test_info_of_a_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines() == [
         "parameters: 25.12 M",
         "multiply-accumulates of a 224 x 224 image: 5.28 G (4.92 G without attention products)",
+        "trainable parameters: 21.67 M of 21.67 M in the backbone, 3.46 M in the head; 0.0 % of all are frozen",
     ]
+    assert main(["info", "--model.method", "sat", "--model.backbone", DEIT, "--freeze", "most"]) == 0
+    frozen = capsys.readouterr().out.splitlines()[-1]
+    assert (
+        frozen
+        == "trainable parameters: 1.34 M of 21.67 M in the backbone, 3.46 M in the head; 80.9 % of all are frozen"
+    )

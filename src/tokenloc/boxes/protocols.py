@@ -13,6 +13,7 @@ from tokenloc._names import Registry, unknown_name
 from tokenloc.boxes.frame import Frame, InputFrame, Size
 
 _PROTOCOLS: Registry[Protocol] = Registry("protocol")
+ErrorForm = Literal["released", "printed"]
 
 
 def threshold_grid(step: float) -> tuple[float, ...]:
@@ -62,6 +63,7 @@ class Protocol:
         map_class: GT-known and the metrics beside it judge the map of the "true" class or of the first "predicted" one.
         top5_map: Top-5 Loc judges the true class's "own" map, or that of the "first" predicted class.
         strict_top_k: Top-k Loc needs IoU > 0.5; False: IoU ≥ 0.5, as GT-known and MaxBoxAcc always do.
+        errors: TS-CAM's error categories by its "released" code or its "printed" Algorithm 1; ``error_categories``.
 
     Raises:
         ValueError: if a choice is unknown, a threshold is out of range, or the name is that of another protocol.
@@ -91,6 +93,7 @@ class Protocol:
     map_class: Literal["true", "predicted"] = "true"
     top5_map: Literal["own", "first"] = "own"
     strict_top_k: bool = False
+    errors: ErrorForm = "released"
 
     def __post_init__(self) -> None:
         """Validate; thresholds become tuples, so that protocols are hashable."""
@@ -134,6 +137,10 @@ class Protocol:
         if map_class == self.map_class:
             return self
         return replace(self, name=f"{self.name}[map of the {map_class} class]", map_class=map_class)
+
+    def with_errors(self, form: ErrorForm) -> Protocol:
+        """Return this protocol with another form of the error categories, and a name that states it."""
+        return self if form == self.errors else replace(self, name=f"{self.name}[errors as {form}]", errors=form)
 
     @property
     def judged_maps(self) -> int | None:

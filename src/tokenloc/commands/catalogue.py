@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from tokenloc.backbones import list_backbones
 from tokenloc.boxes import list_protocols
 from tokenloc.commands.console import IncompleteError
@@ -13,10 +15,12 @@ from tokenloc.commands.paper_tables import list_tables, read_table
 from tokenloc.commands.recipes import list_recipes
 from tokenloc.data import create_dataset, list_datasets
 from tokenloc.methods import ModelConfig, list_methods
+from tokenloc.models import create_model
 from tokenloc.models.checkpoint import read_metadata
 from tokenloc.models.cost import Cost, model_cost
 from tokenloc.models.metadata import versions
-from tokenloc.training.config import DataConfig, ModelChoice
+from tokenloc.training.config import DataConfig, Freeze, ModelChoice
+from tokenloc.training.freezing import freeze as freeze_part
 
 Kind = Literal["methods", "backbones", "datasets", "protocols", "recipes", "tables"]
 LISTS: dict[Kind, Callable[[str | None], list[str]]] = {
@@ -64,6 +68,7 @@ def info(
     model: ModelChoice | None = None,
     num_classes: int = 1000,
     size: int = 224,
+    freeze: Freeze = "none",
     data: DataConfig | None = None,
     split: str = "train",
 ) -> None:
@@ -74,6 +79,7 @@ def info(
         model: a model to describe, --model.method and --model.backbone: its parameters and multiply-accumulates.
         num_classes: of this model.
         size: side in pixels of the images of this model.
+        freeze: the frozen part of this model, see --optimisation.freeze of `tokenloc train` (SAT, Table 14).
         data: the dataset to check, --data.name and --data.root.
         split: the split of the dataset to check.
     """
@@ -89,6 +95,10 @@ def info(
     if model is not None:
         chosen_model = (model.method, model.backbone, num_classes, (size, size), model.options, model.backbone_options)
         _print_cost(model_cost(ModelConfig(*chosen_model), (size, size)), (size, size))
+        with torch.device("meta"):
+            options = {**model.options, "backbone_options": model.backbone_options}
+            network = create_model(model.method, model.backbone, num_classes, False, size, **options)
+        print(freeze_part(network, freeze))
     if data is not None:
         dataset = create_dataset(data.name, data.root, split, data.classes, **data.options)
         truth = f"{sum(len(sample.boxes) for sample in dataset)} boxes" + (", masks" if dataset.has_masks else "")

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from tokenloc._files import exclusive_lock, refuse_unwritable, remove_partial_files
 from tokenloc.boxes import Protocol, get_protocol
+from tokenloc.boxes.protocols import ErrorForm
 from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.datasets import data_of, open_data
 from tokenloc.commands.results import atomic_results, save_failures, save_figures, write_results
@@ -43,6 +44,7 @@ def evaluate(
     thresholds: list[float] | None = None,
     map_class: Literal["true", "predicted"] | None = None,
     best_threshold: BestThreshold = "gt_known",
+    errors: ErrorForm = "released",
     options: PredictionOptions = DEFAULT_OPTIONS,
     method_options: dict[str, OptionValue] | None = None,
     out: Path | None = None,
@@ -67,6 +69,7 @@ def evaluate(
         map_class: the class whose map GT-known judges, true or predicted, instead of the protocol's.
         best_threshold: what the best threshold on the evaluated set maximizes: gt_known, or gt_known_plus_top1_loc as
             in SAT's release.
+        errors: rules of TS-CAM's error categories: those of its released code, or of its printed Algorithm 1.
         options: test-time augmentation, refinement and precision.
         method_options: values of the method's test-time options, such as map, instead of those of the training.
         out: the output folder; by default evaluation/PROTOCOL beside the maps or in the run's folder (hub: runs/NAME).
@@ -76,7 +79,7 @@ def evaluate(
     """
     judged = get_protocol(protocol)
     judged = judged.with_thresholds(thresholds) if thresholds else judged
-    judged = judged.with_map_class(map_class) if map_class else judged
+    judged = (judged.with_map_class(map_class) if map_class else judged).with_errors(errors)
     subfolder = Path("evaluation", protocol)
     if maps is not None and checkpoint is None and save_maps is None:
         job = _Job(data, split, judged, threshold, best_threshold, out or maps.parent / subfolder, workers)

@@ -24,6 +24,7 @@ class Row:
         test: flags of ``tokenloc evaluate``; rows with the same recipe and ``train`` share a checkpoint.
         paper: the printed numbers by column.
         unavailable: why the row cannot be run; None if it can.
+        start: ``recipe`` and ``train`` of the run whose checkpoint is the pretrained weights of this one.
         maps: name under which maps of other code can be given, so that a row without a method of ours can be evaluated.
     """
 
@@ -33,6 +34,7 @@ class Row:
     test: Mapping[str, Any] = field(default_factory=dict)
     paper: Mapping[str, float] = field(default_factory=dict)
     unavailable: str | None = None
+    start: Mapping[str, Any] | None = None
     maps: str | None = None
 
 

@@ -23,8 +23,8 @@ def recipes_root() -> Path:
 def list_recipes(pattern: str | None = None) -> list[str]:
     """Return the recipes of tokenloc and those in ./recipes, sorted; ``pattern`` is a shell wildcard.
 
-    >>> list_recipes("recipes/cub10/s*")
-    ['recipes/cub10/sat.yaml', 'recipes/cub10/scm.yaml']
+    >>> list_recipes("recipes/cub10/sat*")
+    ['recipes/cub10/sat.yaml', 'recipes/cub10/sat_released.yaml']
     """
     roots = (recipes_root().parent, Path())  # files that start with an underscore are included by recipes
     files = {path.relative_to(root).as_posix() for root in roots for path in (root / FOLDER).rglob("[!_]*.yaml")}

@@ -96,7 +96,7 @@ class _Runner:
         elif row.unavailable is not None:
             raise _NotRunError(row.unavailable)
         else:
-            subject = [str(self._checkpoint(recipe, [*command_line_flags(row.train), *self.training]))]
+            subject = [str(self._checkpoint(row))]
         folder = self.out / "evaluations" / _digest_name(recipe, [*subject, *test])
         if not (folder / METRICS).is_file():
             _call(["evaluate", *subject, *test, "--out", str(folder)])
@@ -111,10 +111,14 @@ class _Runner:
             raise _NotRunError(row.unavailable or f"recipes/{self.on} has no {path.name}")
         return replacement
 
-    def _checkpoint(self, recipe: Path, flags: Sequence[str]) -> Path:
-        """Return the checkpoint of a recipe with further flags; train it, or resume its training, if necessary."""
-        parts = sorted(recipe.parent.glob("_*.yaml"))
-        content = [path.read_text(encoding="utf-8") for path in (recipe, *parts)]
+    def _checkpoint(self, row: Row) -> Path:
+        """Return the checkpoint of a row; train it, or resume its training, if necessary."""
+        recipe, flags = self._recipe(row), [*command_line_flags(row.train), *self.training]
+        if row.start is not None:
+            flags.append(f"--model.pretrained={self._checkpoint(Row(row.name, **row.start))}")
+        values = read_recipe(str(recipe)).values()
+        parts = [recipe.parent / part for part in values if isinstance(part, str) and part.endswith(".yaml")]
+        content = [path.read_text(encoding="utf-8") for path in (recipe, *parts) if path.is_file()]
         folder = RunFolder(self.out / "checkpoints" / _digest_name(recipe, [*content, *flags]))
         if not folder.metrics.is_file():
             resume = ["--resume"] if folder.last.is_file() else []

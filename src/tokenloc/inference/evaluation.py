@@ -60,6 +60,8 @@ class EvaluationResult:
             "confidence": {**confidence_intervals(self.images), **self.intervals},
             "per_class": by_class(self.images, self.classes),
             "by_size": by_size(self.images),
+            "median_iou": _percent_of(np.median, [row.largest for row in self.images if row.gt_known]),
+            "mask_iou": _percent_of(np.mean, [row.mask_iou for row in self.images if row.mask_iou is not None]),
             "constant_boxes": self.evaluation.constant_boxes,
             "trust": confidence_metrics(self.images),
             "unreadable": [{"id": image.id, "reason": image.reason} for image in self.unreadable],
@@ -69,6 +71,10 @@ class EvaluationResult:
     def save_images(self, path: Path) -> None:
         """Write the rows as ``images.csv``."""
         write_rows(path, self.images, self.classes)
+
+
+def _percent_of(statistic: Callable[[Any], Any], values: Sequence[float | None]) -> float | None:
+    return 100.0 * float(statistic(values)) if values else None
 
 
 def evaluate_scores(

@@ -7,13 +7,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from tokenloc.boxes.frame import checked_boxes
 from tokenloc.boxes.iou import box_areas, box_iou, intersection_areas
+from tokenloc.boxes.protocols import ErrorForm
 
 ERROR_CATEGORIES = ("correct", "classification", "multi_instance", "part", "more", "other")
 """``correct``, followed by the paper's Cls, M-Ins, Part, More and OT."""
 
 
 def error_categories(
-    boxes: ArrayLike, truth: ArrayLike, predicted: int, label: int, inclusive: bool = True, strict: bool = True
+    boxes: ArrayLike,
+    truth: ArrayLike,
+    predicted: int,
+    label: int,
+    inclusive: bool = True,
+    strict: bool = True,
+    form: ErrorForm = "released",
 ) -> NDArray[np.int64]:
     """Return the error category of each predicted box of one image (TS-CAM, appendix A.1).
 
@@ -21,8 +28,8 @@ def error_categories(
     applies: ``classification`` if the class is wrong, ``correct`` if IoU > 0.5, ``multi_instance`` if at least two
     ground-truth boxes have IoG > 0.3, ``part`` if IoP > 0.5, ``more`` if IoG ≥ 0.7, ``other``.
 
-    Deviations from the paper, which follow the released code: IoP and IoG are those of the ground-truth box with the
-    highest IoU, not the highest of all; a hit needs IoU > 0.5, not ≥ 0.5; ``more`` takes IoG ≥ 0.7, not > 0.7.
+    These are the rules of the released code. Algorithm 1 as ``printed`` takes the highest IoP and IoG of all
+    ground-truth boxes, not those of the box with the highest IoU; its hit is IoU ≥ 0.5; ``more`` needs IoG > 0.7.
 
     Args:
         boxes: [N, 4] xyxy.
@@ -30,7 +37,8 @@ def error_categories(
         predicted: index of the predicted class.
         label: index of the true class.
         inclusive: areas include the last row and column (+1), as in the release.
-        strict: a hit needs IoU > 0.5, as in the release; False: IoU ≥ 0.5.
+        strict: a hit needs IoU > 0.5, as in the release; False: IoU ≥ 0.5, as always in the printed form.
+        form: ``released`` or ``printed``.
 
     Returns:
         [N] int64, indices into ``ERROR_CATEGORIES``.
@@ -49,12 +57,14 @@ def error_categories(
     areas = box_areas(truth, inclusive)[None], box_areas(boxes, inclusive)[:, None]
     iog, iop = (intersection / np.where(area > 0, area, 1.0) for area in areas)
     rows, best = np.arange(len(boxes)), iou.argmax(axis=1)
+    printed = form == "printed"
+    best_iop, best_iog = (each.max(axis=1) if printed else each[rows, best] for each in (iop, iog))
     conditions = {
         "classification": np.full(len(boxes), predicted != label),
-        "correct": iou.max(axis=1) > 0.5 if strict else iou.max(axis=1) >= 0.5,
+        "correct": iou.max(axis=1) > 0.5 if strict and not printed else iou.max(axis=1) >= 0.5,
         "multi_instance": (iog > 0.3).sum(axis=1) > 1,
-        "part": iop[rows, best] > 0.5,
-        "more": iog[rows, best] >= 0.7,
+        "part": best_iop > 0.5,
+        "more": best_iog > 0.7 if printed else best_iog >= 0.7,
     }
     codes = [np.int64(ERROR_CATEGORIES.index(name)) for name in conditions]
     return np.select(list(conditions.values()), codes, np.int64(ERROR_CATEGORIES.index("other")))

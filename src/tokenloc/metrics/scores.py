@@ -228,7 +228,9 @@ class Scorer:
         largest, every = (compared_boxes(boxes, frame, protocol) for boxes in (found, scan.nodes.boxes))
         truth = truth_boxes(truth, frame, protocol)
         best = scan.greatest(best_iou(every, truth, protocol))
-        errors = error_categories(largest, truth, predicted, label, protocol.inclusive_iou, protocol.strict_top_k)
+        errors = error_categories(
+            largest, truth, predicted, label, protocol.inclusive_iou, protocol.strict_top_k, protocol.errors
+        )
         return found.astype(np.int16), best_iou(largest, truth, protocol), best, errors.astype(np.int8)
 
     def _confidence(self, prepared: PreparedMap, probability: float | None) -> float | None:
