@@ -90,6 +90,22 @@ def test_an_interrupted_run_resumes_with_the_same_result(
     assert contents(tmp_path / "resumed") == contents(tmp_path / "at once")
 
 
+def test_a_resumed_run_keeps_the_batches(checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last bits of a score depend on the other images of a batch."""
+    folder = save_scenes(tmp_path / "mine", 10)
+    words = ["localize", checkpoint, str(folder), "--batch_size", "4", "--images", "false", "--format", "coco", "--out"]
+    assert main([*words, str(tmp_path / "at once")]) == 0
+    with monkeypatch.context() as patched:
+        interrupt(7, patched)
+        assert main([*words, str(tmp_path / "resumed")]) == 130
+    done = (tmp_path / "resumed" / JOURNAL).read_text().count("records")
+    (tmp_path / "resumed/coco.json").write_text("of a run that was killed while its files moved into place")
+    processed = interrupt(100, monkeypatch)
+    assert main([*words, str(tmp_path / "resumed")]) == 0
+    assert [Path(name).name for name in processed] == [f"{index:03d}.png" for index in range(done // 4 * 4, 10)]
+    assert contents(tmp_path / "resumed") == contents(tmp_path / "at once")
+
+
 @pytest.mark.slow
 def test_a_killed_run_resumes_and_two_runs_exclude_each_other(
     checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

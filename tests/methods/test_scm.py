@@ -290,3 +290,19 @@ def test_zero_attention_changes_nothing() -> None:
 def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small_model("scm", **options)
+
+
+def test_the_maps_of_figures_8_and_9() -> None:
+    scm = small_model("scm")
+    classes = torch.tensor([3, 1])
+    semantic, attention = scm.diffusion_maps(IMAGES, classes[:, None])
+    maps = scm.figure_maps(IMAGES, classes)
+    assert len(maps) == 5 + 25
+    for k, level in ((0, 0), (1, 3), (4, 2)):
+        torch.testing.assert_close(maps[f"F{k} S{level}"], attention[:, k] * semantic[:, level, 0])
+    laplacian = dense(semantic_laplacian(neighbour_similarity(scm._run_blocks(IMAGES)[1]), scm.similarity_weight[0]))
+    inverse = scm.start_scale * laplacian.mT
+    for p in range(1, 6):
+        inverse = 2 * inverse - inverse @ laplacian @ inverse
+        expected = (inverse @ attention[:, 0].flatten(1)[:, :, None]).reshape(attention[:, 0].shape)
+        torch.testing.assert_close(maps[f"p = {p}"], expected)

@@ -142,7 +142,3 @@ def test_bad_tables_are_refused(tmp_path: Path) -> None:
     path.write_text(f"{head}\n{line}much\n")
     with pytest.raises(ValueError, match=r"images\.csv has 'much' as mask_fraction, expected a number"):
         read_table(path)
-    for content in (b"id,label\n" + b"x" * 200_000, b"\xff\xfe\n", b""):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"images\.csv is not a table of images .*; evaluate again"):
-            read_table(path)

@@ -107,7 +107,7 @@ def test_broken_npy_files_are_named(tmp_path: Path) -> None:
     for name, message in [
         ("bytes", r"bytes\.npy has shape \(4, 4\), uint8; expected one map \[height, width\] of floats"),
         ("three", r"three\.npy has shape \(1, 4, 4\), float64"),
-        ("pickled", r"pickled\.npy is not a \.npy file of numbers .*allow_pickle"),
+        ("pickled", r"pickled\.npy is not a \.npy file of numbers .*dtype is object"),
         *((name, rf"{name}\.npy is not a \.npy file of numbers") for name in ("empty", "header", "cut", "zip")),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -164,7 +164,7 @@ def test_a_manifest_cannot_name_files_outside_its_folder(tmp_path: Path) -> None
     write(tmp_path / "maps")
     path = tmp_path / "maps/manifest.json"
     path.write_text(path.read_text().replace("maps-00000.npz", "../maps/maps-00000.npz"))
-    with pytest.raises(ValueError, match=r"names '\.\./maps/maps-00000\.npz', which is outside its folder"):
+    with pytest.raises(ValueError, match=r"it lists '\.\./maps/maps-00000\.npz'"):
         open_maps(tmp_path / "maps")
 
 

@@ -27,7 +27,8 @@ def inspect(
 ) -> Path:
     """Draw what is inside a model for images: maps, attention of each block, similarity of patches, and features.
 
-    Writes into a folder for each image maps.png, the method's intermediate maps; classes.png; attention.png;
+    Writes into a folder for each image maps.png, the method's intermediate maps; figures.png, further maps of the
+    paper's figures, such as SCM's Figs. 8 and 9; classes.png; attention.png;
     similarity.png; and features.png, as far as the model has them.
 
     Args:

@@ -27,6 +27,7 @@ class Inspection:
     Attributes:
         results: localizations of the most probable classes, best first.
         maps: the method's intermediate maps on the image, by title.
+        figures: further maps of the paper's figures on the image, by title.
         attention: the class token's attention to the patches in each block (TS-CAM, Figs. 11 and 12), mean over heads,
             each scaled to [0, 1] on the image; without a class token none.
         feature_maps: the tokens that enter the first block and leave each block, or the maps of a CNN's stages,
@@ -38,6 +39,7 @@ class Inspection:
 
     results: list[Localization]
     maps: dict[str, Array]
+    figures: dict[str, Array]
     attention: list[Array]
     feature_maps: list[Array]
     similarities: list[Array]
@@ -65,6 +67,7 @@ def inspect_image(localizer: Localizer, image: ImageInput, classes: int = 5) -> 
     return Inspection(
         results=localizer.top(image, min(classes, model.num_classes)),
         maps=localizer.intermediate_maps(image),
+        figures=localizer.intermediate_maps(image, figures=True),
         attention=[frame.map_to_original(scaled_map(each, frame.input_size, protocol)) for each in attention],
         feature_maps=[each.cpu().numpy() for each in maps],
         similarities=[_cosines(each).cpu().numpy() for each in tokens],

@@ -214,16 +214,18 @@ class Localizer:
         return self._predictions(images, batch_size, self._checked_count(top_k), keep_images)
 
     @torch.inference_mode()
-    def intermediate_maps(self, image: ImageInput) -> dict[str, NDArray[np.float32]]:
+    def intermediate_maps(self, image: ImageInput, figures: bool = False) -> dict[str, NDArray[np.float32]]:
         """Return the maps that the map of the most probable class is computed from, by name, in order of computation.
 
         Each is [height, width] float32 in [0, 1] in original pixels, at the default input size without refinement.
+        With ``figures``, the maps are those of ``Method.figure_maps`` instead.
         """
         transform = evaluation_transform(self.metadata.preprocessing, self.protocol.input_frame)
         tensor, frame = transform(as_image(image))
         images = tensor[None].to(self.predictor.device)
         logits, _ = self.model.class_maps(images)
-        maps = self.model.intermediate_maps(images, logits.argmax(dim=1))
+        maps_of = self.model.figure_maps if figures else self.model.intermediate_maps
+        maps = maps_of(images, logits.argmax(dim=1))
         return self._in_original_pixels({name: map_[0] for name, map_ in maps.items()}, frame)
 
     @torch.inference_mode()

@@ -105,6 +105,11 @@ class Method(nn.Module, ABC):
         del images, classes
         return {}
 
+    def figure_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        """Return further maps [B, h, w] of ``classes`` [B] that the paper's figures show, by title; by default none."""
+        del images, classes
+        return {}
+
     def localize(self, images: Tensor, classes: Tensor | int | None = None) -> tuple[Tensor, Tensor]:
         """Classify ``images`` and return localization maps.
 

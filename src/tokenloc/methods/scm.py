@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any, ClassVar
 
 import torch
@@ -98,6 +99,18 @@ class SCM(TSCAM):
         for level in range(attention.shape[1]):
             maps |= {f"F{level}": attention[:, level], f"S{level}": semantic[:, level, 0]}
         return maps
+
+    def figure_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        """Return X_p F^0 of the first block, p = 1…5 (Fig. 8), and F^k * S^l of ``classes`` [B] for all k, l (Fig. 9).
+
+        See ``Method.figure_maps``.
+        """
+        _, semantic, gains, attentions = self._run_blocks(images)
+        laplacian = semantic_laplacian(neighbour_similarity(semantic), self.similarity_weight[0].to(semantic.dtype))
+        maps = {f"p = {p}": diffuse(laplacian, attentions[0], p, self.start_scale) for p in range(1, 6)}
+        chosen = pick_classes(semantic, classes[:, None])[:, 0]
+        pairs = product(enumerate(attentions), enumerate(gains))
+        return maps | {f"F{k} S{level}": attention * gain * chosen for (k, attention), (level, gain) in pairs}
 
     def scalars(self) -> dict[str, float]:
         """Return lambda and beta of each block for logging (Fig. 7a, b), such as ``threshold/block_1``."""

@@ -26,6 +26,10 @@ def save_inspection(image: Image.Image, inside: Inspection, folder: Path, channe
     classes = [(f"{each.score:.1%} {each.label}", draw_map(image, each)) for each in inside.results]
     sheets = {
         "maps": ("What the map is computed from; each map is scaled from its minimum to its maximum", maps),
+        "figures": (
+            "Further maps of the paper's figures; each is scaled from its minimum to its maximum",
+            [(title, heatmap(image, map_)) for title, map_ in inside.figures.items()],
+        ),
         "classes": ("Maps of the most probable classes, with their scores", [("image", image), *classes]),
         "attention": ("Attention of the class token, mean over heads, each block scaled to its range", []),
         "similarity": ("Patches by patches: cosines from 0 (blue) to 1 (red), distances scaled to their range", []),
@@ -43,7 +47,7 @@ def save_inspection(image: Image.Image, inside: Inspection, folder: Path, channe
     for name, (title, cells) in sheets.items():
         if cells:
             paths.append(folder / f"{name}.png")
-            save_titled(cells, paths[-1], title, columns=channels if name == "features" else 6)
+            save_titled(cells, paths[-1], title, columns={"features": channels, "figures": 5}.get(name, 6))
     return paths
 
 
