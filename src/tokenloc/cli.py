@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command(**values)
     except IncompleteError as error:
         return _exit(str(error), status=1)
-    except (ValueError, OSError, ImportError, OverflowError) as error:
+    except (ValueError, OSError, ImportError, OverflowError, MemoryError) as error:
         return _exit(f"{label}: {error}", status=2)
     except RecursionError:
         return _exit(f"{label}: a value is nested too deeply", status=2)

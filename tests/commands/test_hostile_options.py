@@ -91,6 +91,8 @@ def test_the_configuration_of_a_run_is_data(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     path = tmp_path / "run/config.yaml"
     content = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**content, "seed": {"x": 1}}))
+    assert main([*TRAIN, "--out", str(tmp_path / "run"), "--resume"]) == 2
     content["model"]["options"] = {"x": [hostile(tmp_path / "marker")]}
     path.write_text(yaml.safe_dump(content))
     for words in (["--config", str(path)], [*TRAIN[1:], "--out", str(tmp_path / "run")]):

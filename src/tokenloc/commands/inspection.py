@@ -12,6 +12,7 @@ from tokenloc.inference import Localizer, PredictionOptions
 from tokenloc.inference.inspection import inspect_image
 from tokenloc.inference.options import DEFAULT_OPTIONS
 from tokenloc.models.checkpoint import OptionValue
+from tokenloc.reporting.drawing import reduced
 from tokenloc.reporting.inside import save_inspection
 
 
@@ -49,6 +50,7 @@ def inspect(
     localizer = Localizer.from_checkpoint(checkpoint, device, options=options, method_options=method_options)
     for file in files:
         folder = out / names.take(valid_text(file.stem))
-        paths = save_inspection(read_image(file), inspect_image(localizer, file, classes), folder, channels)
+        image = reduced(read_image(file))
+        paths = save_inspection(image, inspect_image(localizer, image, classes), folder, channels)
         print_message(f"{folder}: {', '.join(path.name for path in paths)}")
     return out
