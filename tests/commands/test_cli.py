@@ -256,3 +256,17 @@ def test_listing_commands_is_fast() -> None:
 def test_a_command_does_not_import_others() -> None:
     commands = {name for name in modules_after("export", "--help") if name.startswith("tokenloc.commands.")}
     assert commands == {f"tokenloc.commands.{name}" for name in ("console", "export", "recipes")}
+
+
+def test_an_interruption_of_compiled_code_is_an_interruption(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(**_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise SystemError("returned a result with an exception set") from error
+
+    monkeypatch.setattr("tokenloc.commands.catalogue.list_names", interrupted)
+    assert main(["list"]) == 130
+    assert capsys.readouterr().err == "tokenloc list: interrupted\n"
