@@ -80,6 +80,8 @@ def check_yaml(text: str) -> None:
                 sizes[anchor] = size - before
         if isinstance(event, yaml.ScalarEvent) and len(event.value) > LONG and not event.value.strip(DIGITS):
             raise ValueError(f"the number {event.value:.20}… has {len(event.value)} digits")
+        if isinstance(event, yaml.ScalarEvent) and not event.implicit[0]:
+            check_text(event.value)  # a quoted text may be parsed, too
         if len(started) > MOST_LEVELS:
             raise ValueError(f"it is nested more than {MOST_LEVELS} levels deep")
         if size > MOST_CHARACTERS:

@@ -146,6 +146,8 @@ def test_a_hostile_recipe_is_a_clear_error(
         (["--data.crop", "300"], "data.crop 300 must be at most data.resize 256"),
         (["--model.options", "{x: .nan}"], "model.options.x: expected a finite number"),
         (["--seed", "[" * 100_000], "nested more than 50 levels"),
+        (["--seed=" + "[" * 100_000], "nested more than 50 levels"),
+        (["--data.options", f"{{x: '{'[' * 100_000}'}}"], "nested more than 50 levels"),
         (["--seed", BOMB], "characters, counting what its aliases repeat"),
     ],
 )
