@@ -261,7 +261,7 @@ def test_a_command_does_not_import_others() -> None:
 def test_an_interruption_of_compiled_code_is_an_interruption(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(**_: object) -> None:
+    def interrupted() -> None:
         try:
             raise KeyboardInterrupt
         except KeyboardInterrupt as error:
