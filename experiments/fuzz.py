@@ -198,6 +198,7 @@ class Worker:
         self._process: Any = None
 
     def __enter__(self) -> Worker:
+        self._start()
         return self
 
     def __exit__(self, *_: object) -> None:

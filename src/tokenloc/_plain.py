@@ -11,15 +11,19 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 import yaml
+
+from tokenloc._files import read_text
 
 MOST_LEVELS = 50  # of nested lists and dictionaries
 MOST_CHARACTERS = 1_000_000  # of all values, with YAML's aliases expanded
 VALUE = 10  # characters that a value counts as, besides those of a text
 LONG = 1000  # characters: shorter text without an alias cannot nest deeply enough to exhaust the stack
 LARGEST = 2**64
+DIGITS = "0123456789abcdefABCDEFox_:.+-"  # of YAML's numbers, of which some take quadratic time
 
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -27,7 +31,7 @@ LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file of named plain values; raises ValueError if it holds anything else, or OSError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         check_yaml(text)
         values = plain(yaml.load(text, LOADER))
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
@@ -40,7 +44,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def read_json(path: Path) -> Any:
     """Read a JSON file; raises ValueError, which names the file, if it is not valid, and OSError."""
     try:
-        return load_json(path.read_bytes())
+        return load_json(read_text(path))
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
 
@@ -64,9 +68,9 @@ def check_yaml(text: str) -> None:
     size = 0
     for event in yaml.parse(text, LOADER):
         if isinstance(event, yaml.AliasEvent):
-            if event.anchor not in sizes:
-                raise ValueError(f"the alias *{event.anchor:.40} refers to nothing, or to a value that contains it")
-            size += sizes[event.anchor]
+            if any(event.anchor == anchor for anchor, _ in started):
+                raise ValueError(f"the alias *{event.anchor:.40} refers to a value that contains it")
+            size += sizes.get(str(event.anchor), 0)  # an anchor that does not exist is an error when it is loaded
         elif isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent)):
             started.append((event.anchor, size))
             size += VALUE + len(getattr(event, "value", ""))
@@ -74,10 +78,10 @@ def check_yaml(text: str) -> None:
             anchor, before = started.pop()
             if anchor:
                 sizes[anchor] = size - before
-        if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and len(event.value) > LONG:
-            raise ValueError(
-                f"{event.value:.20}… has {len(event.value)} characters without quotes; shorten or quote it"
-            )
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > LONG and not event.value.strip(DIGITS):
+            raise ValueError(f"the number {event.value:.20}… has {len(event.value)} digits")
+        if isinstance(event, yaml.ScalarEvent) and not event.implicit[0]:
+            check_text(event.value)  # a quoted text may be parsed, too
         if len(started) > MOST_LEVELS:
             raise ValueError(f"it is nested more than {MOST_LEVELS} levels deep")
         if size > MOST_CHARACTERS:
@@ -122,6 +126,33 @@ def plain(value: Any, name: str = "") -> Any:
         return value
 
     return copy(value, name, 0)
+
+
+def require_types(values: Any, types: Mapping[str, Any]) -> None:
+    """Raise ValueError unless ``values`` is a dictionary with values of the ``types`` by key; a missing one is None.
+
+    A type is built of None, bool, int, float (which an int is, too), str, ``list[…]``, ``dict[str, …]``, ``|`` and Any.
+
+    >>> require_types({"ids": ["a", 1]}, {"ids": list[str]})
+    Traceback (most recent call last):
+    ValueError: ids must be list[str], not ['a', 1]
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"it must be a dictionary, not {values!r:.80}")
+    for name, kind in types.items():
+        if not _fits(value := values.get(name), kind):
+            raise ValueError(f"{name} must be {kind if get_args(kind) else kind.__name__}, not {value!r:.80}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    origin, items = get_origin(kind) or kind, get_args(kind)
+    if origin is UnionType:
+        return any(_fits(value, choice) for choice in items)
+    if origin is list:
+        return isinstance(value, list) and all(_fits(item, items[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(item, items[1]) for item in value.values())
+    return kind is Any or (_is_number(value) if kind is float else type(value) is kind)
 
 
 def _is_number(value: Any) -> bool:

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command(**values)
     except IncompleteError as error:
         return _exit(str(error), status=1)
-    except (ValueError, OSError, ImportError, OverflowError) as error:
+    except (ValueError, OSError, ImportError, OverflowError, MemoryError) as error:
         return _exit(f"{label}: {error}", status=2)
     except RecursionError:
         return _exit(f"{label}: a value is nested too deeply", status=2)
@@ -66,7 +66,7 @@ def _parse(arguments: Sequence[str]) -> tuple[str, Command, dict[str, Any]]:
     """Return the name and the function of a command, and its arguments. Values are data: none imports or calls code."""
     words = [_with_underscores(word) for word in arguments]
     for word in words:
-        check_text(word)
+        check_text(word.partition("=")[2] if word.startswith("--") else word)
     parser, commands = _make_parser([word for word in words if word in COMMANDS][:1])
     groups = {group for command in commands.values() for group in _groups(command)}
     settings = _read_options(parser, _with_recipes(words, groups))

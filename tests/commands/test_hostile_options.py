@@ -91,6 +91,8 @@ def test_the_configuration_of_a_run_is_data(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     path = tmp_path / "run/config.yaml"
     content = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**content, "seed": {"x": 1}}))
+    assert main([*TRAIN, "--out", str(tmp_path / "run"), "--resume"]) == 2
     content["model"]["options"] = {"x": [hostile(tmp_path / "marker")]}
     path.write_text(yaml.safe_dump(content))
     for words in (["--config", str(path)], [*TRAIN[1:], "--out", str(tmp_path / "run")]):
@@ -102,12 +104,12 @@ def test_the_configuration_of_a_run_is_data(run: Path, tmp_path: Path) -> None:
     ("content", "message"),
     [
         (BOMB + "data: {options: {x: *i}}", "characters, counting what its aliases repeat"),
-        ("data: &a {options: *a}", "refers to nothing, or to a value that contains it"),
+        ("data: &a {options: *a}", "refers to a value that contains it"),
         ("data: {options: {x: " + "[" * 200_000, "nested more than 50 levels"),
         ("- " * 200_000, "nested more than 50 levels"),
         ("seed: '" + "[" * 200_000 + "'", "nested more than 50 levels"),
         ("seed: '" + BOMB.replace("\n", "\n\n") + "'", "characters, counting what its aliases repeat"),
-        ("seed: 1" + ":1" * 50_000, "characters without quotes"),
+        ("seed: 1" + ":1" * 50_000, "has 100001 digits"),
         (b"data: {name: \xff\xfe}", "codec can't decode byte 0xff"),
         ("x: !!python/object/apply:os.system [true]", "could not determine a constructor"),
         ("- seed", "must have lines of `option: value`"),
@@ -144,6 +146,8 @@ def test_a_hostile_recipe_is_a_clear_error(
         (["--data.crop", "300"], "data.crop 300 must be at most data.resize 256"),
         (["--model.options", "{x: .nan}"], "model.options.x: expected a finite number"),
         (["--seed", "[" * 100_000], "nested more than 50 levels"),
+        (["--seed=" + "[" * 100_000], "nested more than 50 levels"),
+        (["--data.options", f"{{x: '{'[' * 100_000}'}}"], "nested more than 50 levels"),
         (["--seed", BOMB], "characters, counting what its aliases repeat"),
     ],
 )

@@ -36,6 +36,9 @@ def test_sheets_of_a_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
         assert sheet.width >= 3 * 180
         assert sheet.height > 3 * 180  # the input and two blocks
     assert main([*words, "--channels", "0"]) == 2
+    refined = [*words[:-1], str(tmp_path / "refined"), "--refine", "affinity: {iterations: 2}"]
+    assert main(refined) == 0
+    assert {path.name for path in (tmp_path / "refined/scene").iterdir()} == SHEETS | {"refinement.png"}
 
 
 def test_attention_and_similarities_of_a_vit() -> None:

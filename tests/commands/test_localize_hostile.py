@@ -154,6 +154,9 @@ def test_an_altered_journal_is_repaired(checkpoint: str, tmp_path: Path, monkeyp
         path.write_bytes(header)
         with open_journal(path, settings) as journal:
             assert len(journal) == 0
+    path.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match="journal: a pipe, socket or device"), open_journal(path, settings):
+        pass
 
 
 def test_a_full_disk_is_reported_with_the_file(
@@ -189,3 +192,22 @@ def test_unwritable_targets_are_found_first(
     Path("file").write_text("not a folder")
     assert main(words) == 2
     assert "cannot write to file" in capsys.readouterr().err
+
+
+def test_names_that_differ_in_invalid_bytes_stay_different(checkpoint: str, tmp_path: Path) -> None:
+    folder, out = tmp_path / "mine", tmp_path / "found"
+    folder.mkdir()
+    for name in (b"\xff.png", b"\xfe.png"):
+        Image.new("RGB", (30, 20)).save(folder / os.fsdecode(name))
+    assert main(["localize", checkpoint, str(folder), "--format", "coco", "voc", "--out", str(out)]) == 0
+    names = [[Path(one["file"]).name for one in read_results(out)["localizations"]]]
+    names.append([one["file_name"] for one in json.loads((out / "coco.json").read_text())["images"]])
+    names.append([f"{path.stem}.png" for path in (out / "voc").rglob("*.xml")])
+    assert [sorted(each) for each in names] == 3 * [["\ufffdfe.png", "\ufffdff.png"]]
+
+
+@pytest.mark.parametrize("name", ["pipe.jpg", "pipe.ckpt"])
+def test_a_pipe_as_an_argument_does_not_block(checkpoint: str, name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    words = [checkpoint, str(tmp_path / name)] if name == "pipe.jpg" else [str(tmp_path / name), str(tmp_path)]
+    assert main(["localize", *words, "--out", str(tmp_path / "found")]) in (1, 2)

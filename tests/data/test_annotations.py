@@ -34,6 +34,17 @@ def test_coco_is_read(tmp_path: Path) -> None:
     assert first.boxes_of("dog", ["cat", "dog", ""]).shape == (0, 4)
 
 
+def _coco_of(number: str) -> str:
+    image = '{"id": 1, "file_name": "a"}'
+    return f'{{"images": [{image}], "annotations": [{{"image_id": 1, "bbox": [1, 2, 3, {number}]}}]}}'
+
+
+def _task_of(labels: str) -> str:
+    value = f'{{"x": 1, "y": 1, "width": 5, "height": 5, "rectanglelabels": {labels}}}'
+    region = f'{{"type": "rectanglelabels", "original_width": 40, "original_height": 40, "value": {value}}}'
+    return f'[{{"data": {{"image": "1.png"}}, "annotations": [{{"result": [{region}]}}]}}]'
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -46,6 +57,15 @@ def test_coco_is_read(tmp_path: Path) -> None:
             '{"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1, "bbox": [1, 2, 3]}]}',
             r"coco.json: not valid COCO \(ValueError",
         ),
+        (
+            _coco_of("Infinity"),
+            r"coco.json: not valid COCO or .* \(ValueError: Infinity is not a JSON number",
+        ),
+        (_coco_of("1" * 400), r"coco.json: not valid COCO \(OverflowError"),
+        ("[" * 200_000, r"coco.json: not valid COCO or Label Studio tasks \(ValueError: it is nested too deeply"),
+        (_task_of("[]"), r"a box has \[\] as its rectanglelabels, expected the name of a class; label it"),
+        (_task_of('"cat"'), "a box has 'cat' as its rectanglelabels"),
+        (_task_of("[3]"), r"a box has \[3\] as its rectanglelabels"),
     ],
 )
 def test_invalid_coco_is_reported(tmp_path: Path, text: str, message: str) -> None:

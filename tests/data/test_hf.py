@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -314,3 +315,20 @@ def test_offsets_beyond_the_file_are_refused(images: ImageDataset, tmp_path: Pat
     path.write_bytes(content.replace(np.cumsum([0, *lengths]).astype(np.int32).tobytes(), offsets.tobytes()))
     with pytest.raises(ValueError, match=r"\.arrow: column 'image' is damaged .* copy or download it again"):
         HfDataset(root, "train", **COLUMNS)
+
+
+def test_rows_cannot_name_images_outside_the_dataset(images: ImageDataset, tmp_path: Path) -> None:
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=CLASSES)})
+    (tmp_path / "mine").mkdir()
+    for number, path in enumerate((images[0].path, tmp_path / "mine/../photos/x.png")):
+        rows = {"image": [{"path": str(path), "bytes": None}], "label": [0]}
+        parquet.write_table(datasets.Dataset.from_dict(rows, features).data.table, tmp_path / f"mine/{number}.parquet")
+        with pytest.raises(ValueError, match=r"names the image .*photos.*, which is outside the dataset"):
+            HfDataset(tmp_path / "mine" / f"{number}*.parquet", "train")
+
+
+def test_a_pipe_among_the_files_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.parquet")
+    for root in (tmp_path, tmp_path / "*.parquet"):
+        with pytest.raises(ValueError, match=r"a\.parquet: a pipe"):
+            HfDataset(root, "train")

@@ -129,3 +129,20 @@ def test_unknown_names_are_refused() -> None:
     unknown: dict[str, object] = {"frame_kind": "corp"}
     with pytest.raises(ValueError, match=r"unknown frame kind 'corp'; did you mean 'crop'\? Valid: crop, resize"):
         transforms.evaluation_transform(Preprocessing(), **unknown)
+
+
+@pytest.mark.parametrize("size", [(590, 169), (224, 257), (300, 300)])
+@pytest.mark.parametrize("margin", [False, True])
+def test_the_shorter_side_crop_is_where_its_frame_says(size: tuple[int, int], margin: bool) -> None:
+    width, height = size
+    ramp = np.linspace(0, 255, width)[None].repeat(height, axis=0).round().astype(np.uint8)
+    preprocessing = Preprocessing((224, 224), (256, 256), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    image, frame = transforms.evaluation_transform(preprocessing, "shorter_side", margin=margin)(
+        Image.fromarray(ramp).convert("RGB")
+    )
+    assert image.shape == ((3, 256, 256) if margin else (3, 224, 224))
+    inner = image[0, 100, 16:240] if margin else image[0, 100]
+    original = (np.arange(224) + 0.5 + frame.offset[0]) / frame.scale[0] - 0.5
+    inside = (original > 2) & (original < width - 3)
+    expected = original / (width - 1)
+    np.testing.assert_allclose(inner.numpy()[inside], expected[inside], atol=1.5 / width + 1 / 255)

@@ -98,9 +98,12 @@ def _read_csv(folder: Path) -> list[dict[str, Any]]:
         return [{**row, "file": unescaped(row["file"]), "label": unescaped(row["label"])} for row in rows]
 
 
+FORMULA_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # the last are full-width
+
+
 def unescaped(text: str) -> str:
     """Remove the apostrophe in front of a formula."""
-    return text[1:] if text.startswith("'") and text.lstrip("'")[:1] in tuple("=+-@\t\r\n") else text
+    return text[1:] if text.startswith("'") and text.lstrip("'")[:1] in FORMULA_STARTS else text
 
 
 def _annotation(name: str, rows: list[dict[str, Any]]) -> Scored:

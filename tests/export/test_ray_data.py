@@ -127,6 +127,14 @@ def test_inputs_are_either_images_or_tables(tmp_path: Path) -> None:
         command._open_images(None, [str(tmp_path / "gone.parquet")])
 
 
+def test_without_pyarrow_the_message_names_the_extra(
+    checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    assert main(["localize-ray", str(checkpoint), str(photos), "--out", str(tmp_path / "found")]) == 2
+    assert "pyarrow is not installed; install it with: pip install 'tokenloc[ray]'" in capsys.readouterr().err
+
+
 def test_without_ray_the_message_names_the_extra(
     checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -70,3 +70,10 @@ def test_images_that_differ_in_suffix_or_case_have_different_files(tmp_path: Pat
     )
     files = sorted(path.relative_to(tmp_path / "voc/Annotations").as_posix() for path in tmp_path.rglob("*.xml"))
     assert files == ["a/X-3.xml", "a/x-2.xml", "a/x.xml", "b/x.xml"]
+
+
+def test_an_image_beside_a_folder_of_its_annotation_files_name(tmp_path: Path) -> None:
+    names = ["a.jpg", "a.xml/b.jpg", "A.XML/c.jpg", "d/" + "\ufffd" * 80 + "/e.jpg", "a.xml.jpg"]
+    FORMATS["voc"].write([localization(name) for name in names], CLASSES, tmp_path)
+    written = [ElementTree.parse(path).findtext("filename") for path in (tmp_path / "voc").rglob("*.xml")]
+    assert sorted(map(str, written)) == sorted(names)

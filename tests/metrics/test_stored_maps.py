@@ -107,7 +107,7 @@ def test_broken_npy_files_are_named(tmp_path: Path) -> None:
     for name, message in [
         ("bytes", r"bytes\.npy has shape \(4, 4\), uint8; expected one map \[height, width\] of floats"),
         ("three", r"three\.npy has shape \(1, 4, 4\), float64"),
-        ("pickled", r"pickled\.npy is not a \.npy file of numbers .*allow_pickle"),
+        ("pickled", r"pickled\.npy is not a \.npy file of numbers .*dtype is object"),
         *((name, rf"{name}\.npy is not a \.npy file of numbers") for name in ("empty", "header", "cut", "zip")),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -158,3 +158,20 @@ def test_folders_without_maps_are_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps({"format": "tokenloc maps 9"}))
     with pytest.raises(ValueError, match=r"save the maps again \(ValueError: its format is 'tokenloc maps 9'\)"):
         open_maps(tmp_path)
+
+
+def test_a_manifest_cannot_name_files_outside_its_folder(tmp_path: Path) -> None:
+    write(tmp_path / "maps")
+    path = tmp_path / "maps/manifest.json"
+    path.write_text(path.read_text().replace("maps-00000.npz", "../maps/maps-00000.npz"))
+    with pytest.raises(ValueError, match=r"it lists '\.\./maps/maps-00000\.npz'"):
+        open_maps(tmp_path / "maps")
+
+
+@pytest.mark.parametrize("about", [3, [], {"threshold": "x"}, {"classes": "ab"}, {"classes": [1]}])
+def test_a_manifest_of_other_types_is_refused(about: object, tmp_path: Path) -> None:
+    write(tmp_path / "maps")
+    path = tmp_path / "maps/manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "about": about}))
+    with pytest.raises(ValueError, match=r"manifest\.json is not of the format"):
+        open_maps(tmp_path / "maps")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ __all__ = [
     "SpatialQuery",
     "ViT",
     "as_map",
+    "check_options",
     "create_backbone",
     "list_backbones",
 ]
@@ -40,6 +43,10 @@ CONVOLUTIONAL = ("vgg", "resnet", "inception_v3", "convnext")
 UNDILATED = ("vgg", "inception_v3")  # timm has no ``output_stride`` for them
 # Members of these families with other blocks (parallel branches, differential attention, post-norm).
 UNSUPPORTED = re.compile("18x2|_rpn_|_xp_|wee_|^vit_dlittle_|_rope_|_sapiens2$|^vit_pe_|^eva02_enormous_")
+# timm.create_model loads files or downloads for these arguments; they do not describe a network.
+_OTHER_ARGUMENTS = {
+    name for name, one in inspect.signature(timm.create_model).parameters.items() if one.kind is not one.VAR_KEYWORD
+}
 
 
 @dataclass(frozen=True)
@@ -85,10 +92,13 @@ def create_backbone(
         FileNotFoundError: the weights do not exist or cannot be downloaded.
     """
     _check_name(name)
+    check_options(options)
     create = _create_conformer if name in CONFORMERS else _create_convnet if _is_convnet(name) else _create_vit
     try:
         backbone, trunk, normalisation = create(name, pretrained is True, image_size, options)
-    except TypeError as error:
+    except (FileNotFoundError, ValueError):
+        raise
+    except Exception as error:  # timm may raise any type for an option that it does not expect
         raise ValueError(f"the backbone {name} does not take these options: {error}") from error
     if not isinstance(pretrained, bool):
         tensors, metadata = read_weights(pretrained)
@@ -102,6 +112,12 @@ def create_backbone(
 
 def _is_convnet(name: str) -> bool:
     return any(name.partition(".")[0] in timm.list_models(module=family) for family in CONVOLUTIONAL)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise ValueError for an option that does not describe the network, such as timm's ``checkpoint_path``."""
+    for name in _OTHER_ARGUMENTS & options.keys():
+        raise ValueError(f"{name!r} is not allowed in backbone_options: it does not describe a network")
 
 
 def _check_name(name: str) -> None:

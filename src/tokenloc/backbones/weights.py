@@ -7,6 +7,7 @@ import inspect
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,16 +54,29 @@ def read_torch_file(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's advice on foreign pickles, which are refused below
+            if zipfile.is_zipfile(path):
+                _check_sizes(path)
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} was refused: it is not a PyTorch checkpoint, or it contains Python objects other than tensors and "
             "plain data, and loading it could run code. Save only its state_dict() and try again"
         ) from error
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
+    except (RuntimeError, EOFError, ValueError, OSError, LookupError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} ({path.stat().st_size} bytes) cannot be read as a PyTorch checkpoint; is it complete? ({error})"
         ) from error
+
+
+def _check_sizes(path: Path) -> None:
+    """Raise ValueError or RuntimeError if a PyTorch file is compressed, or its tensors are larger than their records.
+
+    PyTorch allocates, and its older versions read, as many bytes as the file states. Mapped, they are compared first.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if any(record.file_size > record.compress_size for record in archive.infolist()):
+            raise ValueError("it is compressed, which PyTorch's files are not")
+    torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
 def _read_safetensors(path: Path) -> tuple[StateDict, dict[str, str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tokenloc._files import exclusive_lock, naming, remove_partial_files, require_inside
+from tokenloc._files import exclusive_lock, naming, remove_partial_files, require_inside, require_regular
 from tokenloc.inference import LocalizationRecord
 
 FORMAT = 3  # the version of the journal's format, in its header
@@ -166,6 +166,8 @@ def open_journal(path: Path, settings: Mapping[str, Any], overwrite: bool = Fals
     The journal is removed if the block ends without an error or before any image is finished. If ``settings``, plain
     values that determine the results, or the format differ, ``overwrite`` starts over; otherwise ValueError is raised.
     """
+    with suppress(FileNotFoundError):
+        require_regular(path)
     header = {"format": FORMAT, "settings": json.loads(json.dumps(settings))}
     with exclusive_lock(path.parent), path.open("a+b") as file:
         journal = Journal(file)

@@ -58,6 +58,9 @@ def localize_ray(
         actors: number of models that run at once; by default one per GPU, or one per CPU except one.
         gpus: GPUs per model; by default 1 if there are any.
     """
+    ray = library("ray", "ray")
+    for module in ("ray.data", "pyarrow.parquet"):
+        library(module, "ray")
     refuse_unwritable(out)
     remove_partial_files(out, locked=False)
     check_outputs([FORMATS["parquet"]], out, overwrite)
@@ -65,8 +68,6 @@ def localize_ray(
     settings: dict[str, Any] = {"batch_size": batch_size, "top_k": top_k, "actors": actors, "gpus": gpus}
     settings |= {"threshold": threshold, "objects": objects, "min_score": min_score, "options": options}
     settings["method_options"] = method_options
-    ray = library("ray", "ray")
-    library("ray.data", "ray")
     with ExitStack() as stack:
         if not ray.is_initialized():
             ray.init(include_dashboard=False, log_to_driver=False)

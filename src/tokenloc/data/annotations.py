@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from tokenloc._files import open_regular, read_text
+from tokenloc._plain import load_json
 from tokenloc.boxes.frame import Size
 from tokenloc.data.base import NO_BOXES, Boxes, as_boxes, shorten
 from tokenloc.data.lists import number
@@ -55,10 +55,10 @@ def read_json(path: str | Path) -> list[Annotation]:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such annotation file; check option annotations")
     try:
-        content = json.loads(read_text(path))
+        content = load_json(read_text(path))
         kind = "Label Studio tasks with boxes" if isinstance(content, list) else "COCO"
         return list(_from_tasks(content) if isinstance(content, list) else _from_coco(content))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"{path}: not valid {kind} ({type(error).__name__}: {error}); export it again") from error
 
 
@@ -94,7 +94,10 @@ def _from_region(region: Mapping[str, Any]) -> tuple[str, Box]:
         raise ValueError(f"a box is rotated by {value['rotation']} degrees, but boxes must be upright; rotate it back")
     x0, y0 = value["x"] * width / 100, value["y"] * height / 100
     x1, y1 = x0 + value["width"] * width / 100, y0 + value["height"] * height / 100
-    return value["rectanglelabels"][0], (x0, y0, x1, y1)
+    labels = value["rectanglelabels"]
+    if not isinstance(labels, list) or not labels or not isinstance(labels[0], str):
+        raise ValueError(f"a box has {labels!r:.80} as its rectanglelabels, expected the name of a class; label it")
+    return labels[0], (x0, y0, x1, y1)
 
 
 def read_voc(path: str | Path, counted_from: int = 1) -> Annotation:

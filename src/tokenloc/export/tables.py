@@ -24,7 +24,7 @@ COLUMNS = {
 """Types by column. Corners are xyxy in original pixels, half-open; the score is the class probability."""
 
 ROWS_PER_GROUP = 4096  # in memory, written to Parquet as one row group
-_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # also the full-width forms of = + - @
 
 
 @contextmanager

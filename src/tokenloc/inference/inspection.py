@@ -28,6 +28,8 @@ class Inspection:
         results: localizations of the most probable classes, best first.
         maps: the method's intermediate maps on the image, by title.
         figures: further maps of the paper's figures on the image, by title.
+        refinement: the map of the most probable class before and in the course of refinement, on the image, by title
+            (LCAR, Figs. 3 and 4); empty without steps.
         attention: the class token's attention to the patches in each block (TS-CAM, Figs. 11 and 12), mean over heads,
             each scaled to [0, 1] on the image; without a class token none.
         feature_maps: the tokens that enter the first block and leave each block, or the maps of a CNN's stages,
@@ -40,6 +42,7 @@ class Inspection:
     results: list[Localization]
     maps: dict[str, Array]
     figures: dict[str, Array]
+    refinement: dict[str, Array]
     attention: list[Array]
     feature_maps: list[Array]
     similarities: list[Array]
@@ -68,6 +71,7 @@ def inspect_image(localizer: Localizer, image: ImageInput, classes: int = 5) -> 
         results=localizer.top(image, min(classes, model.num_classes)),
         maps=localizer.intermediate_maps(image),
         figures=localizer.intermediate_maps(image, figures=True),
+        refinement=localizer.refinement_maps(image) if localizer.predictor.steps else {},
         attention=[frame.map_to_original(scaled_map(each, frame.input_size, protocol)) for each in attention],
         feature_maps=[each.cpu().numpy() for each in maps],
         similarities=[_cosines(each).cpu().numpy() for each in tokens],

@@ -107,6 +107,9 @@ class _ScoredMaps(Dataset[Any]):
 
     def _score(self, index: int, name: str) -> ImageScores:
         sample, stored = self.images[index], self.maps.load(name)
+        classes = len(self.images.classes)
+        if stored.predicted is not None and not all(0 <= index < classes for index in stored.predicted.tolist()):
+            raise ValueError(f"its predicted classes are {stored.predicted.tolist()!s:.80}, of {classes} classes")
         frame = stored.frame or self.scorer.protocol.frame(_original_size(self.images, index), INPUT_SIZE)
         mask = self.images.mask(index)
         if fault := self.images.mask_fault(frame.original_size, mask):

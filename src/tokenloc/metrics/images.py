@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from tokenloc._files import write_text
+from tokenloc._files import read_csv, write_text
 from tokenloc.boxes import Protocol
 from tokenloc.metrics.errors import ERROR_CATEGORIES
 from tokenloc.metrics.scores import ImageScores
@@ -17,6 +18,8 @@ from tokenloc.metrics.scores import ImageScores
 TEXT_COLUMNS = ("id", "label", "predicted", "error")
 OPTIONAL_COLUMNS = ("score", "confidence", "mask_iou", "mask_fraction")
 """Columns that tables of older versions lack."""
+_TOGETHER = {"id": "", "label": "", "object_fraction": "largest", "mask_fraction": "mask_iou"}
+"""Columns that must not be empty in a row where another one is not; "" for every row."""
 OLD_NAMES = {"object_share": "object_fraction", "trust": "confidence"}
 """Columns that older versions name differently."""
 
@@ -106,14 +109,17 @@ def read_table(path: str | Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: `tokenloc evaluate` writes it")
     names = [field.name for field in fields(ImageRow)]
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        reader.fieldnames = [OLD_NAMES.get(name, name) for name in reader.fieldnames or []]
-        if not set(names) - set(OPTIONAL_COLUMNS) <= set(reader.fieldnames):
-            raise ValueError(f"{path} has the columns {reader.fieldnames}, expected {names}")
-        rows = [{name: _value(path, name, line.get(name)) for name in names} for line in reader]
+    columns, lines = read_csv(path)
+    if not set(names) - set(OPTIONAL_COLUMNS) <= {OLD_NAMES.get(name, name) for name in columns}:
+        raise ValueError(f"{path} has the columns {columns}, expected {names}")
+    lines = [{OLD_NAMES.get(name, name): text for name, text in line.items()} for line in lines]
+    rows = [{name: _value(path, name, line.get(name)) for name in names} for line in lines]
     if len({row["id"] for row in rows}) < len(rows):
         raise ValueError(f"{path} contains an id twice")
+    for row in rows:
+        lacking = [name for name, other in _TOGETHER.items() if row[name] is None and row.get(other, "") is not None]
+        if lacking:
+            raise ValueError(f"{path} has no {lacking[0]} for {row['id']}; evaluate again")
     return rows
 
 
@@ -121,8 +127,12 @@ def _value(path: Path, name: str, text: str | None) -> str | float | None:
     if not text:
         return None
     if name in TEXT_COLUMNS:
+        if name == "error" and text not in ERROR_CATEGORIES:
+            raise ValueError(f"{path} has {text!r:.80} as {name}, expected {', '.join(ERROR_CATEGORIES)}")
         return text
     try:
-        return float(text)
+        if math.isfinite(value := float(text)):
+            return value
     except ValueError:
-        raise ValueError(f"{path} has {text!r} as {name}, expected a number; evaluate again") from None
+        pass
+    raise ValueError(f"{path} has {text!r:.80} as {name}, expected a number; evaluate again")

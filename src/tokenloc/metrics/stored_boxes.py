@@ -6,6 +6,7 @@ With it a report can show boxes at another threshold without the maps.
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -17,7 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tokenloc._arrays import read_header, read_member
 from tokenloc._files import atomic_write, reserve
+from tokenloc._plain import load_json
 from tokenloc.boxes import Frame
 from tokenloc.metrics.scores import Scorer
 from tokenloc.metrics.stored_maps import as_value_error
@@ -93,7 +96,8 @@ class StoredBoxes:
         """
         last = max(wanted, default=-1)
         with _reading(self.path), zipfile.ZipFile(self.path) as archive:
-            rows = zip(_read_rows(archive, "boxes", (4,)), _read_rows(archive, "iou", ()), strict=True)
+            shape = len(self.ids), len(self.thresholds)
+            rows = zip(_read_rows(archive, "boxes", (*shape, 4)), _read_rows(archive, "iou", shape), strict=True)
             for index, (boxes, iou) in enumerate(rows):
                 if index in wanted:
                     yield index, ImageBoxes(Frame.from_array(self.frames[index]).to_original(boxes), iou)
@@ -111,26 +115,30 @@ def open_boxes(path: str | Path) -> StoredBoxes:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: `tokenloc evaluate` writes it")
-    with path.open("rb") as file, _reading(path), np.load(file, allow_pickle=False) as arrays:
-        about = json.loads(arrays["about"].tobytes())
+    with _reading(path), zipfile.ZipFile(path) as archive:
+        about = load_json(read_member(archive, "about").tobytes())
         if about["format"] != FORMAT:
-            raise ValueError(f"its format is {about['format']!r}")
-        starts = np.searchsorted(arrays["truth_images"], np.arange(1, len(about["ids"])))
-        truth = np.split(arrays["truth"], starts)
-        return StoredBoxes(path, about["protocol"], about["ids"], arrays["thresholds"], arrays["frames"], truth)
+            raise ValueError(f"its format is {about['format']!r:.80}")
+        names = ("thresholds", "frames", "truth", "truth_images")
+        thresholds, frames, truth, owners = (read_member(archive, name) for name in names)
+        protocol, ids = str(about["protocol"]), [str(id_) for id_ in about["ids"]]
+        fitting = thresholds.ndim == owners.ndim == 1 and truth.shape == (len(owners), 4)
+        if not fitting or frames.shape != (len(ids), 8) or np.any(np.diff(owners) < 0):
+            raise ValueError(f"{len(ids)} images have frames {frames.shape} and true boxes {truth.shape}")
+        split = np.split(truth, np.searchsorted(owners, np.arange(1, len(ids))))
+        return StoredBoxes(path, protocol, ids, thresholds, frames, split)
 
 
 def _reading(path: Path) -> AbstractContextManager[None]:
     return as_value_error(f"{path} is damaged or not of the format {FORMAT!r}; evaluate again with `tokenloc evaluate`")
 
 
-def _read_rows(archive: zipfile.ZipFile, name: str, last: tuple[int, ...]) -> Iterator[NDArray[Any]]:
-    """Yield the rows [T, *last] of an array in an .npz file one by one."""
+def _read_rows(archive: zipfile.ZipFile, name: str, expected: tuple[int, ...]) -> Iterator[NDArray[Any]]:
+    """Yield the rows [T, …] of an array of the ``expected`` shape [N, T, …] in an .npz file one by one."""
     with archive.open(f"{name}.npy") as member:
-        np.lib.format.read_magic(member)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
-        if dtype.hasobject or shape[2:] != last:
-            raise ValueError(f"{name} has dtype {dtype} and shape {shape}")
-        size = int(np.prod(shape[1:])) * dtype.itemsize
+        shape, _, dtype = read_header(member)
+        if shape != expected:
+            raise ValueError(f"{name} has shape {shape}, expected {expected}")
+        size = math.prod(shape[1:]) * dtype.itemsize
         for _ in range(shape[0]):
             yield np.frombuffer(member.read(size), dtype).reshape(shape[1:])

@@ -6,7 +6,8 @@ with their frames and predicted classes, so that scoring them gives identical me
 
 from __future__ import annotations
 
-import json
+import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +16,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tokenloc._files import atomic_folder, open_regular, read_text, require_inside, write_json
+from tokenloc._arrays import read_member, read_npy
+from tokenloc._files import atomic_folder, open_regular, write_json
+from tokenloc._plain import read_json, require_types
 from tokenloc.boxes import Frame
 
 MANIFEST = "manifest.json"
 FORMAT = "tokenloc maps 1"
 MAPS_PER_FILE = 1000
+_ABOUT: dict[str, Any] = {"input_frame": str | None, "threshold_source": str | None}
+_ABOUT |= {"threshold": float | None, "classes": list[str] | None}
+_FILE = re.compile(r"maps-\d+\.npz")
 
 
 class StoredMap(NamedTuple):
@@ -56,7 +62,7 @@ class StoredMaps:
         """Return a map; raises ValueError or OSError naming the file if it is broken."""
         path = self.folder / f"{id_}.npy"
         with open_regular(path) as file, as_value_error(f"{path} is not a .npy file of numbers"):
-            array = np.lib.format.read_array(file, allow_pickle=False)
+            array = read_npy(file)
         if array.ndim != 2 or array.dtype.kind != "f":
             raise ValueError(
                 f"{path} has shape {array.shape}, {array.dtype}; expected one map [height, width] of floats"
@@ -71,11 +77,15 @@ class TokenlocMaps(StoredMaps):
 
     def __init__(self, folder: Path) -> None:
         with as_value_error(f"{folder / MANIFEST} is not of the format {FORMAT!r}; save the maps again"):
-            manifest = json.loads(read_text(folder / MANIFEST))
+            manifest = read_json(folder / MANIFEST)
             if manifest["format"] != FORMAT:
-                raise ValueError(f"its format is {manifest['format']!r}")
+                raise ValueError(f"its format is {manifest['format']!r:.80}")
+            require_types(manifest, {"files": dict[str, list[str]], "about": dict[str, Any]})
             files, self.about = manifest["files"], manifest["about"]
-            require_inside(files, MANIFEST)
+            require_types(self.about, _ABOUT)
+            for name in files:
+                if not _FILE.fullmatch(name):
+                    raise ValueError(f"it lists {name!r:.80}; expected names such as maps-00000.npz")
         self._positions = {id_: (name, row) for name, ids in files.items() for row, id_ in enumerate(ids)}
         self._cached: tuple[str, list[StoredMap]] = ("", [])
         self.folder, self.ids = folder, list(self._positions)
@@ -93,11 +103,14 @@ class TokenlocMaps(StoredMaps):
 
 def _read_maps(path: Path) -> list[StoredMap]:
     message = f"{path} is not a .npz file of maps; save the maps again"
-    with open_regular(path) as file, as_value_error(message), np.load(file, allow_pickle=False) as arrays:
-        maps = arrays["maps"]
+    with open_regular(path) as file, as_value_error(message), zipfile.ZipFile(file) as archive:
+        maps, predicted, frames = (read_member(archive, name) for name in ("maps", "predicted", "frames"))
         # Older files have no probabilities.
-        probabilities = arrays["probabilities"] if "probabilities" in arrays else np.full(len(maps), np.nan)
-        rows = zip(maps, arrays["predicted"], arrays["frames"], probabilities.tolist(), strict=True)
+        stored = "probabilities.npy" in archive.namelist()
+        probabilities = read_member(archive, "probabilities") if stored else np.full(len(maps), np.nan)
+        if (maps.ndim, maps.dtype.kind, predicted.ndim, predicted.dtype.kind) != (3, "f", 2, "i"):
+            raise ValueError(f"maps have {maps.shape}, {maps.dtype}, predicted {predicted.shape}, {predicted.dtype}")
+        rows = zip(maps, predicted, frames, probabilities.tolist(), strict=True)
         return [
             StoredMap(map_, predicted, Frame.from_array(frame), None if np.isnan(probability) else probability)
             for map_, predicted, frame, probability in rows

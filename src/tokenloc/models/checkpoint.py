@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tokenloc.backbones.weights import read_torch_file
 from tokenloc.data.base import shorten
 from tokenloc.methods import METHODS, Method, list_methods
 from tokenloc.models import factory
+from tokenloc.models.allocation import check_model, check_weights
 from tokenloc.models.hub import CONFIG, local_copy, read_folder, read_json, writable_path
 from tokenloc.models.metadata import METADATA_KEY, ModelMetadata, Threshold
 
@@ -47,19 +49,20 @@ def load_checkpoint(
     metadata = _with_options(_metadata(content, path), method_options or {})
     config = metadata.model
     options = {**config.options, "backbone_options": config.backbone_options}
-    try:
-        arguments = (config.method, config.backbone, config.num_classes, False, config.image_size)
-        model = factory.create_model(*arguments, **options)
-    except Exception as error:  # the options are untrusted; a network may raise anything for them
-        chosen = f" with {dict(method_options)}" if method_options else ""
-        raise ValueError(f"{path} describes a model that cannot be created{chosen}: {error}") from error
-    model.normalisation = Normalisation(metadata.preprocessing.mean, metadata.preprocessing.std)
+    arguments = (config.method, config.backbone, config.num_classes, False, config.image_size)
+    create = partial(factory.create_model, *arguments, **options)
     weights = {name.removeprefix(MODEL_PREFIX): tensor for name, tensor in content["state_dict"].items()}
     try:
+        check_model(create, options | {"image_size": config.image_size}, weights)
+        model = create()
         model.load_state_dict(weights)
     except RuntimeError as error:
         summary = " ".join(str(error).split())[:300]
         raise ValueError(f"the weights in {path} do not fit {config.method} on {config.backbone}: {summary}") from None
+    except Exception as error:  # the options are untrusted; a network may raise anything for them
+        chosen = f" with {dict(method_options)}" if method_options else ""
+        raise ValueError(f"{path} describes a model that cannot be created{chosen}: {error}") from error
+    model.normalisation = Normalisation(metadata.preprocessing.mean, metadata.preprocessing.std)
     return model.eval(), metadata
 
 
@@ -101,6 +104,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         content: Any = {**config, "state_dict": {MODEL_PREFIX + name: tensor for name, tensor in weights.items()}}
     elif path.is_file():
         content = read_torch_file(path)
+        if isinstance(content, dict) and "state_dict" in content:
+            check_weights(content["state_dict"], path)
     else:
         raise FileNotFoundError(
             f"no checkpoint at {path.absolute()}; expected a file such as RUN/checkpoints/best.ckpt"

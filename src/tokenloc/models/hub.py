@@ -5,7 +5,6 @@ Nothing in it is pickled. Only the files in ``FILES`` are read or downloaded.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -15,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import tokenloc
-from tokenloc._files import atomic_files, atomic_write, read_text, write_json, write_text
+from tokenloc import _plain
+from tokenloc._files import atomic_files, atomic_write, write_json, write_text
 from tokenloc.backbones.weights import read_weights
 from tokenloc.methods import Method
 from tokenloc.metrics.evaluation import METRIC_NAMES
@@ -63,17 +63,10 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; raises ValueError if the file holds anything else, and OSError if it cannot be read."""
-    try:
-        content = json.loads(read_text(path), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    content = _plain.read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} must contain a JSON object, not a {type(content).__name__}")
     return content
-
-
-def _refuse_constant(constant: str) -> Any:
-    raise ValueError(f"{constant} is not a JSON number")
 
 
 def read_metrics(checkpoint: Path) -> dict[str, Any] | None:

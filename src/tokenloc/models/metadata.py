@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import platform
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from importlib.metadata import version
@@ -15,6 +14,8 @@ import torch
 
 import tokenloc
 from tokenloc._names import unknown_name
+from tokenloc._plain import plain
+from tokenloc.backbones import check_options
 from tokenloc.data.transforms import Preprocessing
 from tokenloc.methods import ModelConfig
 
@@ -22,10 +23,6 @@ METADATA_KEY = "tokenloc"  # in a checkpoint and in config.json
 FORMAT = 1
 
 _OLD_NAMES = {"viewing": "options", "photographs": "images"}  # fields of Threshold before 2026-12
-# timm.create_model loads files or downloads for these arguments; they do not describe a network.
-_NOT_BACKBONE_OPTIONS = {
-    name for name, one in inspect.signature(timm.create_model).parameters.items() if one.kind is not one.VAR_KEYWORD
-}
 
 
 @dataclass(frozen=True)
@@ -67,6 +64,7 @@ class ModelMetadata:
     @classmethod
     def from_dict(cls, values: Any, path: str | Path) -> ModelMetadata:
         """Read the output of ``to_dict``; raises ValueError if a value is missing, unknown or of another type."""
+        plain(values, f"{path}: {METADATA_KEY}")
         stored_format = values.get("format") if isinstance(values, dict) else values
         if stored_format != FORMAT:
             raise ValueError(f"{path} has checkpoint format {stored_format!r:.80}; this tokenloc reads format {FORMAT}")
@@ -76,8 +74,10 @@ class ModelMetadata:
         metadata: ModelMetadata = _read(cls, values, f"{path}: {METADATA_KEY}")
         if metadata.data is not None:
             _read(_Data, metadata.data, f"{path}: data")
-        for name in _NOT_BACKBONE_OPTIONS & metadata.model.backbone_options.keys():
-            raise ValueError(f"{path}: {name!r} is not allowed in backbone_options: it does not describe a network")
+        try:
+            check_options(metadata.model.backbone_options)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         if len(metadata.classes) != (count := metadata.model.num_classes):
             raise ValueError(f"{path}: {len(metadata.classes)} class names for a model of {count} classes")
         return metadata

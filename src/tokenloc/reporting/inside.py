@@ -24,6 +24,7 @@ def save_inspection(image: Image.Image, inside: Inspection, folder: Path, channe
     result = (f"map of {first.label}", draw_map(image, first))
     maps = [("image", image), *((title, heatmap(image, map_)) for title, map_ in inside.maps.items()), result]
     classes = [(f"{each.score:.1%} {each.label}", draw_map(image, each)) for each in inside.results]
+    refinement = [("image", image), *((title, heatmap(image, map_)) for title, map_ in inside.refinement.items())]
     sheets = {
         "maps": ("What the map is computed from; each map is scaled from its minimum to its maximum", maps),
         "figures": (
@@ -31,6 +32,7 @@ def save_inspection(image: Image.Image, inside: Inspection, folder: Path, channe
             [(title, heatmap(image, map_)) for title, map_ in inside.figures.items()],
         ),
         "classes": ("Maps of the most probable classes, with their scores", [("image", image), *classes]),
+        "refinement": ("The map in the course of its refinement", refinement if inside.refinement else []),
         "attention": ("Attention of the class token, mean over heads, each block scaled to its range", []),
         "similarity": ("Patches by patches: cosines from 0 (blue) to 1 (red), distances scaled to their range", []),
         "features": (f"{channels} channels of the patches, evenly chosen, each scaled to its range", []),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tokenloc._files import read_csv, read_text
+from tokenloc._plain import load_json, require_types
 from tokenloc.data.base import file_fingerprint, shorten
 from tokenloc.metrics.images import read_table
 from tokenloc.metrics.stored_boxes import StoredBoxes, open_boxes
@@ -17,6 +17,18 @@ from tokenloc.metrics.stored_boxes import StoredBoxes, open_boxes
 METRICS, IMAGES, BOXES = "metrics.json", "images.csv", "boxes.npz"
 CURVE = "figures/threshold.csv"
 AGAIN = "evaluate again with `tokenloc evaluate`"
+CONTENT: dict[str, Any] = {  # the types in metrics.json of what is read
+    "protocol": str,
+    "images": int,
+    "metrics": dict[str, float | dict[str, float] | None],
+    "threshold": float | None,
+    **dict.fromkeys(("data", "model"), dict[str, Any] | None),
+    "threshold_source": str | None,
+    "confidence": dict[str, list[float] | None] | None,
+    "constant_boxes": dict[str, dict[str, float]] | None,
+    "missing": dict[str, list[str]] | None,
+    "unreadable": list[dict[str, str]] | None,
+}
 MISSING = {
     "boxes": "images have no true box, although others have, and are in no box metric",
     "masks": "images have no mask, although others have, and are in no pixel metric",
@@ -87,8 +99,7 @@ class Run:
         if not path.is_file():
             return None
         try:
-            with path.open(encoding="utf-8", newline="") as file:
-                lines = list(csv.DictReader(file))
+            _, lines = read_csv(path)
             columns = ("threshold", "0.5", "0.7", "0.9")
             return {key: [float(line[key]) for line in lines] for key in columns} if lines else None
         except (ValueError, TypeError, KeyError) as error:
@@ -138,10 +149,10 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         raise FileNotFoundError(f"no {path}: expected the folder of a run or of an evaluation")
     fingerprint = file_fingerprint(path)
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        lacking = {"protocol", "images", "metrics", "threshold"} - set(content)
-        if lacking or not isinstance(content["metrics"], dict):
-            raise ValueError(f"it lacks {', '.join(sorted(lacking)) or 'metrics by name'}")
-    except (ValueError, TypeError) as error:
+        content: dict[str, Any] = load_json(read_text(path))
+        require_types(content, CONTENT)
+        if "threshold" not in content:
+            raise ValueError("it lacks threshold")
+    except ValueError as error:
         raise ValueError(f"{path} is not the result of an evaluation ({error}); {AGAIN}") from error
     return Run(folder, str(folder) if name is None else name, content, fingerprint)

@@ -58,8 +58,9 @@ class RunFolder:
         """Return the settings in config.yaml, with defaults for missing ones, but not for options of a method."""
         filled = {**defaults, **read_yaml(self.config)}
         return {
-            name: {**defaults[name], **value} if isinstance(value, Mapping) and name in defaults else value
+            name: {**default, **value} if isinstance(value, Mapping) and isinstance(default, Mapping) else value
             for name, value in filled.items()
+            for default in [defaults.get(name)]
         }
 
     def record(self, settings: Mapping[str, Any]) -> None:
