@@ -59,7 +59,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _exit(f"{label}: a value is nested too deeply", status=2)
     except KeyboardInterrupt as error:
         return _exit(f"{label}: {str(error) or 'interrupted'}", status=130)
+    except SystemError as error:  # compiled code that a Ctrl-C interrupts, such as Numba's
+        if not _is_interrupt(error):
+            raise
+        return _exit(f"{label}: interrupted", status=130)
     return 0
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    return error is not None and (isinstance(error, KeyboardInterrupt) or _is_interrupt(error.__cause__))
 
 
 def _parse(arguments: Sequence[str]) -> tuple[str, Command, dict[str, Any]]:
