@@ -34,3 +34,7 @@ def test_the_evaluations_of_a_table_have_valid_flags(name: str) -> None:
         _parse(words)
         assert row.paper or "figure" in name, f"{row.name} has no printed number"
     assert any(row.paper for row in table.rows)
+
+
+def test_every_paper_has_its_tables() -> None:
+    assert {name.split("/")[0] for name in TABLES} == {"lcar", "lctr", "sat", "scm", "tscam"}

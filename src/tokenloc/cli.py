@@ -57,17 +57,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _exit(f"{label}: {error}", status=2)
     except RecursionError:
         return _exit(f"{label}: a value is nested too deeply", status=2)
-    except KeyboardInterrupt as error:
-        return _exit(f"{label}: {str(error) or 'interrupted'}", status=130)
-    except SystemError as error:  # compiled code that a Ctrl-C interrupts, such as Numba's
-        if not _is_interrupt(error):
+    except (KeyboardInterrupt, SystemError) as error:
+        if not _is_interruption(error):
             raise
-        return _exit(f"{label}: interrupted", status=130)
+        message = str(error) if isinstance(error, KeyboardInterrupt) else ""
+        return _exit(f"{label}: {message or 'interrupted'}", status=130)
     return 0
 
 
-def _is_interrupt(error: BaseException | None) -> bool:
-    return error is not None and (isinstance(error, KeyboardInterrupt) or _is_interrupt(error.__cause__))
+def _is_interruption(error: BaseException | None) -> bool:
+    """Return whether Ctrl-C is the cause of an error: Numba raises SystemError if its loading is interrupted."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error is not None
 
 
 def _parse(arguments: Sequence[str]) -> tuple[str, Command, dict[str, Any]]:
