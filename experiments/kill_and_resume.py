@@ -113,6 +113,11 @@ def run(words: list[str], folder: Path, log: Path, number: int = 0, seconds: flo
     return process.exitcode, used
 
 
+def repetition(words: list[str], folder: Path) -> list[str]:
+    """Return the words that start a command, or continue its training."""
+    return [*words, *(["--resume"] if (folder / "out/checkpoints/last.ckpt").is_file() else [])]
+
+
 def contents(folder: Path) -> dict[str, str]:
     """Return the digests of all results below ``folder``."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
@@ -198,19 +203,17 @@ class Bench:
         log, events, words = folder / "log.txt", list[str](), JOBS[name].words
         for _ in range(draw.choice((1, 1, 2))):
             number = draw.choice(SIGNALS)
-            status, _ = run(words, folder, log, number, draw.random() * used)
+            status, _ = run(repetition(words, folder), folder, log, number, draw.random() * used)
             if status not in (-number, 130):
-                break  # it ended before, or Python ignored SIGINT in the callback of a weak reference
+                break  # it ended before, or Python ignored SIGINT, as it does in some callbacks
             events.append(number.name)
             if number == signal.SIGKILL:
-                log.unlink()  # loader processes may still report that their parent is gone
+                log.unlink(missing_ok=True)  # loader processes may still report that their parent is gone
             found, marker = contents(folder / "out"), JOBS[name].marker
             complete = marker in found and not list((folder / "out").glob("*.journal.jsonl"))
             if complete and not any(each.items() <= found.items() for each in (earlier, expected) if marker in each):
                 events.append("mixed")
-            if (folder / "out/checkpoints/last.ckpt").is_file() and "--resume" not in words:
-                words = [*words, "--resume"]
-        status, _ = run(words, folder, log)
+        status, _ = run(repetition(words, folder), folder, log)
         found = contents(folder / "out")
         events += ["left over"] * any(part.startswith(".") for path in found for part in Path(path).parts)
         events += ["different"] * (status not in (0, 1) or found != expected)
