@@ -36,6 +36,7 @@ SUBSTITUTES = [
         "needs images of the shared folder; tests/test_recipes.py takes a step with these recipes",
     ),
     Substitute("*", r"^tokenloc train .*", rf"\g<0> {TINY}", "the page's model takes minutes and a download"),
+    Substitute("*", r"^tokenloc table .*", None, "trains many models; tests/commands/test_table.py runs a small table"),
     Substitute("*", rf"^python benchmarks/({_SKIPPED}).py .*", None, MINUTES),
     Substitute("*", r"^python experiments/.*", None, MINUTES),
     *(
