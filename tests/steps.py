@@ -33,5 +33,6 @@ def train_one_step(recipe: Any) -> None:
     assert lr_factor(optimisation, 1)(0) > 0
     assert loss.isfinite()
     moved = [name for name, value in network.named_parameters() if name in before and not value.equal(before[name])]
-    assert any(name.startswith("head") for name in moved)
+    assert moved
+    assert any(name.startswith("head") for name in moved) == any(name.startswith("head") for name in before)
     assert all(value.isfinite().all() for value in network.parameters())

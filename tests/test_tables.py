@@ -33,7 +33,7 @@ def test_the_evaluations_of_a_table_have_valid_flags(name: str) -> None:
         words = ["evaluate", "CKPT", f"--protocol={table.protocol}", *command_line_flags(row.test)]
         _parse(words)
         assert row.paper or "figure" in name, f"{row.name} has no printed number"
-    assert any(row.paper for row in table.rows)
+    assert "figure" in name or any(row.paper for row in table.rows)
 
 
 def test_every_paper_has_its_tables() -> None:

@@ -123,7 +123,7 @@ def test_listed_backbones_are_supported() -> None:
     with torch.device("meta"):
         for name in [name for name in list_backbones() if "tiny" in name or "small" in name or "little" in name]:
             backbone, _ = create_backbone(name, pretrained=False)
-            assert backbone.depth >= 1
+            assert backbone.embed_dim >= 1
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ def test_an_unknown_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 def test_list_and_info(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     expected = {
         ("list", "methods", "ts*"): "tscam\n",
-        ("list",): "protocols: sat, standard, ts-cam, ts-cam-ilsvrc, wsol-eval",
+        ("list",): "protocols: lctr, lctr-ilsvrc, sat, scm, standard, ts-cam, ts-cam-ilsvrc, wsol-eval",
         ("info", str(checkpoint)): "method: tscam",
         ("info",): "torch",
     }

@@ -35,6 +35,12 @@ SUBSTITUTES = [
         None,
         "needs images of the shared folder; tests/test_recipes.py takes a step with these recipes",
     ),
+    Substitute(
+        "docs/methods/sat.md",
+        r"^tokenloc train .*--model.keep_classifier.*",
+        None,
+        "needs the first training's weights",
+    ),
     Substitute("*", r"^tokenloc train .*", rf"\g<0> {TINY}", "the page's model takes minutes and a download"),
     Substitute("*", r"^tokenloc table .*", None, "trains many models; tests/commands/test_table.py runs a small table"),
     Substitute("*", rf"^python benchmarks/({_SKIPPED}).py .*", None, MINUTES),

@@ -21,7 +21,8 @@ def model() -> Method:
 def test_methods_are_listed_with_their_options() -> None:
     assert "tscam" in tokenloc.list_methods()
     assert list_methods("ts*") == ["tscam"]
-    assert method_options("tscam") == {"map": "coupled", "head": "conv2d", "attention_blocks": None}
+    assert method_options("sat").keys() >= {"spatial_blocks", "area_target"}
+    assert method_options("cam") == {"conv_channels": None}
 
 
 def test_an_unknown_method_lists_the_valid_ones() -> None:

@@ -95,18 +95,18 @@ class ModelChoice:
         method: see ``tokenloc list methods``.
         backbone: see ``tokenloc list backbones``.
         pretrained: true for timm's weights, false for random weights, or a .safetensors or .pth file.
-        keep_classifier: the classifier, and all else that the method shares with that of ``pretrained``, start with its
-            weights, too; ``pretrained`` is then a checkpoint of ``tokenloc train`` for the same classes.
         options: options of the method.
         backbone_options: options of the timm model.
+        keep_classifier: the classifier, and all else that the method shares with that of ``pretrained``, start with its
+            weights, too; ``pretrained`` is then a checkpoint of ``tokenloc train`` for the same classes.
     """
 
     method: str = "tscam"
     backbone: str = "deit_small_patch16_224"
     pretrained: bool | Path = True
-    keep_classifier: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     backbone_options: dict[str, Any] = field(default_factory=dict)
+    keep_classifier: bool = False
 
     def __post_init__(self) -> None:
         self.options = plain(self.options, "model.options")
