@@ -39,3 +39,9 @@ def test_an_unknown_option_lists_the_valid_ones(tmp_path: Path) -> None:
 def test_an_unknown_split_lists_the_valid_ones() -> None:
     with pytest.raises(ValueError, match=r"unknown split of dataset 'scenes': 'dev'. Valid: test, train, val"):
         create_dataset("scenes", None, "dev")
+
+
+@pytest.mark.parametrize("options", [{"length": [1]}, {"seed": "x"}, {"seed": True}, {"size": [1]}])
+def test_an_option_of_the_wrong_type_is_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        create_dataset("scenes", None, "train", **options)

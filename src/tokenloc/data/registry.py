@@ -7,7 +7,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import tokenloc.data
 from tokenloc._names import Registry, unknown_name
@@ -40,8 +40,21 @@ def create_dataset(name: str, root: AnyPath, split: str, classes: Classes = None
     for option in options:
         if option not in valid:
             raise unknown_name(f"option of dataset {name!r}:", option, valid)
+    _check_types(name, options, get_type_hints(dataset.__init__))
     create: Callable[..., ImageDataset] = dataset
     return create(root, split, classes, **options)
+
+
+def _check_types(name: str, options: dict[str, Any], hints: dict[str, Any]) -> None:
+    """Raise ValueError for an option of the wrong type; those of generic types are left to the dataset."""
+    for option, value in options.items():
+        kinds = get_args(hints[option]) or (hints[option],)
+        if any(get_origin(kind) is not None for kind in kinds):
+            continue
+        fits = isinstance(value, kinds) or (type(value) is int and float in kinds)
+        if not fits or (isinstance(value, bool) and bool not in kinds):
+            expected = " or ".join("none" if kind is type(None) else kind.__name__ for kind in kinds)
+            raise ValueError(f"option {option!r} of dataset {name!r} must be {expected}; got {value!r:.80}")
 
 
 def split_of(name: str, role: Role) -> str:
