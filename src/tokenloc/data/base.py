@@ -112,7 +112,6 @@ class ImageDataset:
         classes: class names; a sample's label is an index into them.
         samples: all samples of the split, with unique ids.
         sizes: (width, height) by sample id, if the dataset's lists state them.
-        scaled_masks: whether masks may be of another resolution than their images.
     """
 
     name: str = "images"
@@ -121,6 +120,7 @@ class ImageDataset:
     held_out_split: str = "val"
     has_masks: bool = False
     scaled_masks: bool = False
+    """Whether masks may be of another resolution than their images."""
     skipped: Sequence[str] = ()
     """Ids of listed images that were left out because their files are missing."""
     ids: Sequence[str]
