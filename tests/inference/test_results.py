@@ -68,7 +68,7 @@ def test_a_result_is_saved_and_displayed_by_notebooks(localizer: Localizer, imag
 
 def test_show_opens_the_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Image.Image] = []
-    monkeypatch.setattr(Image.Image, "show", shown.append)
+    monkeypatch.setattr(Image.Image, "show", lambda image: shown.append(image))
     replace(localization("memory"), image=grey()).show()
     assert [one.size for one in shown] == [(164, 40)]
 
