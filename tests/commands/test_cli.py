@@ -222,8 +222,9 @@ def test_train_on_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for name in ("cat", "dog"):
         images(tmp_path / "photos" / name, 4)
     short = ["--method", "sat", "--backbone=vit_tiny_patch16_224", "--epochs", "1", "--batch", "4", *TINY]
-    long = ["--config", "recipes/folder.yaml", "--model.method", "sat", "--model.backbone", "vit_tiny_patch16_224", "--optimisation.epochs", "1"]
-    long += ["--optimisation.batch_size", "4", "--data.root", "photos", *TINY]
+    long = ["--config", "recipes/folder.yaml", "--data.root", "photos", "--model.method", "sat"]
+    long += ["--model.backbone", "vit_tiny_patch16_224", "--optimisation.epochs", "1"]
+    long += ["--optimisation.batch_size", "4", *TINY]
     assert main(["train", "photos", *short]) == 0
     assert main(["train", *long, "--out", "runs/long"]) == 0
     assert main(["train", "photos", *short]) == 0
