@@ -44,6 +44,7 @@ def test_boxes_of_maps_of_any_size_and_range(tmp_path: Path, capsys: pytest.Capt
         assert dog.objects[0][1] == pytest.approx((112, 84, 336, 252), abs=2)  # half a pixel of 224
     assert main(words) == 2
     assert "--overwrite" in capsys.readouterr().err
+    assert main([*words, "--overwrite", "--threshold", "1.5"]) == 2
     assert main([*words, "--overwrite", "--threshold", "0.5", "--label", "animal"]) == 0
     assert {label for one in read_annotations("coco", out) for label, _ in one.objects} == {"animal"}
 

@@ -282,6 +282,7 @@ def test_list_and_info(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("list", "methods", "ts*"): "tscam\n",
         ("list",): "protocols: lctr, lctr-ilsvrc, sat, scm, standard, ts-cam, ts-cam-ilsvrc, wsol-eval",
         ("info", str(checkpoint)): "method: tscam",
+        ("info", str(checkpoint.parent.parent)): "method: tscam",
         ("info",): "torch",
     }
     for words, part in expected.items():
@@ -317,6 +318,16 @@ def test_info_of_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         "identical files: cat/2.png, dog/2.png, in different classes: cat, dog",
         "no problems",
     ]
+
+
+def test_info_of_photos_that_cannot_be_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images(tmp_path / "photos/cat", 1)
+    images(tmp_path / "photos/dog", 3)
+    (tmp_path / "photos/dog/1.png").write_bytes(b"x")
+    assert main(["info", str(tmp_path / "photos")]) == 1
+    printed = capsys.readouterr().out
+    assert "training is impossible: too few images to have every class in all 2 parts: cat with 1" in printed
+    assert "dog/1.png" in printed
 
 
 def test_list_methods_describes_each(capsys: pytest.CaptureFixture[str]) -> None:

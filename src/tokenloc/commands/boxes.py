@@ -15,9 +15,8 @@ from tokenloc.export.base import absolute, check_outputs, find_formats
 from tokenloc.inference import Localization
 from tokenloc.inference.localization import Objects
 from tokenloc.inference.stored_maps import localize_map, match_ids
+from tokenloc.methods import Method
 from tokenloc.metrics.stored_maps import StoredMaps, open_maps
-
-THRESHOLD = 0.2
 
 
 def boxes(
@@ -59,8 +58,10 @@ def boxes(
     stored = open_maps(maps)
     if threshold is None:
         known = stored.about.get("threshold")
-        threshold, source = (THRESHOLD, "the default") if known is None else (known, "stored with the maps")
+        default = Method.default_threshold, "the default"
+        threshold, source = default if known is None else (known, "stored with the maps")
         print_message(f"map threshold {threshold:g}, {source}; change it with --threshold")
+    threshold = checked_threshold(threshold)
     labels = {file: absolute(file).parent.name if labels_from_folders else label for file in files}
     classes = tuple(sorted(set(labels.values())))
     faults: list[str] = []
@@ -71,7 +72,7 @@ def boxes(
                 if id_ is None:
                     raise ValueError(f"{file} has no map in {maps}")
                 about = str(file), labels[file], classes.index(labels[file])
-                yield localize_map(stored.load(id_), *about, checked_threshold(threshold), objects)
+                yield localize_map(stored.load(id_), *about, threshold, objects)
             except (ValueError, OSError) as error:
                 faults.append(str(error))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -63,7 +63,7 @@ def _print_methods(names: list[str]) -> None:
     """Print the paper, the cost and the advice of each method."""
     for name in names:
         method = METHODS[name]
-        described = (sys.modules[method.__module__].__doc__ or method.__doc__ or "").partition("\n")[0]
+        described = (inspect.getdoc(inspect.getmodule(method) or method) or "").partition("\n")[0]
         cost = model_cost(ModelConfig(name, COMMON_BACKBONE, 1000))
         trained = "only the head is trained" if issubclass(method, Frozen) else "all weights are trained"
         size = f"{cost.parameters:.1f} M parameters, {cost.macs:.1f} G multiply-accumulates on {COMMON_BACKBONE}"

@@ -12,7 +12,7 @@ import numpy as np
 
 from tokenloc._files import open_regular
 from tokenloc.commands.console import IncompleteError
-from tokenloc.data import ImageDataset, create_dataset
+from tokenloc.data import ImageDataset, Problem, create_dataset
 from tokenloc.data.base import shorten
 from tokenloc.training.config import DataConfig
 from tokenloc.training.data import open_split, open_training_images
@@ -34,10 +34,9 @@ def print_dataset(data: DataConfig, split: str, plan: bool = False) -> None:
     truth = f"{sum(len(sample.boxes) for sample in dataset)} boxes" + (", masks" if dataset.has_masks else "")
     print(f"{data.name}, {split}: {len(dataset)} images of {len(dataset.classes)} classes, {truth}")
     _print_classes(dataset)
-    if plan:
-        _print_plan(data)
+    problems: list[Problem | str] = _print_plan(data) if plan else []
     _print_duplicates(dataset)
-    problems = dataset.check()
+    problems += dataset.check()
     print("\n".join(f"  {problem}" for problem in problems[:PROBLEMS]) or "no problems")
     if len(problems) > PROBLEMS:
         print(f"  … and {len(problems) - PROBLEMS} more")
@@ -58,11 +57,15 @@ def _print_classes(dataset: ImageDataset) -> None:
         print(f"imbalance: {names}; the classifier will prefer it")
 
 
-def _print_plan(data: DataConfig) -> None:
-    """Print how many images training uses, and how many are held out for what."""
-    train, val = open_training_images(data), open_split(data, data.val_split, data.classes)
+def _print_plan(data: DataConfig) -> list[Problem | str]:
+    """Print how many images training uses, and how many are held out; return why that is impossible."""
+    try:
+        train, val = open_training_images(data), open_split(data, data.val_split, data.classes)
+    except (ValueError, OSError) as error:
+        return [f"training is impossible: {error}"]
     held_out = "none held out" if val is None else f"{len(val)} held out to choose the epoch ({data.val_split})"
     print(f"training: {len(train)} images ({data.train_split}), {held_out}")
+    return []
 
 
 def _print_duplicates(dataset: ImageDataset) -> None:
