@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, overload
@@ -20,7 +20,7 @@ from tokenloc._names import one_of
 from tokenloc.boxes import Frame, Protocol, scaled_map
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.data import Unreadable, evaluation_transform
-from tokenloc.inference.inputs import ORIGINALS, ImageInput, as_image, map_ahead, name_of, size_of
+from tokenloc.inference.inputs import ORIGINALS, THREADS, ImageInput, as_image, batched, map_ahead, name_of, size_of
 from tokenloc.inference.localization import Localization, Objects, Prediction
 from tokenloc.inference.options import PredictionOptions
 from tokenloc.inference.predictor import Predictor
@@ -38,6 +38,13 @@ class _Input(NamedTuple):
     tensor: Tensor  # the network input, [3, H, W]
     frame: Frame
     image: Image.Image | None
+
+
+class _Classified(NamedTuple):
+    source: _Input
+    scores: list[float]  # of the K classes
+    classes: list[int]
+    maps: NDArray[np.float32]  # [K, h, w]
 
 
 class Localizer:
@@ -186,11 +193,12 @@ class Localizer:
             return list(self._first_results(images))
         if isinstance(images, Iterator):
             return self._first_results(images)
-        return self._localize([self._read(images)], 1)[0].results[0]
+        return self.top(images, 1)[0]
 
     def top(self, image: ImageInput, count: int) -> list[Localization]:
         """Localize the ``count`` most probable classes of an image, the most probable first; raises as a call does."""
-        return self._localize([self._read(image)], self._checked_count(count))[0].results
+        (classified,) = self._classify([self._read(image)], self._checked_count(count))
+        return self._localize(classified).results
 
     def stream(self, images: Iterable[ImageInput], batch_size: int = BATCH) -> Iterator[Localization | Unreadable]:
         """Yield the most probable class of each image, in order and constant memory; see ``predict``."""
@@ -204,7 +212,7 @@ class Localizer:
 
         Args:
             images: in any form that a call takes.
-            batch_size: images that pass the network together; at most twice as many are in memory.
+            batch_size: images that pass the network together; at most three times as many are in memory.
             top_k: the number of classes per image, the most probable ones, from 1 to all.
             keep_images: keep the image in ``Prediction.image``, to draw on it, with at most ``KEPT_SIDE`` pixels on its
                 longer side.
@@ -252,19 +260,30 @@ class Localizer:
     def _predictions(
         self, images: Iterable[ImageInput], batch_size: int, top_k: int, keep_images: bool = False, report: bool = True
     ) -> Generator[Prediction | Unreadable, None, None]:
-        def read(numbered: tuple[int, ImageInput]) -> _Input | Unreadable:
+        def read(numbered: tuple[int, ImageInput]) -> _Input | Unreadable | Exception:
             index, image = numbered
             try:
                 return self._read(image, keep_images)
             except (ValueError, OSError) as error:
-                if not report:
-                    raise
-                return Unreadable(index, name_of(image), str(error))
+                return Unreadable(index, name_of(image), str(error)) if report else error
 
-        with closing(map_ahead(read, enumerate(images), batch_size)) as inputs:
-            while batch := list(islice(inputs, batch_size)):
-                predictions = self._localize([item for item in batch if isinstance(item, _Input)], top_k)
-                ready = [item if isinstance(item, Unreadable) else predictions.pop(0) for item in batch]
+        def classify(batch: list[_Input | Unreadable | Exception]) -> list[_Classified | Unreadable | Exception]:
+            classified = iter(self._classify([item for item in batch if isinstance(item, _Input)], top_k))
+            return [next(classified) if isinstance(item, _Input) else item for item in batch]
+
+        def localize(item: _Classified | Unreadable | Exception) -> Prediction | Unreadable:
+            if isinstance(item, Exception):
+                raise item
+            return item if isinstance(item, Unreadable) else self._localize(item)
+
+        # One thread runs the network on the next batch, while others read ahead and find the boxes of this one.
+        with (
+            closing(map_ahead(read, enumerate(images), batch_size)) as inputs,
+            closing(map_ahead(classify, batched(inputs, batch_size), 1, threads=1)) as batches,
+            ThreadPoolExecutor(THREADS) as threads,
+        ):
+            for batch in batches:
+                ready = list(threads.map(localize, batch))
                 batch.clear()
                 while ready:  # one by one, so that none stays in memory while the next batch is read
                     yield ready.pop(0)
@@ -284,15 +303,18 @@ class Localizer:
                 decoded.thumbnail((KEPT_SIDE, KEPT_SIDE))
         return _Input(name_of(image), tensor, frame, decoded if keep_image else None)
 
-    def _localize(self, inputs: list[_Input], top_k: int) -> list[Prediction]:
+    def _classify(self, inputs: list[_Input], top_k: int) -> list[_Classified]:
+        """Run the network."""
         if not inputs:
             return []
         predicted = self.predictor.class_maps(torch.stack([each.tensor for each in inputs]), top_k)
         columns = predicted.scores.tolist(), predicted.classes.tolist(), predicted.maps.cpu().numpy()
-        return [
-            Prediction([self._result(each, *of_class) for of_class in zip(*of_classes, strict=True)], each.image)
-            for each, *of_classes in zip(inputs, *columns, strict=True)
-        ]
+        return [_Classified(*row) for row in zip(inputs, *columns, strict=True)]
+
+    def _localize(self, classified: _Classified) -> Prediction:
+        """Find the boxes."""
+        source, *of_classes = classified
+        return Prediction([self._result(source, *of_class) for of_class in zip(*of_classes, strict=True)], source.image)
 
     def _result(self, source: _Input, score: float, index: int, map_: NDArray[np.float32]) -> Localization:
         score = min(1.0, score)
