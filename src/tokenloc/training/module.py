@@ -54,7 +54,8 @@ class LocalizationTask(L.LightningModule):
         counts = global_sum(torch.stack([hits.sum(), hits.new_ones(len(labels)).sum()]))
         # One copy is the only wait for a GPU in a step: the progress bar would read other tensors one by one.
         correct, count, *found = torch.stack([*counts, *(term.detach() for term in terms.values())]).cpu()
-        losses, common = dict(zip(terms, found, strict=True)), {"batch_size": int(count)}
+        losses: dict[str, Tensor] = dict(zip(terms, found, strict=True))
+        common: dict[str, Any] = {"batch_size": int(count)}
         self.log_dict({f"train/{name}": loss for name, loss in losses.items()}, **common)
         self.log("train/top1_cls", 100 * correct / count, prog_bar=True, on_step=False, on_epoch=True, **common)
         if not losses["total"].isfinite():
