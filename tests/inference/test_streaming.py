@@ -91,7 +91,7 @@ def test_a_stream_equals_sequential_reading() -> None:
     localizer, images = make(), make_images(21)
     streamed = [values(result) for result in localizer.stream(iter(images), batch_size=4)]
     read = [localizer._read(image) for image in images]
-    plain = [localizer._classify(read[start : start + 4], 1) for start in range(0, 21, 4)]
+    plain = [localizer._run_network(read[start : start + 4], 1) for start in range(0, 21, 4)]
     assert streamed == [values(localizer._localize(found).results[0]) for batch in plain for found in batch]
 
 
@@ -116,10 +116,10 @@ def test_each_image_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_images_are_read_while_the_network_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The network waits for an image of the next batch, which only arrives if it is read ahead."""
     localizer, third_read = make(), threading.Event()
-    read, classify = localizer._read, localizer._classify
+    read, run_network = localizer._read, localizer._run_network
 
-    def noted(image: Any, keep_image: bool = False) -> Any:
-        result = read(image, keep_image)
+    def noted(image: Any, *others: Any) -> Any:
+        result = read(image, *others)
         if image.info.get("third"):
             third_read.set()
         return result
@@ -128,10 +128,10 @@ def test_images_are_read_while_the_network_runs(monkeypatch: pytest.MonkeyPatch)
 
     def waiting(batch: Any, top_k: int) -> Any:
         waited.append(third_read.wait(20))
-        return classify(batch, top_k)
+        return run_network(batch, top_k)
 
     monkeypatch.setattr(localizer, "_read", noted)
-    monkeypatch.setattr(localizer, "_classify", waiting)
+    monkeypatch.setattr(localizer, "_run_network", waiting)
     images = make_images(4)
     images[2].info["third"] = True
     assert len(list(localizer.stream(images, batch_size=2))) == 4
