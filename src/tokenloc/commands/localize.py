@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -17,9 +18,11 @@ from tokenloc._files import UniqueNames, atomic_files, atomic_text, refuse_unwri
 from tokenloc.backbones.weights import weights_digest
 from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.journal import FinishedImage, Journal, open_journal, version_of
+from tokenloc.commands.results import whole_image_warning
 from tokenloc.commands.review import SHEET, TABLE, write_review
 from tokenloc.commands.thresholds import calibration_note
 from tokenloc.data import Unreadable, find_images
+from tokenloc.data.base import shorten
 from tokenloc.export import FORMATS, Destination, common_folder, write_annotations
 from tokenloc.export.base import JsonArray, check_outputs, valid_text
 from tokenloc.inference import Localizer, Prediction, PredictionOptions
@@ -78,7 +81,7 @@ def localize(
         batch_size: images per forward pass.
         device: auto, cpu, cuda or mps.
     """
-    files, results = find_images(inputs), out / RESULTS
+    files, results = _without_outputs(find_images(inputs), out), out / RESULTS
     formats = [FORMATS[name] for name in dict.fromkeys(format or [])]
     refuse_unwritable(out / "images")
     refuse_unwritable(out / "masks")
@@ -86,7 +89,7 @@ def localize(
     overwrite_files = overwrite or stopped
     check_outputs(formats, out, overwrite_files)
     localizer = Localizer.from_checkpoint(checkpoint, device, threshold, objects, options, min_score, method_options)
-    if threshold is None and (note := calibration_note(localizer.metadata, options)):
+    if threshold is None and (note := calibration_note(localizer.metadata, options, localizer.model.refinement)):
         print_message(f"map threshold {localizer.threshold:g}{note}")
     settings = {**_settings(localizer, top_k), "images": images, "masks": masks}
     version = f"tokenloc {localizer.metadata.model.method}"
@@ -98,11 +101,28 @@ def localize(
         unreadable = _localize_remaining(files, journal, batch_size, predict, partial(_write_outputs, out, masks))
         with atomic_files(out, RESULTS, replaced) as folder:
             write_annotations(formats, (image.records for image in journal.read(files)), Destination(folder, *about))
-            _write_results(folder / RESULTS, journal.read(files), unreadable)
+            whole = _write_results(folder / RESULTS, journal.read(files), unreadable)
             write_review(folder, out, files, journal)
             check_outputs(formats, out, overwrite_files)
+    if warning := whole_image_warning(whole, len(files) - len(unreadable)):
+        print_message(warning)
     _report(results, len(files), unreadable)
     return results
+
+
+def _without_outputs(files: list[Path], out: Path) -> list[Path]:
+    """Leave out the drawings and masks of an earlier run in ``out``; raise ValueError if they would replace images."""
+    drawn = {os.path.realpath(out / name) for name in ("images", "masks")}
+    folders = {folder for folder in {file.parent for file in files} if os.path.realpath(folder) in drawn}
+    outputs = {file for file in files if file.parent in folders}
+    outputs |= {file for file in files if file.name == SHEET and os.path.realpath(file.parent) == os.path.realpath(out)}
+    if outputs and not any((out / name).is_file() for name in (RESULTS, JOURNAL)):
+        raise ValueError(
+            f"{shorten(sorted(outputs))}: drawings would be written among these images; give another --out"
+        )
+    if outputs == set(files):
+        raise FileNotFoundError(f"the inputs hold no images but the drawings and masks of an earlier run in {out}")
+    return [file for file in files if file not in outputs]
 
 
 def _settings(localizer: Localizer, top_k: int) -> dict[str, Any]:
@@ -199,11 +219,14 @@ def _write_outputs(out: Path, masks: bool, item: _Item) -> FinishedImage | Unrea
     return FinishedImage(results[0].source, version, stem, [result.record() for result in results], outputs)
 
 
-def _write_results(path: Path, images: Iterable[FinishedImage], unreadable: Sequence[Unreadable]) -> None:
+def _write_results(path: Path, images: Iterable[FinishedImage], unreadable: Sequence[Unreadable]) -> int:
+    """Write localizations.json; return the number of images that their first box covers."""
+    whole = 0
     with atomic_text(path) as file:
         file.write('{"localizations": [')
         localizations = JsonArray(file)
         for image in images:
+            whole += image.records[0].covers_image
             for record, outputs in zip(image.records, image.outputs, strict=True):
                 texts = {"file": valid_text(record.source), "label": valid_text(record.label)}
                 localizations.append({**record.to_dict(), **outputs, **texts})
@@ -212,6 +235,7 @@ def _write_results(path: Path, images: Iterable[FinishedImage], unreadable: Sequ
         for item in unreadable:
             errors.append({"file": valid_text(item.id), "reason": valid_text(item.reason)})
         file.write("]}\n")
+    return whole
 
 
 def _report(results: Path, total: int, unreadable: Sequence[Unreadable]) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from rich.filesize import decimal
+
 from tokenloc._files import refuse_unwritable, remove_partial_files, write_text
 from tokenloc.commands.console import print_message, progress
 from tokenloc.commands.datasets import open_data
@@ -13,7 +15,7 @@ from tokenloc.commands.runs import require_one_protocol
 from tokenloc.data import ImageDataset
 from tokenloc.data.base import shorten
 from tokenloc.reporting.report import render_report
-from tokenloc.reporting.runs import METRICS, Run, read_run
+from tokenloc.reporting.runs import METRICS, Run, oracle_note, read_run
 
 EVALUATIONS, DEFAULT = "evaluation", "standard"
 
@@ -49,12 +51,13 @@ def report(
     for other in evaluations[1:]:
         _require_same_images(evaluations[0], other)
     dataset, notes = _open_images(evaluations, root)
+    notes += filter(None, [oracle_note(evaluations)])
     count = None if images == "all" else images
     page = render_report(evaluations, dataset, images=count, title=title, notes=notes, progress=progress)
     for run in evaluations:
         run.require_unchanged()
     write_text(out, page)
-    print_message(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+    print_message(f"{out}: {decimal(out.stat().st_size)}")
     for note in [*notes, *(note for run in evaluations for note in run.notes)]:
         print_message(note)
     return out

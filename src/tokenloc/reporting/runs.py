@@ -63,6 +63,11 @@ class Run:
         threshold: float | None = self.content["threshold"]
         return threshold
 
+    @property
+    def oracle(self) -> bool:
+        """Whether the threshold was chosen on the evaluated images, so that the metrics are no fair result."""
+        return "oracle" in (self.content.get("threshold_source") or "")
+
     @cached_property
     def metrics(self) -> dict[str, float | None]:
         """Metrics in percent by name; the accuracy at IoU 0.7 is ``box_acc_0.7``. None without the truth they need."""
@@ -140,6 +145,15 @@ class Run:
 def missing_notes(missing: Mapping[str, Sequence[str]]) -> list[str]:
     """Describe the lists of ``EvaluationResult.missing``."""
     return [f"{len(missing[key])} {text}: {shorten(missing[key])}" for key, text in MISSING.items() if missing.get(key)]
+
+
+def oracle_note(runs: Sequence[Run]) -> str | None:
+    """Return a warning if some of several runs, but not all, have a threshold chosen on the evaluated images."""
+    names = [run.name for run in runs if run.oracle]
+    if len(names) in (0, len(runs)):
+        return None
+    chosen = f"the threshold of {shorten(names)} was chosen on the evaluated images (oracle), that of others was not"
+    return f"the runs cannot be compared fairly: {chosen}; calibrate, or give one --threshold, and evaluate again"
 
 
 def read_run(folder: Path, name: str | None = None) -> Run:
