@@ -51,6 +51,7 @@ def localize(
     options: PredictionOptions = DEFAULT_OPTIONS,
     method_options: dict[str, OptionValue] | None = None,
     images: bool = True,
+    heatmaps: bool = True,
     masks: bool = False,
     format: list[str] | None = None,
     image_url: str | None = None,
@@ -74,6 +75,7 @@ def localize(
         options: how the model predicts.
         method_options: values of the method's test-time options, such as map, instead of those of the training.
         images: write a drawing of each image.
+        heatmaps: draw the map, too, beside the boxes.
         masks: write a mask for each result in original pixels, white where its map exceeds the threshold.
         format: annotation files to write: coco yolo voc label-studio csv parquet.
         image_url: for label-studio, the prefix of image names; by default the address of its local files.
@@ -91,14 +93,16 @@ def localize(
     localizer = Localizer.from_checkpoint(checkpoint, device, threshold, objects, options, min_score, method_options)
     if threshold is None and (note := calibration_note(localizer.metadata, options, localizer.model.refinement)):
         print_message(f"map threshold {localizer.threshold:g}{note}")
-    settings = {**_settings(localizer, top_k), "images": images, "masks": masks}
+    settings = {**_settings(localizer, top_k), "images": images, "heatmaps": heatmaps, "masks": masks}
     version = f"tokenloc {localizer.metadata.model.method}"
     about = localizer.metadata.classes, common_folder(inputs), image_url, version
     replaced = [TABLE, SHEET, *(name for chosen in formats for name in chosen.outputs)]
     with open_journal(out / JOURNAL, settings, overwrite) as journal:
         predict = partial(localizer.predict, batch_size=batch_size, top_k=top_k, keep_images=images)
         _remove_outdated(out, files, journal)
-        unreadable = _localize_remaining(files, journal, batch_size, predict, partial(_write_outputs, out, masks))
+        unreadable = _localize_remaining(
+            files, journal, batch_size, predict, partial(_write_outputs, out, masks, heatmaps)
+        )
         with atomic_files(out, RESULTS, replaced) as folder:
             write_annotations(formats, (image.records for image in journal.read(files)), Destination(folder, *about))
             whole = _write_results(folder / RESULTS, journal.read(files), unreadable)
@@ -192,7 +196,7 @@ def _localize_remaining(
     return unreadable
 
 
-def _write_outputs(out: Path, masks: bool, item: _Item) -> FinishedImage | Unreadable | None:
+def _write_outputs(out: Path, masks: bool, heatmaps: bool, item: _Item) -> FinishedImage | Unreadable | None:
     """Write the drawing and the masks of one image, given the stem of their names; nothing if it is unreadable.
 
     The stem of an image that is finished is None, and so is the result.
@@ -206,7 +210,7 @@ def _write_outputs(out: Path, masks: bool, item: _Item) -> FinishedImage | Unrea
     outputs: list[dict[str, str]] = [{} for _ in results]
     if prediction.image is not None:
         image = reduced(prediction.image, round(DRAWN_SIDE / len(results) ** 0.5))  # drawings of many classes are small
-        drawing = stack([draw_localization(image, result) for result in results], vertical=True)
+        drawing = stack([draw_localization(image, result, (), heatmaps) for result in results], vertical=True)
         drawing.thumbnail(LARGEST_JPEG)
         save_image(drawing, out / "images" / f"{stem}.jpg")
         outputs = [{"image": f"images/{stem}.jpg"} for _ in results]

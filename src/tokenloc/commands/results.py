@@ -19,6 +19,7 @@ from tokenloc.metrics import ERROR_CATEGORIES
 from tokenloc.metrics.risk_coverage import confidence_metrics
 from tokenloc.reporting.charts import save_curves
 from tokenloc.reporting.drawing import (
+    LEGEND,
     draw_localization,
     draw_map,
     heatmap,
@@ -98,7 +99,7 @@ def save_figures(localizer: Localizer, dataset: ImageDataset, folder: Path) -> N
         save_image(drawn[-1], folder / names.take(Path(sample.id).stem))
         images.append(reduced(image))
     _save_intermediate_maps(localizer, images[:INTERMEDIATE], folder / "parts.png")
-    save_sheet(drawn, folder / "summary.png", "green: true box, red: predicted box; right: the map")
+    save_sheet(drawn, folder / "summary.png", f"{LEGEND}; right: the map, the mask outlined")
 
 
 def _some_images(dataset: ImageDataset, count: int) -> Iterator[tuple[Sample, Image.Image]]:

@@ -202,8 +202,8 @@ def _calibrate_and_test(folder: RunFolder, data: DataConfig, protocol: Protocol,
     model.to(device)
     images = open_split(data, data.calibration_split, data.classes)
     if images is not None:
-        shown = {"report": print_message if first else None}
-        threshold = calibrate_threshold(model, images, metadata.preprocessing, protocol, **shown, **options)
+        loading = {**options, "report": print_message if first else None}
+        threshold = calibrate_threshold(model, images, metadata.preprocessing, protocol, **loading)
         metadata = replace(metadata, threshold=threshold)
         for path in (folder.best, folder.last) if first else ():
             store_threshold(path, threshold)
