@@ -93,7 +93,12 @@ def localize(
     localizer = Localizer.from_checkpoint(checkpoint, device, threshold, objects, options, min_score, method_options)
     if threshold is None and (note := calibration_note(localizer.metadata, options, localizer.model.refinement)):
         print_message(f"map threshold {localizer.threshold:g}{note}")
-    settings = {**_settings(localizer, top_k), "images": images, "heatmaps": heatmaps, "masks": masks}
+    settings = {
+        **_settings(localizer, top_k),
+        "images": images,
+        "masks": masks,
+        **({} if heatmaps else {"heatmaps": False}),
+    }
     version = f"tokenloc {localizer.metadata.model.method}"
     about = localizer.metadata.classes, common_folder(inputs), image_url, version
     replaced = [TABLE, SHEET, *(name for chosen in formats for name in chosen.outputs)]

@@ -147,7 +147,7 @@ def _save_charts(charts: Sequence[Chart], path: Path) -> None:
         else:
             axes.xaxis.get_major_locator().set_params(integer=True)
         if any(line.label for line in chart.lines):
-            axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.17))  # below, not over the lines
+            axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.2))  # below, not over the lines
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=120)
 

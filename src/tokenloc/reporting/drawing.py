@@ -19,9 +19,7 @@ from tokenloc.inference import Localization
 from tokenloc.inference.localizer import KEPT_SIDE
 
 PREDICTED, TRUTH, INK = (255, 64, 64), (64, 220, 96), (32, 32, 32)  # colors
-CLASSES = (  # of predicted boxes, by class
-    PREDICTED, (30, 136, 229), (255, 145, 0), (171, 71, 188), (0, 172, 193), (216, 27, 96), (141, 110, 99), (92, 107, 192),
-)  # fmt: skip
+CLASSES = (PREDICTED, (30, 136, 229), (255, 145, 0), (171, 71, 188), (0, 172, 193), (216, 27, 96))  # predicted boxes
 LEGEND = "green: true box, other colors: predicted boxes, one color for each class"
 COLORMAP = matplotlib.colormaps["inferno"]
 GAP = 4  # pixels between images
@@ -45,11 +43,11 @@ def draw_boxes(image: Image.Image, boxes: ArrayLike, color: tuple[int, int, int]
         x0, y0, x1, y1 = map(round, box)
         draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=color, width=width)
         if label and index == 0:
-            font = font_for(label, max(10, round(min(image.size) / 18)))
+            font, label = font_for(label, max(10, round(min(image.size) / 18)))
             left, top, right, bottom = draw.textbbox((0, 0), label, font=font)
             label_width, label_height = right - left + 4, bottom - top + 4
-            x = max(0, min(x0 + width, image.width - int(label_width)))
-            y = max(0, min(y0 + width, image.height - int(label_height)))
+            x = max(0, min(x0, image.width - int(label_width)))
+            y = max(0, min(y0 - int(label_height), image.height - int(label_height)))
             draw.rectangle((x, y, x + label_width, y + label_height), fill=color)
             draw.text((x + 2 - left, y + 2 - top), label, font=font, fill="white")
     return image
@@ -89,21 +87,29 @@ def _color(result: Localization) -> tuple[int, int, int]:
     return CLASSES[result.class_index % len(CLASSES)]
 
 
-def font_for(text: str, size: float) -> ImageFont.FreeTypeFont:
-    """Return a font that has the characters of a text: DejaVu Sans, or else one of the system that has them all."""
-    return ImageFont.truetype(_font_file(frozenset(text) - {" "}), size)
+def font_for(text: str, size: float) -> tuple[ImageFont.FreeTypeFont, str]:
+    """Return a font that has the characters of a text, and the text; one that no font has is written as U+9CE5.
+
+    The font is DejaVu Sans, or else one of the system that has all the characters.
+    """
+    path, lacking = _font_file(frozenset(text))
+    return ImageFont.truetype(path, size), "".join(f"U+{ord(c):04X}" if c in lacking else c for c in text)
 
 
 @cache
-def _font_file(characters: frozenset[str]) -> str:
-    default = str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
-    for path in (default, *sorted(findSystemFonts())):
+def _font_file(characters: frozenset[str]) -> tuple[str, frozenset[str]]:
+    """Return the font with the most of these characters, and those that it lacks."""
+    default = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    best = str(default), characters
+    for path in (str(default), *sorted(findSystemFonts())):
+        if not best[1]:
+            break
         try:
-            if characters <= set(map(chr, FT2Font(path).get_charmap())):
-                return path
+            lacking = characters - set(map(chr, FT2Font(path).get_charmap()))
         except (RuntimeError, OSError):  # a font in a format that FreeType does not read
             continue
-    return default
+        best = (path, lacking) if len(lacking) < len(best[1]) else best
+    return best
 
 
 def reduced(image: Image.Image, side: int = KEPT_SIDE) -> Image.Image:
@@ -142,7 +148,8 @@ def save_sheet(images: Sequence[Image.Image], path: Path, title: str) -> None:
     cells = [_scaled(image, 480) for image in images]
     rows = [stack(cells[start : start + 3]) for start in range(0, len(cells), 3)]
     page = ImageOps.expand(stack(rows, vertical=True), (0, 28, 0, 0), "white")
-    ImageDraw.Draw(page).text((6, 4), title, font=font_for(title, 18), fill=INK)
+    font, title = font_for(title, 18)
+    ImageDraw.Draw(page).text((6, 4), title, font=font, fill=INK)
     save_image(page, path)
 
 
@@ -154,14 +161,14 @@ def save_titled(cells: Sequence[tuple[str, Image.Image]], path: Path, title: str
         tall = max(1, round(image.height * width / image.width))
         smooth = Image.Resampling.NEAREST if image.width < width else Image.Resampling.LANCZOS
         cell = ImageOps.expand(image.convert("RGB").resize((width, tall), smooth), (0, caption, 0, 0), "white")
-        font = font_for(name, 13)
+        font, name = font_for(name, 13)
         while font.getlength(name) > width:
             name = f"{name.removesuffix('…')[:-1]}…"
         ImageDraw.Draw(cell).text((2, 3), name, font=font, fill=INK)
         drawn.append(cell)
     rows = [stack(drawn[start : start + columns]) for start in range(0, len(drawn), columns)]
     page = ImageOps.expand(stack(rows, vertical=True), (0, 30, 0, 0), "white")
-    heading = font_for(title, 16)
+    heading, title = font_for(title, 16)
     right = max(0, round(heading.getlength(title)) + 12 - page.width)
     page = ImageOps.expand(page, (0, 0, right, 0), "white")
     ImageDraw.Draw(page).text((6, 6), title, font=heading, fill=INK)
@@ -175,10 +182,12 @@ def image_table(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Image
     page = ImageOps.expand(stack(cells, vertical=True), (left, top, 0, 0), "white")
     draw = ImageDraw.Draw(page)
     for index, name in enumerate(columns):
-        draw.text((left + index * (side + GAP), 3), name, font=font_for(name, 13), fill=INK)
+        font, name = font_for(name, 13)
+        draw.text((left + index * (side + GAP), 3), name, font=font, fill=INK)
     y = top
     for (name, _), row in zip(rows, cells, strict=True):
-        draw.text((4, y + 4), name, font=font_for(name, 13), fill=INK)
+        font, name = font_for(name, 13)
+        draw.text((4, y + 4), name, font=font, fill=INK)
         y += row.height + GAP
     return page
 
