@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from tokenloc._names import counted
 from tokenloc.backbones import list_backbones
 from tokenloc.boxes import list_protocols
 from tokenloc.commands.console import IncompleteError
@@ -102,7 +103,9 @@ def info(
     if data is not None:
         dataset = create_dataset(data.name, data.root, split, data.classes, **data.options)
         truth = f"{sum(len(sample.boxes) for sample in dataset)} boxes" + (", masks" if dataset.has_masks else "")
-        print(f"{data.name}, {split}: {len(dataset)} images of {len(dataset.classes)} classes, {truth}")
+        print(
+            f"{data.name}, {split}: {counted(len(dataset), 'image')} of {counted(len(dataset.classes), 'class')}, {truth}"
+        )
         problems = dataset.check()
         print("\n".join(f"  {problem}" for problem in problems[:PROBLEMS]) or "no problems")
         if len(problems) > PROBLEMS:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tokenloc._files import exclusive_lock, refuse_unwritable, remove_partial_files
+from tokenloc._names import counted
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.boxes.protocols import ErrorForm
 from tokenloc.commands.console import IncompleteError, print_message, progress
@@ -154,7 +155,7 @@ def _evaluate_model(
             save_figures(localizer, dataset, folder / "figures")
             save_failures(localizer, dataset, result, folder / "figures")
     if first:
-        _finish(f"metrics and figures in {job.folder}", result, "images could not be read")
+        _finish(f"metrics and figures in {job.folder}", result, "could not be read")
     return job.folder / METRICS
 
 
@@ -175,7 +176,7 @@ def _evaluate_maps(maps: StoredMaps, job: _Job) -> Path:
             print_message(f"{len(ids)} maps match an image except for its extension or slashes: {shorten(ids)}")
         if ids := matched.surplus:
             print_message(f"{len(ids)} maps match no image: {shorten(ids)}")
-        _finish(f"metrics in {job.folder}", result, "images have no map or mask, or a broken one")
+        _finish(f"metrics in {job.folder}", result, "without a map or mask, or with a broken one")
     return job.folder / METRICS
 
 
@@ -196,7 +197,7 @@ def _fingerprint(checkpoint: Path) -> list[str]:
 def _finish(message: str, result: EvaluationResult, fault: str) -> None:
     print_message(message)
     if result.unreadable:
-        raise IncompleteError(f"{len(result.unreadable)} {fault}, and are in no metric (see above)")
+        raise IncompleteError(f"{counted(len(result.unreadable), 'image')} {fault}, and not in any metric (see above)")
 
 
 def calibrate(

@@ -15,6 +15,7 @@ from PIL import Image
 
 import tokenloc
 from tokenloc._files import UniqueNames, atomic_files, atomic_text, refuse_unwritable
+from tokenloc._names import counted
 from tokenloc.backbones.weights import weights_digest
 from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.journal import FinishedImage, Journal, open_journal, version_of
@@ -31,10 +32,11 @@ from tokenloc.inference.localization import Objects
 from tokenloc.inference.options import DEFAULT_OPTIONS
 from tokenloc.models.checkpoint import OptionValue
 from tokenloc.reporting.drawing import draw_localization, reduced, save_image, stack
+from tokenloc.reporting.localized import LOCALIZATIONS
 
 _Item = tuple[str | None, str, Prediction | Unreadable]  # stem of the output files, version of the image
 
-RESULTS, JOURNAL = "localizations.json", "localizations.journal.jsonl"
+RESULTS, JOURNAL = LOCALIZATIONS, "localizations.journal.jsonl"
 LARGEST_JPEG = (65500, 65500)
 DRAWN_SIDE = 3200  # pixels of the longer side of an image, divided by the root of the number of drawings of it
 
@@ -248,7 +250,9 @@ def _write_results(path: Path, images: Iterable[FinishedImage], unreadable: Sequ
 
 
 def _report(results: Path, total: int, unreadable: Sequence[Unreadable]) -> None:
-    print_message(f"{total - len(unreadable)} images localized; results in {results}, review order in {TABLE}")
+    print_message(
+        f"{counted(total - len(unreadable), 'image')} localized; results in {results}, review order in {TABLE}"
+    )
     if unreadable:
         lines = "".join(f"\n  {valid_text(item.reason)}" for item in unreadable)
         raise IncompleteError(f"{len(unreadable)} of {total} files could not be read:{lines}")

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from tokenloc._files import UniqueNames, atomic_files, write_json
+from tokenloc._names import counted
 from tokenloc.commands.console import percents, print_message, print_table
 from tokenloc.data import ImageDataset, Sample
 from tokenloc.inference import Localizer
@@ -65,7 +66,7 @@ def print_results(result: EvaluationResult, threshold_source: str | None = None)
     for name, box in evaluation.constant_boxes.items():
         rows.append([name, "", "", "", "", *percents(*(box[level] for level in ("0.5", "0.7", "0.9")))])
     columns = ("", "Cls@1", "Cls@5", "Loc@1", "Loc@5", "GT-kn.", "IoU.7", "IoU.9")
-    print_table(columns, rows, f"protocol {evaluation.protocol}, {evaluation.images} images, percent")
+    print_table(columns, rows, f"protocol {evaluation.protocol}, {counted(evaluation.images, 'image')}, percent")
     for message in _messages(result, threshold_source):
         print_message(message)
 
@@ -131,7 +132,7 @@ def save_failures(localizer: Localizer, dataset: ImageDataset, result: Evaluatio
         shown = [positions[row.id] for row in failed[:FAILURES]]
         images = ((dataset.image(index), dataset[index].boxes) for index in shown)
         drawn = [draw_localization(image, localizer(image), truth) for image, truth in images]
-        title = f"{category}: {len(failed)} of {len(result.images)} images, lowest IoU first"
+        title = f"{category}: {len(failed)} of {counted(len(result.images), 'image')}, lowest IoU first"
         save_sheet(drawn, folder / f"failures-{category}.jpg", title)
 
 

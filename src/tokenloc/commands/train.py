@@ -15,6 +15,7 @@ from typing import Any
 import lightning
 
 from tokenloc._files import exclusive_lock, remove_partial_files, write_json
+from tokenloc._names import counted
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import print_message, progress
 from tokenloc.commands.datasets import data_of
@@ -238,7 +239,7 @@ def _kept_epoch(folder: RunFolder, data: DataConfig, epochs: int) -> str:
 
 def _print_start(batches: TrainingData, optimisation: Optimisation, trainable: str, folder: RunFolder) -> None:
     images = batches.train
-    print_message(f"{len(images)} images of {len(images.classes)} classes from {images.name}")
+    print_message(f"{counted(len(images), 'image')} of {counted(len(images.classes), 'class')} from {images.name}")
     print_message(trainable)
     if len(images.classes) == 1:
         remedy = "add a folder of images without it, such as backgrounds"

@@ -10,6 +10,7 @@ from tokenloc.data import ImageDataset
 from tokenloc.inference.evaluation import Progress
 from tokenloc.reporting.charts import evaluation_charts
 from tokenloc.reporting.galleries import UNIT, Gallery, ReportImage, Slider, make_galleries, make_images, make_slider
+from tokenloc.reporting.localized import LocalizedRun
 from tokenloc.reporting.pages import render_page
 from tokenloc.reporting.runs import Run
 from tokenloc.reporting.tables import ERRORS, KINDS, class_table, error_counts, error_of, metric_table
@@ -45,6 +46,7 @@ def render_report(
         letters=LETTERS,
         runs=runs,
         first=runs[0].content,
+        located=isinstance(runs[0], LocalizedRun),
         metrics=metric_table(runs),
         errors=[error_counts(run) for run in runs],
         error_texts=ERRORS,
@@ -80,6 +82,7 @@ def _data(
         "keys": KINDS,
         "kinds": [ERRORS[key][0] for key in KINDS],
         "confidence": any(row["confidence"] is not None for row in rows),
+        "judged": any(error_of(row) is not None for row in rows),
         "boxes": any(row["largest"] is not None for row in rows),
         "ids": [row["id"] for row in runs[0].rows],
         "labels": [indices[row["label"]] for row in runs[0].rows],

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenloc._files import read_csv, read_text
+from tokenloc._names import counted
 from tokenloc._plain import load_json, require_types
 from tokenloc.data.base import file_fingerprint, shorten
 from tokenloc.metrics.images import read_table
@@ -139,7 +140,10 @@ class Run:
         """What a reader should know: why boxes are missing, and what no metric covers."""
         notes = [*self._boxes[1], *missing_notes(self.content.get("missing", {}))]
         unreadable = [item["id"] for item in self.content.get("unreadable", [])]
-        return [*notes, *([f"{len(unreadable)} images could not be read: {shorten(unreadable)}"] if unreadable else [])]
+        return [
+            *notes,
+            *([f"{counted(len(unreadable), 'image')} could not be read: {shorten(unreadable)}"] if unreadable else []),
+        ]
 
 
 def missing_notes(missing: Mapping[str, Sequence[str]]) -> list[str]:
