@@ -127,7 +127,7 @@ def test_an_unreachable_hub_gives_a_one_line_error(monkeypatch: pytest.MonkeyPat
     message = str(caught.value)
     assert "\n" not in message
     assert "deit_small_patch16_224" in message
-    assert "pretrained=PATH.safetensors" in message
+    assert "--model.pretrained PATH.safetensors" in message
 
 
 def test_cached_weights_do_not_contact_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:

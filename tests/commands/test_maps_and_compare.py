@@ -173,7 +173,7 @@ def test_maps_of_other_code_are_evaluated_and_problems_reported(
     assert content["maps"]["surplus"] == ["stray"]
     printed = capsys.readouterr().err
     assert "1 maps match no image: stray" in printed
-    assert "1 images have no map or mask, or a broken one, and are in no metric" in printed
+    assert "1 image without a map or mask, or with a broken one, and not in any metric" in printed
 
 
 def changed_run(source: Path, folder: Path, **columns: list[Any]) -> Path:

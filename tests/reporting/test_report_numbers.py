@@ -58,7 +58,7 @@ def test_errors_and_classes_are_counted(runs: list[Run]) -> None:
 def test_without_a_box_the_error_is_that_of_the_class() -> None:
     known = [("part", 1.0), (None, 1.0), (None, 0.0), (None, None)]
     errors = [error_of({"error": error, "top1_cls": correct}) for error, correct in known]
-    assert errors == ["part", "correct", "classification", None]
+    assert errors == ["part", "unjudged", "classification", None]
 
 
 def test_galleries_contain_the_images_of_their_title(tmp_path: Path, runs: list[Run]) -> None:

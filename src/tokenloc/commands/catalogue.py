@@ -103,9 +103,8 @@ def info(
     if data is not None:
         dataset = create_dataset(data.name, data.root, split, data.classes, **data.options)
         truth = f"{sum(len(sample.boxes) for sample in dataset)} boxes" + (", masks" if dataset.has_masks else "")
-        print(
-            f"{data.name}, {split}: {counted(len(dataset), 'image')} of {counted(len(dataset.classes), 'class')}, {truth}"
-        )
+        images = f"{counted(len(dataset), 'image')} of {counted(len(dataset.classes), 'class')}"
+        print(f"{data.name}, {split}: {images}, {truth}")
         problems = dataset.check()
         print("\n".join(f"  {problem}" for problem in problems[:PROBLEMS]) or "no problems")
         if len(problems) > PROBLEMS:

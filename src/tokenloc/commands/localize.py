@@ -250,9 +250,8 @@ def _write_results(path: Path, images: Iterable[FinishedImage], unreadable: Sequ
 
 
 def _report(results: Path, total: int, unreadable: Sequence[Unreadable]) -> None:
-    print_message(
-        f"{counted(total - len(unreadable), 'image')} localized; results in {results}, review order in {TABLE}"
-    )
+    images = counted(total - len(unreadable), "image")
+    print_message(f"{images} localized; results in {results}, review order in {TABLE}")
     if unreadable:
         lines = "".join(f"\n  {valid_text(item.reason)}" for item in unreadable)
         raise IncompleteError(f"{len(unreadable)} of {total} files could not be read:{lines}")

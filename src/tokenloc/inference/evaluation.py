@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tokenloc._names import counted
 from tokenloc.boxes import Protocol
 from tokenloc.data import EvaluationBatch, ImageDataset, Preprocessing, Unreadable, evaluation_loader
 from tokenloc.inference.inputs import ORIGINALS
@@ -240,8 +241,8 @@ def calibrate_threshold(
     if report:
         report(f"GT-known {where}: {before:.1f} at the default {default:g}, {best.gt_known:.1f} at {best.threshold:g}")
     if more < CLEARLY:
-        source = f"the default, as the best of other thresholds gets {more} images more right {where}"
-        return Threshold(default, source, str(options), images)
+        kept = f": the default, as {best.threshold:g} gets only {counted(more, 'image')} more right"
+        return Threshold(default, f"calibrated {where}{kept}", str(options), images)
     return Threshold(best.threshold, f"calibrated {where}", str(options), images)
 
 

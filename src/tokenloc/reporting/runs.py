@@ -140,10 +140,8 @@ class Run:
         """What a reader should know: why boxes are missing, and what no metric covers."""
         notes = [*self._boxes[1], *missing_notes(self.content.get("missing", {}))]
         unreadable = [item["id"] for item in self.content.get("unreadable", [])]
-        return [
-            *notes,
-            *([f"{counted(len(unreadable), 'image')} could not be read: {shorten(unreadable)}"] if unreadable else []),
-        ]
+        images = f"{counted(len(unreadable), 'image')} could not be read: {shorten(unreadable)}"
+        return [*notes, *([images] if unreadable else [])]
 
 
 def missing_notes(missing: Mapping[str, Sequence[str]]) -> list[str]:
