@@ -35,11 +35,12 @@ def save_folder(folder: Path, name: str, model: Method, metadata: ModelMetadata,
     ValueError if the metadata cannot be represented as JSON.
     """
     metadata, metrics = metadata.without_paths(), read_metrics(origin) if origin else None
+    try:
+        config = _plain.plain({METADATA_KEY: metadata.to_dict()})
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG} cannot represent this configuration: {error}") from error
     with atomic_files(folder, CONFIG, [METRICS]) as files:
-        try:
-            write_json(files / CONFIG, {METADATA_KEY: metadata.to_dict()})
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{folder / CONFIG} cannot represent this configuration: {error}") from error
+        write_json(files / CONFIG, config)
         with atomic_write(files / WEIGHTS) as temporary:
             tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
             save_file(tensors, temporary, {"format": "pt"})

@@ -26,7 +26,7 @@ GAP = 4  # pixels between images
 
 
 def heatmap(image: Image.Image, map_: NDArray[np.float32], opacity: float = 0.5) -> Image.Image:
-    """Return the image under a map [height, width] in [0, 1] of its own size, colored from black (0) to yellow (1)."""
+    """Return the image under a map [height, width] in [0, 1] of the same size, colored from black (0) to yellow (1)."""
     colors = (opacity * 255) * COLORMAP(np.arange(COLORMAP.N))[:, :3].astype(np.float32)
     indices = (np.asarray(map_, np.float32) * COLORMAP.N).astype(np.int16).clip(0, COLORMAP.N - 1)
     mixed = (1 - opacity) * np.asarray(image.convert("RGB"), dtype=np.float32)

@@ -73,7 +73,7 @@ def _cell(runs: Sequence[Run], run: Run, key: str) -> Cell:
     compared = [_compare(other, run, key) for other in others] if best else [None]
     fair = not any(run.oracle and not other.oracle for other in others)
     significant = fair and all(comparison is not None and comparison.p_value < 0.05 for comparison in compared)
-    interval = run.content.get("confidence", {}).get(key)
+    interval = (run.content.get("confidence") or {}).get(key)
     if interval and interval[0] == interval[1]:  # all images alike, as often with few: it says nothing
         interval = None
     return Cell(value, interval, best, significant)
