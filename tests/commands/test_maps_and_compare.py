@@ -199,7 +199,14 @@ def test_two_runs_are_compared_image_by_image(saved: Path, tmp_path: Path, capsy
         wins = list(csv.DictReader(file))
     assert [win["winner"] for win in wins] == ["first"] * 2 + ["second"] * 8
     assert {win["metric"] for win in wins} == {"gt_known"}
-    assert "0.109" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "0.109" in printed
+    assert "cannot be compared fairly" not in printed
+    other = json.loads((second / "metrics.json").read_text())
+    other["threshold_source"] = "best on the evaluated set (oracle)"
+    (second / "metrics.json").write_text(json.dumps(other))
+    assert main(["compare", str(first), str(second)]) == 0
+    assert "warning: the runs cannot be compared fairly: the threshold of" in capsys.readouterr().err
 
 
 def test_incomparable_runs_are_refused(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,6 +94,7 @@ def load_into(trunk: nn.Module, tensors: StateDict, path: str | Path) -> None:
 
     Names of the original releases (DINO, DINOv2, DeiT) and position embeddings of other sizes are converted by timm.
     """
+    advice = _fitting(tensors)
     convert = getattr(inspect.getmodule(type(trunk)), "checkpoint_filter_fn", None)
     try:
         tensors = convert(dict(tensors), trunk) if convert else tensors
@@ -103,13 +104,13 @@ def load_into(trunk: nn.Module, tensors: StateDict, path: str | Path) -> None:
         sizes = {name: list(tensor.shape) for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
         differing = [f"{name} {size}, not {own[name]}" for name, size in sizes.items() if own.get(name, size) != size]
         reason = f"tensors have other sizes{_listed(differing)}" if differing else error
-        raise ValueError(f"the weights in {path} are of another network: {reason}; {_fitting(tensors)}") from error
+        raise ValueError(f"the weights in {path} are of another network: {reason}; {advice}") from error
     missing = [k for k in result.missing_keys if not _is_unused(k)]
     unexpected = result.unexpected_keys
     if missing or unexpected:
         raise ValueError(
             f"the weights in {path} are of another network: {len(missing)} tensors are missing{_listed(missing)} and "
-            f"{len(unexpected)} are unexpected{_listed(unexpected)}; {_fitting(tensors)}"
+            f"{len(unexpected)} are unexpected{_listed(unexpected)}; {advice}"
         )
 
 
