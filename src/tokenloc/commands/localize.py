@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 import tokenloc
-from tokenloc._files import UniqueNames, atomic_files, atomic_text, refuse_unwritable
+from tokenloc._files import UniqueNames, atomic_files, atomic_text, free_folder, refuse_unwritable
 from tokenloc._names import counted
 from tokenloc.backbones.weights import weights_digest
 from tokenloc.commands.console import IncompleteError, print_message, progress
@@ -22,15 +22,16 @@ from tokenloc.commands.journal import FinishedImage, Journal, open_journal, vers
 from tokenloc.commands.results import whole_image_warning
 from tokenloc.commands.review import SHEET, TABLE, write_review
 from tokenloc.commands.thresholds import calibration_note
-from tokenloc.data import Unreadable, find_images
+from tokenloc.data import Unreadable, expand_wildcards, find_images
 from tokenloc.data.base import shorten
-from tokenloc.export import FORMATS, Destination, common_folder, write_annotations
-from tokenloc.export.base import JsonArray, check_outputs, valid_text
+from tokenloc.export import Destination, common_folder, write_annotations
+from tokenloc.export.base import JsonArray, check_outputs, find_formats, folder_labels, valid_text
 from tokenloc.inference import Localizer, Prediction, PredictionOptions
 from tokenloc.inference.inputs import ORIGINALS, THREADS, map_ahead
 from tokenloc.inference.localization import Objects
 from tokenloc.inference.options import DEFAULT_OPTIONS
 from tokenloc.models.checkpoint import OptionValue
+from tokenloc.models.hub import run_folder
 from tokenloc.reporting.drawing import draw_localization, reduced, save_image, stack
 from tokenloc.reporting.localized import LOCALIZATIONS
 
@@ -45,11 +46,12 @@ def localize(
     checkpoint: Path,
     inputs: list[Path],
     *,
-    out: Path,
+    out: Path | None = None,
     threshold: float | None = None,
     objects: Objects = "largest",
     top_k: int = 1,
     min_score: float = 0.0,
+    labels_from_folders: bool = False,
     options: PredictionOptions = DEFAULT_OPTIONS,
     method_options: dict[str, OptionValue] | None = None,
     images: bool = True,
@@ -67,26 +69,30 @@ def localize(
     command resumes an interrupted run. If files cannot be read, the exit status is 1.
 
     Args:
-        checkpoint: a file such as RUN/checkpoints/best.ckpt, a folder that was saved for sharing, or hf-hub:USER/NAME.
-        inputs: images and folders of images.
-        out: the output folder; it is created.
+        checkpoint: the folder of a run, a file such as RUN/checkpoints/best.ckpt, a folder that was saved for sharing,
+            or hf-hub:USER/NAME.
+        inputs: images, folders of images, and wildcards.
+        out: the output folder; by default localized, localized-2 … in the run's folder (hub: runs/NAME).
         threshold: on the map scaled to [0, 1]; by default the calibrated one in the checkpoint.
         objects: largest draws one box, around the largest component; all draws one per component.
         top_k: number of classes per image, the most probable ones; each has its own result.
         min_score: probability below which a class gets no box, for images that show none of the classes.
+        labels_from_folders: localize the class that the folder of an image names, instead of the most probable one.
         options: how the model predicts.
         method_options: values of the method's test-time options, such as map, instead of those of the training.
         images: write a drawing of each image.
         heatmaps: draw the map, too, beside the boxes.
         masks: write a mask for each result in original pixels, white where its map exceeds the threshold.
-        format: annotation files to write: coco yolo voc label-studio csv parquet.
+        format: annotation files to write: coco yolo voc label-studio csv parquet, also separated by commas.
         image_url: for label-studio, the prefix of image names; by default the address of its local files.
         overwrite: replace existing annotation files, and start over if an interrupted run had other settings.
         batch_size: images per forward pass.
         device: auto, cpu, cuda or mps.
     """
+    inputs = expand_wildcards(inputs)
+    out = out or free_folder(run_folder(checkpoint) / "localized", lambda folder: (folder / JOURNAL).is_file())
     files, results = _without_outputs(find_images(inputs), out), out / RESULTS
-    formats = [FORMATS[name] for name in dict.fromkeys(format or [])]
+    formats = find_formats(format or [])
     refuse_unwritable(out / "images")
     refuse_unwritable(out / "masks")
     stopped = (out / JOURNAL).is_file() and not results.is_file()  # perhaps while the files moved into place
@@ -95,21 +101,18 @@ def localize(
     localizer = Localizer.from_checkpoint(checkpoint, device, threshold, objects, options, min_score, method_options)
     if threshold is None and (note := calibration_note(localizer.metadata, options, localizer.model.refinement)):
         print_message(f"map threshold {localizer.threshold:g}{note}")
-    settings = {
-        **_settings(localizer, top_k),
-        "images": images,
-        "masks": masks,
-        **({} if heatmaps else {"heatmaps": False}),
-    }
+    settings = {**_settings(localizer, top_k), "images": images, "masks": masks}
+    settings |= {"labels_from_folders": True} if labels_from_folders else {}
+    settings |= {} if heatmaps else {"heatmaps": False}
     version = f"tokenloc {localizer.metadata.model.method}"
-    about = localizer.metadata.classes, common_folder(inputs), image_url, version
+    about = localizer.classes, common_folder(inputs), image_url, version
+    labels = folder_labels(files, common_folder(inputs), localizer.classes) if labels_from_folders else {}
     replaced = [TABLE, SHEET, *(name for chosen in formats for name in chosen.outputs)]
     with open_journal(out / JOURNAL, settings, overwrite) as journal:
         predict = partial(localizer.predict, batch_size=batch_size, top_k=top_k, keep_images=images)
         _remove_outdated(out, files, journal)
-        unreadable = _localize_remaining(
-            files, journal, batch_size, predict, partial(_write_outputs, out, masks, heatmaps)
-        )
+        write = partial(_write_outputs, out, masks, heatmaps)
+        unreadable = _localize_remaining(files, labels, journal, batch_size, predict, write)
         with atomic_files(out, RESULTS, replaced) as folder:
             write_annotations(formats, (image.records for image in journal.read(files)), Destination(folder, *about))
             whole = _write_results(folder / RESULTS, journal.read(files), unreadable)
@@ -161,9 +164,10 @@ def _remove_outdated(out: Path, files: Sequence[Path], journal: Journal) -> None
 
 def _localize_remaining(
     files: Sequence[Path],
+    labels: Mapping[Path, str],
     journal: Journal,
     batch_size: int,
-    predict: Callable[[Iterable[Path]], Generator[Prediction | Unreadable, None, None]],
+    predict: Callable[..., Generator[Prediction | Unreadable, None, None]],
     write: Callable[[_Item], FinishedImage | Unreadable | None],
 ) -> list[Unreadable]:
     """Add the files that the journal lacks to it, and return the unreadable ones.
@@ -192,7 +196,7 @@ def _localize_remaining(
             yield stem, versions.popleft(), prediction
 
     with (
-        closing(predict(noted())) as predictions,
+        closing(predict(noted(), labels=[labels[file] for file in remaining] if labels else None)) as predictions,
         closing(map_ahead(write, named(predictions), THREADS)) as finished,
     ):
         for item in progress(finished, "localizing", len(remaining)):
