@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tokenloc._names import counted
 from tokenloc.boxes import Protocol
 from tokenloc.data import EvaluationBatch, ImageDataset, Preprocessing, Unreadable, evaluation_loader
 from tokenloc.inference.inputs import ORIGINALS, map_ahead
@@ -34,6 +35,9 @@ from tokenloc.models.metadata import Threshold
 
 Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 """Wraps an iterable with a label and a total, to display progress."""
+
+
+CLEARLY = 6  # images: the fewest for which McNemar's exact test of two thresholds can have p < 0.05
 
 
 @dataclass(frozen=True)
@@ -228,26 +232,36 @@ def calibrate_threshold(
     protocol: Protocol,
     *,
     options: PredictionOptions | None = None,
+    report: Callable[[str], None] | None = None,
     **loading: Any,
 ) -> Threshold:
     """Choose the map threshold with the best GT-known on a dataset with boxes, which should not be the test set.
 
-    The threshold is meant for these ``options`` of prediction; ``loading`` are further arguments of ``evaluate_model``.
+    The default of the method stays if it gets less than ``CLEARLY`` images fewer right than the best threshold. The
+    threshold is meant for these ``options`` of prediction. ``report`` receives the accuracies before and after;
+    ``loading`` are further arguments of ``evaluate_model``.
 
     Raises:
         ValueError: if the dataset has no boxes.
     """
     if not dataset.has_boxes:
         raise ValueError(f"{dataset.name} ({dataset.split}) has no boxes, which calibration needs")
-    options = options or PredictionOptions()
-    result = evaluate_model(model, dataset, preprocessing, Scorer(protocol), options=options, **loading)
-    oracle = result.evaluation.oracle
-    if oracle is None:
+    options, default = options or PredictionOptions(), model.default_threshold
+    result = evaluate_model(model, dataset, preprocessing, Scorer(protocol, default), options=options, **loading)
+    before, best = result.evaluation.gt_known, result.evaluation.oracle
+    if best is None or before is None:
         raise ValueError(f"no box of {dataset.name} ({dataset.split}) is inside its image")
-    suffix = "" if options == PredictionOptions() else f", {options}"
+    count = result.evaluation.images_with_boxes
+    more = round((best.gt_known - before) * count / 100)
     images = f"{dataset.split} of {dataset.name}"
-    source = f"calibrated on {images} ({len(dataset)} images), protocol {protocol.name}{suffix}"
-    return Threshold(oracle.threshold, source, str(options), images)
+    where = f"on {images} ({count} images), protocol {protocol.name}"
+    where += "" if options == PredictionOptions() else f", {options}"
+    if report:
+        report(f"GT-known {where}: {before:.1f} at the default {default:g}, {best.gt_known:.1f} at {best.threshold:g}")
+    if more < CLEARLY:
+        kept = f": the default, as {best.threshold:g} gets only {counted(more, 'image')} more right"
+        return Threshold(default, f"calibrated {where}{kept}", str(options), images)
+    return Threshold(best.threshold, f"calibrated {where}", str(options), images)
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from tokenloc.training.config import Optimisation
 from tokenloc.training.data import epoch_seed
 from tokenloc.training.optimisation import lr_factor, make_optimiser
 
+LOSS = "val/cross_entropy"
+
 
 class DivergedError(ValueError):
     """The loss or a weight is not finite."""
@@ -88,7 +90,7 @@ class LocalizationTask(L.LightningModule):
         correct, loss, count = global_sum(self._validation_sums).tolist()
         if count:
             self.log("val/top1_cls", 100 * correct / count, prog_bar=True)
-            self.log("val/cross_entropy", loss / count)
+            self.log(LOSS, loss / count)
 
     def configure_optimizers(self) -> Any:
         """Return AdamW and its schedule, which advances with every step."""
