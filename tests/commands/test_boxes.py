@@ -70,7 +70,9 @@ def test_images_without_a_map_are_reported(tmp_path: Path, capsys: pytest.Captur
     words = ["boxes", str(photos), "--maps", str(tmp_path / "maps"), "--out", str(tmp_path / "out")]
     assert main(words) == 1
     printed = capsys.readouterr().err
-    assert all(part in printed for part in ("1 maps match no image: 9", "2 of 3 images", "2.npy", "3.jpg has no map"))
+    assert all(
+        part in printed for part in ("1 map without an image: 9", "2 of 3 images left out", "2.npy", "3.jpg has no map")
+    )
     assert [one.file_name for one in read_annotations("coco", tmp_path / "out")] == ["1.jpg"]
 
 

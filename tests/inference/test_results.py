@@ -44,6 +44,7 @@ def test_plot_shows_the_image_with_its_box(tmp_path: Path) -> None:
         assert drawn.size == (2 * 80 + 4, 40)
         assert drawn.getpixel((10, 20)) == RED  # the left edge of the box
         assert drawn.getpixel((75, 35)) == GREY
+        assert result.plot(heatmap=False).size == (80, 40)
 
 
 def test_plot_without_the_image_says_what_to_do(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tokenloc._files import refuse_unwritable
+from tokenloc._names import counted
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.data import expand_wildcards, find_images
@@ -78,10 +79,10 @@ def boxes(
 
     write_annotations(formats, localized(), Destination(out, classes, root, image_url, "heatmaps", overwrite))
     paths = ", ".join(str(out / name) for each in formats for name in each.outputs)
-    print_message(f"boxes of {len(files) - len(faults)} images in {paths}")
+    print_message(f"boxes of {counted(len(files) - len(faults), 'image')} in {paths}")
     if faults:
         lines = "".join(f"\n  {fault}" for fault in faults)
-        raise IncompleteError(f"{len(faults)} of {len(files)} images are left out:{lines}")
+        raise IncompleteError(f"{len(faults)} of {counted(len(files), 'image')} left out:{lines}")
     return out
 
 
@@ -90,5 +91,5 @@ def _matched(maps: StoredMaps, files: Iterable[Path], root: Path) -> list[tuple[
     ids = {absolute(file).relative_to(root).as_posix(): file for file in files}
     matched = match_ids(list(ids), maps.ids)
     if matched.surplus:
-        print_message(f"{len(matched.surplus)} maps match no image: {shorten(matched.surplus)}")
+        print_message(f"{counted(len(matched.surplus), 'map')} without an image: {shorten(matched.surplus)}")
     return [(file, matched.stored.get(id_)) for id_, file in ids.items()]

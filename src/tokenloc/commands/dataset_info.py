@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from tokenloc._files import open_regular
+from tokenloc._names import counted
 from tokenloc.commands.console import IncompleteError
 from tokenloc.data import ImageDataset, Problem, create_dataset
 from tokenloc.data.base import shorten
@@ -32,7 +33,8 @@ def print_dataset(data: DataConfig, split: str, plan: bool = False) -> None:
     """
     dataset = create_dataset(data.name, data.root, split, data.classes, **data.options)
     truth = f"{sum(len(sample.boxes) for sample in dataset)} boxes" + (", masks" if dataset.has_masks else "")
-    print(f"{data.name}, {split}: {len(dataset)} images of {len(dataset.classes)} classes, {truth}")
+    images, classes = counted(len(dataset), "image"), counted(len(dataset.classes), "class")
+    print(f"{data.name}, {split}: {images} of {classes}, {truth}")
     _print_classes(dataset)
     problems: list[Problem | str] = _print_plan(data) if plan else []
     _print_duplicates(dataset)
@@ -41,7 +43,9 @@ def print_dataset(data: DataConfig, split: str, plan: bool = False) -> None:
     if len(problems) > PROBLEMS:
         print(f"  … and {len(problems) - PROBLEMS} more")
     if problems:
-        raise IncompleteError(f"{len(problems)} problems in {data.name}, {split}: correct or remove these files")
+        raise IncompleteError(
+            f"{counted(len(problems), 'problem')} in {data.name}, {split}: correct or remove these files"
+        )
 
 
 def _print_classes(dataset: ImageDataset) -> None:
@@ -64,7 +68,7 @@ def _print_plan(data: DataConfig) -> list[Problem | str]:
     except (ValueError, OSError) as error:
         return [f"training is impossible: {error}"]
     held_out = "none held out" if val is None else f"{len(val)} held out to choose the epoch ({data.val_split})"
-    print(f"training: {len(train)} images ({data.train_split}), {held_out}")
+    print(f"training: {counted(len(train), 'image')} ({data.train_split}), {held_out}")
     return []
 
 

@@ -158,8 +158,8 @@ class Localization(LocalizationRecord):
         found = detect_boxes(self.map, self.score, self.frame, protocol, threshold, count)
         return replace(self, **found._asdict(), threshold=threshold)
 
-    def plot(self, image: ImageInput | None = None) -> Image.Image:
-        """Return the image with the boxes beside its heatmap, each with at most 1600 pixels on the longer side.
+    def plot(self, image: ImageInput | None = None, heatmap: bool = True) -> Image.Image:
+        """Return the image with the boxes, beside its heatmap unless that is False, at most 1600 pixels long each.
 
         ``image`` is needed only for results of ``stream`` and ``predict`` on images in memory, which are not kept.
         Raises FileNotFoundError if the image is neither given nor kept nor at ``source``, ValueError if it is broken.
@@ -169,7 +169,7 @@ class Localization(LocalizationRecord):
         image = self.image if image is None else image
         if image is None and not Path(self.source).is_file():
             raise FileNotFoundError(f"{self.source}: no such file, and the image is not kept; give it: plot(image)")
-        return draw_localization(as_image(self.source if image is None else image), self)
+        return draw_localization(as_image(self.source if image is None else image), self, with_map=heatmap)
 
     def show(self) -> None:
         """Open ``plot()`` in the system's image viewer."""

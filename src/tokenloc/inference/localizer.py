@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from copy import copy
 from dataclasses import replace
-from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, overload
@@ -18,12 +17,24 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tokenloc._names import one_of, unknown_name
+from tokenloc._names import one_of
 from tokenloc.boxes import Frame, Protocol, scaled_map
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.data import Unreadable, evaluation_transform
 from tokenloc.inference.device import choose_device
-from tokenloc.inference.inputs import ORIGINALS, THREADS, ImageInput, as_image, batched, map_ahead, name_of, size_of
+from tokenloc.inference.inputs import (
+    ORIGINALS,
+    THREADS,
+    Classified,
+    ImageInput,
+    Labels,
+    as_image,
+    batched,
+    map_ahead,
+    name_of,
+    size_of,
+    with_classes,
+)
 from tokenloc.inference.localization import Localization, Objects, Prediction
 from tokenloc.inference.options import PredictionOptions
 from tokenloc.inference.predictor import Predictor
@@ -38,10 +49,6 @@ KEPT_SIDE = 1600  # pixels of the longer side of an image that is kept to draw o
 
 Images = list[ImageInput] | tuple[ImageInput, ...]
 Stream = Iterator[ImageInput]
-Labels = str | Iterable[str] | None
-"""The known class of all images, or of each; None for the most probable class."""
-
-_Classified = tuple[ImageInput, int | None]  # with the index of the known class
 
 
 class _Input(NamedTuple):
@@ -232,14 +239,14 @@ class Localizer:
         localizer = self._with(threshold, objects)
         if isinstance(images, Iterator):
             return localizer._first_results(images, label)
-        given = images if isinstance(images, (list, tuple)) else [images]
-        results = list(map(_with_image, localizer._first_results(given, label), given))
-        return results if given is images else results[0]
+        if isinstance(images, (list, tuple)):
+            return list(map(_with_image, localizer._first_results(images, label), images))
+        (classified,) = with_classes([images], label, self.classes)
+        return _with_image(localizer._localize_now(*classified)[0], images)
 
     def top(self, image: ImageInput, count: int) -> list[Localization]:
         """Localize the ``count`` most probable classes of an image, the most probable first; raises as a call does."""
-        (predicted,) = self._run_network([self._read(image)], self._checked_count(count))
-        return [_with_image(result, image) for result in self._localize(predicted).results]
+        return [_with_image(result, image) for result in self._localize_now(image, None, self._checked_count(count))]
 
     def stream(self, images: Iterable[ImageInput], batch_size: int = BATCH) -> Iterator[Localization | Unreadable]:
         """Yield the most probable class of each image, in order and constant memory; see ``predict``."""
@@ -268,7 +275,9 @@ class Localizer:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}")
         if labels is not None and top_k != 1:
             raise ValueError(f"with known labels, each image has one class; got top_k {top_k}")
-        return self._predictions(self._classified(images, labels), batch_size, self._checked_count(top_k), keep_images)
+        return self._predictions(
+            with_classes(images, labels, self.classes), batch_size, self._checked_count(top_k), keep_images
+        )
 
     @torch.inference_mode()
     def intermediate_maps(self, image: ImageInput, figures: bool = False) -> dict[str, NDArray[np.float32]]:
@@ -310,31 +319,18 @@ class Localizer:
             localizer.objects = one_of("objects", objects, Objects)
         return localizer
 
-    def _classified(self, images: Iterable[ImageInput], labels: Labels) -> Iterable[_Classified]:
-        """Return the images with the indices of their known classes, or None."""
-        if labels is None or isinstance(labels, str):
-            return zip(images, repeat(None if labels is None else self._class_index(labels)), strict=False)
-        if isinstance(images, Sized) and isinstance(labels, Sized) and len(images) != len(labels):
-            raise ValueError(f"{len(labels)} labels for {len(images)} images; give one label, or one for each image")
-        return zip(images, map(self._class_index, labels), strict=True)
-
-    def _class_index(self, label: str) -> int:
-        if label not in self.classes:
-            raise unknown_name("class", label, self.classes)
-        return self.classes.index(label)
-
     def _first_results(self, images: Iterable[ImageInput], labels: Labels) -> Iterator[Localization]:
-        for prediction in self._predictions(self._classified(images, labels), BATCH, 1, report=False):
+        for prediction in self._predictions(with_classes(images, labels, self.classes), BATCH, 1, report=False):
             if isinstance(prediction, Prediction):
                 yield prediction.results[0]
 
     def _predictions(
-        self, images: Iterable[_Classified], batch_size: int, top_k: int, keep_images: bool = False, report: bool = True
+        self, images: Iterable[Classified], batch_size: int, top_k: int, keep_images: bool = False, report: bool = True
     ) -> Generator[Prediction | Unreadable, None, None]:
-        def read(numbered: tuple[int, _Classified]) -> _Input | _Failed:
+        def read(numbered: tuple[int, Classified]) -> _Input | _Failed:
             index, (image, class_index) = numbered
             try:
-                return self._read(image, keep_images, class_index)
+                return self._read(image, class_index, keep_images)
             except (ValueError, OSError) as error:
                 return Unreadable(index, name_of(image), str(error)) if report else error
 
@@ -359,7 +355,7 @@ class Localizer:
                 while ready:  # one by one, so that none stays in memory while the next batch is read
                     yield ready.pop(0)
 
-    def _read(self, image: ImageInput, keep_image: bool = False, class_index: int | None = None) -> _Input:
+    def _read(self, image: ImageInput, class_index: int | None, keep_image: bool = False) -> _Input:
         min_size = None if keep_image else self.predictor.sufficient_size
         size = size_of(image)
         with ORIGINALS.hold(size):
@@ -382,6 +378,10 @@ class Localizer:
         predicted = self.predictor.class_maps(torch.stack([each.tensor for each in inputs]), classes)
         columns = predicted.scores.tolist(), predicted.classes.tolist(), predicted.maps.cpu().numpy()
         return [_Predicted(*row) for row in zip(inputs, *columns, strict=True)]
+
+    def _localize_now(self, image: ImageInput, class_index: int | None, top_k: int = 1) -> list[Localization]:
+        (predicted,) = self._run_network([self._read(image, class_index)], top_k)
+        return self._localize(predicted).results
 
     def _localize(self, predicted: _Predicted) -> Prediction:
         source, *of_classes = predicted
