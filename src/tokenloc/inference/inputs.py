@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import islice, repeat
+from itertools import islice
 from pathlib import Path
 from threading import Condition
 from typing import TypeVar
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, uint8
 
-from tokenloc._names import unknown_name
 from tokenloc.boxes.frame import Size
 from tokenloc.data import read_image, read_size
 
@@ -26,12 +25,6 @@ R = TypeVar("R")
 THREADS = min(8, os.cpu_count() or 1)
 ImageInput = str | Path | bytes | Image.Image | NDArray[np.uint8] | Tensor
 """A path, the bytes of a file, a PIL image, RGB [height, width, 3] uint8, or [3, height, width] uint8 or in [0, 1]."""
-
-Labels = str | Iterable[str] | None
-"""The known class of all images, or of each; None for the most probable class."""
-
-Classified = tuple[ImageInput, int | None]
-"""An image and the index of its known class, if any."""
 
 
 class PixelBudget:
@@ -85,21 +78,6 @@ def as_image(image: ImageInput, min_size: tuple[int, int] | None = None) -> Imag
         got = f"{array.dtype} of shape {tuple(array.shape)}"
         raise ValueError(f"expected an RGB array [height, width, 3] uint8 or a tensor [3, height, width], got {got}")
     return Image.fromarray(np.ascontiguousarray(array))
-
-
-def with_classes(images: Iterable[ImageInput], labels: Labels, classes: Sequence[str]) -> Iterable[Classified]:
-    """Return images with the indices of their known classes; ValueError for an unknown one, or another number."""
-
-    def index_of(label: str) -> int:
-        if label not in classes:
-            raise unknown_name("class", label, classes)
-        return classes.index(label)
-
-    if labels is None or isinstance(labels, str):
-        return zip(images, repeat(None if labels is None else index_of(labels)), strict=False)
-    if isinstance(images, Sized) and isinstance(labels, Sized) and len(images) != len(labels):
-        raise ValueError(f"{len(labels)} labels for {len(images)} images; give one label, or one for each image")
-    return zip(images, map(index_of, labels), strict=True)
 
 
 def name_of(image: ImageInput) -> str:

@@ -22,19 +22,8 @@ from tokenloc.boxes import Frame, Protocol, scaled_map
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.data import Unreadable, evaluation_transform
 from tokenloc.inference.device import choose_device
-from tokenloc.inference.inputs import (
-    ORIGINALS,
-    THREADS,
-    Classified,
-    ImageInput,
-    Labels,
-    as_image,
-    batched,
-    map_ahead,
-    name_of,
-    size_of,
-    with_classes,
-)
+from tokenloc.inference.inputs import ORIGINALS, THREADS, ImageInput, as_image, batched, map_ahead, name_of, size_of
+from tokenloc.inference.labels import Classified, Images, Labels, Stream, with_classes
 from tokenloc.inference.localization import Localization, Objects, Prediction
 from tokenloc.inference.options import PredictionOptions
 from tokenloc.inference.predictor import Predictor
@@ -45,10 +34,6 @@ from tokenloc.models.metadata import ModelMetadata, Threshold
 
 BATCH = 16  # images that pass the network together
 KEPT_SIDE = 1600  # pixels of the longer side of an image that is kept to draw on it
-
-
-Images = list[ImageInput] | tuple[ImageInput, ...]
-Stream = Iterator[ImageInput]
 
 
 class _Input(NamedTuple):
