@@ -52,6 +52,9 @@ def _print_classes(dataset: ImageDataset) -> None:
     counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
     ordered = np.argsort(counts, kind="stable").tolist()
     few, many = ordered[0], ordered[-1]
+    if counts[few] == counts[many]:
+        print(f"images a class: {counts[few]}")
+        return
     each = ", ".join(f"{dataset.classes[index]} {counts[index]}" for index in ordered)
     listed = f": {each}" if len(ordered) <= CLASSES else ""
     print(f"images a class: {counts[few]} to {counts[many]}, median {np.median(counts):g}{listed}")
