@@ -340,7 +340,7 @@ class Localizer:
                 while ready:  # one by one, so that none stays in memory while the next batch is read
                     yield ready.pop(0)
 
-    def _read(self, image: ImageInput, class_index: int | None, keep_image: bool = False) -> _Input:
+    def _read(self, image: ImageInput, class_index: int | None = None, keep_image: bool = False) -> _Input:
         min_size = None if keep_image else self.predictor.sufficient_size
         size = size_of(image)
         with ORIGINALS.hold(size):
