@@ -30,6 +30,7 @@ COMMANDS = {  # function and summary; importing all functions for their docstrin
     "calibrate": ("evaluate.calibrate", "Choose the map threshold on a held-out split with boxes."),
     "compare": ("compare.compare_runs", "Compare runs, with the mean and spread of repeats."),
     "report": ("report.report", "Write one HTML file about a run, or several side by side."),
+    "autolabel": ("autolabel.autolabel", "Draw boxes on photographs sorted by class, by learning from them."),
     "localize": ("localize.localize", "Draw boxes on images: files, or folders with everything below them."),
     "localize-ray": ("localize_ray.localize_ray", "Draw boxes on images with Ray, on one machine or a cluster."),
     "table": ("table.table", "Reproduce a table of a paper, with its printed numbers beside ours."),
@@ -40,6 +41,8 @@ COMMANDS = {  # function and summary; importing all functions for their docstrin
     "info": ("catalogue.info", "Describe a checkpoint, or check a dataset for broken files."),
 }
 
+DEFAULT_RECIPES = {"autolabel": "recipes/folder.yaml"}
+"""The options of a command before those of its `--config` and flags."""
 
 LONGEST = 4000  # characters of an error message, which may quote a value
 
@@ -77,6 +80,8 @@ def _parse(arguments: Sequence[str]) -> tuple[str, Command, dict[str, Any]]:
     words = [_with_underscores(word) for word in arguments]
     for word in words:
         check_text(word.partition("=")[2] if word.startswith("--") else word)
+    if words and words[0] in DEFAULT_RECIPES:
+        words[1:1] = ["--config", DEFAULT_RECIPES[words[0]]]
     parser, commands = _make_parser([word for word in words if word in COMMANDS][:1])
     groups = {group for command in commands.values() for group in _groups(command)}
     settings = _read_options(parser, _with_recipes(words, groups))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -20,6 +20,7 @@ from tokenloc.commands.journal import FinishedImage, Journal, open_journal, vers
 from tokenloc.commands.review import SHEET, TABLE, write_review
 from tokenloc.commands.thresholds import calibration_note
 from tokenloc.data import Unreadable, find_images
+from tokenloc.data.base import refuse, shorten
 from tokenloc.export import FORMATS, Destination, common_folder, write_annotations
 from tokenloc.export.base import JsonArray, check_outputs, valid_text
 from tokenloc.inference import Localizer, Prediction, PredictionOptions
@@ -29,6 +30,7 @@ from tokenloc.inference.options import DEFAULT_OPTIONS
 from tokenloc.models.checkpoint import OptionValue
 from tokenloc.reporting.drawing import draw_localization, reduced, save_image, stack
 
+Labels = Literal["predicted", "folders"]
 _Item = tuple[str | None, str, Prediction | Unreadable]  # stem of the output files, version of the image
 
 RESULTS, JOURNAL = "localizations.json", "localizations.journal.jsonl"
@@ -44,6 +46,7 @@ def localize(
     threshold: float | None = None,
     objects: Objects = "largest",
     top_k: int = 1,
+    labels: Labels = "predicted",
     min_score: float = 0.0,
     options: PredictionOptions = DEFAULT_OPTIONS,
     method_options: dict[str, OptionValue] | None = None,
@@ -67,6 +70,7 @@ def localize(
         threshold: on the map scaled to [0, 1]; by default the calibrated one in the checkpoint.
         objects: largest draws one box, around the largest component; all draws one per component.
         top_k: number of classes per image, the most probable ones; each has its own result.
+        labels: predicted, or folders: the class of an image is the closest folder above it with the name of a class.
         min_score: probability below which a class gets no box, for images that show none of the classes.
         options: how the model predicts.
         method_options: values of the method's test-time options, such as map, instead of those of the training.
@@ -88,12 +92,14 @@ def localize(
     localizer = Localizer.from_checkpoint(checkpoint, device, threshold, objects, options, min_score, method_options)
     if threshold is None and (note := calibration_note(localizer.metadata, options)):
         print_message(f"map threshold {localizer.threshold:g}{note}")
+    class_of = _class_of_folder(files, localizer.metadata.classes, top_k) if labels == "folders" else None
     settings = {**_settings(localizer, top_k), "images": images, "masks": masks}
+    settings |= {"labels": labels} if class_of else {}
     version = f"tokenloc {localizer.metadata.model.method}"
     about = localizer.metadata.classes, common_folder(inputs), image_url, version
     replaced = [TABLE, SHEET, *(name for chosen in formats for name in chosen.outputs)]
     with open_journal(out / JOURNAL, settings, overwrite) as journal:
-        predict = partial(localizer.predict, batch_size=batch_size, top_k=top_k, keep_images=images)
+        predict = partial(localizer.predict, batch_size=batch_size, top_k=top_k, keep_images=images, class_of=class_of)
         _remove_outdated(out, files, journal)
         unreadable = _localize_remaining(files, journal, batch_size, predict, partial(_write_outputs, out, masks))
         with atomic_files(out, RESULTS, replaced) as folder:
@@ -103,6 +109,17 @@ def localize(
             check_outputs(formats, out, overwrite_files)
     _report(results, len(files), unreadable)
     return results
+
+
+def _class_of_folder(files: Sequence[Path], classes: Sequence[str], top_k: int) -> Callable[[Any], int]:
+    """Return the function from a file to the class of its closest folder; raise ValueError if a file has none."""
+    if top_k != 1:
+        raise ValueError(f"--labels folders gives each image one class; leave out --top_k, which is {top_k}")
+    index = {name: number for number, name in enumerate(classes)}
+    names = {file: next((folder.name for folder in file.parents if folder.name in index), None) for file in files}
+    lacking = [file for file, name in names.items() if name is None]
+    refuse(lacking, "images in no folder of a class", f"the classes are {shorten(classes)}")
+    return lambda file: index[str(names[file])]
 
 
 def _settings(localizer: Localizer, top_k: int) -> dict[str, Any]:

@@ -30,7 +30,11 @@ def calibrated_threshold(metadata: ModelMetadata, options: PredictionOptions, da
 
 
 def calibration_note(metadata: ModelMetadata, options: PredictionOptions) -> str:
-    """Return a note if the threshold was calibrated for other options than these, apart from ``fast``, else ""."""
+    """Return a note if the threshold was calibrated for other options than these, else "".
+
+    The threshold of default precision is also that of ``fast``, and ``evidence`` does not change a box.
+    """
+    options = replace(options, evidence=False)
     if metadata.threshold is None or metadata.threshold.options in (str(options), str(replace(options, fast=False))):
         return ""
     return f", but for other options ({metadata.threshold.options}, not {options}): run `tokenloc calibrate` with these"

@@ -23,6 +23,7 @@ from tokenloc.commands.runs import groups_to_json, print_runs
 from tokenloc.commands.thresholds import calibrated_threshold, choose_threshold
 from tokenloc.data import ImageDataset, Preprocessing
 from tokenloc.inference import Localizer, PredictionOptions
+from tokenloc.inference.calibration import calibrate_without_boxes
 from tokenloc.inference.evaluation import calibrate_threshold, evaluate_model
 from tokenloc.inference.processes import first_process
 from tokenloc.methods import Method
@@ -197,7 +198,8 @@ def _calibrate_and_test(folder: RunFolder, data: DataConfig, protocol: Protocol,
     model.to(device)
     images = open_split(data, data.calibration_split, data.classes)
     if images is not None:
-        threshold = calibrate_threshold(model, images, metadata.preprocessing, protocol, **options)
+        calibrate = calibrate_without_boxes if data.calibrate_by == "evidence" else calibrate_threshold
+        threshold = calibrate(model, images, metadata.preprocessing, protocol, **options)
         metadata = replace(metadata, threshold=threshold)
         for path in (folder.best, folder.last) if first else ():
             store_threshold(path, threshold)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokenloc.boxes import Protocol
+from tokenloc.boxes import Protocol, largest_boxes, prepare_map
+from tokenloc.boxes.confidence import evident_confidence
 from tokenloc.data import EvaluationBatch, ImageDataset, Preprocessing, Unreadable, evaluation_loader
+from tokenloc.inference.evidence import box_mask
 from tokenloc.inference.inputs import ORIGINALS
 from tokenloc.inference.options import PredictionOptions
 from tokenloc.inference.predictor import Predictor
@@ -200,7 +202,30 @@ def _score_batch(
                 top_maps=maps[row],
             )
 
-    return batch.unreadable, list(threads.map(score, range(len(maps)))), maps[:, 0]
+    scored = list(threads.map(score, range(len(maps))))
+    if predictor.options.evidence and scorer.fixed_threshold is not None:
+        scored = _with_evidence(predictor, batch, scored, maps[:, 0], scorer.fixed_threshold)
+    return batch.unreadable, scored, maps[:, 0]
+
+
+def _with_evidence(
+    predictor: Predictor,
+    batch: EvaluationBatch,
+    scored: list[ImageScores],
+    maps: NDArray[np.float32],
+    threshold: float,
+) -> list[ImageScores]:
+    """Return the scores with the evidence of the largest component's box for the predicted class in the confidence."""
+    protocol, masks = predictor.protocol, []
+    for map_, frame in zip(maps, batch.frames, strict=True):
+        box = largest_boxes(prepare_map(map_, frame.input_size, protocol), [threshold], protocol)
+        masks.append(box_mask(box, frame.input_size))
+    predicted = torch.tensor([int(scores.predicted[0]) for scores in scored])
+    evidence = predictor.evidence(batch.images, torch.stack(masks), predicted).T.tolist()
+    return [
+        replace(scores, confidence=float(evident_confidence(scores.confidence or 0.0, *seen)))
+        for scores, seen in zip(scored, evidence, strict=True)
+    ]
 
 
 def calibrate_threshold(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
@@ -18,8 +18,10 @@ from torch import Tensor
 
 from tokenloc._names import one_of
 from tokenloc.boxes import Frame, Protocol, scaled_map
+from tokenloc.boxes.confidence import evident_confidence
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.data import Unreadable, evaluation_transform
+from tokenloc.inference.evidence import box_mask
 from tokenloc.inference.inputs import ORIGINALS, ImageInput, as_image, map_ahead, name_of, size_of
 from tokenloc.inference.localization import Localization, Objects, Prediction
 from tokenloc.inference.options import PredictionOptions
@@ -38,6 +40,7 @@ class _Input(NamedTuple):
     tensor: Tensor  # the network input, [3, H, W]
     frame: Frame
     image: Image.Image | None
+    class_index: int | None = None  # the known class
 
 
 class Localizer:
@@ -198,7 +201,12 @@ class Localizer:
             yield prediction if isinstance(prediction, Unreadable) else prediction.results[0]
 
     def predict(
-        self, images: Iterable[ImageInput], batch_size: int = BATCH, top_k: int = 1, keep_images: bool = False
+        self,
+        images: Iterable[ImageInput],
+        batch_size: int = BATCH,
+        top_k: int = 1,
+        keep_images: bool = False,
+        class_of: Callable[[ImageInput], int] | None = None,
     ) -> Generator[Prediction | Unreadable, None, None]:
         """Yield one prediction per image, in order and constant memory, or an ``Unreadable``; threads read ahead.
 
@@ -208,10 +216,11 @@ class Localizer:
             top_k: the number of classes per image, the most probable ones, from 1 to all.
             keep_images: keep the image in ``Prediction.image``, to draw on it, with at most ``KEPT_SIDE`` pixels on its
                 longer side.
+            class_of: returns the index of an image's class, if that is known; it is localized instead of the ``top_k``.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}")
-        return self._predictions(images, batch_size, self._checked_count(top_k), keep_images)
+        return self._predictions(images, batch_size, self._checked_count(top_k), keep_images, class_of=class_of)
 
     @torch.inference_mode()
     def intermediate_maps(self, image: ImageInput, figures: bool = False) -> dict[str, NDArray[np.float32]]:
@@ -250,12 +259,19 @@ class Localizer:
                 yield prediction.results[0]
 
     def _predictions(
-        self, images: Iterable[ImageInput], batch_size: int, top_k: int, keep_images: bool = False, report: bool = True
+        self,
+        images: Iterable[ImageInput],
+        batch_size: int,
+        top_k: int,
+        keep_images: bool = False,
+        report: bool = True,
+        class_of: Callable[[ImageInput], int] | None = None,
     ) -> Generator[Prediction | Unreadable, None, None]:
         def read(numbered: tuple[int, ImageInput]) -> _Input | Unreadable:
             index, image = numbered
             try:
-                return self._read(image, keep_images)
+                found = self._read(image, keep_images)
+                return found if class_of is None else found._replace(class_index=class_of(image))
             except (ValueError, OSError) as error:
                 if not report:
                     raise
@@ -287,12 +303,28 @@ class Localizer:
     def _localize(self, inputs: list[_Input], top_k: int) -> list[Prediction]:
         if not inputs:
             return []
-        predicted = self.predictor.class_maps(torch.stack([each.tensor for each in inputs]), top_k)
+        images, known = torch.stack([each.tensor for each in inputs]), [each.class_index for each in inputs]
+        classes = top_k if None in known else torch.tensor(known, device=self.predictor.device)[:, None]
+        predicted = self.predictor.class_maps(images, classes)
         columns = predicted.scores.tolist(), predicted.classes.tolist(), predicted.maps.cpu().numpy()
-        return [
-            Prediction([self._result(each, *of_class) for of_class in zip(*of_classes, strict=True)], each.image)
+        results = [
+            [self._result(each, *of_class) for of_class in zip(*of_classes, strict=True)]
             for each, *of_classes in zip(inputs, *columns, strict=True)
         ]
+        if self.options.evidence:
+            results = self._with_evidence(images, results)
+        return [Prediction(of_image, each.image) for of_image, each in zip(results, inputs, strict=True)]
+
+    def _with_evidence(self, images: Tensor, results: list[list[Localization]]) -> list[list[Localization]]:
+        """Return the results with their evidence in the confidence; boxes of one result share it."""
+        ranks = []
+        for of_rank in zip(*results, strict=True):
+            masks = torch.stack([box_mask(one.frame.to_input(one.boxes), one.frame.input_size) for one in of_rank])
+            classes = torch.tensor([one.class_index for one in of_rank])
+            evidence = self.predictor.evidence(images, masks, classes).T.tolist()
+            pairs = zip(of_rank, evidence, strict=True)
+            ranks.append([replace(one, confidence=evident_confidence(one.confidence, *seen)) for one, seen in pairs])
+        return [list(of_image) for of_image in zip(*ranks, strict=True)]
 
     def _result(self, source: _Input, score: float, index: int, map_: NDArray[np.float32]) -> Localization:
         score = min(1.0, score)
