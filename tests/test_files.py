@@ -19,6 +19,7 @@ from tokenloc._files import (
     atomic_folder,
     atomic_write,
     durable_write,
+    free_folder,
     open_regular,
     read_text,
     refuse_unwritable,
@@ -238,3 +239,13 @@ def test_an_error_of_the_disk_names_the_file(tmp_path: Path, write: Any) -> None
         raise OSError(errno.ENOSPC, "No space left on device")
     assert raised.value.errno == errno.ENOSPC
     assert not list(tmp_path.iterdir())
+
+
+def test_free_folders_count_up(tmp_path: Path) -> None:
+    first, second = tmp_path / "found", tmp_path / "found-2"
+    assert free_folder(first, lambda _: True) == first
+    first.mkdir()
+    assert free_folder(first, lambda _: False) == second
+    assert free_folder(first, lambda folder: folder == first) == first
+    second.mkdir()
+    assert free_folder(first, lambda _: True) == second

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tokenloc.backbones import list_backbones as list_backbones
     from tokenloc.boxes import list_protocols as list_protocols
+    from tokenloc.commands.photos import train as train
     from tokenloc.data import list_datasets as list_datasets
     from tokenloc.inference import Localization as Localization
     from tokenloc.inference import Localizer as Localizer
@@ -33,6 +34,7 @@ _PACKAGES = {
     "list_methods": "methods",
     "list_protocols": "boxes",
     "refine": "refinement",
+    "train": "commands.photos",
 }
 
 __all__ = ["__version__", *_PACKAGES]

@@ -14,7 +14,7 @@ import stat
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -231,6 +231,14 @@ def refuse_unwritable(folder: str | Path) -> None:
         reason = error.strerror or error
         message = f"cannot write to {folder} ({reason}); choose another folder, or change its permissions"
         raise OSError(message) from error
+
+
+def free_folder(path: Path, resumes: Callable[[Path], bool]) -> Path:
+    """Return the first of PATH, PATH-2, PATH-3 … that does not exist, or the one before if a run ``resumes`` there."""
+    last, count = path, 1
+    while (folder := path if count == 1 else path.with_name(f"{path.name}-{count}")).exists():
+        last, count = folder, count + 1
+    return last if last.exists() and resumes(last) else folder
 
 
 class UniqueNames:

@@ -103,7 +103,7 @@ def plain(value: Any, name: str = "") -> Any:
     """
     left = MOST_CHARACTERS
 
-    def copy(value: Any, name: str, level: int) -> Any:
+    def _copy(value: Any, name: str, level: int) -> Any:
         nonlocal left
         left -= VALUE + (len(value) if isinstance(value, str) else 0)
         where = f"{name:.200}: " if name else ""
@@ -115,9 +115,9 @@ def plain(value: Any, name: str = "") -> Any:
             for key in value:
                 if type(key) is not str:
                     raise ValueError(f"{where}the key {key!r:.80} must be text; write it in quotes")
-            return {key: copy(item, f"{name}.{key}" if name else key, level + 1) for key, item in value.items()}
+            return {key: _copy(item, f"{name}.{key}" if name else key, level + 1) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
-            return [copy(item, name, level + 1) for item in value]
+            return [_copy(item, name, level + 1) for item in value]
         if isinstance(value, str):
             check_text(value)
         elif not (value is None or type(value) is bool or _is_number(value)):
@@ -125,7 +125,7 @@ def plain(value: Any, name: str = "") -> Any:
             raise ValueError(f"{where}expected {kinds}; got {type(value).__name__} {_shortened(value)}")
         return value
 
-    return copy(value, name, 0)
+    return _copy(value, name, 0)
 
 
 def require_types(values: Any, types: Mapping[str, Any]) -> None:

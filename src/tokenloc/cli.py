@@ -19,7 +19,7 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from tokenloc._names import unknown_name
 from tokenloc._plain import check_text
 from tokenloc.commands.console import IncompleteError, print_message
-from tokenloc.commands.recipes import read_part, read_recipe
+from tokenloc.commands.recipes import SHORT, folder_recipe, read_part, read_recipe
 
 Command = Callable[..., Any]
 
@@ -30,9 +30,10 @@ COMMANDS = {  # function and summary; importing all functions for their docstrin
     "calibrate": ("evaluate.calibrate", "Choose the map threshold on a held-out split with boxes."),
     "compare": ("compare.compare_runs", "Compare runs, with the mean and spread of repeats."),
     "report": ("report.report", "Write one HTML file about a run, or several side by side."),
-    "autolabel": ("autolabel.autolabel", "Draw boxes on photographs sorted by class, by learning from them."),
+    "autolabel": ("autolabel.autolabel", "Learn from photographs sorted by class, and draw boxes on these."),
     "localize": ("localize.localize", "Draw boxes on images: files, or folders with everything below them."),
     "localize-ray": ("localize_ray.localize_ray", "Draw boxes on images with Ray, on one machine or a cluster."),
+    "boxes": ("boxes.boxes", "Write annotation files from heatmaps of any code."),
     "table": ("table.table", "Reproduce a table of a paper, with its printed numbers beside ours."),
     "inspect": ("inspection.inspect", "Draw what is inside a model for images: maps, attention, features."),
     "export": ("export.export", "Export a model to ONNX, with its classes, preprocessing and threshold."),
@@ -41,8 +42,7 @@ COMMANDS = {  # function and summary; importing all functions for their docstrin
     "info": ("catalogue.info", "Describe a checkpoint, or check a dataset for broken files."),
 }
 
-DEFAULT_RECIPES = {"autolabel": "recipes/folder.yaml"}
-"""The options of a command before those of its `--config` and flags."""
+TRAINS = {"train", "autolabel"}  # commands whose options have short names
 
 LONGEST = 4000  # characters of an error message, which may quote a value
 
@@ -80,12 +80,15 @@ def _parse(arguments: Sequence[str]) -> tuple[str, Command, dict[str, Any]]:
     words = [_with_underscores(word) for word in arguments]
     for word in words:
         check_text(word.partition("=")[2] if word.startswith("--") else word)
-    if words and words[0] in DEFAULT_RECIPES:
-        words[1:1] = ["--config", DEFAULT_RECIPES[words[0]]]
-    parser, commands = _make_parser([word for word in words if word in COMMANDS][:1])
+    wanted = [word for word in words if word in COMMANDS][:1]
+    parser, commands = _make_parser(wanted)
     groups = {group for command in commands.values() for group in _groups(command)}
-    settings = _read_options(parser, _with_recipes(words, groups))
+    words = _with_recipes([_full_name(word) for word in words] if {*wanted} & TRAINS else words, groups)
+    settings = _read_options(parser, words)
     name, command = settings.subcommand, commands[settings.subcommand]
+    if settings[name].get("photos") and not any(word.partition("=")[0] == "--config" for word in words):
+        words.insert(words.index(name) + 1, f"--config={yaml.safe_dump(folder_recipe())}")
+        settings = _read_options(parser, words)
     values = {key: value for key, value in vars(settings[name]).items() if key not in ("config", "__default_config__")}
     options = {key: _take(hint, values) for key, hint in get_type_hints(command).items() if _is_options(hint)}
     return name, command, values | options
@@ -100,6 +103,13 @@ def _with_underscores(word: str) -> str:
     """Return ``--save_maps=my-maps`` for ``--save-maps=my-maps``: both spellings of a flag are accepted."""
     flag, equals, value = word.partition("=")
     return "--" + flag[2:].replace("-", "_") + equals + value if word.startswith("--") else word
+
+
+def _full_name(word: str) -> str:
+    """Return ``--model.method=sat`` for ``--method=sat``."""
+    flag, equals, value = word.partition("=")
+    short = flag.startswith("--") and flag[2:] in SHORT
+    return f"--{SHORT[flag[2:]]}{equals}{value}" if short else word
 
 
 def _read_options(parser: ArgumentParser, words: list[str]) -> Namespace:
@@ -173,7 +183,8 @@ def _make_parser(wanted: Collection[str]) -> tuple[_Parser, dict[str, Command]]:
             module, function = path.split(".")
             commands[name] = getattr(import_module(f"tokenloc.commands.{module}"), function)
             subparser = _command_parser(commands[name])
-            parser.options = subparser.options = list(subparser.get_defaults().keys())
+            short = SHORT if name in TRAINS else {}
+            parser.options = subparser.options = [*subparser.get_defaults().keys(), *short]
         subcommands.add_subcommand(name, subparser, help=summary)
     return parser, commands
 

@@ -9,12 +9,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
+import tokenloc
 from tests.data import builders as build
+from tests.runs import TINY_VIT
 from tokenloc.cli import COMMANDS, main
 from tokenloc.commands.datasets import data_of, open_data
 from tokenloc.data import create_dataset
+from tokenloc.methods import METHODS
 from tokenloc.models.checkpoint import read_metadata
 from tokenloc.training.config import DataSource
 
@@ -52,6 +56,42 @@ def test_localize_writes_boxes_and_images(checkpoint: Path, tmp_path: Path) -> N
         assert all(0 <= x0 < x1 <= 70 and 0 <= y0 < y1 <= 50 for x0, y0, x1, y1 in item["boxes"])
     with Image.open(tmp_path / "found/images/0.jpg") as drawn:
         assert drawn.size == (2 * 70 + 4, 50)
+
+
+def test_localize_with_a_run_wildcards_and_formats(checkpoint: Path, tmp_path: Path) -> None:
+    """The folder counts up, and an interrupted run is resumed in its own."""
+    images(tmp_path / "a"), images(tmp_path / "b")
+    run_folder = checkpoint.parent.parent
+    words = ["localize", str(run_folder), str(tmp_path / "a/[01].png"), str(tmp_path / "b")]
+    assert main([*words, "--format", "coco,yolo", "csv"]) == 0
+    first, second = run_folder / "localized", run_folder / "localized-2"
+    assert {path.name for path in first.iterdir()} >= {"localizations.json", "coco.json", "yolo", "boxes.csv"}
+    content = json.loads((first / "coco.json").read_text())
+    assert [one["file_name"] for one in content["images"]] == ["a/0.png", "a/1.png", "b/0.png", "b/1.png", "b/2.png"]
+    assert main([*words, "--format", "coco,yolov9"]) == 2
+    second.mkdir()
+    (second / "localizations.journal.jsonl").touch()
+    assert main(words) == 0
+    assert (second / "localizations.json").is_file()
+
+
+def test_localize_known_classes(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    classes = read_metadata(checkpoint).classes
+    for name in classes[:2]:
+        images(tmp_path / "mine" / name / "more")
+    words = ["localize", str(checkpoint), "--labels_from_folders"]
+    for inputs in (
+        [tmp_path / "mine"],
+        [tmp_path / "mine" / classes[0], tmp_path / "mine" / classes[1] / "more/1.png"],
+    ):
+        out = tmp_path / f"found-{len(inputs)}"
+        assert main([*words, *map(str, inputs), "--out", str(out)]) == 0
+        found = json.loads((out / "localizations.json").read_text())["localizations"]
+        assert [item["label"] for item in found] == [Path(item["file"]).parents[1].name for item in found]
+        assert {item["label"] for item in found} == set(classes[:2])
+    images(tmp_path / "mine/others")
+    assert main([*words, str(tmp_path / "mine"), "--out", str(tmp_path / "none")]) == 2
+    assert "no folder of these images is named as a class" in capsys.readouterr().err
 
 
 def test_localize_continues_after_unreadable_files(
@@ -163,6 +203,47 @@ def test_train_from_a_recipe_with_a_changed_value(tmp_path: Path, run: Path) -> 
     assert main([*words, "--optimisation.epochs", "2", "--resume"]) == 0
 
 
+VIT = TINY_VIT | {"depth": 4}
+TINY = [
+    "--model.pretrained",
+    "false",
+    "--model.backbone_options",
+    str(VIT),
+    "--data.resize",
+    "36",
+    "--data.crop",
+    "32",
+]
+
+
+def test_train_on_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The short form is the recipe with the long flags; without --out the folder counts up."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat", "dog"):
+        images(tmp_path / "photos" / name, 4)
+    short = ["--method", "sat", "--backbone=vit_tiny_patch16_224", "--epochs", "1", "--batch", "4", *TINY]
+    long = ["--config", "recipes/folder.yaml", "--data.root", "photos", "--model.method", "sat"]
+    long += ["--model.backbone", "vit_tiny_patch16_224", "--optimisation.epochs", "1"]
+    long += ["--optimisation.batch_size", "4", *TINY]
+    assert main(["train", "photos", *short]) == 0
+    assert main(["train", *long, "--out", "runs/long"]) == 0
+    assert main(["train", "photos", *short]) == 0
+    settings = {"model.pretrained": False, "model.backbone_options": VIT, "data.resize": 36, "data.crop": 32}
+    called = {"method": "sat", "backbone": "vit_tiny_patch16_224", "epochs": 1, "batch": 4}
+    best = tokenloc.train("photos", settings=settings, **called)
+    assert best == Path("runs/sat-3/checkpoints/best.ckpt")
+    written = [
+        yaml.safe_load(Path(f"runs/{name}/config.yaml").read_text()) for name in ("long", "sat", "sat-2", "sat-3")
+    ]
+    assert [content.pop("out") for content in written] == ["runs/long", "runs/sat", "runs/sat-2", "runs/sat-3"]
+    assert written[0] == written[1] == written[2] == written[3]
+    assert written[0]["data"]["val_split"] == "val"
+    assert main(["train", "photos", *short, "--resume"]) == 0
+    assert not Path("runs/sat-4").exists()
+    with pytest.raises(ValueError, match=r"unknown setting 'optimisation\.lrr'; did you mean 'optimisation\.lr'"):
+        tokenloc.train("photos", settings={"optimisation.lrr": 1})
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -217,6 +298,34 @@ def test_info_lists_broken_files(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / "data/dog/1.png").write_bytes(b"x")
     assert main(words) == 1
     assert "dog/1.png" in capsys.readouterr().out
+
+
+def test_info_of_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The split is that of a training: a tenth of each class, at least one image."""
+    images(tmp_path / "photos/cat", 12)
+    images(tmp_path / "photos/dog", 3)
+    shutil.copy(tmp_path / "photos/cat/1.png", tmp_path / "photos/cat/copy.png")
+    shutil.copy(tmp_path / "photos/cat/2.png", tmp_path / "photos/dog/2.png")
+    assert main(["info", str(tmp_path / "photos")]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "folder, all: 16 images of 2 classes, 0 boxes",
+        "images a class: 3 to 13, median 8: dog 3, cat 13",
+        "imbalance: cat has 4.3 times as many images as dog; the classifier will prefer it",
+        "training: 14 images (train), 2 held out to choose the epoch (val)",
+        "identical files: cat/0.png, dog/0.png, in different classes: cat, dog",
+        "identical files: cat/1.png, cat/copy.png, dog/1.png, in different classes: cat, dog",
+        "identical files: cat/2.png, dog/2.png, in different classes: cat, dog",
+        "no problems",
+    ]
+
+
+def test_list_methods_describes_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "methods", "*cut"]) == 0
+    name, paper, cost, advice = capsys.readouterr().out.splitlines()
+    assert (name, paper.split(" (")[0]) == ("tokencut", "  TokenCut")
+    assert cost == "  22.1 M parameters, 4.6 G multiply-accumulates on deit_small_patch16_224; only the head is trained"
+    assert advice.startswith("  for DINO backbones")
+    assert all(METHODS[method].advice for method in METHODS.names())
 
 
 def test_info_of_an_official_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

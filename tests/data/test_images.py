@@ -259,6 +259,19 @@ def test_images_are_found_sorted_and_once(tmp_path: Path) -> None:
     assert find_images(tmp_path / "a/notes.txt") == [tmp_path / "a/notes.txt"]  # a named file counts
 
 
+def test_wildcards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("b/2.jpg", "b/10.png", "a/x/1.jpeg", "a/notes.txt", "b/.3.jpg", "[c]/4.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_images([tmp_path / "?/*.jpg", f"{tmp_path}/a"]) == [tmp_path / "b/2.jpg", tmp_path / "a/x/1.jpeg"]
+    assert find_images(tmp_path / "a/*") == [tmp_path / "a/x/1.jpeg"]
+    monkeypatch.chdir(tmp_path)
+    assert find_images("**/1*") == [Path("a/x/1.jpeg"), Path("b/10.png")]
+    assert find_images("[c]") == [Path("[c]/4.jpg")]  # an existing path has no wildcards
+    with pytest.raises(FileNotFoundError, match=r"b/\*\.gif: no such file or folder"):
+        find_images("b/*.gif")
+
+
 def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     (tmp_path / "pets/cat").mkdir(parents=True)
     (tmp_path / "pets/cat/1.jpg").touch()

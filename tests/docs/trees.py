@@ -32,8 +32,11 @@ def images(folder: Path, classes: tuple[str, ...], count: int, split: str) -> li
 
 
 def own_images(home: Path) -> None:
-    """Write PHOTOS by class, IMAGES unsorted, and CHECKED with its boxes in corrected.json."""
-    images(home / "PHOTOS", CLASSES, 8, "train")
+    """Write PHOTOS by class and their heatmaps, IMAGES unsorted, and CHECKED with its boxes in corrected.json."""
+    for path, _ in images(home / "PHOTOS", CLASSES, 8, "train"):
+        map_ = (home / "heatmaps" / path.relative_to(home / "PHOTOS")).with_suffix(".npy")
+        map_.parent.mkdir(parents=True, exist_ok=True)
+        np.save(map_, np.eye(14))
     for path, _ in images(home / "sorted", CLASSES, 1, "val"):
         (home / "IMAGES").mkdir(exist_ok=True)
         path.rename(home / "IMAGES" / path.name)

@@ -144,6 +144,10 @@ def test_predicted_classes_exist(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (lambda content: content.update(missing={"boxes": 3}), "missing must be dict"),
         (lambda content: content.update(unreadable=["x"]), "unreadable must be list"),
         (lambda content: content.update(confidence=[1]), "confidence must be dict"),
+        (lambda content: content.update(data={"name": "scenes"}), "split must be str, not None"),
+        (lambda content: content.update(model={"method": "cam"}), "backbone must be str, not None"),
+        (lambda content: content.update(constant_boxes={"centre": {}}), "0.5 must be float, not None"),
+        (lambda content: content.update(unreadable=[{"path": "x"}]), "id must be str, not None"),
     ],
 )
 @pytest.mark.parametrize("command", ["report", "compare"])
@@ -159,6 +163,13 @@ def test_altered_metrics_are_named(
     (evaluation / "metrics.json").write_text(json.dumps(content))
     assert main([command, str(evaluation), "--out", str(evaluation / "out")]) == 2
     assert f"metrics.json is not the result of an evaluation ({message}" in capsys.readouterr().err
+
+
+def test_metrics_with_nulls_are_read(evaluation: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = json.loads((evaluation / "metrics.json").read_text())
+    nothing = dict.fromkeys(("data", "model", "confidence", "constant_boxes", "missing", "unreadable"))
+    (evaluation / "metrics.json").write_text(json.dumps({**content, **nothing}))
+    assert main(["report", str(evaluation), "--out", str(evaluation / "out.html")]) == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["[" * 200_000, '{"x": NaN}', "[]", "\xff"])

@@ -50,7 +50,7 @@ class Features:
         patch_relation: on request; LCTR's relation vector per block, [B, L, N] float32 in [0, 1], without gradient.
         keys: on request; the last block's keys of the patches, heads concatenated, [B, N, D].
         feature_maps: on request; the patch tokens that enter the first block and leave each of the L blocks, as images
-            [B, D, h, w]; of a CNN, the maps of its stages, each of its own width and size.
+            [B, D, h, w]; of a CNN, the maps of its stages, which differ in width and size.
         spatial_gates: with a spatial query; the gate on the patches in each of its S blocks, [B, S, N] in (0, 1).
         conv_features: pooled features of the convolution branch, [B, Dc]; None if the backbone has none.
     """

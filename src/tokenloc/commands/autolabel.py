@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tokenloc._files import refuse_unwritable
 from tokenloc.commands.localize import localize
 from tokenloc.commands.train import train
-from tokenloc.export import FORMATS
+from tokenloc.export.base import find_formats
 from tokenloc.inference import PredictionOptions
 from tokenloc.training.config import DataConfig, ModelChoice, Optimisation, Precision
 from tokenloc.training.run_folder import RunFolder
@@ -18,7 +17,7 @@ TRAINING = "training"  # subfolder of the run
 
 
 def autolabel(
-    photographs: Path,
+    photos: Path,
     *,
     data: DataConfig,
     model: ModelChoice,
@@ -33,13 +32,14 @@ def autolabel(
 ) -> Path:
     """Learn from photographs sorted by class, and draw a box on each of them: nobody needs to draw one.
 
-    Trains with recipes/folder.yaml, whose values are also flags, chooses the map threshold without boxes, and localizes
-    the photographs with the labels of their folders. Writes what `tokenloc localize` writes, review.csv with the boxes
-    to check first among it, and the run in OUT/training. The same command resumes an interrupted run.
+    Trains with recipes/folder.yaml, whose values are also flags, as in `tokenloc train`; chooses the map threshold
+    without boxes; and localizes the photographs with the labels of their folders. Writes what `tokenloc localize`
+    writes, such as review.csv, the least confident images first, and the run in OUT/training. The same command resumes
+    an interrupted run.
 
     Args:
-        photographs: a folder with a folder for each class.
-        data: preprocessing and splits; its root is the folder of photographs.
+        photos: a folder with a folder of images for each class.
+        data: preprocessing and splits; its root is the folder of the photos.
         model: the method and its backbone.
         optimisation: epochs, learning rate and so on.
         out: the output folder.
@@ -51,16 +51,17 @@ def autolabel(
         workers: data loading processes.
     """
     formats = format or ["coco"]
-    for name in formats:
-        FORMATS[name]  # reports an unknown name before the training
-    if photographs.resolve() in (out.resolve(), *out.resolve().parents):
-        raise ValueError(
-            f"--out {out} is in {photographs}, whose images are the photographs; choose a folder elsewhere"
-        )
+    find_formats(formats)  # an unknown one would otherwise be found only after training
+    if photos.resolve() in (out.resolve(), *out.resolve().parents):
+        raise ValueError(f"--out {out} is in {photos}, of which every image is learned; choose a folder elsewhere")
     refuse_unwritable(out / "images")
     run = out / TRAINING
     settings: dict[str, Any] = {"model": model, "optimisation": optimisation, "device": device, "precision": precision}
     resume = RunFolder(run).last.is_file()
-    best = train(data=replace(data, root=photographs), out=run, seed=seed, workers=workers, resume=resume, **settings)
-    chosen: dict[str, Any] = {"labels": "folders", "options": PredictionOptions(evidence=True), "format": formats}
-    return localize(best, [photographs], out=out, overwrite=overwrite, device=device, **chosen)
+    best = train(photos, data=data, out=run, seed=seed, workers=workers, resume=resume, **settings)
+    chosen: dict[str, Any] = {
+        "labels_from_folders": True,
+        "options": PredictionOptions(evidence=True),
+        "format": formats,
+    }
+    return localize(best, [photos], out=out, overwrite=overwrite, device=device, **chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -10,14 +11,16 @@ import torch
 
 from tokenloc.backbones import list_backbones
 from tokenloc.boxes import list_protocols
-from tokenloc.commands.console import IncompleteError
+from tokenloc.commands.dataset_info import print_dataset
 from tokenloc.commands.paper_tables import list_tables, read_table
-from tokenloc.commands.recipes import list_recipes
-from tokenloc.data import create_dataset, list_datasets
-from tokenloc.methods import ModelConfig, list_methods
+from tokenloc.commands.recipes import folder_recipe, list_recipes
+from tokenloc.data import list_datasets
+from tokenloc.methods import METHODS, ModelConfig, list_methods
+from tokenloc.methods.base import Frozen
 from tokenloc.models import create_model
 from tokenloc.models.checkpoint import read_metadata
 from tokenloc.models.cost import Cost, model_cost
+from tokenloc.models.hub import is_model
 from tokenloc.models.metadata import versions
 from tokenloc.training.config import DataConfig, Freeze, ModelChoice
 from tokenloc.training.freezing import freeze as freeze_part
@@ -31,7 +34,9 @@ LISTS: dict[Kind, Callable[[str | None], list[str]]] = {
     "recipes": list_recipes,
     "tables": list_tables,
 }
-PROBLEMS = 20  # of a dataset, that are printed
+
+
+COMMON_BACKBONE = "deit_small_patch16_224"  # on which the cost of every method is counted
 
 
 def list_names(kind: Kind | None = None, pattern: str | None = None) -> None:
@@ -43,6 +48,8 @@ def list_names(kind: Kind | None = None, pattern: str | None = None) -> None:
     """
     if kind == "tables":
         _print_tables(list_tables(pattern))
+    elif kind == "methods":
+        _print_methods(list_methods(pattern))
     elif kind is not None:
         print("\n".join(LISTS[kind](pattern)))
     else:
@@ -50,6 +57,17 @@ def list_names(kind: Kind | None = None, pattern: str | None = None) -> None:
             names, long = names_of(pattern), name in ("backbones", "tables")
             text = f"{len(names)}; list them with `tokenloc list {name}`" if long else ", ".join(names)
             print(f"{name}: {text or 'none'}")
+
+
+def _print_methods(names: list[str]) -> None:
+    """Print the paper, the cost and the advice of each method."""
+    for name in names:
+        method = METHODS[name]
+        described = (sys.modules[method.__module__].__doc__ or method.__doc__ or "").partition("\n")[0]
+        cost = model_cost(ModelConfig(name, COMMON_BACKBONE, 1000))
+        trained = "only the head is trained" if issubclass(method, Frozen) else "all weights are trained"
+        size = f"{cost.parameters:.1f} M parameters, {cost.macs:.1f} G multiply-accumulates on {COMMON_BACKBONE}"
+        print("\n  ".join(line for line in (name, described, f"{size}; {trained}", method.advice) if line))
 
 
 def _print_tables(names: list[str]) -> None:
@@ -75,7 +93,8 @@ def info(
     """Describe a checkpoint or a model, or check a dataset for broken files; without any, print versions.
 
     Args:
-        checkpoint: a checkpoint of `tokenloc train`, a folder that was saved for sharing, or hf-hub:USER/NAME.
+        checkpoint: a checkpoint of `tokenloc train`, a run's folder, a folder that was saved for sharing, or
+            hf-hub:USER/NAME; or a folder of photographs, to check as `tokenloc train PHOTOS` uses it.
         model: a model to describe, --model.method and --model.backbone: its parameters and multiply-accumulates.
         num_classes: of this model.
         size: side in pixels of the images of this model.
@@ -83,7 +102,9 @@ def info(
         data: the dataset to check, --data.name and --data.root.
         split: the split of the dataset to check.
     """
-    if checkpoint is not None:
+    if checkpoint is not None and checkpoint.is_dir() and not is_model(checkpoint):
+        print_dataset(DataConfig(**{**folder_recipe()["data"], "root": checkpoint}), "all", plan=True)
+    elif checkpoint is not None:
         metadata = read_metadata(checkpoint)
         chosen = metadata.threshold
         print(f"method: {metadata.model.method} {metadata.model.options or ''}".rstrip())
@@ -100,15 +121,7 @@ def info(
             network = create_model(model.method, model.backbone, num_classes, False, size, **options)
         print(freeze_part(network, freeze))
     if data is not None:
-        dataset = create_dataset(data.name, data.root, split, data.classes, **data.options)
-        truth = f"{sum(len(sample.boxes) for sample in dataset)} boxes" + (", masks" if dataset.has_masks else "")
-        print(f"{data.name}, {split}: {len(dataset)} images of {len(dataset.classes)} classes, {truth}")
-        problems = dataset.check()
-        print("\n".join(f"  {problem}" for problem in problems[:PROBLEMS]) or "no problems")
-        if len(problems) > PROBLEMS:
-            print(f"  … and {len(problems) - PROBLEMS} more")
-        if problems:
-            raise IncompleteError(f"{len(problems)} problems in {data.name}, {split}: correct or remove these files")
+        print_dataset(data, split)
     if checkpoint is None and model is None and data is None:
         print("\n".join(f"{name} {version}" for name, version in versions().items()))
 

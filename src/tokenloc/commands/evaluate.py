@@ -227,7 +227,8 @@ def calibrate(
         workers: processes that read images.
         device: auto, cpu, cuda or mps.
     """
-    before = _fingerprint(writable_path(checkpoint))
+    checkpoint = writable_path(checkpoint)
+    before = _fingerprint(checkpoint)
     model, metadata = load_checkpoint(checkpoint, method_options)
     split = "train" if split is None and without_boxes else split
     dataset = open_data(data_of(metadata, data, split, "held_out"), metadata.classes)

@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from PIL import Image
 
 import tokenloc
-from tokenloc._files import UniqueNames, atomic_files, atomic_text, refuse_unwritable
+from tokenloc._files import UniqueNames, atomic_files, atomic_text, free_folder, refuse_unwritable
 from tokenloc.backbones.weights import weights_digest
 from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.journal import FinishedImage, Journal, open_journal, version_of
 from tokenloc.commands.review import SHEET, TABLE, write_review
 from tokenloc.commands.thresholds import calibration_note
-from tokenloc.data import Unreadable, find_images
-from tokenloc.data.base import refuse, shorten
-from tokenloc.export import FORMATS, Destination, common_folder, write_annotations
-from tokenloc.export.base import JsonArray, check_outputs, valid_text
+from tokenloc.data import Unreadable, expand_wildcards, find_images
+from tokenloc.export import Destination, common_folder, write_annotations
+from tokenloc.export.base import JsonArray, check_outputs, find_formats, folder_labels, valid_text
 from tokenloc.inference import Localizer, Prediction, PredictionOptions
 from tokenloc.inference.inputs import ORIGINALS, THREADS, map_ahead
 from tokenloc.inference.localization import Objects
 from tokenloc.inference.options import DEFAULT_OPTIONS
 from tokenloc.models.checkpoint import OptionValue
+from tokenloc.models.hub import run_folder
 from tokenloc.reporting.drawing import draw_localization, reduced, save_image, stack
 
-Labels = Literal["predicted", "folders"]
 _Item = tuple[str | None, str, Prediction | Unreadable]  # stem of the output files, version of the image
 
 RESULTS, JOURNAL = "localizations.json", "localizations.journal.jsonl"
@@ -42,12 +41,12 @@ def localize(
     checkpoint: Path,
     inputs: list[Path],
     *,
-    out: Path,
+    out: Path | None = None,
     threshold: float | None = None,
     objects: Objects = "largest",
     top_k: int = 1,
-    labels: Labels = "predicted",
     min_score: float = 0.0,
+    labels_from_folders: bool = False,
     options: PredictionOptions = DEFAULT_OPTIONS,
     method_options: dict[str, OptionValue] | None = None,
     images: bool = True,
@@ -64,26 +63,29 @@ def localize(
     command resumes an interrupted run. If files cannot be read, the exit status is 1.
 
     Args:
-        checkpoint: a file such as RUN/checkpoints/best.ckpt, a folder that was saved for sharing, or hf-hub:USER/NAME.
-        inputs: images and folders of images.
-        out: the output folder; it is created.
+        checkpoint: the folder of a run, a file such as RUN/checkpoints/best.ckpt, a folder that was saved for sharing,
+            or hf-hub:USER/NAME.
+        inputs: images, folders of images, and wildcards.
+        out: the output folder; by default localized, localized-2 … in the run's folder (hub: runs/NAME).
         threshold: on the map scaled to [0, 1]; by default the calibrated one in the checkpoint.
         objects: largest draws one box, around the largest component; all draws one per component.
         top_k: number of classes per image, the most probable ones; each has its own result.
-        labels: predicted, or folders: the class of an image is the closest folder above it with the name of a class.
         min_score: probability below which a class gets no box, for images that show none of the classes.
+        labels_from_folders: localize the class that the folder of an image names, instead of the most probable one.
         options: how the model predicts.
         method_options: values of the method's test-time options, such as map, instead of those of the training.
         images: write a drawing of each image.
         masks: write a mask for each result in original pixels, white where its map exceeds the threshold.
-        format: annotation files to write: coco yolo voc label-studio csv parquet.
+        format: annotation files to write: coco yolo voc label-studio csv parquet, also separated by commas.
         image_url: for label-studio, the prefix of image names; by default the address of its local files.
         overwrite: replace existing annotation files, and start over if an interrupted run had other settings.
         batch_size: images per forward pass.
         device: auto, cpu, cuda or mps.
     """
+    inputs = expand_wildcards(inputs)
+    out = out or free_folder(run_folder(checkpoint) / "localized", lambda folder: (folder / JOURNAL).is_file())
     files, results = find_images(inputs), out / RESULTS
-    formats = [FORMATS[name] for name in dict.fromkeys(format or [])]
+    formats = find_formats(format or [])
     refuse_unwritable(out / "images")
     refuse_unwritable(out / "masks")
     stopped = (out / JOURNAL).is_file() and not results.is_file()  # perhaps while the files moved into place
@@ -92,16 +94,17 @@ def localize(
     localizer = Localizer.from_checkpoint(checkpoint, device, threshold, objects, options, min_score, method_options)
     if threshold is None and (note := calibration_note(localizer.metadata, options)):
         print_message(f"map threshold {localizer.threshold:g}{note}")
-    class_of = _class_of_folder(files, localizer.metadata.classes, top_k) if labels == "folders" else None
     settings = {**_settings(localizer, top_k), "images": images, "masks": masks}
-    settings |= {"labels": labels} if class_of else {}
+    settings |= {"labels_from_folders": True} if labels_from_folders else {}
     version = f"tokenloc {localizer.metadata.model.method}"
-    about = localizer.metadata.classes, common_folder(inputs), image_url, version
+    about = localizer.classes, common_folder(inputs), image_url, version
+    labels = folder_labels(files, common_folder(inputs), localizer.classes) if labels_from_folders else {}
     replaced = [TABLE, SHEET, *(name for chosen in formats for name in chosen.outputs)]
     with open_journal(out / JOURNAL, settings, overwrite) as journal:
-        predict = partial(localizer.predict, batch_size=batch_size, top_k=top_k, keep_images=images, class_of=class_of)
+        predict = partial(localizer.predict, batch_size=batch_size, top_k=top_k, keep_images=images)
         _remove_outdated(out, files, journal)
-        unreadable = _localize_remaining(files, journal, batch_size, predict, partial(_write_outputs, out, masks))
+        write = partial(_write_outputs, out, masks)
+        unreadable = _localize_remaining(files, labels, journal, batch_size, predict, write)
         with atomic_files(out, RESULTS, replaced) as folder:
             write_annotations(formats, (image.records for image in journal.read(files)), Destination(folder, *about))
             _write_results(folder / RESULTS, journal.read(files), unreadable)
@@ -109,17 +112,6 @@ def localize(
             check_outputs(formats, out, overwrite_files)
     _report(results, len(files), unreadable)
     return results
-
-
-def _class_of_folder(files: Sequence[Path], classes: Sequence[str], top_k: int) -> Callable[[Any], int]:
-    """Return the function from a file to the class of its closest folder; raise ValueError if a file has none."""
-    if top_k != 1:
-        raise ValueError(f"--labels folders gives each image one class; leave out --top_k, which is {top_k}")
-    index = {name: number for number, name in enumerate(classes)}
-    names = {file: next((folder.name for folder in file.parents if folder.name in index), None) for file in files}
-    lacking = [file for file, name in names.items() if name is None]
-    refuse(lacking, "images in no folder of a class", f"the classes are {shorten(classes)}")
-    return lambda file: index[str(names[file])]
 
 
 def _settings(localizer: Localizer, top_k: int) -> dict[str, Any]:
@@ -147,9 +139,10 @@ def _remove_outdated(out: Path, files: Sequence[Path], journal: Journal) -> None
 
 def _localize_remaining(
     files: Sequence[Path],
+    labels: Mapping[Path, str],
     journal: Journal,
     batch_size: int,
-    predict: Callable[[Iterable[Path]], Generator[Prediction | Unreadable, None, None]],
+    predict: Callable[..., Generator[Prediction | Unreadable, None, None]],
     write: Callable[[_Item], FinishedImage | Unreadable | None],
 ) -> list[Unreadable]:
     """Add the files that the journal lacks to it, and return the unreadable ones.
@@ -178,7 +171,7 @@ def _localize_remaining(
             yield stem, versions.popleft(), prediction
 
     with (
-        closing(predict(noted())) as predictions,
+        closing(predict(noted(), labels=[labels[file] for file in remaining] if labels else None)) as predictions,
         closing(map_ahead(write, named(predictions), THREADS)) as finished,
     ):
         for item in progress(finished, "localizing", len(remaining)):

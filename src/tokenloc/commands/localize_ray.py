@@ -9,7 +9,7 @@ from typing import Any
 from tokenloc._extras import library
 from tokenloc._files import atomic_files, refuse_unwritable, remove_partial_files
 from tokenloc.commands.console import IncompleteError, print_message
-from tokenloc.data import find_images
+from tokenloc.data import expand_wildcards, find_images
 from tokenloc.export import FORMATS, common_folder
 from tokenloc.export.base import absolute, check_outputs, refuse_existing
 from tokenloc.export.ray_data import ERROR, localize_dataset
@@ -85,18 +85,19 @@ def _open_images(ray: Any, inputs: list[str]) -> tuple[Any, Path | None]:
     """Return the images as a Ray dataset, and the folder that their names are relative to."""
     tables = [item for item in inputs if item.rstrip("/").endswith(".parquet")]
     if not tables:
-        files = find_images(inputs)
-        return ray.data.from_items([{"path": str(absolute(file))} for file in files]), common_folder(inputs)
+        paths = expand_wildcards(inputs)
+        files = [{"path": str(absolute(file))} for file in find_images(paths)]
+        return ray.data.from_items(files), common_folder(paths)
     for item in inputs:
         if item not in tables:
             raise ValueError(f"inputs must be either images or Parquet files, not both: {tables[0]} and {item}")
         if "://" not in item and not Path(item).exists():
             raise FileNotFoundError(f"{item}: no such file or folder; check the path")
-    paths = [table if "://" in table else str(absolute(table)) for table in tables]
+    sources = [table if "://" in table else str(absolute(table)) for table in tables]
     try:
-        columns = ray.data.read_parquet(paths).columns()
+        columns = ray.data.read_parquet(sources).columns()
         wanted = [name for name in columns if name in ("path", "bytes")]
-        return ray.data.read_parquet(paths, columns=wanted or None), None
+        return ray.data.read_parquet(sources, columns=wanted or None), None
     except library("pyarrow", "ray").ArrowException as error:
         raise ValueError(f"{', '.join(tables)} cannot be read as Parquet: {error}") from error
 

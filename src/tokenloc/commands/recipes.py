@@ -12,6 +12,14 @@ from tokenloc._plain import read_yaml
 
 FOLDER = "recipes"
 TABLES = "tables"  # subfolder with the tables of the papers, see ``commands.paper_tables``
+FOLDER_RECIPE = "recipes/folder.yaml"  # for a user's own folder
+SHORT = {
+    "method": "model.method",
+    "backbone": "model.backbone",
+    "epochs": "optimisation.epochs",
+    "batch": "optimisation.batch_size",
+}
+"""The options of `tokenloc train` that have a short name."""
 
 
 def recipes_root() -> Path:
@@ -53,6 +61,11 @@ def read_recipe(name: str, groups: Collection[str] = ()) -> dict[str, Any]:
         if isinstance(file := options.get(group), str):
             options[group] = read_part(path.parent / file)
     return options
+
+
+def folder_recipe() -> dict[str, Any]:
+    """Return the options for a user's own folder, without the run's folder."""
+    return {name: value for name, value in read_recipe(FOLDER_RECIPE).items() if name != "out"}
 
 
 def read_part(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ PRINTED = ("top1_cls", "top1_loc", "gt_known", "box_acc_0.7", "box_acc_0.9", "ma
 
 
 def read_runs(folder: Path) -> list[Run]:
-    """Read a run or, if ``folder`` has no metrics of its own, those of `train --seeds` or `--draws` in it."""
+    """Read a run or, if ``folder`` contains no metrics itself, those of `train --seeds` or `--draws` in it."""
     repeats = [path.parent for pattern in REPEATS for path in folder.glob(f"{pattern}/{METRICS}")]
     if (folder / METRICS).is_file() or not repeats:
         return [read_run(folder)]

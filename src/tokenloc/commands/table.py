@@ -127,7 +127,7 @@ class _Runner:
 
 
 def _call(words: Sequence[str]) -> None:
-    """Run a command of tokenloc in a process of its own, so that its memory is released."""
+    """Run a command of tokenloc in a new process, so that its memory is released."""
     print_message(shlex.join(["tokenloc", *words]))
     status = subprocess.run([sys.executable, "-m", "tokenloc.cli", *words], check=False).returncode
     if status in (-2, 130):

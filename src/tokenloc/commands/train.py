@@ -14,7 +14,7 @@ from typing import Any
 
 import lightning
 
-from tokenloc._files import exclusive_lock, remove_partial_files, write_json
+from tokenloc._files import exclusive_lock, free_folder, remove_partial_files, write_json
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import print_message, progress
 from tokenloc.commands.datasets import data_of
@@ -45,11 +45,12 @@ from tokenloc.training.selection import Selection, best_threshold, describe_sele
 
 
 def train(
+    photos: Path | None = None,
     *,
     data: DataConfig,
     model: ModelChoice,
     optimisation: Optimisation,
-    out: Path = Path("runs/latest"),
+    out: Path | None = None,
     protocol: str = "standard",
     seed: int = 0,
     seeds: list[int] | None = None,
@@ -67,13 +68,16 @@ def train(
     """Train a method on images and their class labels; then calibrate and evaluate it on splits with boxes.
 
     Writes config.yaml, environment.json, checkpoints/best.ckpt, checkpoints/last.ckpt and logs to the run's folder,
-    and metrics.json and figures if data.test_split is set.
+    and metrics.json and figures if data.test_split is set. --method, --backbone, --epochs and --batch are short for
+    --model.method, --model.backbone, --optimisation.epochs and --optimisation.batch_size.
 
     Args:
+        photos: a folder with a folder of images for each class, short for --data.root; without --config, the other
+            settings are those of recipes/folder.yaml.
         data: dataset, splits and preprocessing.
         model: the method and its backbone.
         optimisation: epochs, learning rate and so on.
-        out: the run's folder.
+        out: the run's folder; by default runs/METHOD, runs/METHOD-2 …, for resume the last of these.
         protocol: evaluation protocol, see `tokenloc list protocols`.
         seed: of all random numbers.
         seeds: train once with each of these seeds, in OUT/seed-N, and print mean and standard deviation.
@@ -89,9 +93,18 @@ def train(
         workers: data loading processes.
         save_minutes: within an epoch, save last.ckpt after this many minutes; it is also saved after every epoch.
     """
+    if photos is not None:
+        data, photos = replace(data, root=photos), None
+    out = out or _default_folder(model.method, resume, choose_placement(device, devices, nodes).world)
     if seeds is not None or draws is not None:
         return _train_repeats({**locals(), "seeds": None, "draws": None}, seeds, draws)
     return _train_once(Namespace(**locals()))
+
+
+def _default_folder(method: str, resume: bool, processes: int) -> Path:
+    """Return runs/METHOD, with a number if it exists; several processes, which need one folder, cannot count up."""
+    folder = Path("runs", method)
+    return free_folder(folder, lambda _: resume) if processes == 1 else folder
 
 
 def _train_once(run: Namespace) -> Path:
@@ -243,7 +256,7 @@ def _print_next_steps(folder: RunFolder) -> None:
 
 def _settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of ``train`` as plain values for config.yaml: dictionaries, lists and strings."""
-    chosen = {name: value for name, value in arguments.items() if name not in ("resume", "seeds", "draws")}
+    chosen = {name: value for name, value in arguments.items() if name not in ("photos", "resume", "seeds", "draws")}
     plain: dict[str, Any] = json.loads(json.dumps(chosen, default=lambda v: vars(v) if is_dataclass(v) else str(v)))
     return plain
 

@@ -1,7 +1,7 @@
 """Datasets of images with class labels and optional boxes and masks: reading, transforming and loading them."""
 
 from tokenloc.data.base import ImageDataset, Problem, Sample
-from tokenloc.data.images import find_images, read_image, read_size
+from tokenloc.data.images import expand_wildcards, find_images, read_image, read_size
 from tokenloc.data.loading import (
     EvaluationBatch,
     TrainingImages,
@@ -24,6 +24,7 @@ __all__ = [
     "create_dataset",
     "evaluation_loader",
     "evaluation_transform",
+    "expand_wildcards",
     "find_images",
     "list_datasets",
     "read_image",

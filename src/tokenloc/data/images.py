@@ -87,14 +87,15 @@ def _name_of(source: str | Path | bytes) -> str:
 def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     """Return the images among ``paths``, each once: files as given, and those of ``IMAGE_SUFFIXES`` in folders, sorted.
 
-    Hidden files and folders are ignored; links are followed, but no folder is visited twice.
+    Hidden files and folders are ignored; links are followed, but no folder is visited twice. For wildcards see
+    ``expand_wildcards``.
 
     Raises:
         FileNotFoundError: if a path does not exist, or there is no image.
     """
     given = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
     found: dict[Path, None] = {}
-    for path in given:
+    for path in expand_wildcards(given):
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file or folder; check the path")
         images = [path / name for name in names_under(path, IMAGE_SUFFIXES)] if path.is_dir() else [path]
@@ -103,6 +104,20 @@ def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
         places, suffixes = ", ".join(map(str, given)) or "an empty list of paths", " ".join(sorted(IMAGE_SUFFIXES))
         raise FileNotFoundError(f"no images in {places}; looked for files that end in {suffixes}")
     return list(found)
+
+
+def expand_wildcards(paths: Iterable[str | Path]) -> list[Path]:
+    """Return the folders and images that match paths with wildcards (``*``, ``?``, ``[…]``, ``**``), sorted.
+
+    Paths that exist, or that nothing matches, stay as they are.
+    """
+    expanded: list[Path] = []
+    for path in map(Path, paths):
+        base = Path(path.anchor)
+        matches = [] if path.exists() else sorted(base.glob(str(path.relative_to(base))))
+        visible = (each for each in matches if not each.name.startswith("."))
+        expanded += [each for each in visible if each.is_dir() or each.suffix.lower() in IMAGE_SUFFIXES] or [path]
+    return expanded
 
 
 def names_under(folder: Path, suffixes: Collection[str]) -> list[str]:

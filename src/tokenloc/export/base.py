@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import IO, Any
 from tokenloc._extras import library
 from tokenloc._names import Registry
 from tokenloc.data.annotations import Box
+from tokenloc.data.base import refuse, shorten
 from tokenloc.inference.localization import LocalizationRecord
 
 ImageResult = LocalizationRecord | Sequence[LocalizationRecord]  # of one class, or of several
@@ -82,6 +83,15 @@ FORMATS: Registry[Format] = Registry("format")
 """The annotation formats by name."""
 
 
+def find_formats(names: Iterable[str]) -> list[Format]:
+    """Return the formats of these names, each once; a name may be several, separated by commas.
+
+    >>> find_formats(["coco,yolo", "coco"]) == [FORMATS["coco"], FORMATS["yolo"]]
+    True
+    """
+    return [FORMATS[name] for name in dict.fromkeys(",".join(names).split(",")) if name]
+
+
 def write_annotations(formats: Sequence[Format], results: Iterable[ImageResult], destination: Destination) -> None:
     """Write the annotations of any number of images in several formats, in one pass and in constant memory.
 
@@ -138,6 +148,22 @@ def common_folder(inputs: Sequence[str | Path]) -> Path:
     """
     paths = [absolute(path) for path in inputs]
     return Path(os.path.commonpath([path.parent if path.is_file() else path for path in paths]))
+
+
+def folder_labels(files: Iterable[Path], root: Path, classes: Collection[str]) -> dict[Path, str]:
+    """Return the class of each image in ``root``: the name of its outermost folder there that is among ``classes``.
+
+    If there is none, it is the nearest such folder among ``root`` and those above it. Raises ValueError, which lists
+    the images, if some are in no such folder.
+    """
+    above = list(reversed(root.parts))
+    labels = {}
+    for file in files:
+        names = [*absolute(file).relative_to(root).parts[:-1], *above]
+        labels[file] = next((name for name in names if name in classes), "")
+    strays = [file for file, label in labels.items() if not label]
+    refuse(strays, f"no folder of these images is named as a class ({shorten(sorted(classes))})", "sort or omit them")
+    return labels
 
 
 def rounded_boxes(record: LocalizationRecord) -> list[Box]:

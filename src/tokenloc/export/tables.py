@@ -1,17 +1,20 @@
-"""CSV (RFC 4180, UTF-8) and Parquet: one table with a row per box, or one for an image without boxes."""
+"""CSV (RFC 4180, UTF-8), Parquet and pandas: one table with a row per box, or one for an image without boxes."""
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenloc._extras import library
 from tokenloc._files import atomic_text, atomic_write
 from tokenloc.export.base import FORMATS, Destination, Format, WriteImage
 from tokenloc.inference.localization import LocalizationRecord
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 COLUMNS = {
     "file": "string",
@@ -53,7 +56,19 @@ def _open_parquet(destination: Destination) -> Iterator[WriteImage]:
         writer.write_table(arrow_table(rows, schema))
 
 
-def table_rows(name: str, records: Sequence[LocalizationRecord], labels: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+def to_pandas(results: Iterable[LocalizationRecord]) -> DataFrame:
+    """Return results, such as those of a list of images, as a pandas table with the columns of boxes.csv.
+
+    It has a row for each box, or one with NaN as confidence and corners for a result without a box. Corners are xyxy in
+    original pixels, half-open. Raises ImportError if pandas is not installed.
+    """
+    rows = [row for one in results for row in table_rows(one.source, [one], {one.class_index: one.label})]
+    return library("pandas").DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def table_rows(
+    name: str, records: Sequence[LocalizationRecord], labels: Sequence[str] | Mapping[int, str]
+) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of one image, with the values of ``COLUMNS``; without a box, confidence and corners are None."""
     for record in records:
         image = (name, *record.size, labels[record.class_index], record.class_index, record.score)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tokenloc._extras import library
 from tokenloc.boxes import Frame, box_faults, detect_boxes, get_protocol
 from tokenloc.boxes.protocols import checked_threshold
+from tokenloc.inference.inputs import ImageInput, as_image
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from supervision import Detections
 
 Objects = Literal["largest", "all"]  # the components that get a box
 
@@ -59,6 +67,35 @@ class LocalizationRecord:
             "protocol": self.protocol,
         }
 
+    def to_huggingface(self) -> list[dict[str, Any]]:
+        """Return the boxes as the object-detection pipeline of transformers does, with corners in whole pixels.
+
+        The score of a box is that of its class.
+        """
+        names = ("xmin", "ymin", "xmax", "ymax")
+        corners = self.boxes.round().astype(int).tolist()
+        boxes = (dict(zip(names, box, strict=True)) for box in corners)
+        return [{"score": self.score, "label": self.label, "box": box} for box in boxes]
+
+    def to_supervision(self) -> Detections:
+        """Return the boxes as ``supervision.Detections``, with ``class_name`` and the class's ``score`` in ``data``.
+
+        The confidence is that of the box. Raises ImportError if supervision is not installed.
+        """
+        count = len(self.boxes)
+        return library("supervision").Detections(
+            xyxy=self.boxes.copy(),
+            confidence=self.confidence.copy(),
+            class_id=np.full(count, self.class_index),
+            data={"class_name": np.full(count, self.label), "score": np.full(count, self.score)},
+        )
+
+    def to_pandas(self) -> DataFrame:
+        """Return a table with a row for each box; see ``tokenloc.export.to_pandas``, which takes many results."""
+        from tokenloc.export import to_pandas  # imports this module
+
+        return to_pandas([self])
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Localization(LocalizationRecord):
@@ -68,12 +105,14 @@ class Localization(LocalizationRecord):
         map: [h, w] float32 in [0, 1], min-max scaled, in input pixels.
         mask: [h, w] bool in input pixels, the components that have a box.
         frame: between input and original pixels.
+        image: the image as it was given, if it has no file to read it from again; None if it is not kept.
     """
 
     size: tuple[int, int] = field(init=False)
-    map: NDArray[np.float32]
-    mask: NDArray[np.bool_]
-    frame: Frame
+    map: NDArray[np.float32] = field(repr=False)
+    mask: NDArray[np.bool_] = field(repr=False)
+    frame: Frame = field(repr=False)
+    image: ImageInput | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", self.frame.original_size)
@@ -105,11 +144,43 @@ class Localization(LocalizationRecord):
         return self.frame.map_to_original(self.mask.astype(np.float32)) > 0.5
 
     def at_threshold(self, threshold: float, objects: Objects = "largest") -> Localization:
-        """Return this localization at another threshold in [0, 1], from its map."""
+        """Return this localization at another threshold in [0, 1], from its map; its confidence is without evidence."""
         count = 1 if objects == "largest" else None
         protocol, threshold = get_protocol(self.protocol), checked_threshold(threshold)
         found = detect_boxes(self.map, self.score, self.frame, protocol, threshold, count)
         return replace(self, **found._asdict(), threshold=threshold)
+
+    def plot(self, image: ImageInput | None = None) -> Image.Image:
+        """Return the image with the boxes beside its heatmap, each with at most 1600 pixels on the longer side.
+
+        ``image`` is needed only for results of ``stream`` and ``predict`` on images in memory, which are not kept.
+        Raises FileNotFoundError if the image is neither given nor kept nor at ``source``, ValueError if it is broken.
+        """
+        from tokenloc.reporting.drawing import draw_localization  # loads matplotlib
+
+        image = self.image if image is None else image
+        if image is None and not Path(self.source).is_file():
+            raise FileNotFoundError(f"{self.source}: no such file, and the image is not kept; give it: plot(image)")
+        return draw_localization(as_image(self.source if image is None else image), self)
+
+    def show(self) -> None:
+        """Open ``plot()`` in the system's image viewer."""
+        self.plot().show()
+
+    def save(self, path: str | Path) -> None:
+        """Write ``plot()`` to a file; the suffix chooses the format."""
+        from tokenloc.reporting.drawing import save_image
+
+        save_image(self.plot(), path)
+
+    def _repr_png_(self) -> bytes | None:
+        """Return ``plot()`` for notebooks; None, which shows the text, if the image cannot be read."""
+        file = io.BytesIO()
+        try:
+            self.plot().save(file, "PNG")
+        except (OSError, ValueError):
+            return None
+        return file.getvalue()
 
     def record(self) -> LocalizationRecord:
         """Return this localization without its map and mask."""

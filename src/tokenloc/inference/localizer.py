@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
 from contextlib import closing
+from copy import copy
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, overload
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tokenloc._names import one_of
+from tokenloc._names import one_of, unknown_name
 from tokenloc.boxes import Frame, Protocol, scaled_map
 from tokenloc.boxes.confidence import evident_confidence
 from tokenloc.boxes.protocols import checked_threshold
@@ -35,12 +36,20 @@ BATCH = 16  # images that pass the network together
 KEPT_SIDE = 1600  # pixels of the longer side of an image that is kept to draw on it
 
 
+Images = list[ImageInput] | tuple[ImageInput, ...]
+Stream = Iterator[ImageInput]
+Labels = str | Iterable[str] | None
+"""The known class of all images, or of each; None for the most probable class."""
+
+_Classified = tuple[ImageInput, int | None]  # with the index of the known class
+
+
 class _Input(NamedTuple):
     name: str
     tensor: Tensor  # the network input, [3, H, W]
     frame: Frame
     image: Image.Image | None
-    class_index: int | None = None  # the known class
+    class_index: int | None  # of the known class
 
 
 class Localizer:
@@ -167,33 +176,60 @@ class Localizer:
             metadata = replace(metadata, threshold=chosen)
         return save_folder(folder, name, self.model, metadata, self.origin)
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of ``Localization.class_index``."""
+        return self.metadata.classes
+
     @overload
-    def __call__(self, images: ImageInput) -> Localization: ...
-    @overload
-    def __call__(self, images: list[ImageInput] | tuple[ImageInput, ...]) -> list[Localization]: ...
-    @overload
-    def __call__(self, images: Iterator[ImageInput]) -> Iterator[Localization]: ...
     def __call__(
-        self, images: ImageInput | list[ImageInput] | tuple[ImageInput, ...] | Iterator[ImageInput]
+        self,
+        images: ImageInput,
+        *,
+        label: Labels = None,
+        threshold: float | None = None,
+        objects: Objects | None = None,
+    ) -> Localization: ...
+    @overload
+    def __call__(
+        self, images: Images, *, label: Labels = None, threshold: float | None = None, objects: Objects | None = None
+    ) -> list[Localization]: ...
+    @overload
+    def __call__(
+        self, images: Stream, *, label: Labels = None, threshold: float | None = None, objects: Objects | None = None
+    ) -> Iterator[Localization]: ...
+    def __call__(
+        self,
+        images: ImageInput | Images | Stream,
+        *,
+        label: Labels = None,
+        threshold: float | None = None,
+        objects: Objects | None = None,
     ) -> Localization | list[Localization] | Iterator[Localization]:
-        """Localize the most probable class of one image, or of each of several.
+        """Localize the known or most probable class of one image, or of each of several.
 
         Args:
             images: a path, the bytes of a file, a PIL image, an RGB array [height, width, 3] uint8, or a tensor [3,
                 height, width] uint8 or in [0, 1]; or a list of these, or an iterator, read in constant memory.
+            label: the known class of all images, or of each; None for the most probable class.
+            threshold: of this call; None for that of the localizer.
+            objects: of this call, likewise.
 
         Raises:
-            FileNotFoundError, ValueError: if an image cannot be read; ``stream`` reports it instead.
+            FileNotFoundError, ValueError: if an image cannot be read (``stream`` reports it instead), or there is no
+                such class.
         """
-        if isinstance(images, (list, tuple)):
-            return list(self._first_results(images))
+        localizer = self._with(threshold, objects)
         if isinstance(images, Iterator):
-            return self._first_results(images)
-        return self._localize([self._read(images)], 1)[0].results[0]
+            return localizer._first_results(images, label)
+        given = images if isinstance(images, (list, tuple)) else [images]
+        results = list(map(_with_image, localizer._first_results(given, label), given))
+        return results if given is images else results[0]
 
     def top(self, image: ImageInput, count: int) -> list[Localization]:
         """Localize the ``count`` most probable classes of an image, the most probable first; raises as a call does."""
-        return self._localize([self._read(image)], self._checked_count(count))[0].results
+        prediction = self._localize([self._read(image)], self._checked_count(count))[0]
+        return [_with_image(result, image) for result in prediction.results]
 
     def stream(self, images: Iterable[ImageInput], batch_size: int = BATCH) -> Iterator[Localization | Unreadable]:
         """Yield the most probable class of each image, in order and constant memory; see ``predict``."""
@@ -206,7 +242,7 @@ class Localizer:
         batch_size: int = BATCH,
         top_k: int = 1,
         keep_images: bool = False,
-        class_of: Callable[[ImageInput], int] | None = None,
+        labels: Labels = None,
     ) -> Generator[Prediction | Unreadable, None, None]:
         """Yield one prediction per image, in order and constant memory, or an ``Unreadable``; threads read ahead.
 
@@ -216,11 +252,13 @@ class Localizer:
             top_k: the number of classes per image, the most probable ones, from 1 to all.
             keep_images: keep the image in ``Prediction.image``, to draw on it, with at most ``KEPT_SIDE`` pixels on its
                 longer side.
-            class_of: returns the index of an image's class, if that is known; it is localized instead of the ``top_k``.
+            labels: the known class of all images, or of each, which is localized instead of the most probable one.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}")
-        return self._predictions(images, batch_size, self._checked_count(top_k), keep_images, class_of=class_of)
+        if labels is not None and top_k != 1:
+            raise ValueError(f"with known labels, each image has one class; got top_k {top_k}")
+        return self._predictions(self._classified(images, labels), batch_size, self._checked_count(top_k), keep_images)
 
     @torch.inference_mode()
     def intermediate_maps(self, image: ImageInput, figures: bool = False) -> dict[str, NDArray[np.float32]]:
@@ -253,25 +291,40 @@ class Localizer:
         scaled = {name: scaled_map(map_, frame.input_size, self.protocol) for name, map_ in arrays.items()}
         return {name: frame.map_to_original(map_) for name, map_ in scaled.items()}
 
-    def _first_results(self, images: Iterable[ImageInput]) -> Iterator[Localization]:
-        for prediction in self._predictions(images, BATCH, 1, report=False):
+    def _with(self, threshold: float | None, objects: Objects | None) -> Localizer:
+        """Return a localizer with the given values, which shares everything else with this one."""
+        localizer = copy(self)
+        if threshold is not None:
+            localizer.threshold = checked_threshold(threshold)
+        if objects is not None:
+            localizer.objects = one_of("objects", objects, Objects)
+        return localizer
+
+    def _classified(self, images: Iterable[ImageInput], labels: Labels) -> Iterable[_Classified]:
+        """Return the images with the indices of their known classes, or None."""
+        if labels is None or isinstance(labels, str):
+            return zip(images, repeat(None if labels is None else self._class_index(labels)), strict=False)
+        if isinstance(images, Sized) and isinstance(labels, Sized) and len(images) != len(labels):
+            raise ValueError(f"{len(labels)} labels for {len(images)} images; give one label, or one for each image")
+        return zip(images, map(self._class_index, labels), strict=True)
+
+    def _class_index(self, label: str) -> int:
+        if label not in self.classes:
+            raise unknown_name("class", label, self.classes)
+        return self.classes.index(label)
+
+    def _first_results(self, images: Iterable[ImageInput], labels: Labels) -> Iterator[Localization]:
+        for prediction in self._predictions(self._classified(images, labels), BATCH, 1, report=False):
             if isinstance(prediction, Prediction):
                 yield prediction.results[0]
 
     def _predictions(
-        self,
-        images: Iterable[ImageInput],
-        batch_size: int,
-        top_k: int,
-        keep_images: bool = False,
-        report: bool = True,
-        class_of: Callable[[ImageInput], int] | None = None,
+        self, images: Iterable[_Classified], batch_size: int, top_k: int, keep_images: bool = False, report: bool = True
     ) -> Generator[Prediction | Unreadable, None, None]:
-        def read(numbered: tuple[int, ImageInput]) -> _Input | Unreadable:
-            index, image = numbered
+        def read(numbered: tuple[int, _Classified]) -> _Input | Unreadable:
+            index, (image, class_index) = numbered
             try:
-                found = self._read(image, keep_images)
-                return found if class_of is None else found._replace(class_index=class_of(image))
+                return self._read(image, keep_images, class_index)
             except (ValueError, OSError) as error:
                 if not report:
                     raise
@@ -285,7 +338,7 @@ class Localizer:
                 while ready:  # one by one, so that none stays in memory while the next batch is read
                     yield ready.pop(0)
 
-    def _read(self, image: ImageInput, keep_image: bool = False) -> _Input:
+    def _read(self, image: ImageInput, keep_image: bool = False, class_index: int | None = None) -> _Input:
         min_size = None if keep_image else self.predictor.sufficient_size
         size = size_of(image)
         with ORIGINALS.hold(size):
@@ -298,13 +351,14 @@ class Localizer:
                 frame = frame.of_original(size)
             if keep_image:
                 decoded.thumbnail((KEPT_SIDE, KEPT_SIDE))
-        return _Input(name_of(image), tensor, frame, decoded if keep_image else None)
+        return _Input(name_of(image), tensor, frame, decoded if keep_image else None, class_index)
 
     def _localize(self, inputs: list[_Input], top_k: int) -> list[Prediction]:
         if not inputs:
             return []
-        images, known = torch.stack([each.tensor for each in inputs]), [each.class_index for each in inputs]
-        classes = top_k if None in known else torch.tensor(known, device=self.predictor.device)[:, None]
+        known = [each.class_index for each in inputs if each.class_index is not None]
+        classes = torch.tensor(known, device=self.predictor.device)[:, None] if known else top_k
+        images = torch.stack([each.tensor for each in inputs])
         predicted = self.predictor.class_maps(images, classes)
         columns = predicted.scores.tolist(), predicted.classes.tolist(), predicted.maps.cpu().numpy()
         results = [
@@ -316,7 +370,7 @@ class Localizer:
         return [Prediction(of_image, each.image) for of_image, each in zip(results, inputs, strict=True)]
 
     def _with_evidence(self, images: Tensor, results: list[list[Localization]]) -> list[list[Localization]]:
-        """Return the results with their evidence in the confidence; boxes of one result share it."""
+        """Return the results with their evidence in the confidence; the boxes of a result share it."""
         ranks = []
         for of_rank in zip(*results, strict=True):
             masks = torch.stack([box_mask(one.frame.to_input(one.boxes), one.frame.input_size) for one in of_rank])
@@ -346,6 +400,10 @@ class Localizer:
         if not 1 <= count <= self.model.num_classes:
             raise ValueError(f"the number of classes, top_k, must lie in 1 … {self.model.num_classes}; got {count}")
         return count
+
+
+def _with_image(result: Localization, image: ImageInput) -> Localization:
+    return result if isinstance(image, (str, Path)) else replace(result, image=image)
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -1,4 +1,4 @@
-"""Evaluation of maps on disk, of any code, without a model."""
+"""Evaluation of maps on disk, of any code, and boxes from them, without a model."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import DataLoader, Dataset
 
+from tokenloc.boxes import Frame, detect_boxes, get_protocol, scaled_map
 from tokenloc.boxes.frame import Size
 from tokenloc.data import ImageDataset, Unreadable
 from tokenloc.data.images import IMAGE_SUFFIXES, read_size
 from tokenloc.data.loading import batches_of_rank
 from tokenloc.inference.evaluation import EvaluationResult, Progress, evaluate_scores
+from tokenloc.inference.localization import Localization, Objects
 from tokenloc.inference.processes import gather_in_order, rank_and_world
 from tokenloc.metrics import ImageScores, Scorer
-from tokenloc.metrics.stored_maps import StoredMaps
+from tokenloc.metrics.stored_maps import StoredMap, StoredMaps
 
 INPUT_SIZE = (224, 224)
 """(width, height) of the network input that evaluators of the field assume for stored maps."""
@@ -125,6 +127,25 @@ class _ScoredMaps(Dataset[Any]):
             probability=stored.probability,
             ready=self.maps.ready,
         )
+
+
+def localize_map(
+    stored: StoredMap, source: str, label: str, class_index: int, threshold: float, objects: Objects = "largest"
+) -> Localization:
+    """Return the boxes of a stored map of any size and range, which covers the image file ``source`` or has a frame.
+
+    The score is the stored probability, 1 without one. A map smaller than ``INPUT_SIZE`` is upsampled to it first.
+    Raises ValueError or OSError if the image or the map is broken.
+    """
+    protocol = get_protocol("standard")
+    size = stored.map_.shape[1], stored.map_.shape[0]
+    frame = stored.frame or Frame.resized(read_size(source), size if min(size) >= min(INPUT_SIZE) else INPUT_SIZE)
+    map_ = scaled_map(stored.map_, frame.input_size, protocol)
+    score = 1.0 if stored.probability is None else stored.probability
+    about: dict[str, Any] = {"source": source, "label": label, "class_index": class_index, "score": score}
+    about |= {"map": map_, "threshold": threshold, "protocol": protocol.name, "frame": frame}
+    found = detect_boxes(map_, score, frame, protocol, threshold, 1 if objects == "largest" else None)
+    return Localization(**about, **found._asdict())
 
 
 def _original_size(dataset: ImageDataset, index: int) -> Size:

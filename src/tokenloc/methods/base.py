@@ -46,6 +46,7 @@ class Method(nn.Module, ABC):
         test_options: names of options with the same weights for every value, so that a checkpoint can be loaded with
             other values of them.
         needs_attention: whether it needs a transformer; if not, it also works on convolutional networks.
+        advice: when to choose the method, for `tokenloc list methods`.
         uses_conv_branch: whether the loss depends on ``Features.conv_features``, on backbones that have them.
         config: the arguments that recreate the model; set by ``create_model``.
         normalisation: of the images that the weights expect; set by ``create_model``.
@@ -57,6 +58,7 @@ class Method(nn.Module, ABC):
     exportable: bool = True
     test_options: ClassVar[tuple[str, ...]] = ()
     needs_attention: bool = True
+    advice: ClassVar[str] = ""
     uses_conv_branch: bool = True
     config: ModelConfig
     normalisation: Normalisation

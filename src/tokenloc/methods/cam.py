@@ -24,6 +24,7 @@ class CAM(Method):
     """
 
     uses_conv_branch = False
+    advice = "the baseline, and the only method for convolutional networks; poor boxes with a ViT"
     needs_attention = False
 
     def __init__(self, backbone: Backbone, num_classes: int, *, conv_channels: int | None = None) -> None:

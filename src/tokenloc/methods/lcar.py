@@ -49,6 +49,7 @@ class LCAR(TokenCut):
             with ``{stride: 1, vote: false}`` in the paper's form; an empty sequence keeps the eigenvector map.
     """
 
+    advice = "for DINO backbones: quick to train; TokenCut with a refinement that is slow at test time"
     test_options: ClassVar[tuple[str, ...]] = ("seed_threshold", "tau", "edges", "polarity", "map")
 
     def __init__(

@@ -46,6 +46,7 @@ class LCTR(Method):
         relu: whether negative values of X_CDM become 0 in the localization map.
     """
 
+    advice = "TS-CAM with a head that finds further parts of the object; near TS-CAM on ten bird classes"
     test_options: ClassVar[tuple[str, ...]] = ("relation", "relu")
 
     def __init__(

@@ -35,11 +35,12 @@ def save_folder(folder: Path, name: str, model: Method, metadata: ModelMetadata,
     ValueError if the metadata cannot be represented as JSON.
     """
     metadata, metrics = metadata.without_paths(), read_metrics(origin) if origin else None
+    try:
+        config = _plain.plain({METADATA_KEY: metadata.to_dict()})
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG} cannot represent this configuration: {error}") from error
     with atomic_files(folder, CONFIG, [METRICS]) as files:
-        try:
-            write_json(files / CONFIG, {METADATA_KEY: metadata.to_dict()})
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{folder / CONFIG} cannot represent this configuration: {error}") from error
+        write_json(files / CONFIG, config)
         with atomic_write(files / WEIGHTS) as temporary:
             tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
             save_file(tensors, temporary, {"format": "pt"})
@@ -54,10 +55,8 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read the configuration and weights in the output of ``save_folder``; raises like ``load_checkpoint``."""
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
-            best = folder / "checkpoints" / "best.ckpt"
-            expected = "a folder written by Localizer.save_pretrained, or a file such as RUN/checkpoints/best.ckpt"
-            hint = f"It is the folder of a run: use {best}" if best.is_file() else f"Expected {expected}"
-            raise FileNotFoundError(f"{folder} is not a tokenloc model: it has no {name}. {hint}")
+            expected = "the folder of a run, or one written by Localizer.save_pretrained"
+            raise FileNotFoundError(f"{folder} is not a tokenloc model: it has no {name}. Expected {expected}")
     return read_json(folder / CONFIG), read_weights(folder / WEIGHTS)[0]
 
 
@@ -98,7 +97,9 @@ def pretrained_path(name: str | Path) -> str | Path:
 
 
 def local_copy(checkpoint: str | Path, revision: str | None = None, token: str | None = None) -> Path:
-    """Return a path unchanged; download a model on the hub unless it is in the local cache, and return its folder.
+    """Return a path, the best checkpoint of a run's folder, or the folder of a model on the hub.
+
+    A model on the hub is downloaded unless it is in the local cache.
 
     A model is named ``hf-hub:USER/NAME[@REVISION]``; a revision is a branch, a tag or a commit. By default ``token`` is
     the one stored by ``hf auth login``, or ``HF_TOKEN``. Raises FileNotFoundError if the repository or revision is
@@ -107,7 +108,7 @@ def local_copy(checkpoint: str | Path, revision: str | None = None, token: str |
     if not is_on_hub(checkpoint):
         if revision is not None:
             raise ValueError(f"{checkpoint} is a local path and has no revisions; remove revision={revision!r}")
-        return Path(checkpoint)
+        return _best_of_run(Path(checkpoint))
     repository, _, own_revision = PurePath(checkpoint).as_posix().removeprefix(PREFIX).partition("@")
     if own_revision and revision is not None:
         raise ValueError(f"{checkpoint} already names a revision; remove revision={revision!r}")
@@ -127,13 +128,24 @@ def local_copy(checkpoint: str | Path, revision: str | None = None, token: str |
 
 
 def writable_path(checkpoint: str | Path) -> Path:
-    """Return the path of a checkpoint that is to be changed; raises ValueError for a model on the hub."""
+    """Return the path of a checkpoint that is to be changed, as ``local_copy``; ValueError for a model on the hub."""
     if is_on_hub(checkpoint):
         raise ValueError(
             f"{checkpoint} is on the hub and cannot be changed there: save it to a folder with "
             "Localizer.from_pretrained(…).save_pretrained(FOLDER), and use that folder"
         )
-    return Path(checkpoint)
+    return _best_of_run(Path(checkpoint))
+
+
+def is_model(folder: Path) -> bool:
+    """Return whether a folder is that of a run with a best checkpoint, or one of ``save_folder``."""
+    return (folder / CONFIG).is_file() or _best_of_run(folder) != folder
+
+
+def _best_of_run(path: Path) -> Path:
+    """Return the best checkpoint of the folder of a run; any other path unchanged."""
+    best = path / "checkpoints" / "best.ckpt"
+    return best if best.is_file() and not (path / CONFIG).is_file() else path
 
 
 def run_folder(checkpoint: str | Path) -> Path:

@@ -18,7 +18,7 @@ EPSILON = 1e-8
 class AffinityRefinement:
     """Affinity refinement (ARM).
 
-    In each iteration a pixel takes a weighted mean of its neighbours, with the largest weights on those of its own
+    In each iteration a pixel takes a weighted mean of its neighbours, with the largest weights on those of similar
     colour, so that the map gets edges where colours change. Refining the negated map gives the negated result.
 
     Attributes:

@@ -19,7 +19,7 @@ GAP = 4  # pixels between images
 
 
 def heatmap(image: Image.Image, map_: NDArray[np.float32], opacity: float = 0.5) -> Image.Image:
-    """Return the image under a map [height, width] in [0, 1] of its own size, colored from blue (0) to red (1)."""
+    """Return the image under a map [height, width] in [0, 1] of the same size, colored from blue (0) to red (1)."""
     turbo = matplotlib.colormaps["turbo"]
     colors = (opacity * 255) * turbo(np.arange(turbo.N))[:, :3].astype(np.float32)
     indices = (np.asarray(map_, np.float32) * turbo.N).astype(np.int16).clip(0, turbo.N - 1)

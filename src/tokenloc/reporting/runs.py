@@ -29,6 +29,10 @@ CONTENT: dict[str, Any] = {  # the types in metrics.json of what is read
     "missing": dict[str, list[str]] | None,
     "unreadable": list[dict[str, str]] | None,
 }
+PARTS: dict[str, dict[str, Any]] = {  # and of what is read in those of these that are not empty
+    "data": {"name": str, "split": str},
+    "model": {"method": str, "backbone": str},
+}
 MISSING = {
     "boxes": "images have no true box, although others have, and are in no box metric",
     "masks": "images have no mask, although others have, and are in no pixel metric",
@@ -132,8 +136,8 @@ class Run:
     @property
     def notes(self) -> list[str]:
         """What a reader should know: why boxes are missing, and what no metric covers."""
-        notes = [*self._boxes[1], *missing_notes(self.content.get("missing", {}))]
-        unreadable = [item["id"] for item in self.content.get("unreadable", [])]
+        notes = [*self._boxes[1], *missing_notes(self.content.get("missing") or {})]
+        unreadable = [item["id"] for item in self.content.get("unreadable") or []]
         return [*notes, *([f"{len(unreadable)} images could not be read: {shorten(unreadable)}"] if unreadable else [])]
 
 
@@ -151,6 +155,12 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     try:
         content: dict[str, Any] = load_json(read_text(path))
         require_types(content, CONTENT)
+        for part in filter(content.get, PARTS):
+            require_types(content[part], PARTS[part])
+        for accuracy in (content.get("constant_boxes") or {}).values():
+            require_types(accuracy, {"0.5": float})
+        for item in content.get("unreadable") or []:
+            require_types(item, {"id": str})
         if "threshold" not in content:
             raise ValueError("it lacks threshold")
     except ValueError as error:

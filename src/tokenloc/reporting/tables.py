@@ -68,7 +68,7 @@ def _cell(runs: Sequence[Run], run: Run, key: str) -> Cell:
     best = value is not None and bool(others) and all(value > (other.metrics.get(key) or 0.0) for other in others)
     compared = [_compare(other, run, key) for other in others] if best else [None]
     significant = all(comparison is not None and comparison.p_value < 0.05 for comparison in compared)
-    return Cell(value, run.content.get("confidence", {}).get(key), best, significant)
+    return Cell(value, (run.content.get("confidence") or {}).get(key), best, significant)
 
 
 def _compare(first: Run, second: Run, metric: str) -> Comparison | None:

@@ -17,8 +17,8 @@ _HOST = re.compile(r"(\[[^]]*\]|[^:]*)(:\d*)?")
 class Hosts:
     """Valid values of the header ``Host``, against DNS rebinding.
 
-    A page of another site can reach a private server under a name of its own, which it lets point to that server. It
-    cannot do this with an IP address, so that a server for several machines accepts any address.
+    A page of another site can reach a private server under a domain name of that site that resolves to the server. It
+    cannot do this with an IP address, so a server for several machines accepts any address.
 
     Args:
         names: valid names, lower case; ``*.example.com`` is any name below example.com, and ``*`` is any name.

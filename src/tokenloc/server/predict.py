@@ -94,7 +94,8 @@ class PredictionService:
         image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
         preview = io.BytesIO()
         image.save(preview, "JPEG", quality=85)
-        return Result(model, localizer, [replace(one, source=name) for one in predictions], upload, preview.getvalue())
+        named = [replace(one, source=name, image=None) for one in predictions]
+        return Result(model, localizer, named, upload, preview.getvalue())
 
     def keep(self, session: str, result: Result) -> str:
         """Keep a result for ``KEEP_SECONDS``, within ``MAX_KEPT_BYTES``; return a secret token. Needs an event loop."""
