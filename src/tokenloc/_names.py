@@ -25,6 +25,15 @@ def unknown_name(kind: str, name: object, valid: Iterable[str]) -> ValueError:
     return ValueError(f"unknown {kind} {name!r}{hint} Valid: {', '.join(names[:MOST_NAMES]) or 'none'}{more}")
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with a noun, in the plural unless it is 1.
+
+    >>> counted(1, "image"), counted(3, "class")
+    ('1 image', '3 classes')
+    """
+    return f"{count} {noun}" + ("" if count == 1 else "es" if noun.endswith("s") else "s")
+
+
 def matching(names: Iterable[str], pattern: str | None) -> list[str]:
     """Return the sorted ``names`` that match the shell wildcard ``pattern`` (None: all)."""
     return sorted(name for name in names if pattern is None or fnmatchcase(name, pattern))

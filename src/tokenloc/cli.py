@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
@@ -154,17 +155,34 @@ def _with_recipes(words: Sequence[str], groups: Collection[str]) -> list[str]:
 
 
 class _Parser(ArgumentParser):
-    """Suggests the nearest option if a recipe has an unknown one."""
+    """Reports errors in a line or two, with the nearest name for an unknown one."""
 
+    command = ""
     options: Collection[str] = ()
+    positional: Collection[str] = ()
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        del ex
+        prefix = f"tokenloc {self.command}".rstrip()
+        sys.exit(_exit(f"{prefix}: {self._explained(' '.join(message.split()))}\nsee `{prefix} --help`", status=2))
+
+    def _explained(self, message: str) -> str:
         if denied := re.search(r"Importing ('.+?') is not allowed", message):
-            message = f"{denied[1]} names code; options are data, and none is imported or called"
-        unknown = re.search(r"does not accept option '([^']+)'", message)
-        if unknown is None:
-            super().error(message if len(message) < LONGEST else message[:LONGEST] + "…", ex)
-        sys.exit(_exit(f"tokenloc: {unknown_name('option', unknown[1], self.options)}", status=2))
+            return f"{denied[1]} names code; options are data, and none is imported or called"
+        if 'expected "subcommand"' in message:
+            return f"give a command: {', '.join(COMMANDS)}"
+        if unknown := re.search(r"invalid choice: '(.*?)' \(choose from", message):
+            return str(unknown_name("command", unknown[1], COMMANDS))
+        if unknown := re.search(r"does not accept option '([^']+)'|nrecognized arguments: .*?--([\w.]+)", message):
+            return str(unknown_name("option", unknown[1] or unknown[2], self.options))
+        if missing := re.search(r"arguments are required: (.+)", message):
+            names = [name.removeprefix(f"{self.command}.") for name in missing[1].split(", ")]
+            return f"missing {', '.join(name.upper() if name in self.positional else f'--{name}' for name in names)}"
+        message = re.sub(r"Expected an? <class '(\w+?)'>\. Got value:", r"expected \1, got", message)
+        if wrong := re.search(r'key "([\w.]+)".*?Literal\[(.+?)\].* (?:Given|Got) value: (.+)', message):
+            return str(unknown_name(f"{wrong[1]}:", wrong[3], re.findall(r"'(.+?)'", wrong[2])))
+        message = re.sub(r'Parser key "([\w.]+)":', r"--\1:", message)
+        return message if len(message) < LONGEST else message[:LONGEST] + "…"
 
 
 def _make_parser(wanted: Collection[str]) -> tuple[_Parser, dict[str, Command]]:
@@ -174,17 +192,20 @@ def _make_parser(wanted: Collection[str]) -> tuple[_Parser, dict[str, Command]]:
     set_parsing_settings(
         import_path_denylist=["*"], import_path_allowlist=allowed, instantiate_subclass_spec_in_any=False
     )
-    parser = _Parser(prog="tokenloc", description="Learn to draw boxes from image labels alone.")
+    description = "Learn to draw boxes from image labels alone."
+    parser = _Parser(prog="tokenloc", description=description, version=version("tokenloc"), allow_abbrev=False)
     subcommands = parser.add_subcommands()
     commands: dict[str, Command] = {}
     for name, (path, summary) in COMMANDS.items():
-        subparser = _Parser()
+        subparser = _Parser(allow_abbrev=False)
         if name in wanted:
             module, function = path.split(".")
             commands[name] = getattr(import_module(f"tokenloc.commands.{module}"), function)
             subparser = _command_parser(commands[name])
             short = SHORT if name in TRAINS else {}
-            parser.options = subparser.options = [*subparser.get_defaults().keys(), *short]
+            for each in (parser, subparser):
+                each.command, each.options = name, [*subparser.get_defaults().keys(), *short]
+                each.positional = inspect.getfullargspec(commands[name]).args
         subcommands.add_subcommand(name, subparser, help=summary)
     return parser, commands
 
@@ -193,7 +214,7 @@ def _command_parser(command: Command) -> _Parser:
     """Return a parser: keyword-only parameters and each field of ``PredictionOptions`` become flags."""
     doc = docstring_parser.parse(inspect.getdoc(command) or "")
     described, hints = _described(command), get_type_hints(command)
-    parser = _Parser(description=f"{doc.short_description}\n\n{doc.long_description or ''}".strip())
+    parser = _Parser(allow_abbrev=False, description=f"{doc.short_description}\n\n{doc.long_description or ''}".strip())
     parser.add_argument("--config", action="config", help="a YAML file of these options")
     by_hand: set[str | int] = set()
     for name, parameter in inspect.signature(command).parameters.items():

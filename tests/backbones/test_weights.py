@@ -108,6 +108,18 @@ def test_weights_of_another_network_are_refused(weights: dict[str, torch.Tensor]
         create_backbone(NAME, path, **SMALL)
 
 
+def test_weights_of_another_size_name_a_backbone_that_fits(tmp_path: Path) -> None:
+    size = {"patch_size": 32, "embed_dim": 384, "depth": 3, "num_heads": 6}
+    save_file(create_backbone(NAME, pretrained=False, **size)[0].state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match="of another network: tensors have other sizes") as caught:
+        create_backbone(NAME, tmp_path / "w.safetensors", depth=3)
+    message = str(caught.value)
+    assert "width 384 with 3 blocks and patches of 32 pixels" in message
+    assert message.endswith("--model.backbone vit_small_patch32_224")
+    assert len(message) < 600
+    assert "\n" not in message
+
+
 def test_a_file_without_tensors_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     torch.save({"epoch": 3}, path)
@@ -127,7 +139,7 @@ def test_an_unreachable_hub_gives_a_one_line_error(monkeypatch: pytest.MonkeyPat
     message = str(caught.value)
     assert "\n" not in message
     assert "deit_small_patch16_224" in message
-    assert "pretrained=PATH.safetensors" in message
+    assert "--model.pretrained PATH.safetensors" in message
 
 
 def test_cached_weights_do_not_contact_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:

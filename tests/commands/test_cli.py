@@ -17,9 +17,11 @@ from tests.data import builders as build
 from tests.runs import TINY_VIT
 from tokenloc.cli import COMMANDS, main
 from tokenloc.commands.datasets import data_of, open_data
+from tokenloc.commands.report import report
 from tokenloc.data import create_dataset
+from tokenloc.inference import Localizer
 from tokenloc.methods import METHODS
-from tokenloc.models.checkpoint import read_metadata
+from tokenloc.models.checkpoint import read_checkpoint, read_metadata, save_atomically
 from tokenloc.training.config import DataSource
 
 
@@ -109,6 +111,31 @@ def test_localize_continues_after_unreadable_files(
     assert all(part in printed for part in ("2 of 5 files could not be read", "1a.jpg", "1b.png"))
 
 
+def test_localize_again_leaves_out_its_own_drawings(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = images(tmp_path / "mine")
+    words = ["localize", str(checkpoint), str(folder), "--out", str(folder / "out"), "--masks"]
+    for _ in range(2):
+        assert main(words) == 0
+        content = json.loads((folder / "out/localizations.json").read_text())
+        assert [Path(item["file"]).name for item in content["localizations"]] == ["0.png", "1.png", "2.png"]
+    assert main(["localize", str(checkpoint), str(folder / "out/images"), "--out", str(folder / "out")]) == 2
+    assert "no images but the drawings" in capsys.readouterr().err
+    shutil.copytree(folder, tmp_path / "own/images")
+    assert main(["localize", str(checkpoint), str(tmp_path / "own"), "--out", str(tmp_path / "own")]) == 2
+    assert "drawings would be written among these images" in capsys.readouterr().err
+
+
+def test_boxes_that_cover_the_image_are_reported(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["localize", str(checkpoint), str(images(tmp_path / "mine")), "--out", str(tmp_path / "out")]
+    for threshold, reported in (("0", True), ("0.95", False)):
+        assert main([*words, "--threshold", threshold]) == 0
+        assert ("3 of 3 boxes cover the whole image" in capsys.readouterr().err) == reported
+
+
 def test_localize_without_images(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     assert main(["localize", str(checkpoint), str(tmp_path / "empty"), "--out", str(tmp_path / "found")]) == 2
@@ -126,6 +153,24 @@ def test_evaluate_and_calibrate(checkpoint: Path, tmp_path: Path, capsys: pytest
     assert (content["protocol"], content["threshold"], content["threshold_source"]) == ("ts-cam", 0.1, "protocol")
     assert (tmp_path / "judged/figures/summary.png").is_file()
     assert "ts-cam" in capsys.readouterr().err
+
+
+def test_an_uncalibrated_model_is_evaluated_at_the_threshold_of_localize(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = read_checkpoint(checkpoint)
+    content["tokenloc"]["threshold"] = None
+    save_atomically(content, checkpoint)
+    words = ["evaluate", str(checkpoint), "--out", str(tmp_path / "judged"), "--save_maps", str(tmp_path / "maps")]
+    assert main(words) == 0
+    metrics = json.loads((tmp_path / "judged/metrics.json").read_text())
+    assert metrics["threshold"] == Localizer.from_checkpoint(checkpoint).threshold == 0.1
+    assert metrics["threshold_source"] == "the default of tscam; not calibrated"
+    assert metrics["metrics"]["gt_known"] <= metrics["oracle"]["gt_known"]
+    data = ["--data.name", "scenes", "--data.options", '{"size": 40, "length": 24}']
+    assert main(["evaluate", "--maps", str(tmp_path / "maps"), *data, "--out", str(tmp_path / "again")]) == 0
+    assert json.loads((tmp_path / "again/metrics.json").read_text())["threshold"] == 0.1
+    assert "oracle threshold" not in capsys.readouterr().err
 
 
 def test_evaluate_with_given_thresholds(checkpoint: Path, tmp_path: Path) -> None:
@@ -191,6 +236,52 @@ def test_a_dataset_with_other_classes_is_refused(
     words = ["evaluate", str(checkpoint), "--data.name", "folder", "--data.root", str(tmp_path / "data")]
     assert main([*words, "--split", "train"]) == 2
     assert "stripes" in capsys.readouterr().err
+
+
+def test_a_folder_with_some_of_the_classes_is_evaluated(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("stripes", "dots"):
+        images(tmp_path / "data" / name)
+    words = ["evaluate", str(checkpoint), "--data.name", "folder", "--data.root", str(tmp_path / "data")]
+    words += ["--split", "all", "--out", str(tmp_path / "judged")]
+    assert main(words) == 2
+    assert "name these: --data.classes" in capsys.readouterr().err
+    assert main([*words, "--data.options.classes", "[dots]"]) == 2
+    assert "data.options.classes is not an option of a dataset; give --data.classes" in capsys.readouterr().err
+    assert main([*words, "--data.classes", "[stripes, dots]"]) == 0
+    content = json.loads((tmp_path / "judged/metrics.json").read_text())
+    assert (content["images"], set(content["per_class"])) == (6, {"stripes", "dots"})
+    assert report([tmp_path / "judged"], out=tmp_path / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train", "--optimisation.epoch", "3"], "train: unknown option 'optimisation.epoch'; did you mean 'opt"),
+        (["evaluate", "x.ckpt", "y", "--protocl", "sat"], "unknown option 'protocl'; did you mean 'protocol'"),
+        (["list", "method"], "unknown kind: 'method'; did you mean 'methods'? Valid: backbones, datasets"),
+        (["localize", "x.ckpt"], "tokenloc localize: missing INPUTS\nsee `tokenloc localize --help`"),
+        (["localize", "x", "y", "--out", "z", "--batch_size", "a"], "--batch_size: expected int, got a"),
+        (["trian"], "unknown command 'trian'; did you mean 'train'"),
+        ([], "give a command: demo, train, evaluate"),
+    ],
+)
+def test_a_wrong_command_line_is_reported_in_a_few_lines(
+    words: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    printed = capsys.readouterr()
+    assert (end.value.code, printed.out) == (2, "")
+    assert expected in printed.err
+    assert printed.err.count("\n") == 2
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert (end.value.code, capsys.readouterr().out) == (0, f"tokenloc {tokenloc.__version__}\n")
 
 
 def test_train_from_a_recipe_with_a_changed_value(tmp_path: Path, run: Path) -> None:

@@ -173,7 +173,7 @@ def test_maps_of_other_code_are_evaluated_and_problems_reported(
     assert content["maps"]["surplus"] == ["stray"]
     printed = capsys.readouterr().err
     assert "1 maps match no image: stray" in printed
-    assert "1 images have no map or mask, or a broken one, and are in no metric" in printed
+    assert "1 image without a map or mask, or with a broken one, and not in any metric" in printed
 
 
 def changed_run(source: Path, folder: Path, **columns: list[Any]) -> Path:
@@ -199,7 +199,14 @@ def test_two_runs_are_compared_image_by_image(saved: Path, tmp_path: Path, capsy
         wins = list(csv.DictReader(file))
     assert [win["winner"] for win in wins] == ["first"] * 2 + ["second"] * 8
     assert {win["metric"] for win in wins} == {"gt_known"}
-    assert "0.109" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "0.109" in printed
+    assert "cannot be compared fairly" not in printed
+    other = json.loads((second / "metrics.json").read_text())
+    other["threshold_source"] = "best on the evaluated set (oracle)"
+    (second / "metrics.json").write_text(json.dumps(other))
+    assert main(["compare", str(first), str(second)]) == 0
+    assert "warning: the runs cannot be compared fairly: the threshold of" in capsys.readouterr().err
 
 
 def test_incomparable_runs_are_refused(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

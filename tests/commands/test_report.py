@@ -133,7 +133,7 @@ def test_notes_name_images_that_no_metric_covers(made: Path) -> None:
     run = read_run(made)
     assert replace(run, content={**run.content, "missing": missing, "unreadable": unreadable}).notes == [
         "2 images have no true box, although others have, and are in no box metric: a, b",
-        "1 images could not be read: x/<1>.jpg",
+        "1 image could not be read: x/<1>.jpg",
     ]
 
 

@@ -24,6 +24,7 @@ from tokenloc.data import (
     transforms,
 )
 from tokenloc.data.loading import MAX_UNREADABLE
+from tokenloc.training.data import TrainingData
 
 SMALL = Preprocessing((8, 6), (10, 8), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 CROP = transforms.evaluation_transform(SMALL, "crop")
@@ -56,6 +57,16 @@ def test_training_replaces_broken_images_by_the_next(
     assert "4.png: no such image" in second
     (tmp_path / "9.png").write_bytes(b"")
     assert _training(dataset)[9][1] == 0
+
+
+def test_broken_images_are_named_in_the_first_epoch_only(
+    dataset: ImageDataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = TrainingData(dataset, None, SMALL, batch_size=4, workers=0, seed=0)
+    for epoch in (5, 6, 7):
+        images = data.examples(epoch)
+        assert [images[index][1] for index in range(3, 6)] == [5, 5, 5]
+        assert len(caplog.records) == 2
 
 
 def test_training_gives_up_if_nothing_can_be_read(tmp_path: Path) -> None:

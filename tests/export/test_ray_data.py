@@ -180,7 +180,7 @@ class TestOnRay:
         (photos / "1/broken.jpg").write_bytes(b"no image")
         words = ["localize-ray", str(checkpoint), str(photos), "--out", str(tmp_path / "many"), "--batch-size", "4"]
         assert main(words) == 1
-        assert "1 images could not be read" in capsys.readouterr().err
+        assert "1 image could not be read" in capsys.readouterr().err
         table = parquet.read_table(tmp_path / "many/boxes.parquet")
         for row, other in zip(table.to_pylist(), expected.to_pylist(), strict=True):
             assert row == pytest.approx(other, abs=1e-4)  # the broken image changes the batches, and so rounding

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -211,9 +212,14 @@ def test_a_threshold_stores_the_options_it_was_chosen_for(run: Path, tmp_path: P
 
 def test_the_note_on_other_options(run: Path) -> None:
     metadata = read_metadata(run / "checkpoints/best.ckpt")
-    assert calibration_note(metadata, PredictionOptions()) == ""
-    assert "(plain, not flip)" in calibration_note(metadata, prediction_options(flip=True))
-    assert calibration_note(metadata, PredictionOptions(fast=True)) == ""
+    assert calibration_note(metadata, PredictionOptions(), ()) == ""
+    assert "(plain, not flip)" in calibration_note(metadata, prediction_options(flip=True), ())
+    assert calibration_note(metadata, PredictionOptions(fast=True), ()) == ""
+    assert calibration_note(metadata, PredictionOptions(refine=()), ()) == ""
+    assert "refine none" in calibration_note(metadata, PredictionOptions(refine=()), ("affinity",))
+    assert metadata.threshold is not None
+    explicit = replace(metadata, threshold=replace(metadata.threshold, options="refine affinity"))
+    assert calibration_note(explicit, PredictionOptions(), ("affinity",)) == ""
 
 
 def test_intermediate_maps_cover_the_image(run: Path, images: list[Image.Image]) -> None:

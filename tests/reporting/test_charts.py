@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.runs import tiny_run
+from tests.runs import tiny_run, tiny_settings
 from tokenloc._files import write_json, write_text
 from tokenloc.metrics.images import ImageRow, write_rows
-from tokenloc.reporting.charts import evaluation_charts, read_curves, save_curves, save_training_curves
+from tokenloc.reporting import charts
+from tokenloc.reporting.charts import Chart, evaluation_charts, read_curves, save_curves, save_training_curves
 from tokenloc.reporting.runs import Run, read_run
 from tokenloc.training.config import ModelChoice, Optimisation
 
@@ -97,6 +99,18 @@ def test_logged_values_are_averaged_by_epoch_and_later_versions_win(tmp_path: Pa
         "train/total": [(0.0, 3.0), (1.0, 0.5), (2.0, 0.125)],
         "val/top1_cls": [(0.0, 50.0)],
     }
+
+
+def test_training_is_drawn_for_every_epoch_with_distinct_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three steps an epoch, fewer than Lightning's usual logging interval of ten."""
+    drawn: list[Chart] = []
+    monkeypatch.setattr(charts, "_save_charts", lambda made, _: drawn.extend(made))
+    data = replace(tiny_settings(tmp_path)["data"], calibration_split=None, test_split=None)
+    tiny_run(tmp_path, data=data, optimisation=Optimisation(epochs=4, batch_size=8))
+    assert {chart.title for chart in drawn} == {"train", "accuracy, %", "val"}
+    for chart in drawn:
+        assert all(list(line.x) == [1, 2, 3, 4] for line in chart.lines)
+        assert len({line.label for line in chart.lines}) == len(chart.lines)
 
 
 @pytest.mark.slow

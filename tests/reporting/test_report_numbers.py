@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from tests.evaluations import SCENES, scenes, with_column, write_evaluation
 from tokenloc.metrics.stored_boxes import ImageBoxes
 from tokenloc.reporting.galleries import box_steps, make_galleries, make_images, make_slider
-from tokenloc.reporting.runs import Run, read_run
+from tokenloc.reporting.runs import Run, oracle_note, read_run
 from tokenloc.reporting.tables import class_table, error_counts, error_of, metric_table
 
 
@@ -42,6 +43,24 @@ def test_metrics_have_intervals_and_the_best_run_is_marked(runs: list[Run]) -> N
     assert not any(cell.best for row in metric_table(runs[:1]) for cell in row.cells)
 
 
+def test_the_threshold_of_an_oracle_is_marked_and_gets_no_star(runs: list[Run]) -> None:
+    rows = [[{**row, "gt_known": float(right)} for row in runs[0].rows] for right in (0, 1)]
+    source = {"threshold_source": "best on the evaluated set (oracle)"}
+    for content, starred in (({}, True), (source, False)):
+        contents = [{**run.content, **added} for run, added in zip(runs, ({}, content), strict=True)]
+        metrics = [{**each["metrics"], "gt_known": value} for each, value in zip(contents, (0.0, 100.0), strict=True)]
+        both = [replace(run, content={**c, "metrics": m}) for run, c, m in zip(runs, contents, metrics, strict=True)]
+        for run, own in zip(both, rows, strict=True):
+            run.__dict__["rows"] = own
+        (row,) = (row for row in metric_table(both) if row.key == "gt_known")
+        assert [cell.significant for cell in row.cells] == [False, starred]
+        note = oracle_note(both)
+        assert (note is None) == starred
+    assert note is not None
+    assert "the threshold of second was chosen on the evaluated images (oracle)" in note
+    assert oracle_note(both[1:]) is None
+
+
 def test_errors_and_classes_are_counted(runs: list[Run]) -> None:
     counts = error_counts(runs[0])
     assert sum(images for images, _ in counts.values()) == 18
@@ -58,7 +77,7 @@ def test_errors_and_classes_are_counted(runs: list[Run]) -> None:
 def test_without_a_box_the_error_is_that_of_the_class() -> None:
     known = [("part", 1.0), (None, 1.0), (None, 0.0), (None, None)]
     errors = [error_of({"error": error, "top1_cls": correct}) for error, correct in known]
-    assert errors == ["part", "correct", "classification", None]
+    assert errors == ["part", "unjudged", "classification", None]
 
 
 def test_galleries_contain_the_images_of_their_title(tmp_path: Path, runs: list[Run]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,13 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.evaluations import SCENES, named_samples, scenes, with_column, write_evaluation
+from tokenloc.cli import main
 from tokenloc.commands.report import report
 from tokenloc.metrics.images import read_table
 from tokenloc.metrics.stored_boxes import open_boxes
 from tokenloc.reporting.galleries import STOPS
 from tokenloc.reporting.runs import read_run
+from tokenloc.reporting.tables import metric_table
 
 Report = tuple[Path, list[Path]]
 Rows = list[dict[str, Any]]
@@ -252,6 +256,51 @@ def test_classification_without_boxes(tmp_path: Path, page: Page) -> None:
     assert displayed(page) == [index for index, row in enumerate(rows) if not row["top1_cls"]]
     assert "Top-1 Cls" in page.locator(".metrics").inner_text()
     assert "GT-known" not in page.locator("main").inner_text()
+    counts = {"Wrong class": 0, "Class right, no true box": 0}
+    for row in rows:
+        counts["Class right, no true box" if row["top1_cls"] else "Wrong class"] += 1
+    legend = page.locator(".legend li").all_inner_texts()
+    assert legend == [f"{name} {5 * count:.1f} %" for name, count in counts.items()]
+
+
+def test_an_interval_without_width_is_not_displayed(tmp_path: Path) -> None:
+    run = read_run(write_evaluation(tmp_path / "run", scenes(), data=SCENES))
+    intervals = {"gt_known": [100.0, 100.0], "top1_cls": [90.0, 100.0]}
+    run = replace(run, content={**run.content, "confidence": intervals})
+    assert {row.key: row.cells[0].interval for row in metric_table([run]) if row.cells[0].interval} == {
+        "top1_cls": [90.0, 100.0]
+    }
+
+
+def test_results_of_localize_are_a_gallery_without_truth(run: Path, tmp_path: Path, page: Page) -> None:
+    dataset = scenes()
+    (tmp_path / "mine").mkdir()
+    for index in range(8):
+        dataset.image(index).save(tmp_path / "mine" / f"{index}.png")
+    (tmp_path / "mine/broken.png").write_bytes(b"")
+    words = [str(run / "checkpoints/best.ckpt"), str(tmp_path / "mine"), "--objects", "all", "--top_k", "2"]
+    assert main(["localize", *words, "--out", str(tmp_path / "out")]) == 1
+    found = json.loads((tmp_path / "out/localizations.json").read_text())["localizations"][::2]  # the first class
+    page.goto(report([tmp_path / "out"], out=tmp_path / "report.html").as_uri())
+    confidence = [max(item["confidence"][:1], default=0.0) for item in found]
+    assert displayed(page) == sorted(range(8), key=lambda index: confidence[index])
+    for index, item in enumerate(found):
+        drawn = page.locator(f'.card[data-image="{index}"] rect.predicted')
+        boxes = [
+            [float(each.get_attribute(name) or "nan") for name in ("x", "y", "width", "height")] for each in drawn.all()
+        ]
+        expected = [[25 * x0, 25 * y0, 25 * (x1 - x0), 25 * (y1 - y0)] for x0, y0, x1, y1 in item["boxes"]]
+        assert np.array(boxes) == pytest.approx(np.array(expected), abs=1)
+    label = found[0]["label"]
+    page.get_by_label("Class", exact=True).select_option(label=label)
+    assert set(displayed(page)) == {index for index, item in enumerate(found) if item["label"] == label}
+    assert "1 image could not be read" in page.locator(".notes").inner_text()
+    text = page.locator("main").inner_text()
+    assert "IoU" not in text
+    assert "Correct" not in text
+    (tmp_path / "out/localizations.json").write_text('{"localizations": [{"file": 3}]}')
+    with pytest.raises(ValueError, match=r"not a result of `tokenloc localize` \(file must be str"):
+        report([tmp_path / "out"], out=tmp_path / "report.html")
 
 
 def test_the_file_is_self_contained(two: Report) -> None:

@@ -19,6 +19,7 @@ from tokenloc.models.checkpoint import load_checkpoint, read_checkpoint
 from tokenloc.reporting.charts import read_curves
 from tokenloc.training import selection
 from tokenloc.training.config import DataConfig, Optimisation
+from tokenloc.training.module import LocalizationTask
 
 
 def by_boxes(**changes: Any) -> DataConfig:
@@ -28,10 +29,11 @@ def by_boxes(**changes: Any) -> DataConfig:
 @pytest.mark.slow
 def test_the_epoch_with_the_best_boxes_is_saved(tmp_path: Path) -> None:
     best = tiny_run(tmp_path / "run", data=by_boxes(), optimisation=Optimisation(epochs=3, batch_size=8, lr=3e-3))
-    curve = dict(read_curves(tmp_path / "run/logs")["val/max_box_acc_v1"])
+    curves = {name: dict(curve) for name, curve in read_curves(tmp_path / "run/logs").items()}
+    curve, loss = curves["val/max_box_acc_v1"], curves["val/cross_entropy"]
     assert list(curve) == [0, 1, 2]
     epoch = read_checkpoint(best)["epoch"]
-    assert epoch == max(curve, key=lambda epoch: (curve[epoch], -epoch))
+    assert epoch == max(curve, key=lambda epoch: (curve[epoch], -loss[epoch], epoch))
     model, metadata = load_checkpoint(best)
     val = create_dataset("scenes", None, "val", metadata.classes, size=40, length=24)
     result = evaluate_model(model, val, metadata.preprocessing, Scorer(get_protocol("standard")))
@@ -40,8 +42,39 @@ def test_the_epoch_with_the_best_boxes_is_saved(tmp_path: Path) -> None:
     assert (content["epoch"], content["epoch_source"]) == (epoch + 1, "the best max_box_acc_v1 on val of scenes")
 
 
-def test_the_best_epoch_need_not_be_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = iter([10.0, 30.0, 20.0])
+@pytest.mark.parametrize(
+    ("accuracies", "losses", "best_epoch", "reason"),
+    [
+        ([10.0, 30.0, 20.0], [0.1, 0.2, 0.1], 2, "has the best max_box_acc_v2"),
+        (
+            [50.0, 50.0, 50.0],
+            [0.3, 0.1, 0.2],
+            2,
+            "has the lowest validation loss of the 3 epochs with the best max_box",
+        ),
+        (
+            [40.0, 50.0, 50.0],
+            [0.1, 0.2, 0.2],
+            3,
+            "has the lowest validation loss of the 2 epochs with the best max_box",
+        ),
+    ],
+)
+def test_of_equal_epochs_the_one_with_the_lower_loss_is_kept(
+    accuracies: list[float],
+    losses: list[float],
+    best_epoch: int,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    values, given_losses = iter(accuracies), iter(losses)
+
+    def log_given_loss(task: LocalizationTask) -> None:
+        task.log("val/cross_entropy", next(given_losses))
+
+    monkeypatch.setattr(LocalizationTask, "on_validation_epoch_end", log_given_loss)
 
     def given(*_: Any, **__: Any) -> Any:
         return SimpleNamespace(evaluation=SimpleNamespace(max_box_acc_v2=next(values)))
@@ -49,8 +82,11 @@ def test_the_best_epoch_need_not_be_the_last(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(selection, "evaluate_model", given)
     data = by_boxes(select="max_box_acc_v2", calibration_split=None, test_split=None)
     best = tiny_run(tmp_path / "run", data=data, optimisation=Optimisation(epochs=3, batch_size=8))
-    assert read_checkpoint(best)["epoch"] == 1
+    content = read_checkpoint(best)
+    assert content["epoch"] + 1 == best_epoch
+    assert "optimizer_states" not in content  # two thirds of last.ckpt
     assert read_checkpoint(best.with_name("last.ckpt"))["epoch"] == 2
+    assert f"kept epoch {best_epoch} of 3, because it {reason}" in capsys.readouterr().err
 
 
 def test_a_selection_on_the_test_images_is_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,7 +94,7 @@ def test_a_selection_on_the_test_images_is_marked(tmp_path: Path, capsys: pytest
     tiny_run(tmp_path / "run", data=data, optimisation=Optimisation(epochs=1, batch_size=8))
     expected = "the best top1_cls on test of scenes; chosen on the very images that are measured, as an oracle"
     assert json.loads((tmp_path / "run/metrics.json").read_text())["epoch_source"] == expected
-    assert f"epoch 1: {expected}" in capsys.readouterr().err
+    assert f"kept epoch 1 of 1, because it has {expected}" in capsys.readouterr().err
     assert selection.describe_selection(by_boxes(val_split=None)) == "the last one"
 
 

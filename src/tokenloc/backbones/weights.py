@@ -22,6 +22,7 @@ PREFIX = re.compile(r"^(module\.)?(backbone\.)?(encoder\.)?")
 OWN_BACKBONE = re.compile(r"^model\.backbone\.(trunk\.)?")  # before the weights in a checkpoint of ``tokenloc train``
 CLASSIFIERS = ("head", "head_dist", "trans_cls_head", "conv_cls_head", "fc", "pre_logits", "classifier", "AuxLogits")
 UNUSED = (*CLASSIFIERS, "mask_token")
+WIDTHS = {192: "tiny", 384: "small", 768: "base", 1024: "large"}  # of ViTs, by which timm names them
 
 StateDict = dict[str, Tensor]
 
@@ -93,18 +94,23 @@ def load_into(trunk: nn.Module, tensors: StateDict, path: str | Path) -> None:
 
     Names of the original releases (DINO, DINOv2, DeiT) and position embeddings of other sizes are converted by timm.
     """
+    advice = _fitting(tensors)
     convert = getattr(inspect.getmodule(type(trunk)), "checkpoint_filter_fn", None)
     try:
         tensors = convert(dict(tensors), trunk) if convert else tensors
         result = trunk.load_state_dict({k: v for k, v in tensors.items() if not _is_unused(k)}, strict=False)
     except (RuntimeError, KeyError, AssertionError) as error:
-        raise ValueError(f"the weights in {path} are of another network: {error}") from error
+        own = {name: list(tensor.shape) for name, tensor in trunk.state_dict().items()}
+        sizes = {name: list(tensor.shape) for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+        differing = [f"{name} {size}, not {own[name]}" for name, size in sizes.items() if own.get(name, size) != size]
+        reason = f"tensors have other sizes{_listed(differing)}" if differing else error
+        raise ValueError(f"the weights in {path} are of another network: {reason}; {advice}") from error
     missing = [k for k in result.missing_keys if not _is_unused(k)]
     unexpected = result.unexpected_keys
     if missing or unexpected:
         raise ValueError(
             f"the weights in {path} are of another network: {len(missing)} tensors are missing{_listed(missing)} and "
-            f"{len(unexpected)} are unexpected{_listed(unexpected)}; name the backbone that they belong to"
+            f"{len(unexpected)} are unexpected{_listed(unexpected)}; {advice}"
         )
 
 
@@ -115,6 +121,17 @@ def weights_digest(module: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _fitting(tensors: StateDict) -> str:
+    """Return advice to name another backbone: for a plain ViT with the width and patch size of the weights."""
+    projection = tensors.get("patch_embed.proj.weight")
+    size = None if projection is None or projection.ndim != 4 else WIDTHS.get(len(projection))
+    if projection is None or size is None:
+        return "name the backbone that they belong to (--model.backbone)"
+    patch, blocks = projection.shape[-1], len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
+    found = f"they are of a transformer of width {len(projection)} with {blocks} blocks and patches of {patch} pixels"
+    return f"{found}; name such a backbone, as --model.backbone vit_{size}_patch{patch}_224"
 
 
 def _is_unused(key: str) -> bool:
@@ -147,6 +164,6 @@ def unavailable(name: str, source: str) -> FileNotFoundError:
     """Return the error for weights that are neither cached nor downloadable."""
     return FileNotFoundError(
         f"the pretrained weights of {name} ({source}) are not in the local cache and cannot be downloaded; "
-        "connect once to download them, or give a local file (pretrained=PATH.safetensors), "
-        "or start from random weights (pretrained=False)"
+        "connect once to download them, or give a local file (--model.pretrained PATH.safetensors, in Python "
+        "pretrained=PATH), or start from random weights (--model.pretrained false)"
     )

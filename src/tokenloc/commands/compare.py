@@ -11,7 +11,7 @@ from tokenloc._files import atomic_files, atomic_text, refuse_unwritable, write_
 from tokenloc.commands.console import percents, print_message, print_table
 from tokenloc.commands.runs import groups_to_json, print_runs, read_runs, require_one_protocol
 from tokenloc.metrics.intervals import Comparison, compare
-from tokenloc.reporting.runs import Run
+from tokenloc.reporting.runs import Run, oracle_note
 
 COMPARISON = ("comparison.json", "comparison.csv")
 COMPARED = ("gt_known", "top1_loc")
@@ -33,6 +33,8 @@ def compare_runs(runs: list[Path], *, out: Path | None = None) -> None:
     every = [run for group in groups.values() for run in group]
     require_one_protocol(every)
     print_runs(groups)
+    if note := oracle_note(every):
+        print_message(f"warning: {note}")
     with nullcontext() if out is None else atomic_files(out, "runs.json", COMPARISON) as folder:
         if folder:
             write_json(folder / "runs.json", {"protocol": every[0].protocol, "groups": groups_to_json(groups)})

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tokenloc._files import exclusive_lock, refuse_unwritable, remove_partial_files
+from tokenloc._names import counted
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.boxes.protocols import ErrorForm
 from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.datasets import data_of, open_data
 from tokenloc.commands.results import atomic_results, save_failures, save_figures, write_results
-from tokenloc.commands.thresholds import ThresholdChoice, calibrated_threshold, choose_threshold
+from tokenloc.commands.thresholds import ThresholdChoice, choose_threshold, localize_threshold
 from tokenloc.data.base import file_fingerprint, shorten
 from tokenloc.inference import Localizer, PredictionOptions, choose_device
 from tokenloc.inference.calibration import calibrate_without_boxes
@@ -56,7 +57,8 @@ def evaluate(
     """Evaluate a checkpoint, or maps of any code, on a dataset; write metrics.json, images.csv and figures.
 
     Under torchrun the processes share the images; the result is bit-identical. The protocol `standard` uses the map
-    threshold of `tokenloc calibrate`, or else the best one on the evaluated set, labelled as an oracle.
+    threshold of `tokenloc localize`: that of `tokenloc calibrate`, or else the default of the method; for maps of other
+    code, it is the best one on the evaluated set, an oracle.
 
     Args:
         checkpoint: a checkpoint, a folder that was saved for sharing, or hf-hub:USER/NAME; not with maps.
@@ -125,8 +127,8 @@ def _evaluate_model(
 ) -> Path:
     described = data_of(metadata, job.data, job.split, "measured")
     dataset = open_data(described, metadata.classes)
-    calibrated = calibrated_threshold(metadata, options, dataset)
-    threshold, source = choose_threshold(job.protocol, job.threshold, calibrated)
+    localized = localize_threshold(model, metadata, options, dataset)
+    threshold, source = choose_threshold(job.protocol, job.threshold, localized)
     content = {"model": asdict(metadata.model), "data": described, "viewing": str(options)}
     about = {
         "input_frame": job.protocol.input_frame,
@@ -134,8 +136,8 @@ def _evaluate_model(
         "viewing": str(options),
         "classes": metadata.classes,
         "model": content["model"],
-        "threshold": calibrated.value,
-        "threshold_source": calibrated.source,
+        "threshold": localized.value,
+        "threshold_source": localized.source,
     }
     settings: dict[str, Any] = {"batch_size": batch_size, "workers": job.workers, "options": options}
     if save_maps:
@@ -154,15 +156,15 @@ def _evaluate_model(
             save_figures(localizer, dataset, folder / "figures")
             save_failures(localizer, dataset, result, folder / "figures")
     if first:
-        _finish(f"metrics and figures in {job.folder}", result, "images could not be read")
+        _finish(f"metrics and figures in {job.folder}", result, "could not be read")
     return job.folder / METRICS
 
 
 def _evaluate_maps(maps: StoredMaps, job: _Job) -> Path:
     described = data_of(None, job.data, job.split, "measured")
     dataset = open_data(described, maps.about.get("classes"))
-    calibrated = ThresholdChoice(maps.about.get("threshold"), maps.about.get("threshold_source"))
-    threshold, source = choose_threshold(job.protocol, job.threshold, calibrated)
+    localized = ThresholdChoice(maps.about.get("threshold"), maps.about.get("threshold_source"))
+    threshold, source = choose_threshold(job.protocol, job.threshold, localized)
     with process_group() as first, _locked_results(job.folder) if first else nullcontext() as folder:
         settings: dict[str, Any] = {"progress": progress, "boxes": folder / BOXES} if folder else {}
         scorer = job.scorer(threshold)
@@ -175,7 +177,7 @@ def _evaluate_maps(maps: StoredMaps, job: _Job) -> Path:
             print_message(f"{len(ids)} maps match an image except for its extension or slashes: {shorten(ids)}")
         if ids := matched.surplus:
             print_message(f"{len(ids)} maps match no image: {shorten(ids)}")
-        _finish(f"metrics in {job.folder}", result, "images have no map or mask, or a broken one")
+        _finish(f"metrics in {job.folder}", result, "without a map or mask, or with a broken one")
     return job.folder / METRICS
 
 
@@ -196,7 +198,7 @@ def _fingerprint(checkpoint: Path) -> list[str]:
 def _finish(message: str, result: EvaluationResult, fault: str) -> None:
     print_message(message)
     if result.unreadable:
-        raise IncompleteError(f"{len(result.unreadable)} {fault}, and are in no metric (see above)")
+        raise IncompleteError(f"{counted(len(result.unreadable), 'image')} {fault}, and not in any metric (see above)")
 
 
 def calibrate(
@@ -213,6 +215,8 @@ def calibrate(
     device: str = "auto",
 ) -> float:
     """Choose the map threshold with the best GT-known on a held-out split with boxes; store it in the checkpoint.
+
+    The default of the method stays if the best threshold gets fewer than six images more right, as by chance.
 
     Args:
         checkpoint: a checkpoint, or a folder that was saved for sharing; it is replaced atomically.
@@ -235,8 +239,11 @@ def calibrate(
     model.to(choose_device(device))
     options = replace(options, evidence=False)
     settings: dict[str, Any] = {"options": options, "batch_size": batch_size, "workers": workers, "progress": progress}
-    choose = calibrate_without_boxes if without_boxes else calibrate_threshold
-    chosen = choose(model, dataset, metadata.preprocessing, get_protocol(protocol), **settings)
+    if without_boxes:
+        chosen = calibrate_without_boxes(model, dataset, metadata.preprocessing, get_protocol(protocol), **settings)
+    else:
+        settings["report"] = print_message
+        chosen = calibrate_threshold(model, dataset, metadata.preprocessing, get_protocol(protocol), **settings)
     if method_options:
         described = ", ".join(f"{name} {value}" for name, value in method_options.items())
         chosen = replace(chosen, source=f"{chosen.source}, {described}", method_options=method_options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -14,12 +15,15 @@ from PIL import Image
 
 import tokenloc
 from tokenloc._files import UniqueNames, atomic_files, atomic_text, free_folder, refuse_unwritable
+from tokenloc._names import counted
 from tokenloc.backbones.weights import weights_digest
 from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.journal import FinishedImage, Journal, open_journal, version_of
+from tokenloc.commands.results import whole_image_warning
 from tokenloc.commands.review import SHEET, TABLE, write_review
 from tokenloc.commands.thresholds import calibration_note
 from tokenloc.data import Unreadable, expand_wildcards, find_images
+from tokenloc.data.base import shorten
 from tokenloc.export import Destination, common_folder, write_annotations
 from tokenloc.export.base import JsonArray, check_outputs, find_formats, folder_labels, valid_text
 from tokenloc.inference import Localizer, Prediction, PredictionOptions
@@ -29,10 +33,11 @@ from tokenloc.inference.options import DEFAULT_OPTIONS
 from tokenloc.models.checkpoint import OptionValue
 from tokenloc.models.hub import run_folder
 from tokenloc.reporting.drawing import draw_localization, reduced, save_image, stack
+from tokenloc.reporting.localized import LOCALIZATIONS
 
 _Item = tuple[str | None, str, Prediction | Unreadable]  # stem of the output files, version of the image
 
-RESULTS, JOURNAL = "localizations.json", "localizations.journal.jsonl"
+RESULTS, JOURNAL = LOCALIZATIONS, "localizations.journal.jsonl"
 LARGEST_JPEG = (65500, 65500)
 DRAWN_SIDE = 3200  # pixels of the longer side of an image, divided by the root of the number of drawings of it
 
@@ -50,6 +55,7 @@ def localize(
     options: PredictionOptions = DEFAULT_OPTIONS,
     method_options: dict[str, OptionValue] | None = None,
     images: bool = True,
+    heatmaps: bool = True,
     masks: bool = False,
     format: list[str] | None = None,
     image_url: str | None = None,
@@ -75,6 +81,7 @@ def localize(
         options: how the model predicts.
         method_options: values of the method's test-time options, such as map, instead of those of the training.
         images: write a drawing of each image.
+        heatmaps: draw the map, too, beside the boxes.
         masks: write a mask for each result in original pixels, white where its map exceeds the threshold.
         format: annotation files to write: coco yolo voc label-studio csv parquet, also separated by commas.
         image_url: for label-studio, the prefix of image names; by default the address of its local files.
@@ -84,7 +91,7 @@ def localize(
     """
     inputs = expand_wildcards(inputs)
     out = out or free_folder(run_folder(checkpoint) / "localized", lambda folder: (folder / JOURNAL).is_file())
-    files, results = find_images(inputs), out / RESULTS
+    files, results = _without_outputs(find_images(inputs), out), out / RESULTS
     formats = find_formats(format or [])
     refuse_unwritable(out / "images")
     refuse_unwritable(out / "masks")
@@ -92,10 +99,11 @@ def localize(
     overwrite_files = overwrite or stopped
     check_outputs(formats, out, overwrite_files)
     localizer = Localizer.from_checkpoint(checkpoint, device, threshold, objects, options, min_score, method_options)
-    if threshold is None and (note := calibration_note(localizer.metadata, options)):
+    if threshold is None and (note := calibration_note(localizer.metadata, options, localizer.model.refinement)):
         print_message(f"map threshold {localizer.threshold:g}{note}")
     settings = {**_settings(localizer, top_k), "images": images, "masks": masks}
     settings |= {"labels_from_folders": True} if labels_from_folders else {}
+    settings |= {} if heatmaps else {"heatmaps": False}
     version = f"tokenloc {localizer.metadata.model.method}"
     about = localizer.classes, common_folder(inputs), image_url, version
     labels = folder_labels(files, common_folder(inputs), localizer.classes) if labels_from_folders else {}
@@ -103,15 +111,32 @@ def localize(
     with open_journal(out / JOURNAL, settings, overwrite) as journal:
         predict = partial(localizer.predict, batch_size=batch_size, top_k=top_k, keep_images=images)
         _remove_outdated(out, files, journal)
-        write = partial(_write_outputs, out, masks)
+        write = partial(_write_outputs, out, masks, heatmaps)
         unreadable = _localize_remaining(files, labels, journal, batch_size, predict, write)
         with atomic_files(out, RESULTS, replaced) as folder:
             write_annotations(formats, (image.records for image in journal.read(files)), Destination(folder, *about))
-            _write_results(folder / RESULTS, journal.read(files), unreadable)
+            whole = _write_results(folder / RESULTS, journal.read(files), unreadable)
             write_review(folder, out, files, journal)
             check_outputs(formats, out, overwrite_files)
+    if warning := whole_image_warning(whole, len(files) - len(unreadable)):
+        print_message(warning)
     _report(results, len(files), unreadable)
     return results
+
+
+def _without_outputs(files: list[Path], out: Path) -> list[Path]:
+    """Leave out the drawings and masks of an earlier run in ``out``; raise ValueError if they would replace images."""
+    drawn = {os.path.realpath(out / name) for name in ("images", "masks")}
+    folders = {folder for folder in {file.parent for file in files} if os.path.realpath(folder) in drawn}
+    outputs = {file for file in files if file.parent in folders}
+    outputs |= {file for file in files if file.name == SHEET and os.path.realpath(file.parent) == os.path.realpath(out)}
+    if outputs and not any((out / name).is_file() for name in (RESULTS, JOURNAL)):
+        raise ValueError(
+            f"{shorten(sorted(outputs))}: drawings would be written among these images; give another --out"
+        )
+    if outputs == set(files):
+        raise FileNotFoundError(f"the inputs hold no images but the drawings and masks of an earlier run in {out}")
+    return [file for file in files if file not in outputs]
 
 
 def _settings(localizer: Localizer, top_k: int) -> dict[str, Any]:
@@ -182,7 +207,7 @@ def _localize_remaining(
     return unreadable
 
 
-def _write_outputs(out: Path, masks: bool, item: _Item) -> FinishedImage | Unreadable | None:
+def _write_outputs(out: Path, masks: bool, heatmaps: bool, item: _Item) -> FinishedImage | Unreadable | None:
     """Write the drawing and the masks of one image, given the stem of their names; nothing if it is unreadable.
 
     The stem of an image that is finished is None, and so is the result.
@@ -196,7 +221,7 @@ def _write_outputs(out: Path, masks: bool, item: _Item) -> FinishedImage | Unrea
     outputs: list[dict[str, str]] = [{} for _ in results]
     if prediction.image is not None:
         image = reduced(prediction.image, round(DRAWN_SIDE / len(results) ** 0.5))  # drawings of many classes are small
-        drawing = stack([draw_localization(image, result) for result in results], vertical=True)
+        drawing = stack([draw_localization(image, result, (), heatmaps) for result in results], vertical=True)
         drawing.thumbnail(LARGEST_JPEG)
         save_image(drawing, out / "images" / f"{stem}.jpg")
         outputs = [{"image": f"images/{stem}.jpg"} for _ in results]
@@ -209,11 +234,14 @@ def _write_outputs(out: Path, masks: bool, item: _Item) -> FinishedImage | Unrea
     return FinishedImage(results[0].source, version, stem, [result.record() for result in results], outputs)
 
 
-def _write_results(path: Path, images: Iterable[FinishedImage], unreadable: Sequence[Unreadable]) -> None:
+def _write_results(path: Path, images: Iterable[FinishedImage], unreadable: Sequence[Unreadable]) -> int:
+    """Write localizations.json; return the number of images that their first box covers."""
+    whole = 0
     with atomic_text(path) as file:
         file.write('{"localizations": [')
         localizations = JsonArray(file)
         for image in images:
+            whole += image.records[0].covers_image
             for record, outputs in zip(image.records, image.outputs, strict=True):
                 texts = {"file": valid_text(record.source), "label": valid_text(record.label)}
                 localizations.append({**record.to_dict(), **outputs, **texts})
@@ -222,10 +250,12 @@ def _write_results(path: Path, images: Iterable[FinishedImage], unreadable: Sequ
         for item in unreadable:
             errors.append({"file": valid_text(item.id), "reason": valid_text(item.reason)})
         file.write("]}\n")
+    return whole
 
 
 def _report(results: Path, total: int, unreadable: Sequence[Unreadable]) -> None:
-    print_message(f"{total - len(unreadable)} images localized; results in {results}, review order in {TABLE}")
+    images = counted(total - len(unreadable), "image")
+    print_message(f"{images} localized; results in {results}, review order in {TABLE}")
     if unreadable:
         lines = "".join(f"\n  {valid_text(item.reason)}" for item in unreadable)
         raise IncompleteError(f"{len(unreadable)} of {total} files could not be read:{lines}")

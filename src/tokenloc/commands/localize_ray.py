@@ -8,6 +8,7 @@ from typing import Any
 
 from tokenloc._extras import library
 from tokenloc._files import atomic_files, refuse_unwritable, remove_partial_files
+from tokenloc._names import counted
 from tokenloc.commands.console import IncompleteError, print_message
 from tokenloc.data import expand_wildcards, find_images
 from tokenloc.export import FORMATS, common_folder
@@ -77,7 +78,7 @@ def localize_ray(
         unreadable = _write(localize_dataset(images, checkpoint, root=root, **settings), out)
     print_message(f"boxes in {out / BOXES}")
     if unreadable:
-        raise IncompleteError(f"{unreadable} images could not be read; they are listed in {out / UNREADABLE}")
+        raise IncompleteError(f"{counted(unreadable, 'image')} could not be read, as listed in {out / UNREADABLE}")
     return out / BOXES
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,16 @@ import numpy as np
 from PIL import Image
 
 from tokenloc._files import UniqueNames, atomic_files, write_json
+from tokenloc._names import counted
 from tokenloc.commands.console import percents, print_message, print_table
-from tokenloc.data import ImageDataset
+from tokenloc.data import ImageDataset, Sample
 from tokenloc.inference import Localizer
 from tokenloc.inference.evaluation import EvaluationResult
 from tokenloc.metrics import ERROR_CATEGORIES
 from tokenloc.metrics.risk_coverage import confidence_metrics
 from tokenloc.reporting.charts import save_curves
 from tokenloc.reporting.drawing import (
+    LEGEND,
     draw_localization,
     draw_map,
     heatmap,
@@ -32,6 +34,7 @@ from tokenloc.reporting.runs import BOXES, IMAGES, METRICS, missing_notes
 _NAMES = ("curves.png", "threshold.csv", "iou.csv", "iou_by_size.csv", "parts.png", "summary.png", "failures-*.jpg")
 EVALUATION_FILES = (IMAGES, BOXES, *(f"figures/{name}" for name in _NAMES))  # drawings are named as the images
 FIGURES, INTERMEDIATE, FAILURES = 12, 4, 6  # images drawn: any, with intermediate maps, of each kind of error
+WATCHED = 48  # images whose boxes are checked after a training
 
 
 def atomic_results(folder: Path) -> AbstractContextManager[Path]:
@@ -55,14 +58,15 @@ def print_results(result: EvaluationResult, threshold_source: str | None = None)
     evaluation, oracle = result.evaluation, result.evaluation.oracle
     classes, levels = (evaluation.top1_cls, evaluation.top5_cls), evaluation.box_acc or {}
     values = (evaluation.top1_loc, evaluation.top5_loc, evaluation.gt_known, levels.get("0.7"), levels.get("0.9"))
-    rows = [["model", *percents(*classes, *values)]]
+    chosen = "oracle" in (threshold_source or evaluation.threshold_source or "")
+    rows = [["model (oracle threshold)" if chosen else "model", *percents(*classes, *values)]]
     if oracle is not None and evaluation.threshold != oracle.threshold:
         values = (oracle.top1_loc, oracle.top5_loc, oracle.gt_known, oracle.box_acc["0.7"], oracle.box_acc["0.9"])
         rows.append(["best threshold (oracle)", *percents(*classes, *values)])
     for name, box in evaluation.constant_boxes.items():
         rows.append([name, "", "", "", "", *percents(*(box[level] for level in ("0.5", "0.7", "0.9")))])
     columns = ("", "Cls@1", "Cls@5", "Loc@1", "Loc@5", "GT-kn.", "IoU.7", "IoU.9")
-    print_table(columns, rows, f"protocol {evaluation.protocol}, {evaluation.images} images, percent")
+    print_table(columns, rows, f"protocol {evaluation.protocol}, {counted(evaluation.images, 'image')}, percent")
     for message in _messages(result, threshold_source):
         print_message(message)
 
@@ -91,17 +95,33 @@ def _messages(result: EvaluationResult, threshold_source: str | None) -> Iterato
 def save_figures(localizer: Localizer, dataset: ImageDataset, folder: Path) -> None:
     """Draw the localizations of some images, spread over a dataset; summary.png has all of them."""
     images, drawn, names = [], [], UniqueNames(".jpg")
-    for index in np.unique(np.linspace(0, len(dataset) - 1, FIGURES).round().astype(int)).tolist():
-        sample = dataset[index]
-        try:
-            image = dataset.image(index)
-        except (ValueError, OSError):  # the evaluation has reported it
-            continue
+    for sample, image in _some_images(dataset, FIGURES):
         drawn.append(draw_localization(image, localizer(image), sample.boxes))
         save_image(drawn[-1], folder / names.take(Path(sample.id).stem))
         images.append(reduced(image))
     _save_intermediate_maps(localizer, images[:INTERMEDIATE], folder / "parts.png")
-    save_sheet(drawn, folder / "summary.png", "green: true box, red: predicted box; right: the map")
+    save_sheet(drawn, folder / "summary.png", f"{LEGEND}; right: the map, the mask outlined")
+
+
+def _some_images(dataset: ImageDataset, count: int) -> Iterator[tuple[Sample, Image.Image]]:
+    """Yield ``count`` samples with their images, spread over a dataset, without unreadable ones."""
+    for index in np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int)).tolist():
+        with suppress(ValueError, OSError):  # training and evaluation have reported it
+            yield dataset[index], dataset.image(index)
+
+
+def whole_image_note(localizer: Localizer, dataset: ImageDataset) -> str | None:
+    """Return a warning if most boxes on some images of a dataset cover the image."""
+    results = [localizer(image) for _, image in _some_images(dataset, WATCHED)]
+    return whole_image_warning(sum(result.covers_image for result in results), len(results))
+
+
+def whole_image_warning(whole: int, total: int) -> str | None:
+    """Return a warning if most of ``total`` boxes are ``whole`` images."""
+    if 2 * whole <= total:
+        return None
+    advice = "train longer, choose another --threshold, or draw boxes on some images for `tokenloc calibrate`"
+    return f"warning: {whole} of {total} boxes cover the whole image, and locate nothing; {advice}"
 
 
 def save_failures(localizer: Localizer, dataset: ImageDataset, result: EvaluationResult, folder: Path) -> None:
@@ -112,7 +132,7 @@ def save_failures(localizer: Localizer, dataset: ImageDataset, result: Evaluatio
         shown = [positions[row.id] for row in failed[:FAILURES]]
         images = ((dataset.image(index), dataset[index].boxes) for index in shown)
         drawn = [draw_localization(image, localizer(image), truth) for image, truth in images]
-        title = f"{category}: {len(failed)} of {len(result.images)} images, lowest IoU first"
+        title = f"{category}: {len(failed)} of {counted(len(result.images), 'image')}, lowest IoU first"
         save_sheet(drawn, folder / f"failures-{category}.jpg", title)
 
 

@@ -15,13 +15,15 @@ from typing import Any
 import lightning
 
 from tokenloc._files import exclusive_lock, free_folder, remove_partial_files, write_json
+from tokenloc._names import counted
 from tokenloc.boxes import Protocol, get_protocol
 from tokenloc.commands.console import print_message, progress
 from tokenloc.commands.datasets import data_of
-from tokenloc.commands.results import atomic_results, save_figures, write_results
+from tokenloc.commands.results import atomic_results, save_figures, whole_image_note, write_results
 from tokenloc.commands.runs import groups_to_json, print_runs
-from tokenloc.commands.thresholds import calibrated_threshold, choose_threshold
+from tokenloc.commands.thresholds import choose_threshold, localize_threshold
 from tokenloc.data import ImageDataset, Preprocessing
+from tokenloc.data.registry import split_of
 from tokenloc.inference import Localizer, PredictionOptions
 from tokenloc.inference.calibration import calibrate_without_boxes
 from tokenloc.inference.evaluation import calibrate_threshold, evaluate_model
@@ -32,7 +34,7 @@ from tokenloc.models import create_model
 from tokenloc.models.checkpoint import load_checkpoint, load_classifier, read_checkpoint, store_threshold
 from tokenloc.models.metadata import ModelMetadata
 from tokenloc.refinement import find_steps
-from tokenloc.reporting.charts import save_training_curves
+from tokenloc.reporting.charts import read_curves, save_training_curves
 from tokenloc.reporting.runs import BOXES, read_run
 from tokenloc.training.cached_features import CachedFeatureData, cache_features
 from tokenloc.training.config import DataConfig, DataSource, ModelChoice, Optimisation, Precision
@@ -148,9 +150,13 @@ def _train_once(run: Namespace) -> Path:
         fit(network, batches, metadata, optimisation, folder, **options)
         if first:
             save_training_curves(run.out / "logs", run.out / "figures" / "training.png")
+            report(_kept_epoch(folder, data, optimisation.epochs))
         _calibrate_and_test(folder, data, boxes_protocol, run.workers, placement.device)
     if first:
-        _print_next_steps(folder)
+        localizer = Localizer.from_checkpoint(folder.best, placement.device)
+        if note := whole_image_note(localizer, images if val is None else val):
+            report(note)
+        _print_next_steps(folder, data)
     return folder.best
 
 
@@ -211,15 +217,19 @@ def _calibrate_and_test(folder: RunFolder, data: DataConfig, protocol: Protocol,
     model.to(device)
     images = open_split(data, data.calibration_split, data.classes)
     if images is not None:
-        calibrate = calibrate_without_boxes if data.calibrate_by == "evidence" else calibrate_threshold
-        threshold = calibrate(model, images, metadata.preprocessing, protocol, **options)
+        if data.calibrate_by == "evidence":
+            threshold = calibrate_without_boxes(model, images, metadata.preprocessing, protocol, **options)
+        else:
+            loading = {**options, "report": print_message if first else None}
+            threshold = calibrate_threshold(model, images, metadata.preprocessing, protocol, **loading)
         metadata = replace(metadata, threshold=threshold)
         for path in (folder.best, folder.last) if first else ():
             store_threshold(path, threshold)
     test = open_split(data, data.test_split, data.classes)
     if test is None:
         return
-    fixed, source = choose_threshold(protocol, None, calibrated_threshold(metadata, PredictionOptions(), test))
+    localized = localize_threshold(model, metadata, PredictionOptions(), test)
+    fixed, source = choose_threshold(protocol, None, localized)
     with atomic_results(folder.path) if first else nullcontext() as files:
         options["boxes"] = files / BOXES if files else None
         scorer = Scorer(protocol, fixed, best_threshold(data.select))
@@ -230,15 +240,27 @@ def _calibrate_and_test(folder: RunFolder, data: DataConfig, protocol: Protocol,
         tested = data_of(metadata, DataSource(), data.test_split, "measured")
         described = {"model": asdict(metadata.model), "data": tested, "epoch": epoch, "epoch_source": choice}
         write_results(files, measured, source, described)
-        print_message(f"epoch {epoch}: {choice}")
         localizer = Localizer(model, metadata, measured.evaluation.threshold, protocol=protocol)
         save_figures(localizer, test, files / "figures")
 
 
+def _kept_epoch(folder: RunFolder, data: DataConfig, epochs: int) -> str:
+    """Return which epoch of a finished training is in best.ckpt, and why."""
+    epoch = read_checkpoint(folder.best)["epoch"]
+    values = dict(read_curves(folder.path / "logs").get(f"val/{data.select}", []))
+    equal = sum(value == values.get(epoch) for value in values.values())
+    among = f"the lowest validation loss of the {equal} epochs with " if equal > 1 else ""
+    reason = f"{'is' if data.val_split is None else 'has'} {among}{describe_selection(data)}"
+    return f"kept epoch {epoch + 1} of {epochs}, because it {reason}"
+
+
 def _print_start(batches: TrainingData, optimisation: Optimisation, trainable: str, folder: RunFolder) -> None:
     images = batches.train
-    print_message(f"{len(images)} images of {len(images.classes)} classes from {images.name}")
+    print_message(f"{counted(len(images), 'image')} of {counted(len(images.classes), 'class')} from {images.name}")
     print_message(trainable)
+    if len(images.classes) == 1:
+        remedy = "add a folder of images without it, such as backgrounds"
+        print_message(f"warning: with one class there is nothing to tell apart, and maps mean little; {remedy}")
     if batches.batch_size > len(images):
         print_message(f"the batch size {batches.batch_size} is larger than the dataset: each step uses all images")
     steps = optimisation.epochs * batches.steps_per_epoch(optimisation.accumulate)
@@ -246,11 +268,13 @@ def _print_start(batches: TrainingData, optimisation: Optimisation, trainable: s
         print_message(f"{folder.last} has all {optimisation.epochs} epochs; only the steps after training are repeated")
 
 
-def _print_next_steps(folder: RunFolder) -> None:
-    best = str(folder.best)
-    print_message(f"trained: {best}; to localize objects in your own images, or evaluate under another protocol:")
+def _print_next_steps(folder: RunFolder, data: DataConfig) -> None:
+    best, tested = str(folder.best), data.test_split is not None
+    evaluate = ", or evaluate under another protocol" if tested else ""
+    print_message(f"trained: {best}; to localize objects in your own images{evaluate}:")
     localize = ["localize", best, "PHOTOGRAPHS", "--out", str(folder.path / "localized")]
-    for command in (localize, ["evaluate", best, "--protocol", "wsol-eval"]):
+    split = [] if data.test_split in (None, split_of(data.name, "measured")) else ["--split", data.test_split]
+    for command in (localize, *([["evaluate", best, "--protocol", "wsol-eval", *split]] if tested else [])):
         print_message("  " + shlex.join(["tokenloc", *command]))
 
 

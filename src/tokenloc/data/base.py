@@ -206,9 +206,12 @@ class ImageDataset:
         """Return the samples at ``indices`` as a dataset of the same split and classes."""
         return Subset(self, indices)
 
-    def in_class_order(self, classes: Sequence[str]) -> ImageDataset:
-        """Return this dataset with its classes, and so its labels, in another order; raises ValueError for others."""
-        if set(classes) != set(self.classes) or len(classes) != len(self.classes):
+    def in_class_order(self, classes: Sequence[str], every: bool = True) -> ImageDataset:
+        """Return this dataset with labels that are indices into ``classes``.
+
+        Raises ValueError if these are not its own classes in some order or, unless ``every``, these and more.
+        """
+        if not set(classes) >= set(self.classes) or (every and len(classes) != len(self.classes)):
             expected, own = (f"the {len(names)} classes {shorten(names)}" for names in (classes, self.classes))
             raise ValueError(f"expected {expected}; {self.name} {self.split} has {own}")
         return self if tuple(classes) == self.classes else Subset(self, range(len(self)), classes)
@@ -263,6 +266,10 @@ class Subset(ImageDataset):
         return self.dataset.mask(self.indices[index])
 
 
+class UnknownClassError(ValueError):
+    """A class was asked for that a dataset does not have."""
+
+
 def select_classes(available: Sequence[str], wanted: Classes) -> tuple[str, ...]:
     """Return the ``wanted`` classes (None: all) in the order of ``available``.
 
@@ -275,7 +282,7 @@ def select_classes(available: Sequence[str], wanted: Classes) -> tuple[str, ...]
         raise ValueError(f"classes must be a list of at least one class name, got {wanted!r}")
     for name in wanted:
         if name not in available:
-            raise unknown_name("class", name, available)
+            raise UnknownClassError(unknown_name("class", name, available))
     if len(set(wanted)) < len(wanted):
         raise ValueError(f"classes names one class twice: {', '.join(wanted)}")
     return tuple(name for name in available if name in set(wanted))

@@ -167,7 +167,7 @@ def _common_classes(listing: _Listing, folders: Sequence[str], wanted: Classes) 
         if differing:
             raise ValueError(
                 f"{listing.folder}: {shorten(folders)} and {folder} differ in the classes {shorten(differing)}; "
-                "a class needs a folder in every split. Add it, or select classes (classes=…)"
+                "a class needs a folder in every split. Add it, or select classes (--data.classes '[…]')"
             )
     return tuple(available)
 
@@ -178,7 +178,7 @@ def _images_of(listing: _Listing, folders: Sequence[str], classes: Sequence[str]
     class_of = {name: label for folder, label, name in listing.images if folder in folders and label in wanted}
     empty = sorted(wanted - set(class_of.values()))
     report = f"{shorten([listing.folder / folder for folder in folders])}: class folders without an image"
-    refuse(empty, report, "add some, remove the folders, or select classes (classes=…)")
+    refuse(empty, report, "add some, remove the folders, or select classes (--data.classes '[…]')")
     return class_of
 
 

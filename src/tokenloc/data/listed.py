@@ -97,8 +97,9 @@ class ListedDataset(ImageDataset):
         report = f"{len(absent)} of the {len(ids)} images of {self.name} {split} are not in {folder}: "
         report += shorten(tuple(absent)) + _renamed(absent.values(), present)
         if missing == "error" or len(absent) == len(ids):
-            remedy = "select the classes that are present (classes=…), or skip missing images with missing='skip'"
-            raise FileNotFoundError(f"{report}. Unpack all of {self.source}, {remedy} if any are present")
+            remedy = "or skip missing images (--data.options.missing skip)"
+            select = "select the classes that are present (--data.classes '[…]')"
+            raise FileNotFoundError(f"{report}. Unpack all of {self.source}, {select}, {remedy} if any are present")
         _logger.warning("%s; skipped (missing='skip')", report)
         return folder, tuple(absent)
 

@@ -34,7 +34,7 @@ class LabelledDataset(Dataset[tuple[torch.Tensor, int]]):
 class TrainingImages(LabelledDataset):
     """Images and labels for training: (image [3, H, W] float32, class index).
 
-    An unreadable image is replaced by the next readable one, with that one's label; each is logged once as a warning.
+    An unreadable image is replaced by the next readable one, with that one's label.
 
     If ``MAX_UNREADABLE`` consecutive images (or all) cannot be read, that is a ValueError.
 
@@ -42,10 +42,11 @@ class TrainingImages(LabelledDataset):
         dataset: the images.
         transform: from an RGB PIL image to [3, H, W].
         seed: the random transform depends on it and the image's index only, whichever process reads the image.
+        report: log a warning, once, for each unreadable image.
     """
 
-    def __init__(self, dataset: ImageDataset, transform: TrainTransform, seed: int = 0) -> None:
-        self.dataset, self.transform, self.seed = dataset, transform, seed
+    def __init__(self, dataset: ImageDataset, transform: TrainTransform, seed: int = 0, report: bool = True) -> None:
+        self.dataset, self.transform, self.seed, self.report = dataset, transform, seed, report
         self._reported: set[int] = set()
 
     def __len__(self) -> int:
@@ -58,7 +59,7 @@ class TrainingImages(LabelledDataset):
             try:
                 image = self.dataset.image(position)
             except (ValueError, OSError) as error:
-                if position not in self._reported:
+                if self.report and position not in self._reported:
                     self._reported.add(position)
                     _logger.warning("skipped in training and replaced by the next image: %s", error)
             else:
@@ -105,7 +106,8 @@ class EvaluationBatch:
         return len(self.indices)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> EvaluationBatch:
-        """Return the batch with images and labels on ``device``."""
+        """Return the batch with images and labels on ``device``; copies to a CUDA device do not block."""
+        non_blocking = non_blocking or torch.device(device).type == "cuda"
         images = self.images.to(device, non_blocking=non_blocking)
         return replace(self, images=images, labels=self.labels.to(device, non_blocking=non_blocking))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -14,12 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from tokenloc._names import counted
 from tokenloc.boxes import Protocol, largest_boxes, prepare_map
 from tokenloc.boxes.confidence import evident_confidence
 from tokenloc.data import EvaluationBatch, ImageDataset, Preprocessing, Unreadable, evaluation_loader
 from tokenloc.inference.evidence import box_mask
-from tokenloc.inference.inputs import ORIGINALS
+from tokenloc.inference.inputs import ORIGINALS, map_ahead
 from tokenloc.inference.options import PredictionOptions
 from tokenloc.inference.predictor import Predictor
 from tokenloc.inference.processes import gather_in_order, rank_and_world
@@ -34,6 +37,9 @@ from tokenloc.models.metadata import Threshold
 
 Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 """Wraps an iterable with a label and a total, to display progress."""
+
+
+CLEARLY = 6  # images: the fewest for which McNemar's exact test of two thresholds can have p < 0.05
 
 
 @dataclass(frozen=True)
@@ -158,9 +164,10 @@ def evaluate_model(
     rank, world = rank_and_world()
     loader = evaluation_loader(dataset, predictor.transform, batch_size, workers=workers, rank=rank, world_size=world)
     total = math.ceil(len(dataset) / batch_size)
+    predict = partial(_predict_batch, predictor, scorer)
 
     def scored_images() -> Iterator[ImageScores | Unreadable]:
-        scored = (_score_batch(predictor, dataset, batch, scorer, threads) for batch in loader)
+        scored = (_score_batch(predictor, dataset, scorer, threads, *each) for each in predicted)
         batches = gather_in_order(scored, total)
         for unreadable, images, batch_maps in progress(batches, "evaluating", total) if progress else batches:
             yield from unreadable
@@ -169,19 +176,35 @@ def evaluate_model(
                     maps.add(image.id, map_, image.predicted, image.frame, image.probability)
                 yield image
 
-    with evaluation_mode(model), ThreadPoolExecutor() as threads:
+    # One thread runs the network on the next batch while others find the boxes of this one.
+    with (
+        evaluation_mode(model),
+        ThreadPoolExecutor() as threads,
+        closing(map_ahead(predict, loader, ahead=1, threads=1)) as predicted,
+    ):
         return evaluate_scores(scored_images(), dataset, scorer, boxes)
 
 
+def _predict_batch(
+    predictor: Predictor, scorer: Scorer, batch: EvaluationBatch
+) -> tuple[EvaluationBatch, Tensor, NDArray[np.float32]]:
+    """Return the batch, its logits [B, C] and the maps [B, K, h, w] that are judged, on the CPU."""
+    if not batch.indices:
+        return batch, torch.zeros(0, predictor.model.num_classes), np.zeros((0, 1, 1, 1), np.float32)
+    prediction = predictor.class_maps(batch.images, scorer.protocol.judged_maps or batch.labels[:, None])
+    return batch, prediction.logits.cpu(), prediction.maps.cpu().numpy()
+
+
 def _score_batch(
-    predictor: Predictor, dataset: ImageDataset, batch: EvaluationBatch, scorer: Scorer, threads: ThreadPoolExecutor
+    predictor: Predictor,
+    dataset: ImageDataset,
+    scorer: Scorer,
+    threads: ThreadPoolExecutor,
+    batch: EvaluationBatch,
+    logits: Tensor,
+    maps: NDArray[np.float32],
 ) -> tuple[list[Unreadable], list[ImageScores], NDArray[np.float32]]:
     """Return the unreadable images of a batch, and of the others the scores and the maps [B, h, w] that are judged."""
-    if not batch.indices:
-        return batch.unreadable, [], np.zeros((0, 1, 1), np.float32)
-    classes = scorer.protocol.judged_maps or batch.labels[:, None].to(predictor.device)
-    prediction = predictor.class_maps(batch.images, classes)
-    logits, maps = prediction.logits.cpu(), prediction.maps.cpu().numpy()
     if logits.isnan().any():
         raise ValueError("the model's logits contain NaN; check its weights, or evaluate in full precision")
     predicted = top_classes(logits, 5).numpy()
@@ -203,29 +226,26 @@ def _score_batch(
             )
 
     scored = list(threads.map(score, range(len(maps))))
-    if predictor.options.evidence and scorer.fixed_threshold is not None:
-        scored = _with_evidence(predictor, batch, scored, maps[:, 0], scorer.fixed_threshold)
+    if predictor.options.evidence and scorer.fixed_threshold is not None and scored:
+        scored = _with_evidence(predictor, scorer.fixed_threshold, batch.images, scored, maps[:, 0])
     return batch.unreadable, scored, maps[:, 0]
 
 
 def _with_evidence(
-    predictor: Predictor,
-    batch: EvaluationBatch,
-    scored: list[ImageScores],
-    maps: NDArray[np.float32],
-    threshold: float,
+    predictor: Predictor, threshold: float, images: Tensor, scored: Sequence[ImageScores], maps: NDArray[np.float32]
 ) -> list[ImageScores]:
-    """Return the scores with the evidence of the largest component's box for the predicted class in the confidence."""
-    protocol, masks = predictor.protocol, []
-    for map_, frame in zip(maps, batch.frames, strict=True):
-        box = largest_boxes(prepare_map(map_, frame.input_size, protocol), [threshold], protocol)
-        masks.append(box_mask(box, frame.input_size))
-    predicted = torch.tensor([int(scores.predicted[0]) for scores in scored])
-    evidence = predictor.evidence(batch.images, torch.stack(masks), predicted).T.tolist()
-    return [
-        replace(scores, confidence=float(evident_confidence(scores.confidence or 0.0, *seen)))
-        for scores, seen in zip(scored, evidence, strict=True)
-    ]
+    """Return the scores with the evidence of the largest component's box for the predicted class in the confidence.
+
+    ``images`` [B, 3, H, W] are network inputs, and ``maps`` [B, h, w] those that are judged.
+    """
+    masks = []
+    for one, map_ in zip(scored, maps, strict=True):
+        prepared = prepare_map(map_, one.frame.input_size, predictor.protocol)
+        masks.append(box_mask(largest_boxes(prepared, [threshold], predictor.protocol), one.frame.input_size))
+    predicted = torch.tensor([int(one.predicted[0]) for one in scored])
+    evidence = predictor.evidence(images, torch.stack(masks), predicted).T.tolist()
+    pairs = zip(scored, evidence, strict=True)
+    return [replace(one, confidence=float(evident_confidence(one.confidence or 0.0, *seen))) for one, seen in pairs]
 
 
 def calibrate_threshold(
@@ -235,26 +255,36 @@ def calibrate_threshold(
     protocol: Protocol,
     *,
     options: PredictionOptions | None = None,
+    report: Callable[[str], None] | None = None,
     **loading: Any,
 ) -> Threshold:
     """Choose the map threshold with the best GT-known on a dataset with boxes, which should not be the test set.
 
-    The threshold is meant for these ``options`` of prediction; ``loading`` are further arguments of ``evaluate_model``.
+    The default of the method stays if it gets less than ``CLEARLY`` images fewer right than the best threshold. The
+    threshold is meant for these ``options`` of prediction. ``report`` receives the accuracies before and after;
+    ``loading`` are further arguments of ``evaluate_model``.
 
     Raises:
         ValueError: if the dataset has no boxes.
     """
     if not dataset.has_boxes:
         raise ValueError(f"{dataset.name} ({dataset.split}) has no boxes, which calibration needs")
-    options = options or PredictionOptions()
-    result = evaluate_model(model, dataset, preprocessing, Scorer(protocol), options=options, **loading)
-    oracle = result.evaluation.oracle
-    if oracle is None:
+    options, default = options or PredictionOptions(), model.default_threshold
+    result = evaluate_model(model, dataset, preprocessing, Scorer(protocol, default), options=options, **loading)
+    before, best = result.evaluation.gt_known, result.evaluation.oracle
+    if best is None or before is None:
         raise ValueError(f"no box of {dataset.name} ({dataset.split}) is inside its image")
-    suffix = "" if options == PredictionOptions() else f", {options}"
+    count = result.evaluation.images_with_boxes
+    more = round((best.gt_known - before) * count / 100)
     images = f"{dataset.split} of {dataset.name}"
-    source = f"calibrated on {images} ({len(dataset)} images), protocol {protocol.name}{suffix}"
-    return Threshold(oracle.threshold, source, str(options), images)
+    where = f"on {images} ({count} images), protocol {protocol.name}"
+    where += "" if options == PredictionOptions() else f", {options}"
+    if report:
+        report(f"GT-known {where}: {before:.1f} at the default {default:g}, {best.gt_known:.1f} at {best.threshold:g}")
+    if more < CLEARLY:
+        kept = f": the default, as {best.threshold:g} gets only {counted(more, 'image')} more right"
+        return Threshold(default, f"calibrated {where}{kept}", str(options), images)
+    return Threshold(best.threshold, f"calibrated {where}", str(options), images)
 
 
 @contextmanager

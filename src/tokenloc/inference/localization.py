@@ -13,6 +13,7 @@ from PIL import Image
 
 from tokenloc._extras import library
 from tokenloc.boxes import Frame, box_faults, detect_boxes, get_protocol
+from tokenloc.boxes.iou import box_areas
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.inference.inputs import ImageInput, as_image
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from supervision import Detections
 
 Objects = Literal["largest", "all"]  # the components that get a box
+WHOLE = 0.9  # fraction of an image from which on a box covers it: such a box locates nothing
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -52,6 +54,12 @@ class LocalizationRecord:
         """The confidence of the first box, which defines the review order; 0 without a box."""
         return float(self.confidence[0]) if len(self.confidence) else 0.0
 
+    @property
+    def covers_image(self) -> bool:
+        """Whether the first box has at least ``WHOLE`` of the image's area."""
+        width, height = self.size
+        return len(self.boxes) > 0 and float(box_areas(self.boxes[:1])[0]) >= WHOLE * width * height
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, rounded for reading, as in ``localizations.json``."""
         return {
@@ -63,7 +71,7 @@ class LocalizationRecord:
             "score": round(self.score, 6),
             "boxes": self.boxes.round(2).tolist(),
             "confidence": self.confidence.round(6).tolist(),
-            "threshold": self.threshold,
+            "threshold": round(self.threshold, 6),
             "protocol": self.protocol,
         }
 

@@ -193,7 +193,8 @@ def gaussian_filtered(maps: Tensor, padding: Padding = "zeros") -> Tensor:
 
     See ``SAT`` for the ``padding``.
     """
-    taps, zeros = maps.new_tensor(GAUSSIAN_TAPS), {"zeros": 1, "replicate": 0, "full": 2}[padding]
+    taps = torch.stack([maps.new_full((), tap) for tap in GAUSSIAN_TAPS])  # a copy of a list would wait for the GPU
+    zeros = {"zeros": 1, "replicate": 0, "full": 2}[padding]
     with torch.autocast(maps.device.type, enabled=False):  # half precision is too coarse for a loss this small
         maps = F.pad(maps[:, None], (1,) * 4, "replicate") if padding == "replicate" else maps[:, None]
         return F.conv2d(maps, torch.outer(taps, taps)[None, None], padding=zeros)[:, 0]

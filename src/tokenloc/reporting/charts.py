@@ -144,8 +144,10 @@ def _save_charts(charts: Sequence[Chart], path: Path) -> None:
         axes.set(title=chart.title, xlabel=chart.xlabel, ylabel=chart.unit)
         if chart.xmax:
             axes.set(xlim=(0, chart.xmax), ylim=(0, chart.ymax))
+        else:
+            axes.xaxis.get_major_locator().set_params(integer=True)
         if any(line.label for line in chart.lines):
-            axes.legend(fontsize="small")
+            axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.2))  # below, not over the lines
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=120)
 
@@ -170,8 +172,9 @@ def save_training_curves(logs: Path, path: Path) -> None:
     groups: dict[str, list[Line]] = {}
     for name, curve in read_curves(logs).items():
         *group, last = name.removeprefix("learned/").split("/")
-        title = "accuracy, %" if last.endswith("_cls") else "/".join(group) or last
-        epochs, values = zip(*curve, strict=True)
-        groups.setdefault(title, []).append(Line(last, epochs, values))
+        accuracy = last.endswith("_cls")
+        title, label = ("accuracy, %", name) if accuracy else ("/".join(group) or last, last)
+        epochs, values = zip(*((epoch + 1, value) for epoch, value in curve), strict=True)
+        groups.setdefault(title, []).append(Line(label, epochs, values))
     if groups:
         _save_charts([Chart(title, "epoch", lines=lines) for title, lines in groups.items()], path)

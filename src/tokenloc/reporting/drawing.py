@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
+import cv2
 import matplotlib
 import numpy as np
+from matplotlib.font_manager import findSystemFonts
+from matplotlib.ft2font import FT2Font
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
@@ -15,14 +19,16 @@ from tokenloc.inference import Localization
 from tokenloc.inference.localizer import KEPT_SIDE
 
 PREDICTED, TRUTH, INK = (255, 64, 64), (64, 220, 96), (32, 32, 32)  # colors
+CLASSES = (PREDICTED, (30, 136, 229), (255, 145, 0), (171, 71, 188), (0, 172, 193), (216, 27, 96))  # predicted boxes
+LEGEND = "green: true box, other colors: predicted boxes, one color for each class"
+COLORMAP = matplotlib.colormaps["inferno"]
 GAP = 4  # pixels between images
 
 
 def heatmap(image: Image.Image, map_: NDArray[np.float32], opacity: float = 0.5) -> Image.Image:
-    """Return the image under a map [height, width] in [0, 1] of the same size, colored from blue (0) to red (1)."""
-    turbo = matplotlib.colormaps["turbo"]
-    colors = (opacity * 255) * turbo(np.arange(turbo.N))[:, :3].astype(np.float32)
-    indices = (np.asarray(map_, np.float32) * turbo.N).astype(np.int16).clip(0, turbo.N - 1)
+    """Return the image under a map [height, width] in [0, 1] of the same size, colored from black (0) to yellow (1)."""
+    colors = (opacity * 255) * COLORMAP(np.arange(COLORMAP.N))[:, :3].astype(np.float32)
+    indices = (np.asarray(map_, np.float32) * COLORMAP.N).astype(np.int16).clip(0, COLORMAP.N - 1)
     mixed = (1 - opacity) * np.asarray(image.convert("RGB"), dtype=np.float32)
     mixed += colors[indices]
     return Image.fromarray(mixed.round(out=mixed).astype(np.uint8))
@@ -37,33 +43,73 @@ def draw_boxes(image: Image.Image, boxes: ArrayLike, color: tuple[int, int, int]
         x0, y0, x1, y1 = map(round, box)
         draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=color, width=width)
         if label and index == 0:
-            font = ImageFont.load_default(max(10, round(min(image.size) / 28)))
+            font, label = font_for(label, max(10, round(min(image.size) / 18)))
             left, top, right, bottom = draw.textbbox((0, 0), label, font=font)
             label_width, label_height = right - left + 4, bottom - top + 4
-            x = max(0, min(x0 + width, image.width - int(label_width)))
-            y = max(0, min(y0 + width, image.height - int(label_height)))
+            x = max(0, min(x0, image.width - int(label_width)))
+            y = max(0, min(y0 - int(label_height), image.height - int(label_height)))
             draw.rectangle((x, y, x + label_width, y + label_height), fill=color)
             draw.text((x + 2 - left, y + 2 - top), label, font=font, fill="white")
     return image
 
 
-def draw_localization(image: Image.Image, result: Localization, truth: ArrayLike = ()) -> Image.Image:
+def draw_localization(
+    image: Image.Image, result: Localization, truth: ArrayLike = (), with_map: bool = True
+) -> Image.Image:
     """Return the localized upright RGB image with true boxes [G, 4] (green) and predicted ones, beside its map.
 
-    The image may be a reduced copy. It is drawn with at most ``KEPT_SIDE`` pixels on its longer side; boxes are in
-    original pixels.
+    The label has the probability of the class and the confidence of its first box. The image may be a reduced copy. It
+    is drawn with at most ``KEPT_SIDE`` pixels on its longer side; boxes are in original pixels.
     """
     image = reduced(image)
+    label = f"{result.label} {result.score:.0%}"
+    label += f", box {result.first_confidence:.2f}" if len(result.boxes) else ", no box"
     left = draw_boxes(image, _on_copy(truth, image, result), TRUTH)
-    left = draw_boxes(left, _on_copy(result.boxes, image, result), PREDICTED, f"{result.label} {result.score:.0%}")
-    return stack([left, draw_map(image, result)])
+    left = draw_boxes(left, _on_copy(result.boxes, image, result), _color(result), label)
+    return stack([left, draw_map(image, result)]) if with_map else left
 
 
 def draw_map(image: Image.Image, result: Localization) -> Image.Image:
-    """Return the image, or a reduced copy as ``draw_localization``, under the map of a localization, with its boxes."""
+    """Return the image, or a reduced copy as ``draw_localization``, under the map of a localization, with its boxes.
+
+    A white line surrounds the mask.
+    """
     image = reduced(image)
-    map_ = result.frame.of_original(image.size).map_to_original(result.map)
-    return draw_boxes(heatmap(image, map_), _on_copy(result.boxes, image, result), PREDICTED)
+    frame = result.frame.of_original(image.size)
+    drawn = np.array(heatmap(image, frame.map_to_original(result.map)))
+    mask = frame.map_to_original(result.mask.astype(np.float32)) > 0.5
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(drawn, outlines, -1, (255, 255, 255), max(1, round(min(image.size) / 250)))
+    return draw_boxes(Image.fromarray(drawn), _on_copy(result.boxes, image, result), _color(result))
+
+
+def _color(result: Localization) -> tuple[int, int, int]:
+    return CLASSES[result.class_index % len(CLASSES)]
+
+
+def font_for(text: str, size: float) -> tuple[ImageFont.FreeTypeFont, str]:
+    """Return a font that has the characters of a text, and the text; one that no font has is written as U+9CE5.
+
+    The font is DejaVu Sans, or else one of the system that has all the characters.
+    """
+    path, lacking = _font_file(frozenset(text))
+    return ImageFont.truetype(path, size), "".join(f"U+{ord(c):04X}" if c in lacking else c for c in text)
+
+
+@cache
+def _font_file(characters: frozenset[str]) -> tuple[str, frozenset[str]]:
+    """Return the font with the most of these characters, and those that it lacks."""
+    default = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    best = str(default), characters
+    for path in (str(default), *sorted(findSystemFonts())):
+        if not best[1]:
+            break
+        try:
+            lacking = characters - set(map(chr, FT2Font(path).get_charmap()))
+        except (RuntimeError, OSError):  # a font in a format that FreeType does not read
+            continue
+        best = (path, lacking) if len(lacking) < len(best[1]) else best
+    return best
 
 
 def reduced(image: Image.Image, side: int = KEPT_SIDE) -> Image.Image:
@@ -102,25 +148,27 @@ def save_sheet(images: Sequence[Image.Image], path: Path, title: str) -> None:
     cells = [_scaled(image, 480) for image in images]
     rows = [stack(cells[start : start + 3]) for start in range(0, len(cells), 3)]
     page = ImageOps.expand(stack(rows, vertical=True), (0, 28, 0, 0), "white")
-    ImageDraw.Draw(page).text((6, 4), title, font=ImageFont.load_default(18), fill=INK)
+    font, title = font_for(title, 18)
+    ImageDraw.Draw(page).text((6, 4), title, font=font, fill=INK)
     save_image(page, path)
 
 
 def save_titled(cells: Sequence[tuple[str, Image.Image]], path: Path, title: str, columns: int) -> None:
     """Write images with a caption each, in rows of ``columns``, under a title."""
-    width, caption, font = 180, 22, ImageFont.load_default(13)
+    width, caption = 180, 22
     drawn = []
     for name, image in cells:
         tall = max(1, round(image.height * width / image.width))
         smooth = Image.Resampling.NEAREST if image.width < width else Image.Resampling.LANCZOS
         cell = ImageOps.expand(image.convert("RGB").resize((width, tall), smooth), (0, caption, 0, 0), "white")
+        font, name = font_for(name, 13)
         while font.getlength(name) > width:
             name = f"{name.removesuffix('…')[:-1]}…"
         ImageDraw.Draw(cell).text((2, 3), name, font=font, fill=INK)
         drawn.append(cell)
     rows = [stack(drawn[start : start + columns]) for start in range(0, len(drawn), columns)]
     page = ImageOps.expand(stack(rows, vertical=True), (0, 30, 0, 0), "white")
-    heading = ImageFont.load_default(16)
+    heading, title = font_for(title, 16)
     right = max(0, round(heading.getlength(title)) + 12 - page.width)
     page = ImageOps.expand(page, (0, 0, right, 0), "white")
     ImageDraw.Draw(page).text((6, 6), title, font=heading, fill=INK)
@@ -129,14 +177,16 @@ def save_titled(cells: Sequence[tuple[str, Image.Image]], path: Path, title: str
 
 def image_table(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
     """Return images as a table with named columns and rows."""
-    font, left, top, side = ImageFont.load_default(13), 84, 22, 144
+    left, top, side = 84, 22, 144
     cells = [stack([_scaled(image, side) for image in images]) for _, images in rows]
     page = ImageOps.expand(stack(cells, vertical=True), (left, top, 0, 0), "white")
     draw = ImageDraw.Draw(page)
     for index, name in enumerate(columns):
+        font, name = font_for(name, 13)
         draw.text((left + index * (side + GAP), 3), name, font=font, fill=INK)
     y = top
     for (name, _), row in zip(rows, cells, strict=True):
+        font, name = font_for(name, 13)
         draw.text((4, y + 4), name, font=font, fill=INK)
         y += row.height + GAP
     return page

@@ -16,6 +16,7 @@ from tokenloc.data import ImageDataset
 from tokenloc.inference.evaluation import Progress
 from tokenloc.metrics import ERROR_CATEGORIES
 from tokenloc.metrics.stored_boxes import ImageBoxes
+from tokenloc.reporting.localized import LocalizedRun
 from tokenloc.reporting.runs import Run
 from tokenloc.reporting.tables import ERRORS, error_of
 
@@ -98,6 +99,7 @@ class ReportImage:
 
     boxes: list[list[int]]  # of each run, see ``box_steps``
     truth: list[list[int]] = field(default_factory=list)
+    others: list[list[int]] = field(default_factory=list)  # further predicted boxes, without an IoU
     size: tuple[int, int] | None = None  # (width, height); without stored boxes that of the thumbnail
     thumbnail: str | None = None  # JPEG, base64; None if the image could not be read
 
@@ -117,6 +119,11 @@ def make_images(
                 size = run.boxes.size(index)
                 images[index].size, images[index].truth = size, _to_unit(run.boxes.truth[index], size).tolist()
                 images[index].boxes[number] = box_steps(swept, size, slider.columns)
+        if isinstance(run, LocalizedRun):
+            for index, image in images.items():
+                record = run.records[index]
+                image.size = record["width"], record["height"]
+                image.others = _to_unit(np.array(record["boxes"], np.float64).reshape(-1, 4), image.size).tolist()
     if dataset is not None:
         positions = {id_: position for position, id_ in enumerate(dataset.ids)}
         for index in progress(images, "images", len(images)) if progress else images:

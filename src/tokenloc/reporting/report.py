@@ -8,12 +8,12 @@ from typing import Any
 
 from tokenloc.data import ImageDataset
 from tokenloc.inference.evaluation import Progress
-from tokenloc.metrics import ERROR_CATEGORIES
 from tokenloc.reporting.charts import evaluation_charts
 from tokenloc.reporting.galleries import UNIT, Gallery, ReportImage, Slider, make_galleries, make_images, make_slider
+from tokenloc.reporting.localized import LocalizedRun
 from tokenloc.reporting.pages import render_page
 from tokenloc.reporting.runs import Run
-from tokenloc.reporting.tables import ERRORS, class_table, error_counts, error_of, metric_table
+from tokenloc.reporting.tables import ERRORS, KINDS, class_table, error_counts, error_of, metric_table
 
 LETTERS = "ABCDEF"  # the runs' labels on images
 SCRIPTS = ("core.js", "overlay.js", "filters.js", "slider.js", "gallery.js", "tables.js")
@@ -46,6 +46,7 @@ def render_report(
         letters=LETTERS,
         runs=runs,
         first=runs[0].content,
+        located=isinstance(runs[0], LocalizedRun),
         metrics=metric_table(runs),
         errors=[error_counts(run) for run in runs],
         error_texts=ERRORS,
@@ -70,7 +71,7 @@ def _data(
 
     def prediction(row: Mapping[str, Any]) -> list[float | int | None]:
         iou, confidence = (None if row[key] is None else round(row[key], 4) for key in ("largest", "confidence"))
-        kind = None if (error := error_of(row)) is None else ERROR_CATEGORIES.index(error)
+        kind = None if (error := error_of(row)) is None else KINDS.index(error)
         return [indices.get(row["predicted"]), iou, kind, confidence]
 
     return {
@@ -78,9 +79,10 @@ def _data(
         "names": [run.name for run in runs],
         "sliders": [slider and asdict(slider) for slider in sliders],
         "classes": classes,
-        "keys": ERROR_CATEGORIES,
-        "kinds": [ERRORS[key][0] for key in ERROR_CATEGORIES],
+        "keys": KINDS,
+        "kinds": [ERRORS[key][0] for key in KINDS],
         "confidence": any(row["confidence"] is not None for row in rows),
+        "judged": any(error_of(row) is not None for row in rows),
         "boxes": any(row["largest"] is not None for row in rows),
         "ids": [row["id"] for row in runs[0].rows],
         "labels": [indices[row["label"]] for row in runs[0].rows],

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenloc._files import read_csv, read_text
+from tokenloc._names import counted
 from tokenloc._plain import load_json, require_types
 from tokenloc.data.base import file_fingerprint, shorten
 from tokenloc.metrics.images import read_table
@@ -66,6 +67,11 @@ class Run:
         """The map threshold of the metrics; None without boxes."""
         threshold: float | None = self.content["threshold"]
         return threshold
+
+    @property
+    def oracle(self) -> bool:
+        """Whether the threshold was chosen on the evaluated images, so that the metrics are no fair result."""
+        return "oracle" in (self.content.get("threshold_source") or "")
 
     @cached_property
     def metrics(self) -> dict[str, float | None]:
@@ -138,12 +144,22 @@ class Run:
         """What a reader should know: why boxes are missing, and what no metric covers."""
         notes = [*self._boxes[1], *missing_notes(self.content.get("missing") or {})]
         unreadable = [item["id"] for item in self.content.get("unreadable") or []]
-        return [*notes, *([f"{len(unreadable)} images could not be read: {shorten(unreadable)}"] if unreadable else [])]
+        images = f"{counted(len(unreadable), 'image')} could not be read: {shorten(unreadable)}"
+        return [*notes, *([images] if unreadable else [])]
 
 
 def missing_notes(missing: Mapping[str, Sequence[str]]) -> list[str]:
     """Describe the lists of ``EvaluationResult.missing``."""
     return [f"{len(missing[key])} {text}: {shorten(missing[key])}" for key, text in MISSING.items() if missing.get(key)]
+
+
+def oracle_note(runs: Sequence[Run]) -> str | None:
+    """Return a warning if some of several runs, but not all, have a threshold chosen on the evaluated images."""
+    names = [run.name for run in runs if run.oracle]
+    if len(names) in (0, len(runs)):
+        return None
+    chosen = f"the threshold of {shorten(names)} was chosen on the evaluated images (oracle), that of others was not"
+    return f"the runs cannot be compared fairly: {chosen}; calibrate, or give one --threshold, and evaluate again"
 
 
 def read_run(folder: Path, name: str | None = None) -> Run:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tokenloc.metrics import ERROR_CATEGORIES
 from tokenloc.metrics.evaluation import METRIC_NAMES
 from tokenloc.metrics.intervals import HITS, Comparison, compare
 from tokenloc.reporting.runs import Run
@@ -29,12 +28,17 @@ ERRORS = {
     "part": ("Only a part", "most of the box is on the object, but misses much of it"),
     "more": ("Too much", "the box has the object and much around it"),
     "other": ("Other", "none of these"),
-}  # name and description of each of ERROR_CATEGORIES
+    "unjudged": ("Class right, no true box", "the box is not judged"),
+}  # name and description of each of ERROR_CATEGORIES, and of the kind of other images
+KINDS = tuple(ERRORS)
 CLASS_COLUMNS = {"top1_cls": "Cls", "top1_loc": "Loc", "gt_known": "GT-known", "largest": "mean IoU"}  # see _mean
 
 
 class Cell(NamedTuple):
-    """A metric of a run; the best of several is significant if it differs from each other one with p < 0.05."""
+    """A metric of a run; the best of several is significant if it differs from each other one with p < 0.05.
+
+    That of an oracle's threshold is never significant beside a run without one.
+    """
 
     value: float | None
     interval: list[float] | None
@@ -67,8 +71,12 @@ def _cell(runs: Sequence[Run], run: Run, key: str) -> Cell:
     others = [other for other in runs if other is not run]
     best = value is not None and bool(others) and all(value > (other.metrics.get(key) or 0.0) for other in others)
     compared = [_compare(other, run, key) for other in others] if best else [None]
-    significant = all(comparison is not None and comparison.p_value < 0.05 for comparison in compared)
-    return Cell(value, (run.content.get("confidence") or {}).get(key), best, significant)
+    fair = not any(run.oracle and not other.oracle for other in others)
+    significant = fair and all(comparison is not None and comparison.p_value < 0.05 for comparison in compared)
+    interval = (run.content.get("confidence") or {}).get(key)
+    if interval and interval[0] == interval[1]:  # all images alike, as often with few: it says nothing
+        interval = None
+    return Cell(value, interval, best, significant)
 
 
 def _compare(first: Run, second: Run, metric: str) -> Comparison | None:
@@ -85,17 +93,17 @@ def _compare(first: Run, second: Run, metric: str) -> Comparison | None:
 
 
 def error_of(row: Mapping[str, Any]) -> str | None:
-    """Return an image's kind of error; without a true box, whether the class is right."""
+    """Return an image's kind of error, one of ``KINDS``; None without a true box and a predicted class."""
     error: str | None = row["error"]
     if error is not None or row["top1_cls"] is None:
         return error
-    return "correct" if row["top1_cls"] else "classification"
+    return "unjudged" if row["top1_cls"] else "classification"
 
 
 def error_counts(run: Run) -> dict[str, tuple[int, float]]:
     """Return how many images of a run have each kind of error, and in percent of the images where one is known."""
     errors = [error for row in run.rows if (error := error_of(row)) is not None]
-    counts = {key: errors.count(key) for key in ERROR_CATEGORIES}
+    counts = {key: errors.count(key) for key in KINDS}
     return {key: (count, 100.0 * count / len(errors)) for key, count in counts.items() if count}
 
 

@@ -66,7 +66,7 @@ class DataConfig:
         _require_at_least(self, "data", lowest)
         if self.crop > self.resize:
             raise ValueError(f"data.crop {self.crop} must be at most data.resize {self.resize}, out of which it is cut")
-        self.options = plain(self.options, "data.options")
+        self.options = _dataset_options(self.options)
         if cached_pictures:
             message = "data.cached_pictures was removed; delete it from the configuration (results do not change)"
             raise ValueError(message)
@@ -79,15 +79,17 @@ class DataSource:
     Attributes:
         name: dataset name, see ``tokenloc list datasets``.
         root: the dataset's own folder or the one above it; relative to the working directory.
+        classes: names of the classes to evaluate, some of the model's; None for all of the model's.
         options: options of the dataset; each replaces the training's option of the same name.
     """
 
     name: str | None = None
     root: Path | None = None
+    classes: list[str] | None = None
     options: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        self.options = plain(self.options, "data.options")
+        self.options = _dataset_options(self.options)
 
 
 @dataclass
@@ -165,6 +167,15 @@ class Optimisation:
                 raise ValueError(f"optimisation.{name} must be positive; got {value}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optimisation.betas must be at least 0 and below 1; got {self.betas}")
+
+
+def _dataset_options(options: Any) -> Any:
+    """Return the options of a dataset if they are plain values; raise ValueError if one is a setting of its own."""
+    flags = {"name": "--data.name", "root": "--data.root", "classes": "--data.classes", "split": "--split"}
+    for name, flag in flags.items():
+        if isinstance(options, dict) and name in options:
+            raise ValueError(f"data.options.{name} is not an option of a dataset; give {flag} instead")
+    return plain(options, "data.options")
 
 
 def _require_at_least(options: Any, group: str, lowest: dict[str, int]) -> None:

@@ -32,6 +32,7 @@ class TrainingData(L.LightningDataModule):
         self.train, self.val, self.preprocessing = train, val, preprocessing
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.training_workers = workers
+        self._first_epoch: int | None = None
         self.batches_per_epoch = math.ceil(len(train) / batch_size)
 
     def steps_per_epoch(self, accumulate: int) -> int:
@@ -46,8 +47,13 @@ class TrainingData(L.LightningDataModule):
         return training_loader(self.examples(epoch), self.batch_size, seed=epoch_seed(self.seed, epoch), **share)
 
     def examples(self, epoch: int) -> LabelledDataset:
-        """Return the examples of an epoch: each image with its random crop and flip of that epoch."""
-        return TrainingImages(self.train, train_transform(self.preprocessing), seed=epoch_seed(self.seed, epoch))
+        """Return the examples of an epoch: each image with its random crop and flip of that epoch.
+
+        Those of the first epoch of this process report unreadable images.
+        """
+        self._first_epoch = epoch if self._first_epoch is None else self._first_epoch
+        seed, report = epoch_seed(self.seed, epoch), epoch == self._first_epoch
+        return TrainingImages(self.train, train_transform(self.preprocessing), seed, report)
 
     def val_dataloader(self) -> Any:
         """Return this process's validation batches."""

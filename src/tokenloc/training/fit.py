@@ -13,6 +13,7 @@ import lightning as L
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import Tensor
 
 from tokenloc.methods import Method
 from tokenloc.models.checkpoint import read_checkpoint, read_metadata, save_atomically
@@ -22,7 +23,7 @@ from tokenloc.training.compilation import ForwardPass, compiled
 from tokenloc.training.config import Optimisation, Precision
 from tokenloc.training.data import TrainingData
 from tokenloc.training.interruption import StepCheckpoint, StoppedError
-from tokenloc.training.module import DivergedError, LocalizationTask
+from tokenloc.training.module import LOSS, DivergedError, LocalizationTask
 from tokenloc.training.placement import Placement, check_shares, environments
 from tokenloc.training.run_folder import RunFolder
 from tokenloc.training.selection import Selection
@@ -63,8 +64,8 @@ def fit(
     saving = StepCheckpoint(last, save_minutes)
     with _without_advice(), saving:
         checkpoints = _checkpoints(last.parent, selection.logged if data.val is not None else None)
-        callbacks = [selection, *checkpoints, saving, RichProgressBar()]
-        trainer = _trainer(folder.path, optimisation, callbacks, placement, precision)
+        callbacks = [selection, *checkpoints, saving, TrainingProgress()]
+        trainer = _trainer(folder.path, optimisation, callbacks, placement, precision, min(10, steps))
         try:
             trainer.fit(task, data, ckpt_path=last if resume else None)
         except DivergedError as error:
@@ -101,7 +102,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def _trainer(
-    out: Path, optimisation: Optimisation, callbacks: list[Callback], placement: Placement, precision: Precision
+    out: Path,
+    optimisation: Optimisation,
+    callbacks: list[Callback],
+    placement: Placement,
+    precision: Precision,
+    log_every: int,
 ) -> L.Trainer:
     return L.Trainer(
         accelerator=placement.device,
@@ -119,17 +125,54 @@ def _trainer(
         default_root_dir=out,
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
-        log_every_n_steps=10,
+        log_every_n_steps=log_every,
         enable_model_summary=False,
     )
 
 
+class TrainingProgress(RichProgressBar):
+    """The progress bar, without the version of the log files."""
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Any:
+        """Return the values that are displayed."""
+        values = dict(super().get_metrics(trainer, pl_module))
+        values.pop("v_num", None)
+        return values
+
+
+class BestEpoch(ModelCheckpoint):
+    """Saves the weights of the best epoch: of equal ones that with the lower validation loss, else the later one."""
+
+    loss = float("inf")  # validation loss of the saved epoch
+
+    @property
+    def state_key(self) -> str:
+        """The key of the state in last.ckpt: that of the base class, which older versions used."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__)
+
+    def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
+        """Return whether the current epoch replaces the saved one."""
+        loss = float(trainer.callback_metrics.get(LOSS, self.loss))
+        equal = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
+        better = super().check_monitor_top_k(trainer, current) or (equal and loss <= self.loss)
+        self.loss = loss if better else self.loss
+        return better
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the base class, and the loss."""
+        return {**super().state_dict(), "loss": self.loss}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the state; without a loss, as of an older version, the next equal epoch replaces the saved one."""
+        super().load_state_dict(state_dict)
+        self.loss = state_dict.get("loss", self.loss)
+
+
 def _checkpoints(folder: Path, monitored: str | None) -> list[ModelCheckpoint]:
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
-    if monitored is None:
-        return [ModelCheckpoint(filename="best", save_last=True, **common)]
-    best = ModelCheckpoint(filename="best", monitor=monitored, mode="max", **common)
-    return [best, ModelCheckpoint(filename="last", **common)]  # save_last would only save when the best improves
+    modes = ("max", "min") if monitored else ("min", "max")  # different, which keeps the states in last.ckpt apart
+    best = BestEpoch(filename="best", monitor=monitored, mode=modes[0], save_weights_only=True, **common)
+    return [best, ModelCheckpoint(filename="last", mode=modes[1], **common)]  # save_last needs a better epoch
 
 
 # Advice against deliberate settings, and warnings about Lightning's own use of PyTorch.

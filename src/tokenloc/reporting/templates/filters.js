@@ -46,6 +46,7 @@ for (const [run, images] of data.predictions.entries()) {
   const kinds = data.kinds.map((name, kind) => present.has(kind) && option(`${run}:${kind}`, name)).filter(Boolean);
   byId("kind").append(...(several ? [make("optgroup", { label: `${LETTERS[run]} ${data.names[run]}` }, ...kinds)] : kinds));
 }
+byId("kind").parentElement.hidden = !data.judged;
 const orders = ORDERS.filter(([key]) => (key !== "confidence" || data.confidence) && (!["low", "high"].includes(key) || data.boxes));
 byId("order").append(...orders.map(([key, name]) => option(key, name)));
 byId("filters").addEventListener("input", () => {

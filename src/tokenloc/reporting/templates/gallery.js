@@ -4,11 +4,12 @@ const cards = new Map(); // by image index: what a slider updates
 let visibleCards = PAGE;
 
 function makeImage(index) {
-  const { size, truth, boxes, thumbnail } = data.images[index];
+  const { size, truth, boxes, others, thumbnail } = data.images[index];
   const source = thumbnail ? `data:image/jpeg;base64,${byId(`image-${index}`).textContent}` : null;
   const alt = `${data.classes[data.labels[index]]}: ${data.ids[index]}`;
   const { frame, svg } = imageFrame({ size: size ?? [4, 3], unit: data.unit, source, alt });
   truth.forEach((box) => addBox(svg, "truth", box));
+  others.forEach((box) => addBox(svg, "predicted run-0", box));
   const rectangles = boxes.map((steps, run) => (steps.length ? addBox(svg, `predicted run-${run}`, [0, 0, 0, 0]) : null));
   const tags = rectangles.map((drawn, run) => (several && drawn ? make("span", { class: `badge tag run-${run}`, "aria-hidden": "true" }, LETTERS[run]) : null));
   frame.append(...tags.filter(Boolean));
@@ -20,7 +21,7 @@ function makeResult(image, run) {
   const value = make("b", { class: "iou" }, iou === null ? "" : `IoU ${hundredths(iou)}`);
   const wrong = predicted !== null && predicted !== data.labels[image];
   const line = make("p", { class: "result" }, badge(run), iou === null ? null : value);
-  if (kind !== null && kind !== 0 && !wrong) line.append(make("span", { class: "pill" }, data.kinds[kind]));
+  if (kind !== null && !["correct", "unjudged"].includes(data.keys[kind]) && !wrong) line.append(make("span", { class: "pill" }, data.kinds[kind]));
   if (confidence !== null) line.append(make("span", { class: "confidence" }, `confidence ${hundredths(confidence)}`));
   if (wrong) line.append(make("span", { class: "wrong" }, "predicted: ", ...breakable(data.classes[predicted])));
   return { line, value };

@@ -37,9 +37,9 @@ const columns = [
     const value = (index) => (image) => data.predictions[run][image][index];
     const named = (index, names) => (image) => names[value(index)(image)] ?? null;
     return [
-      { run, name: "Predicted", value: named(PREDICTED, data.classes), text: true },
+      data.judged && { run, name: "Predicted", value: named(PREDICTED, data.classes), text: true },
       data.boxes && { run, name: "IoU", value: value(IOU) },
-      { run, name: "Kind", value: named(KIND, data.kinds), text: true },
+      data.judged && { run, name: "Kind", value: named(KIND, data.kinds), text: true },
       data.confidence && { run, name: "Confidence", value: value(CONFIDENCE) },
     ].filter(Boolean);
   }),
