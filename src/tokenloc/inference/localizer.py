@@ -22,6 +22,7 @@ from tokenloc.boxes import Frame, Protocol, scaled_map
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.data import Unreadable, evaluation_transform
 from tokenloc.inference.device import choose_device
+from tokenloc.inference.evidence import with_evidence
 from tokenloc.inference.inputs import ORIGINALS, THREADS, ImageInput, as_image, batched, map_ahead, name_of, size_of
 from tokenloc.inference.labels import Classified, Images, Labels, Stream, with_classes
 from tokenloc.inference.localization import Localization, Objects, Prediction
@@ -336,6 +337,11 @@ class Localizer:
         ):
             for batch in batches:
                 ready = list(threads.map(localize, batch))
+                if self.options.evidence:
+                    tensors = [item.source.tensor for item in batch if isinstance(item, _Predicted)]
+                    found = [item.results for item in ready if isinstance(item, Prediction)]
+                    evident = iter(with_evidence(self.predictor.evidence, tensors, found))
+                    ready = [replace(p, results=next(evident)) if isinstance(p, Prediction) else p for p in ready]
                 batch.clear()
                 while ready:  # one by one, so that none stays in memory while the next batch is read
                     yield ready.pop(0)
@@ -366,7 +372,10 @@ class Localizer:
 
     def _localize_now(self, image: ImageInput, class_index: int | None, top_k: int = 1) -> list[Localization]:
         (predicted,) = self._run_network([self._read(image, class_index)], top_k)
-        return self._localize(predicted).results
+        results = self._localize(predicted).results
+        if self.options.evidence:
+            (results,) = with_evidence(self.predictor.evidence, [predicted.source.tensor], [results])
+        return results
 
     def _localize(self, predicted: _Predicted) -> Prediction:
         source, *of_classes = predicted
