@@ -10,6 +10,7 @@ from tokenloc.inference.inputs import ImageInput
 
 Images = list[ImageInput] | tuple[ImageInput, ...]
 Stream = Iterator[ImageInput]
+Inputs = ImageInput | Images | Stream
 Labels = str | Iterable[str] | None
 """The known class of all images, or of each; None for the most probable class."""
 

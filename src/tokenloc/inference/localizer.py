@@ -24,7 +24,7 @@ from tokenloc.data import Unreadable, evaluation_transform
 from tokenloc.inference.device import choose_device
 from tokenloc.inference.evidence import with_evidence
 from tokenloc.inference.inputs import ORIGINALS, THREADS, ImageInput, as_image, batched, map_ahead, name_of, size_of
-from tokenloc.inference.labels import Classified, Images, Labels, Stream, with_classes
+from tokenloc.inference.labels import Classified, Images, Inputs, Labels, Stream, with_classes
 from tokenloc.inference.localization import Localization, Objects, Prediction
 from tokenloc.inference.options import PredictionOptions
 from tokenloc.inference.predictor import Predictor
@@ -202,12 +202,7 @@ class Localizer:
         self, images: Stream, *, label: Labels = None, threshold: float | None = None, objects: Objects | None = None
     ) -> Iterator[Localization]: ...
     def __call__(
-        self,
-        images: ImageInput | Images | Stream,
-        *,
-        label: Labels = None,
-        threshold: float | None = None,
-        objects: Objects | None = None,
+        self, images: Inputs, *, label: Labels = None, threshold: float | None = None, objects: Objects | None = None
     ) -> Localization | list[Localization] | Iterator[Localization]:
         """Localize the known or most probable class of one image, or of each of several.
 
@@ -219,8 +214,7 @@ class Localizer:
             objects: of this call, likewise.
 
         Raises:
-            FileNotFoundError, ValueError: if an image cannot be read (``stream`` reports it instead), or there is no
-                such class.
+            FileNotFoundError, ValueError: if an image cannot be read, which ``stream`` reports, or for an unknown class.
         """
         localizer = self._with(threshold, objects)
         if isinstance(images, Iterator):
