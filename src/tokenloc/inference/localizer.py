@@ -214,14 +214,14 @@ class Localizer:
             objects: of this call, likewise.
 
         Raises:
-            FileNotFoundError, ValueError: if an image cannot be read, which ``stream`` reports, or for an unknown class.
+            FileNotFoundError, ValueError: for an unreadable image, which ``stream`` reports, or an unknown class.
         """
         localizer = self._with(threshold, objects)
         if isinstance(images, Iterator):
             return localizer._first_results(images, label)
         if isinstance(images, (list, tuple)):
             return list(map(_with_image, localizer._first_results(images, label), images))
-        (classified,) = with_classes([images], label, self.classes)
+        classified = next(iter(with_classes([images], label, self.classes)))
         return _with_image(localizer._localize_now(*classified)[0], images)
 
     def top(self, image: ImageInput, count: int) -> list[Localization]:
