@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-fast lint docs bench clean
+.PHONY: setup demo test test-fast lint docs bench bench-gpu clean
 
 setup: $(READY)
 
@@ -34,6 +34,9 @@ docs: setup
 
 bench: setup
 	for script in benchmarks/[!_]*.py; do $(BIN)/python $$script || exit 1; done
+
+bench-gpu: setup
+	$(BIN)/python benchmarks/_gpu.py
 
 clean:
 	rm -rf $(VENV) site runs .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,7 +1,7 @@
 """Signals that separate wrong boxes from right ones: the risk-coverage tables of docs/box_confidence.md.
 
     python benchmarks/box_confidence.py runs/tscam/checkpoints/last.ckpt … --root ../shared/data/cub10 [--split test]
-        [--every 1]
+        [--every 1] [--device cuda]
 
 The box is that of the true class's map at the checkpoint's threshold, under the protocol ``standard``; the mirrored
 image gives further signals. For every signal: the area under the risk-coverage curve / the error rate of the half of
@@ -58,7 +58,8 @@ def signals(localizer: Localizer, image: Image.Image, boxes: NDArray[np.float64]
     protocol, threshold = localizer.protocol, localizer.threshold
     predictor = Predictor(localizer.model, localizer.metadata.preprocessing, protocol=protocol)
     tensor, frame = predictor.transform(image)
-    logits, _, _, maps = predictor.class_maps(torch.stack([tensor, tensor.flip(-1)]), torch.full((2, 1), label))
+    predicted = predictor.class_maps(torch.stack([tensor, tensor.flip(-1)]), torch.full((2, 1), label))
+    logits, maps = predicted.logits.cpu(), predicted.maps.cpu()
     plain, mirrored = (
         scaled_map(map_, frame.input_size, protocol) for map_ in (maps[0, 0].numpy(), maps[1, 0].flip(-1).numpy())
     )
@@ -98,7 +99,8 @@ def print_cost(localizer: Localizer, paths: list[Path]) -> None:
         for result, drawn in zip(results, boxes, strict=True):
             box_confidence(result.score, result.map, drawn, result.threshold, localizer.protocol)
 
-    alone, total = best_time(confidence, 5) / len(paths), best_time(lambda: localizer([*paths]), 5) / len(paths)
+    alone = best_time(confidence, 5) / len(paths)
+    total = best_time(lambda: localizer([*paths]), 5, str(localizer.predictor.device)) / len(paths)
     print(f"confidence takes {alone:.2f} of {total:.1f} ms per image: {100 * alone / total:.1f} %\n", flush=True)
 
 
@@ -124,11 +126,12 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--boxes", type=Path)
     parser.add_argument("--every", type=int, default=1, help="evaluate one of every so many images")
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"{arguments.boxes or arguments.split}, every {arguments.every}; {setting()}\n")
+    print(f"{arguments.boxes or arguments.split}, every {arguments.every}; {setting(arguments.device)}\n")
     for checkpoint in arguments.checkpoints:
-        localizer = Localizer.from_checkpoint(checkpoint, device="cpu")
+        localizer = Localizer.from_checkpoint(checkpoint, device=arguments.device)
         if arguments.boxes:
             images = from_table(arguments.boxes, arguments.every)
         else:

@@ -1,10 +1,11 @@
 """Time and memory of training steps and inference by resolution and batch size, compared with a plain step.
 
-    python benchmarks/cost.py [--methods sat tscam] [--backbone vit_tiny_patch16_224] [--out runs/cost]
+    python benchmarks/cost.py [--methods sat tscam] [--backbone vit_tiny_patch16_224] [--out runs/cost] [--device cuda]
 
 Sides 224 to 672 with --batch images, and batches of 1 to 32 at 224: images per second and peak memory above the idle
 process, in float32 and under bfloat16 autocast; for training also the plain steps of train_step.py, which store every
 attention matrix. Each measurement runs in its own process on one thread and is the minimum of --steps processor times.
+On a GPU it is the minimum of wall-clock times, in this process, and the peak is that of all of PyTorch's tensors.
 Writes OUT/cost.csv and OUT/cost.png, and prints a table.
 """
 
@@ -13,15 +14,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
-import multiprocessing
-import resource
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import torch
-from _timing import setting
+from _timing import best_time, isolated, peak_memory, setting
 from train_step import plain_implementation, step
 
 from tokenloc.models import create_model
@@ -40,43 +39,27 @@ PLAIN_AT_MOST = 24e6
 Row = dict[str, Any]
 
 
-def measure(asked: Row, backbone: str, steps: int, results: multiprocessing.Queue[tuple[float, float]]) -> None:
-    """Put images per second, and GiB above the idle process, of one setting into ``results``."""
+def measure(asked: Row, backbone: str, steps: int, device: str) -> tuple[float, float]:
+    """Return images per second, and peak memory in GiB, of one setting."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    side, kind = asked["side"], asked["kind"]
-    model = create_model(asked["method"], backbone, 10, pretrained=False, image_size=side)
+    side, kind, training = asked["side"], asked["kind"], asked["what"] == "train"
+    model = create_model(asked["method"], backbone, 10, pretrained=False, image_size=side).train(training)
     images = torch.randn(asked["batch"], 3, side, side)
     labels = torch.randint(10, (asked["batch"],))
-    if asked["what"] == "train":
-        optimiser = make_optimiser(model.train(), Optimisation())
-    else:
-        model.eval()
-    idle, times = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
-    way = plain_implementation() if kind == "plain" else torch.autocast("cpu", torch.bfloat16, enabled=kind == "bf16")
-    with way, contextlib.nullcontext() if asked["what"] == "train" else torch.inference_mode():
-        for _ in range(steps + 1):
-            start = time.process_time()
-            if asked["what"] == "train":
-                step(model, model.__call__, images, labels, optimiser)
-            else:
-                model.localize(images)
-            times.append(time.process_time() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    results.put((asked["batch"] / min(times[1:]), (peak - idle) / 1024**2))
-
-
-def alone(asked: Row, backbone: str, steps: int) -> Row:
-    """Run ``measure`` in a separate process; the numbers are None if it dies."""
-    context = multiprocessing.get_context("forkserver")  # imports everything only once
-    results: multiprocessing.Queue[tuple[float, float]] = context.Queue()
-    process = context.Process(target=measure, args=(asked, backbone, steps, results))
-    process.start()
-    while process.is_alive() and results.empty():
-        process.join(0.1)
-    speed, memory = (None, None) if results.empty() else results.get()
-    process.join()
-    return {**asked, "images_per_s": speed, "gib": memory}
+    idle = peak_memory(device)
+    model, images, labels = model.to(device), images.to(device), labels.to(device)
+    optimiser = make_optimiser(model, Optimisation())
+    call = (
+        partial(step, model, model.__call__, images, labels, optimiser) if training else lambda: model.localize(images)
+    )
+    autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=kind == "bf16")
+    with (
+        plain_implementation() if kind == "plain" else autocast,
+        contextlib.nullcontext() if training else torch.inference_mode(),
+    ):
+        milliseconds = best_time(call, steps, device)
+    return 1e3 * asked["batch"] / milliseconds, peak_memory(device) - idle
 
 
 def wanted(arguments: argparse.Namespace) -> list[Row]:
@@ -142,14 +125,16 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("runs/cost"))
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    print(f"{arguments.backbone}, 10 classes; {setting()}")
+    print(f"{arguments.backbone}, 10 classes; {setting(arguments.device)}")
     print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")
     rows = []
     for asked in wanted(arguments):
-        rows.append(alone(asked, arguments.backbone, arguments.steps))
+        found = isolated(measure, arguments.device, asked, arguments.backbone, arguments.steps, arguments.device)
+        rows.append({**asked, **dict(zip(COLUMNS[-2:], found or (None, None), strict=True))})
         print(
             "| " + " | ".join(f"{v:.2f}" if isinstance(v, float) else str(v) for v in rows[-1].values()) + " |",
             flush=True,

@@ -1,6 +1,6 @@
 """Implementations of LCTR's convolution with a kernel per image, forward and backward.
 
-    python benchmarks/lctr_head.py [--images 8] [--repeats 3]
+    python benchmarks/lctr_head.py [--images 8] [--repeats 3] [--device cuda]
 
 Training needs the average of the C maps over the grid, inference the maps of a few classes. D = 384, G = 4, 14 x 14.
 """
@@ -45,7 +45,7 @@ def average_of(maps: Implementation) -> Implementation:
 
 
 def one_map(head: CueDigging, tokens: Tensor, scores: Tensor) -> Tensor:
-    return head.maps(tokens, scores, torch.zeros(len(tokens), 1, dtype=torch.int64))
+    return head.maps(tokens, scores, torch.zeros(len(tokens), 1, dtype=torch.int64, device=tokens.device))
 
 
 IMPLEMENTATIONS: dict[str, tuple[Implementation, Implementation]] = {  # for training, for inference
@@ -61,14 +61,14 @@ def forward_and_backward(pooled: Implementation, head: CueDigging, tokens: Tenso
     torch.autograd.grad(pooled(head, *leaves).square().sum(), [*leaves, head.weight])
 
 
-def report(classes: int, images: int, repeats: int) -> None:
+def report(classes: int, images: int, repeats: int, device: str) -> None:
     """Print a row for each implementation."""
-    head = CueDigging(WIDTH, classes, KERNELS, 3, "separate")
-    inputs = (head, torch.randn(images, WIDTH, SIDE, SIDE), torch.rand(images, KERNELS))
+    head = CueDigging(WIDTH, classes, KERNELS, 3, "separate").to(device)
+    inputs = (head, torch.randn(images, WIDTH, SIDE, SIDE).to(device), torch.rand(images, KERNELS).to(device))
     for name, (train, test) in IMPLEMENTATIONS.items():
-        training = best_time(partial(forward_and_backward, train, *inputs), repeats)
+        training = best_time(partial(forward_and_backward, train, *inputs), repeats, device)
         with torch.no_grad():
-            testing = best_time(partial(test, *inputs), repeats)
+            testing = best_time(partial(test, *inputs), repeats, device)
         print(f"| {classes} | {name} | {training:.1f} | {testing:.1f} |")
 
 
@@ -76,12 +76,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"LCTR's head, {arguments.images} images, float32, processor time; {setting()}\n")
+    print(f"LCTR's head, {arguments.images} images, float32; {setting(arguments.device)}\n")
     print("| classes | implementation | training (ms) | one map per image (ms) |\n|---|---|---|---|")
     for classes in (200, 1000):
-        report(classes, arguments.images, arguments.repeats)
+        report(classes, arguments.images, arguments.repeats, arguments.device)
 
 
 if __name__ == "__main__":

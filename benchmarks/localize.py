@@ -1,6 +1,7 @@
 """Images per second from file to written annotation: `tokenloc localize` against a plain loop over the model.
 
     python benchmarks/localize.py [--images 64] [--size 1600 1200] [--methods tscam sat] [--threads 2] [--drawings]
+        [--device auto]
 
 All variants read the same generated JPEG files, load the same checkpoint of random weights, and write the box of each
 image. They take turns, and the best wall time of each counts. "Cold" is the command in a new process, including the
@@ -134,7 +135,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     width, height = arguments.size
-    print(f"{arguments.images} JPEGs of {width}x{height}, {arguments.backbone}; {setting()}\n")
+    where = setting(str(choose_device(arguments.device)))
+    print(f"{arguments.images} JPEGs of {width}x{height}, {arguments.backbone}; {where}\n")
     print("| | loop, images/s | localize | ratio | localize --fast | ratio | cold | first result, s |")
     print("|---|---|---|---|---|---|---|---|")
     for method in arguments.methods:

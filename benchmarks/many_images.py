@@ -1,6 +1,7 @@
 """Memory and time of `tokenloc localize` on many images: memory must not grow with their number.
 
     python benchmarks/many_images.py [--images 10000] [--size 640 480] [--backbone vit_tiny_patch16_224]
+        [--device auto]
 
 Writes JPEG files (hard links to a hundred generated ones), runs the command in a separate process, with drawings and
 COCO and CSV files, and prints the resident memory of that process after each tenth, read from /proc.
@@ -20,6 +21,7 @@ from _timing import setting
 from localize import write_checkpoint, write_images
 
 from tokenloc.commands.localize import JOURNAL
+from tokenloc.inference import choose_device
 
 GENERATED = 100
 
@@ -47,15 +49,20 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10000)
     parser.add_argument("--size", type=int, nargs=2, default=(640, 480))
     parser.add_argument("--backbone", default="vit_tiny_patch16_224")
+    parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     width, height = arguments.size
-    print(f"{arguments.images} JPEGs of {width}x{height}, TS-CAM on {arguments.backbone}; {setting()}\n")
+    where = setting(str(choose_device(arguments.device)))
+    print(f"{arguments.images} JPEGs of {width}x{height}, TS-CAM on {arguments.backbone}; {where}\n")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoint = write_checkpoint(folder / "model.ckpt", "tscam", arguments.backbone)
         write_links(folder, arguments.images, (width, height))
         command = [sys.executable, "-m", "tokenloc.cli", "localize", checkpoint, folder / "images", "--out"]
-        words = [str(word) for word in [*command, folder / "found", "--fast", "--format", "coco", "csv"]]
+        words = [
+            str(word)
+            for word in [*command, folder / "found", "--fast", "--format", "coco", "csv", "--device", arguments.device]
+        ]
         start, next_line = time.perf_counter(), arguments.images // 10
         print("| images | resident memory (MiB) | seconds |\n|---|---|---|")
         with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:

@@ -1,6 +1,6 @@
 """SCM's activation diffusion: stencils against the dense form of the released code, forward and backward.
 
-    python benchmarks/scm_block.py [--classes 200] [--steps 4] [--repeats 5]
+    python benchmarks/scm_block.py [--classes 200] [--steps 4] [--repeats 5] [--sides 14 28] [--device cuda]
 
 One block: maps S, F in, S + S * F~ and F + F~ out, and the gradients to S, F, lambda and beta. The module: four blocks
 and the logits, p = 16, 4, 4, 4. The dense form keeps N x N matrices (N = h * w patches): cosine similarities by one
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,7 @@ from tokenloc.methods._diffusion import (
 from tokenloc.methods._scaling import min_max
 
 SCALE, RATIO = 0.002, 0.5
-CASES = [(14, 16), (28, 4)]  # side of the grid, images
+PATCHES = 3136  # of all images: 16 of 14 x 14, 4 of 28 x 28, one of 56 x 56
 Calibrate = Callable[[Tensor, Tensor, Tensor, Tensor, Sequence[int]], Tensor]
 
 
@@ -40,7 +41,7 @@ def dense_block(
     vectors = F.normalize(semantic.flatten(2), dim=1)
     similarity = vectors.mT @ vectors
     laplacian = dense(grid_laplacian(rows, columns, semantic)[None]) * (weight * similarity - 1)
-    inverse, twice = SCALE * laplacian.detach().mT, 2 * torch.eye(rows * columns)
+    inverse, twice = SCALE * laplacian.detach().mT, 2 * torch.eye(rows * columns, device=semantic.device)
     for _ in range(steps):
         inverse = inverse @ (twice - laplacian @ inverse)
     diffused = (inverse @ activation.flatten(1)[:, :, None]).view_as(activation)
@@ -75,13 +76,13 @@ def stencil_module(semantic: Tensor, activation: Tensor, weight: Tensor, ratio: 
     return (semantic * gain[:, None]).mean(dim=(2, 3))
 
 
-def make_maps(side: int, images: int, classes: int) -> list[Tensor]:
+def make_maps(side: int, images: int, classes: int, device: str) -> list[Tensor]:
     """Return S, F, lambda and beta; the patches of S have a common component, as real ones have."""
     generator = torch.Generator().manual_seed(0)
     semantic = torch.randn(images, classes, side, side, generator=generator)
     semantic += 2 * torch.randn(classes, 1, 1, generator=generator)
     activation = min_max(torch.rand(images, side, side, generator=generator))
-    return [semantic, activation, torch.tensor(0.9), torch.tensor(RATIO)]
+    return [each.to(device) for each in (semantic, activation, torch.tensor(0.9), torch.tensor(RATIO))]
 
 
 def forward_and_backward(calibrate: Callable[..., object], inputs: list[Tensor], *rest: object) -> list[Tensor]:
@@ -97,7 +98,8 @@ def compare(name: str, plain: Calibrate, ours: Calibrate, inputs: list[Tensor], 
     """Print one row: both times, their ratio, and the difference of the results (relative to the largest value)."""
     pairs = zip(forward_and_backward(ours, inputs, steps), forward_and_backward(plain, inputs, steps), strict=True)
     errors = [float((a - b).abs().max() / b.abs().max()) for a, b in pairs][:-1]  # beta's gradient cancels in float32
-    slow, fast = (best_time(lambda f=f: forward_and_backward(f, inputs, steps), repeats) for f in (plain, ours))
+    calls = (partial(forward_and_backward, calibrate, inputs, steps) for calibrate in (plain, ours))
+    slow, fast = (best_time(call, repeats, str(inputs[0].device)) for call in calls)
     side, images = inputs[1].shape[-1], len(inputs[1])
     print(f"| {name} | {side}x{side} | {images} | {slow:.1f} | {fast:.1f} | {slow / fast:.1f} | {max(errors):.0e} |")
 
@@ -107,13 +109,15 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=200)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--sides", type=int, nargs="+", default=[14, 28], help="of the grid, in patches")
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"SCM, {arguments.classes} classes, float32, forward and backward, processor time; {setting()}\n")
+    print(f"SCM, {arguments.classes} classes, float32, forward and backward; {setting(arguments.device)}\n")
     print("| what | grid | images | dense (ms) | tokenloc (ms) | ratio | difference |")
     print("|---|---|---|---|---|---|---|")
-    for side, images in CASES:
-        inputs = make_maps(side, images, arguments.classes)
+    for side in arguments.sides:
+        inputs = make_maps(side, max(1, PATCHES // side**2), arguments.classes, arguments.device)
         block = f"block, p = {arguments.steps}"
         compare(block, dense_block, stencil_block, inputs, arguments.steps, arguments.repeats)
         compare("module, p = 16, 4, 4, 4", dense_module, stencil_module, inputs, (16, 4, 4, 4), 1)

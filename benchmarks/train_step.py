@@ -1,7 +1,7 @@
 """Training steps of every method compared with plain implementations that store all matrices, as released code does.
 
     python benchmarks/train_step.py [METHOD …] [--backbone vit_tiny_patch16_224] [--batch 32] [--classes 10]
-        [--compile] [--checkpoint_activations]
+        [--compile] [--checkpoint_activations] [--device cuda]
 
 Both do the same arithmetic on the same weights. The plain step stores every block's N x N attention matrix, gates SAT's
 matrices by columns, uses dense matrices for SCM's blocks, and convolves each image with LCTR's mixed kernel, in
@@ -9,21 +9,20 @@ float32. tokenloc's step is measured in float32, where both losses must agree, a
 `--precision bf16-mixed`. Prints images per second, peak memory above the idle process, and the ratios; with --compile,
 also those of compiled steps, each compiled before it is timed, which takes half a minute or more; with
 --checkpoint_activations, also those of bfloat16 steps with recomputed blocks. Measures processor time, so that other
-processes have little influence; keep it at one thread.
+processes have little influence; keep it at one thread. With --device cuda, also TF32 steps (float32 with products
+rounded to TF32); the peak is then that of all of PyTorch's tensors.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import multiprocessing
-import resource
-import time
 from collections.abc import Iterator
+from functools import partial
 from unittest import mock
 
 import torch
-from _timing import setting
+from _timing import best_time, isolated, peak_memory, setting
 from lctr_head import loop_over_images
 from scm_block import dense_block
 from torch import Tensor
@@ -84,37 +83,50 @@ def plain_implementation() -> Iterator[None]:
         yield
 
 
-def measure(kind: str, method: str, arguments: argparse.Namespace, results: multiprocessing.Queue) -> None:
-    """Time steps; runs in a separate process, whose peak memory is then this model's."""
+def measure(kind: str, method: str, arguments: argparse.Namespace) -> tuple[float, float, float]:
+    """Return images per second, peak memory in GiB and the first loss."""
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
+    stored.clear()
     model = create_model(method, arguments.backbone, arguments.classes, pretrained=False).train()
-    optimiser = make_optimiser(model, Optimisation())
-    side = arguments.side
-    images = torch.randn(arguments.batch, 3, side, side)
-    labels = torch.randint(arguments.classes, (arguments.batch,))
     model.backbone.checkpointed = "checkpointed" in kind
-    idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with plain_implementation() if kind == "plain" else torch.autocast("cpu", torch.bfloat16, enabled="bf16" in kind):
+    images = torch.randn(arguments.batch, 3, arguments.side, arguments.side)
+    labels = torch.randint(arguments.classes, (arguments.batch,))
+    idle, device = peak_memory(arguments.device), torch.device(arguments.device)
+    model, images, labels = model.to(device), images.to(device), labels.to(device)
+    optimiser, losses = make_optimiser(model, Optimisation()), []
+    torch.set_float32_matmul_precision("high" if kind == "tf32" else "highest")
+    bfloat16 = torch.autocast(device.type, torch.bfloat16, enabled="bf16" in kind)
+    with plain_implementation() if kind == "plain" else bfloat16:
         run = compiled(model.__call__) if "compiled" in kind else model.__call__
-        times, first = [], 0.0
-        for number in range(arguments.steps + 1):
-            start = time.process_time() if arguments.threads == 1 else time.perf_counter()
-            total = step(model, run, images, labels, optimiser)
-            end = time.process_time() if arguments.threads == 1 else time.perf_counter()
-            first = total if number == 0 else first
-            times.append(end - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    results.put((arguments.batch / min(times[1:]), (peak - idle) / 1024**2, first))
+        call = partial(step, model, run, images, labels, optimiser)
+        milliseconds = best_time(lambda: losses.append(call()), arguments.steps, arguments.device)
+    return 1e3 * arguments.batch / milliseconds, peak_memory(arguments.device) - idle, float(losses[0])
 
 
-def step(model: Method, run: ForwardPass, images: Tensor, labels: Tensor, optimiser: torch.optim.Optimizer) -> float:
+def step(model: Method, run: ForwardPass, images: Tensor, labels: Tensor, optimiser: torch.optim.Optimizer) -> Tensor:
     total = model.loss(run(images), labels)["total"]
     total.backward()
     optimiser.step()
     optimiser.zero_grad()
     stored.clear()
-    return float(total.detach())
+    return total.detach()
+
+
+def row_of(found: dict[str, tuple[float, ...] | None]) -> str:
+    """Return the cells of a method: of "plain", then of each other kind, compared with it."""
+    cells, plain = [], found.pop("plain")
+    cells += ["out of memory", ""] if plain is None else [f"{plain[0]:.1f}", f"{plain[1]:.2f}"]
+    for kind in found.values():
+        if kind is None:
+            cells += ["out of memory", "", ""]
+        elif plain is None:
+            cells += [f"{kind[0]:.1f}", "", f"{kind[1]:.2f} GiB"]
+        else:
+            cells += [f"{kind[0]:.1f}", f"{kind[0] / plain[0]:.2f}", f"{kind[1] / plain[1]:.2f}"]
+    exact = found["float32"]
+    differ = plain and exact and abs(exact[2] - plain[2]) >= 1e-3 * abs(plain[2])
+    return " | ".join(cells) + (f" | LOSSES DIFFER: {plain[2]}, {exact[2]}" if differ else " |")
 
 
 def main() -> None:
@@ -128,30 +140,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--checkpoint_activations", action="store_true")
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(f"{arguments.backbone}, batch {arguments.batch}, side {arguments.side}, {arguments.classes} classes")
-    print(setting())
-    kinds = ["float32", "bf16"] + ["float32 compiled", "bf16 compiled"] * arguments.compile
+    print(setting(arguments.device))
+    kinds = ["float32"] + ["tf32"] * (torch.device(arguments.device).type == "cuda") + ["bf16"]
+    kinds += ["float32 compiled", "bf16 compiled"] * arguments.compile
     kinds += ["bf16 checkpointed"] * arguments.checkpoint_activations
     print("| | plain: images/s | GiB |" + "".join(f" {kind}: images/s | speed | memory |" for kind in kinds))
     print("|---" * (3 + 3 * len(kinds)) + "|")
-    context = multiprocessing.get_context("spawn")
     for method in arguments.methods:
-        found = {}
-        for kind in ("plain", *kinds):
-            results = context.Queue()
-            process = context.Process(target=measure, args=(kind, method, arguments, results))
-            process.start()
-            found[kind] = results.get()
-            process.join()
-        (slow, large, expected), (_, _, loss) = found["plain"], found["float32"]
-        row = f"| {method} | {slow:.1f} | {large:.2f} |"
-        for kind in kinds:
-            fast, small, _ = found[kind]
-            row += f" {fast:.1f} | {fast / slow:.2f} | {small / large:.2f} |"
-        same = abs(loss - expected) < 1e-3 * abs(expected)
-        print(row + "" if same else f"{row} LOSSES DIFFER: {expected}, {loss}", flush=True)
+        found = {kind: isolated(measure, arguments.device, kind, method, arguments) for kind in ("plain", *kinds)}
+        print(f"| {method} | {row_of(found)}", flush=True)
 
 
 if __name__ == "__main__":

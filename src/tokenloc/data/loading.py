@@ -106,7 +106,8 @@ class EvaluationBatch:
         return len(self.indices)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> EvaluationBatch:
-        """Return the batch with images and labels on ``device``."""
+        """Return the batch with images and labels on ``device``; copies to a CUDA device do not block."""
+        non_blocking = non_blocking or torch.device(device).type == "cuda"
         images = self.images.to(device, non_blocking=non_blocking)
         return replace(self, images=images, labels=self.labels.to(device, non_blocking=non_blocking))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -14,11 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tokenloc._names import counted
 from tokenloc.boxes import Protocol
 from tokenloc.data import EvaluationBatch, ImageDataset, Preprocessing, Unreadable, evaluation_loader
-from tokenloc.inference.inputs import ORIGINALS
+from tokenloc.inference.inputs import ORIGINALS, map_ahead
 from tokenloc.inference.options import PredictionOptions
 from tokenloc.inference.predictor import Predictor
 from tokenloc.inference.processes import gather_in_order, rank_and_world
@@ -160,9 +162,10 @@ def evaluate_model(
     rank, world = rank_and_world()
     loader = evaluation_loader(dataset, predictor.transform, batch_size, workers=workers, rank=rank, world_size=world)
     total = math.ceil(len(dataset) / batch_size)
+    predict = partial(_predict_batch, predictor, scorer)
 
     def scored_images() -> Iterator[ImageScores | Unreadable]:
-        scored = (_score_batch(predictor, dataset, batch, scorer, threads) for batch in loader)
+        scored = (_score_batch(dataset, scorer, threads, *each) for each in predicted)
         batches = gather_in_order(scored, total)
         for unreadable, images, batch_maps in progress(batches, "evaluating", total) if progress else batches:
             yield from unreadable
@@ -171,19 +174,34 @@ def evaluate_model(
                     maps.add(image.id, map_, image.predicted, image.frame, image.probability)
                 yield image
 
-    with evaluation_mode(model), ThreadPoolExecutor() as threads:
+    # One thread runs the network on the next batch while others find the boxes of this one.
+    with (
+        evaluation_mode(model),
+        ThreadPoolExecutor() as threads,
+        closing(map_ahead(predict, loader, ahead=1, threads=1)) as predicted,
+    ):
         return evaluate_scores(scored_images(), dataset, scorer, boxes)
 
 
+def _predict_batch(
+    predictor: Predictor, scorer: Scorer, batch: EvaluationBatch
+) -> tuple[EvaluationBatch, Tensor, NDArray[np.float32]]:
+    """Return the batch, its logits [B, C] and the maps [B, K, h, w] that are judged, on the CPU."""
+    if not batch.indices:
+        return batch, torch.zeros(0, predictor.model.num_classes), np.zeros((0, 1, 1, 1), np.float32)
+    prediction = predictor.class_maps(batch.images, scorer.protocol.judged_maps or batch.labels[:, None])
+    return batch, prediction.logits.cpu(), prediction.maps.cpu().numpy()
+
+
 def _score_batch(
-    predictor: Predictor, dataset: ImageDataset, batch: EvaluationBatch, scorer: Scorer, threads: ThreadPoolExecutor
+    dataset: ImageDataset,
+    scorer: Scorer,
+    threads: ThreadPoolExecutor,
+    batch: EvaluationBatch,
+    logits: Tensor,
+    maps: NDArray[np.float32],
 ) -> tuple[list[Unreadable], list[ImageScores], NDArray[np.float32]]:
     """Return the unreadable images of a batch, and of the others the scores and the maps [B, h, w] that are judged."""
-    if not batch.indices:
-        return batch.unreadable, [], np.zeros((0, 1, 1), np.float32)
-    classes = scorer.protocol.judged_maps or batch.labels[:, None].to(predictor.device)
-    prediction = predictor.class_maps(batch.images, classes)
-    logits, maps = prediction.logits.cpu(), prediction.maps.cpu().numpy()
     if logits.isnan().any():
         raise ValueError("the model's logits contain NaN; check its weights, or evaluate in full precision")
     predicted = top_classes(logits, 5).numpy()

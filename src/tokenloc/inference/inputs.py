@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from threading import Condition
 from typing import TypeVar
@@ -95,6 +96,15 @@ def _to_array(tensor: Tensor) -> NDArray[np.uint8]:
             raise ValueError(f"a float tensor must hold RGB in [0, 1], not normalised; got values {low:g} to {high:g}")
         tensor = (tensor * 255).round().to(uint8)
     return np.asarray(tensor.permute(1, 2, 0).cpu().numpy())
+
+
+def batched(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of ``size`` items, the last one shorter; it keeps no reference to them.
+
+    >>> list(batched(iter("abc"), 2))
+    [['a', 'b'], ['c']]
+    """
+    return iter(lambda: list(islice(items, size)), [])
 
 
 def map_ahead(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from copy import copy
 from dataclasses import replace
-from itertools import islice, repeat
+from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, overload
@@ -21,7 +22,8 @@ from tokenloc._names import one_of, unknown_name
 from tokenloc.boxes import Frame, Protocol, scaled_map
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.data import Unreadable, evaluation_transform
-from tokenloc.inference.inputs import ORIGINALS, ImageInput, as_image, map_ahead, name_of, size_of
+from tokenloc.inference.device import choose_device
+from tokenloc.inference.inputs import ORIGINALS, THREADS, ImageInput, as_image, batched, map_ahead, name_of, size_of
 from tokenloc.inference.localization import Localization, Objects, Prediction
 from tokenloc.inference.options import PredictionOptions
 from tokenloc.inference.predictor import Predictor
@@ -48,6 +50,16 @@ class _Input(NamedTuple):
     frame: Frame
     image: Image.Image | None
     class_index: int | None  # of the known class
+
+
+class _Predicted(NamedTuple):
+    source: _Input
+    scores: list[float]  # of the K classes
+    classes: list[int]
+    maps: NDArray[np.float32]  # [K, h, w]
+
+
+_Failed = Unreadable | Exception
 
 
 class Localizer:
@@ -226,8 +238,8 @@ class Localizer:
 
     def top(self, image: ImageInput, count: int) -> list[Localization]:
         """Localize the ``count`` most probable classes of an image, the most probable first; raises as a call does."""
-        prediction = self._localize([self._read(image)], self._checked_count(count))[0]
-        return [_with_image(result, image) for result in prediction.results]
+        (predicted,) = self._run_network([self._read(image)], self._checked_count(count))
+        return [_with_image(result, image) for result in self._localize(predicted).results]
 
     def stream(self, images: Iterable[ImageInput], batch_size: int = BATCH) -> Iterator[Localization | Unreadable]:
         """Yield the most probable class of each image, in order and constant memory; see ``predict``."""
@@ -246,7 +258,7 @@ class Localizer:
 
         Args:
             images: in any form that a call takes.
-            batch_size: images that pass the network together; at most twice as many are in memory.
+            batch_size: images that pass the network together; at most three times as many are in memory.
             top_k: the number of classes per image, the most probable ones, from 1 to all.
             keep_images: keep the image in ``Prediction.image``, to draw on it, with at most ``KEPT_SIDE`` pixels on its
                 longer side.
@@ -319,19 +331,30 @@ class Localizer:
     def _predictions(
         self, images: Iterable[_Classified], batch_size: int, top_k: int, keep_images: bool = False, report: bool = True
     ) -> Generator[Prediction | Unreadable, None, None]:
-        def read(numbered: tuple[int, _Classified]) -> _Input | Unreadable:
+        def read(numbered: tuple[int, _Classified]) -> _Input | _Failed:
             index, (image, class_index) = numbered
             try:
                 return self._read(image, keep_images, class_index)
             except (ValueError, OSError) as error:
-                if not report:
-                    raise
-                return Unreadable(index, name_of(image), str(error))
+                return Unreadable(index, name_of(image), str(error)) if report else error
 
-        with closing(map_ahead(read, enumerate(images), batch_size)) as inputs:
-            while batch := list(islice(inputs, batch_size)):
-                predictions = self._localize([item for item in batch if isinstance(item, _Input)], top_k)
-                ready = [item if isinstance(item, Unreadable) else predictions.pop(0) for item in batch]
+        def predict(batch: list[_Input | _Failed]) -> list[_Predicted | _Failed]:
+            predicted = iter(self._run_network([item for item in batch if isinstance(item, _Input)], top_k))
+            return [next(predicted) if isinstance(item, _Input) else item for item in batch]
+
+        def localize(item: _Predicted | _Failed) -> Prediction | Unreadable:
+            if isinstance(item, Exception):
+                raise item
+            return item if isinstance(item, Unreadable) else self._localize(item)
+
+        # One thread runs the network on the next batch, while others read ahead and find the boxes of this one.
+        with (
+            closing(map_ahead(read, enumerate(images), batch_size)) as inputs,
+            closing(map_ahead(predict, batched(inputs, batch_size), 1, threads=1)) as batches,
+            ThreadPoolExecutor(THREADS) as threads,
+        ):
+            for batch in batches:
+                ready = list(threads.map(localize, batch))
                 batch.clear()
                 while ready:  # one by one, so that none stays in memory while the next batch is read
                     yield ready.pop(0)
@@ -351,17 +374,18 @@ class Localizer:
                 decoded.thumbnail((KEPT_SIDE, KEPT_SIDE))
         return _Input(name_of(image), tensor, frame, decoded if keep_image else None, class_index)
 
-    def _localize(self, inputs: list[_Input], top_k: int) -> list[Prediction]:
+    def _run_network(self, inputs: list[_Input], top_k: int) -> list[_Predicted]:
         if not inputs:
             return []
         known = [each.class_index for each in inputs if each.class_index is not None]
-        classes = torch.tensor(known, device=self.predictor.device)[:, None] if known else top_k
+        classes = torch.tensor(known)[:, None] if known else top_k
         predicted = self.predictor.class_maps(torch.stack([each.tensor for each in inputs]), classes)
         columns = predicted.scores.tolist(), predicted.classes.tolist(), predicted.maps.cpu().numpy()
-        return [
-            Prediction([self._result(each, *of_class) for of_class in zip(*of_classes, strict=True)], each.image)
-            for each, *of_classes in zip(inputs, *columns, strict=True)
-        ]
+        return [_Predicted(*row) for row in zip(inputs, *columns, strict=True)]
+
+    def _localize(self, predicted: _Predicted) -> Prediction:
+        source, *of_classes = predicted
+        return Prediction([self._result(source, *of_class) for of_class in zip(*of_classes, strict=True)], source.image)
 
     def _result(self, source: _Input, score: float, index: int, map_: NDArray[np.float32]) -> Localization:
         score = min(1.0, score)
@@ -387,13 +411,3 @@ class Localizer:
 
 def _with_image(result: Localization, image: ImageInput) -> Localization:
     return result if isinstance(image, (str, Path)) else replace(result, image=image)
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """Return the device ``name``; ``auto`` selects CUDA, else Apple's MPS, else the CPU."""
-    available = ["cpu"] + ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
-    if name == "auto":
-        return torch.device(available[-1])
-    if name.split(":")[0] not in available:
-        raise ValueError(f"device {name!r} is not available here; use auto or one of {', '.join(available)}")
-    return torch.device(name)

@@ -82,9 +82,13 @@ class Predictor:
 
         Args:
             images: [B, 3, height, width] of ``transform``, on any device.
-            classes: the classes to map, [B, K] int64 in [0, C), or K for the K most probable classes of each image.
+            classes: the classes to map, [B, K] int64 in [0, C) on any device, or K for the K most probable classes.
         """
-        images = images.to(self.device)
+        device = self.device
+        if isinstance(classes, Tensor):
+            self.model.check_classes(classes, len(images))  # before the copy: a GPU would have to be waited for
+            classes = classes.to(device, non_blocking=device.type == "cuda")
+        images = images.to(device, non_blocking=device.type == "cuda")
         region = self._region(images)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.options.fast):
             logits, classes, maps = self._merged_views(images, region, classes)
@@ -132,7 +136,6 @@ class Predictor:
         logits = self._ten_crop_logits(images) if self._views.ten_crop else _mean([each for each, _ in predictions])
         if isinstance(classes, int):
             classes = top_classes(logits, classes)
-        self.model.check_classes(classes, len(images))
         pairs = zip(predictions, views, strict=True)
         return logits, classes, merge_maps([_flip(maps(classes), flip) for (_, maps), (_, flip) in pairs])
 

@@ -15,7 +15,7 @@ def global_mean(values: Tensor) -> Tensor:
     """
     if not (dist.is_available() and dist.is_initialized()):
         return values.mean()
-    total = torch.stack([values.detach().sum(), values.new_tensor(len(values))])
+    total = torch.stack([values.detach().sum(), values.new_full((), len(values))])
     dist.all_reduce(total)
     local = values.sum() * dist.get_world_size() / total[1]
     return total[0] / total[1] + (local - local.detach())

@@ -180,7 +180,7 @@ def normalization_loss(maps: Tensor, gaussian_filter: bool = True) -> Tensor:
 
 def gaussian_filtered(maps: Tensor) -> Tensor:
     """Return ``maps`` [B, h, w] filtered with the released 3 x 3 kernel and zero padding."""
-    taps = maps.new_tensor(GAUSSIAN_TAPS)
+    taps = torch.stack([maps.new_full((), tap) for tap in GAUSSIAN_TAPS])  # a copy of a list would wait for the GPU
     with torch.autocast(maps.device.type, enabled=False):  # half precision is too coarse for a loss this small
         return F.conv2d(maps[:, None], torch.outer(taps, taps)[None, None], padding=1)[:, 0]
 

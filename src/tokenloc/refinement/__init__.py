@@ -58,8 +58,8 @@ def refine(
     _check_images(images)
     _check_maps(maps, images)
     # Steps may train networks, so this leaves inference mode; float32 and deterministic kernels make it repeatable.
-    deterministic = torch.backends.cudnn.flags(deterministic=True, benchmark=False)
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(images.device.type, enabled=False), deterministic:
+    cudnn = torch.backends.cudnn.flags(torch.backends.cudnn.enabled, deterministic=True, allow_tf32=False)
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(images.device.type, enabled=False), cudnn:
         images, coarse = images.float().clamp(0, 1), maps.clone().float()
         refined = coarse[:, None] if maps.ndim == 3 else coarse
         if refined.numel():

@@ -176,7 +176,8 @@ class CachedFeatureData(TrainingData):
             rows = [self.cache.parts[part] for part in missing]
             batches = [list(part[start : start + BATCH]) for part in rows for start in range(0, len(part), BATCH)]
             loader = labelled_loader(super().examples(view), batches, self.workers)
-            pooled = ((self.model.pool(backbone(images.to(device))).cpu(), labels) for images, labels in loader)
+            inputs = ((images.to(device, non_blocking=device == "cuda"), labels) for images, labels in loader)
+            pooled = ((self.model.pool(backbone(images)).cpu(), labels) for images, labels in inputs)
             for part in progress(missing, f"features, view {view + 1}") if missing and progress else missing:
                 with torch.no_grad():
                     count = math.ceil(len(self.cache.parts[part]) / BATCH)

@@ -53,17 +53,19 @@ class LocalizationTask(L.LightningModule):
         output = self._training_forward(inputs)
         terms = self.model.loss(output, labels)
         hits = output.logits.argmax(dim=1) == labels
-        correct, count = global_sum(torch.stack([hits.sum(), hits.new_ones(len(labels)).sum()])).tolist()
-        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()}, batch_size=count)
-        accuracy = 100 * correct / count
-        self.log("train/top1_cls", accuracy, prog_bar=True, on_step=False, on_epoch=True, batch_size=count)
-        total = terms["total"]
-        if not torch.isfinite(total):
-            values = ", ".join(f"{name} {float(term.detach()):g}" for name, term in terms.items())
+        counts = global_sum(torch.stack([hits.sum(), hits.new_ones(len(labels)).sum()]))
+        # One copy is the only wait for a GPU in a step: the progress bar would read other tensors one by one.
+        correct, count, *found = torch.stack([*counts, *(term.detach() for term in terms.values())]).cpu()
+        losses: dict[str, Tensor] = dict(zip(terms, found, strict=True))
+        common: dict[str, Any] = {"batch_size": int(count)}
+        self.log_dict({f"train/{name}": loss for name, loss in losses.items()}, **common)
+        self.log("train/top1_cls", 100 * correct / count, prog_bar=True, on_step=False, on_epoch=True, **common)
+        if not losses["total"].isfinite():
+            values = ", ".join(f"{name} {float(loss):g}" for name, loss in losses.items())
             step = f"step {batch_index + 1} of epoch {self.current_epoch + 1}"
             raise DivergedError(f"the loss is not finite in {step}: {values}")
-        self.log("loss", total.detach(), prog_bar=True, logger=False, batch_size=count)
-        return total
+        self.log("loss", losses["total"], prog_bar=True, logger=False, **common)
+        return terms["total"]
 
     def on_train_epoch_end(self) -> None:
         """Log the method's learned scalars, such as SCM's lambda and beta (its Fig. 7)."""
@@ -81,7 +83,7 @@ class LocalizationTask(L.LightningModule):
         logits = self.model.class_maps(batch.images)[0]  # SCM's training forward pass differs from inference
         loss = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
         correct = (logits.argmax(dim=1) == labels).sum()
-        self._validation_sums = self._validation_sums + torch.stack([correct, loss, loss.new_tensor(len(labels))])
+        self._validation_sums = self._validation_sums + torch.stack([correct, loss, torch.full_like(loss, len(labels))])
 
     def on_validation_epoch_end(self) -> None:
         """Log accuracy and cross-entropy over the images of all processes."""

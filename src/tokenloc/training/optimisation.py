@@ -25,9 +25,14 @@ def parameter_groups(model: nn.Module, weight_decay: float, decay_tokens: bool =
 
 
 def make_optimiser(model: nn.Module, settings: Optimisation) -> torch.optim.AdamW:
-    """Return AdamW over the model's trainable parameters, with epsilon 1e-8."""
+    """Return AdamW over the model's trainable parameters, with epsilon 1e-8.
+
+    On CUDA devices it is PyTorch's fused one, unless gradients are clipped, which Lightning then refuses.
+    """
     groups = parameter_groups(model, settings.weight_decay, settings.decay_tokens)
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=1e-8)
+    on_cuda = all(parameter.is_cuda for parameter in model.parameters())
+    fused = True if on_cuda and settings.gradient_clip is None else None
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=1e-8, fused=fused)
 
 
 def lr_factor(settings: Optimisation, steps_per_epoch: int) -> Callable[[int], float]:
