@@ -35,6 +35,7 @@ from tokenloc.models.metadata import ModelMetadata, Threshold
 
 BATCH = 16  # images that pass the network together
 KEPT_SIDE = 1600  # pixels of the longer side of an image that is kept to draw on it
+_Failed = Unreadable | Exception
 
 
 class _Input(NamedTuple):
@@ -50,9 +51,6 @@ class _Predicted(NamedTuple):
     scores: list[float]  # of the K classes
     classes: list[int]
     maps: NDArray[np.float32]  # [K, h, w]
-
-
-_Failed = Unreadable | Exception
 
 
 class Localizer:
