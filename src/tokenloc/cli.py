@@ -31,6 +31,7 @@ COMMANDS = {  # function and summary; importing all functions for their docstrin
     "calibrate": ("evaluate.calibrate", "Choose the map threshold on a held-out split with boxes."),
     "compare": ("compare.compare_runs", "Compare runs, with the mean and spread of repeats."),
     "report": ("report.report", "Write one HTML file about a run, or several side by side."),
+    "autolabel": ("autolabel.autolabel", "Learn from photographs sorted by class, and draw boxes on these."),
     "localize": ("localize.localize", "Draw boxes on images: files, or folders with everything below them."),
     "localize-ray": ("localize_ray.localize_ray", "Draw boxes on images with Ray, on one machine or a cluster."),
     "boxes": ("boxes.boxes", "Write annotation files from heatmaps of any code."),
@@ -42,6 +43,7 @@ COMMANDS = {  # function and summary; importing all functions for their docstrin
     "info": ("catalogue.info", "Describe a checkpoint, or check a dataset for broken files."),
 }
 
+TRAINS = {"train", "autolabel"}  # commands whose options have short names
 
 LONGEST = 4000  # characters of an error message, which may quote a value
 
@@ -82,7 +84,7 @@ def _parse(arguments: Sequence[str]) -> tuple[str, Command, dict[str, Any]]:
     wanted = [word for word in words if word in COMMANDS][:1]
     parser, commands = _make_parser(wanted)
     groups = {group for command in commands.values() for group in _groups(command)}
-    words = _with_recipes([_full_name(word) for word in words] if wanted == ["train"] else words, groups)
+    words = _with_recipes([_full_name(word) for word in words] if {*wanted} & TRAINS else words, groups)
     settings = _read_options(parser, words)
     name, command = settings.subcommand, commands[settings.subcommand]
     if settings[name].get("photos") and not any(word.partition("=")[0] == "--config" for word in words):
@@ -167,6 +169,7 @@ class _Parser(ArgumentParser):
     def _explained(self, message: str) -> str:
         if denied := re.search(r"Importing ('.+?') is not allowed", message):
             return f"{denied[1]} names code; options are data, and none is imported or called"
+        message = message if len(message) < LONGEST else message[:LONGEST] + "…"
         if 'expected "subcommand"' in message:
             return f"give a command: {', '.join(COMMANDS)}"
         if unknown := re.search(r"invalid choice: '(.*?)' \(choose from", message):
@@ -179,8 +182,7 @@ class _Parser(ArgumentParser):
         message = re.sub(r"Expected an? <class '(\w+?)'>\. Got value:", r"expected \1, got", message)
         if wrong := re.search(r'key "([\w.]+)".*?Literal\[(.+?)\].* (?:Given|Got) value: (.+)', message):
             return str(unknown_name(f"{wrong[1]}:", wrong[3], re.findall(r"'(.+?)'", wrong[2])))
-        message = re.sub(r'Parser key "([\w.]+)":', r"--\1:", message)
-        return message if len(message) < LONGEST else message[:LONGEST] + "…"
+        return re.sub(r'Parser key "([\w.]+)":', r"--\1:", message)
 
 
 def _make_parser(wanted: Collection[str]) -> tuple[_Parser, dict[str, Command]]:
@@ -200,7 +202,7 @@ def _make_parser(wanted: Collection[str]) -> tuple[_Parser, dict[str, Command]]:
             module, function = path.split(".")
             commands[name] = getattr(import_module(f"tokenloc.commands.{module}"), function)
             subparser = _command_parser(commands[name])
-            short = SHORT if name == "train" else {}
+            short = SHORT if name in TRAINS else {}
             for each in (parser, subparser):
                 each.command, each.options = name, [*subparser.get_defaults().keys(), *short]
                 each.positional = inspect.getfullargspec(commands[name]).args

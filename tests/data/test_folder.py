@@ -79,6 +79,12 @@ def test_val_may_be_a_fraction_of_the_train_folder(tmp_path: Path) -> None:
     assert len(FolderDataset(tmp_path, "test", val_fraction=0.2)) == 4
 
 
+def test_a_folder_val_replaces_the_fraction(tmp_path: Path) -> None:
+    build.tree(tmp_path, NESTED)
+    for split in ("train", "val"):
+        assert _ids(FolderDataset(tmp_path, split, val_fraction=0.2)) == _ids(FolderDataset(tmp_path, split))
+
+
 def test_missing_splits_are_reported(tmp_path: Path) -> None:
     build.tree(tmp_path / "nested", {"train/cat": 2, "test/cat": 1})
     message = r"nested has no val split: there is neither a folder val nor a val_fraction above 0"

@@ -41,7 +41,9 @@ SUBSTITUTES = [
         None,
         "needs the first training's weights",
     ),
-    Substitute("*", r"^tokenloc train .*", rf"\g<0> {TINY}", "the page's model takes minutes and a download"),
+    Substitute(
+        "*", r"^tokenloc (train|autolabel) .*", rf"\g<0> {TINY}", "the page's model takes minutes and a download"
+    ),
     Substitute("*", r"^tokenloc table .*", None, "trains many models; tests/commands/test_table.py runs a small table"),
     Substitute("*", rf"^python benchmarks/({_SKIPPED}).py .*", None, MINUTES),
     Substitute("*", r"^python experiments/.*", None, MINUTES),

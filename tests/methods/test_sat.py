@@ -17,6 +17,7 @@ from torch import Tensor
 from tokenloc.backbones import ViT, create_backbone
 from tokenloc.methods.sat import (
     SAT,
+    Padding,
     area_loss,
     gaussian_filtered,
     normalization_loss,
@@ -215,6 +216,25 @@ def test_the_gaussian_filter(maps: Tensor) -> None:
                         weight = taps[up + 1] * taps[left + 1]
                         expected[:, row, column] += weight * maps[:, row + up, column + left]
     torch.testing.assert_close(gaussian_filtered(maps), expected, atol=1e-7, rtol=0)
+
+
+def test_padding_of_the_gaussian_filter(maps: Tensor) -> None:
+    bordered = torch.zeros(4, 9, 7, dtype=maps.dtype)
+    bordered[:, 2:-2, 2:-2] = maps
+    torch.testing.assert_close(gaussian_filtered(maps, "full"), gaussian_filtered(bordered)[:, 1:-1, 1:-1])
+    ones = torch.ones(1, 4, 5, dtype=maps.dtype)
+    torch.testing.assert_close(gaussian_filtered(ones, "replicate"), ones, atol=1e-7, rtol=0)
+    torch.testing.assert_close(
+        gaussian_filtered(maps, "replicate")[:, 1:-1, 1:-1], gaussian_filtered(maps)[:, 1:-1, 1:-1]
+    )
+
+
+@pytest.mark.parametrize(("padding", "cheaper"), [("zeros", True), ("replicate", True), ("full", False)])
+def test_a_lit_corner_costs_less_than_a_lit_patch_inside(padding: Padding, cheaper: bool) -> None:
+    corner, inside = torch.zeros(2, 1, 7, 7, dtype=torch.float64)
+    corner[0, 0, 0] = inside[0, 3, 3] = 1
+    costs = [normalization_loss(map_, padding=padding).item() for map_ in (corner, inside)]
+    assert costs[0] < costs[1] if cheaper else costs[0] == pytest.approx(costs[1])
 
 
 def test_normalization_is_equation_8(maps: Tensor) -> None:

@@ -63,6 +63,19 @@ def box_confidence(
     return np.asarray(np.round(probability * box_stability(scan, with_ends) * separation, DIGITS))
 
 
+def evident_confidence(confidence: ArrayLike, inside: float, outside: float) -> NDArray[np.float64]:
+    """Return the ``confidence`` of boxes [N] times their evidence, max(0, inside - outside), rounded as before.
+
+    ``inside`` and ``outside`` are the probabilities of the class for the image with everything but the boxes blurred,
+    and with the boxes blurred.
+
+    >>> evident_confidence([0.5, 0.25], inside=0.9, outside=0.1).tolist()
+    [0.4, 0.2]
+    """
+    evidence = max(0.0, inside - outside)
+    return np.asarray(np.round(np.asarray(confidence, dtype=np.float64) * evidence, DIGITS))
+
+
 def box_stability(scan: BoxScan, boxes: ArrayLike) -> NDArray[np.float64]:
     """Return the mean IoU of each box with its best match among all components at each nearby threshold, [N] float64.
 

@@ -18,6 +18,7 @@ from tokenloc.commands.results import atomic_results, save_failures, save_figure
 from tokenloc.commands.thresholds import ThresholdChoice, choose_threshold, localize_threshold
 from tokenloc.data.base import file_fingerprint, shorten
 from tokenloc.inference import Localizer, PredictionOptions, choose_device
+from tokenloc.inference.calibration import calibrate_without_boxes
 from tokenloc.inference.evaluation import EvaluationResult, calibrate_threshold, evaluate_model
 from tokenloc.inference.options import DEFAULT_OPTIONS
 from tokenloc.inference.processes import process_group
@@ -205,6 +206,7 @@ def calibrate(
     *,
     data: DataSource,
     split: str | None = None,
+    without_boxes: bool = False,
     protocol: str = "standard",
     options: PredictionOptions = DEFAULT_OPTIONS,
     method_options: dict[str, OptionValue] | None = None,
@@ -214,12 +216,14 @@ def calibrate(
 ) -> float:
     """Choose the map threshold with the best GT-known on a held-out split with boxes; store it in the checkpoint.
 
-    The default of the method stays if the best threshold gets fewer than six images more right, as by chance.
+    The default of the method stays unless the best threshold gets at least six more images right: fewer may be chance.
 
     Args:
         checkpoint: a checkpoint, or a folder that was saved for sharing; it is replaced atomically.
         data: the dataset; by default that of the training.
-        split: the split of the dataset; by default the held-out one: val, for imagenet val2.
+        split: the split of the dataset; by default the held-out one: val, for imagenet val2; train without boxes.
+        without_boxes: choose by evidence instead: whether the model recognises the class inside the boxes, and no
+            longer outside of them. It needs the labels only.
         protocol: how boxes are extracted and judged; see `tokenloc list protocols`.
         options: test-time augmentation, refinement and precision.
         method_options: values of the method's test-time options, such as map, instead of those of the training.
@@ -230,11 +234,16 @@ def calibrate(
     checkpoint = writable_path(checkpoint)
     before = _fingerprint(checkpoint)
     model, metadata = load_checkpoint(checkpoint, method_options)
+    split = "train" if split is None and without_boxes else split
     dataset = open_data(data_of(metadata, data, split, "held_out"), metadata.classes)
     model.to(choose_device(device))
+    options = replace(options, evidence=False)
     settings: dict[str, Any] = {"options": options, "batch_size": batch_size, "workers": workers, "progress": progress}
-    settings["report"] = print_message
-    chosen = calibrate_threshold(model, dataset, metadata.preprocessing, get_protocol(protocol), **settings)
+    if without_boxes:
+        chosen = calibrate_without_boxes(model, dataset, metadata.preprocessing, get_protocol(protocol), **settings)
+    else:
+        settings["report"] = print_message
+        chosen = calibrate_threshold(model, dataset, metadata.preprocessing, get_protocol(protocol), **settings)
     if method_options:
         described = ", ".join(f"{name} {value}" for name, value in method_options.items())
         chosen = replace(chosen, source=f"{chosen.source}, {described}", method_options=method_options)

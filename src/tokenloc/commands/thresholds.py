@@ -38,13 +38,14 @@ def localize_threshold(
 
 
 def calibration_note(metadata: ModelMetadata, options: PredictionOptions, steps: Sequence[StepChoice]) -> str:
-    """Return a note if the threshold was calibrated for other options than these, apart from ``fast``, else "".
+    """Return a note if the threshold was calibrated for other options than these, else "".
 
+    The threshold of the default precision is also that of ``fast``, and ``evidence`` does not change a box.
     ``steps`` are the model's own, which options without ``refine`` stand for.
     """
     if metadata.threshold is None:
         return ""
-    own = describe_steps(steps)
+    own, options = describe_steps(steps), replace(options, evidence=False)
     same = [options, *([replace(options, refine=own)] if options.refine is None else [])]
     same += [replace(options, refine=None)] if options.refine == own else []
     if metadata.threshold.options in {str(replace(each, fast=fast)) for each in same for fast in (False, each.fast)}:

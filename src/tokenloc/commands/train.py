@@ -25,6 +25,7 @@ from tokenloc.commands.thresholds import choose_threshold, localize_threshold
 from tokenloc.data import ImageDataset, Preprocessing
 from tokenloc.data.registry import split_of
 from tokenloc.inference import Localizer, PredictionOptions
+from tokenloc.inference.calibration import calibrate_without_boxes
 from tokenloc.inference.evaluation import calibrate_threshold, evaluate_model
 from tokenloc.inference.processes import first_process
 from tokenloc.methods import Method
@@ -216,8 +217,11 @@ def _calibrate_and_test(folder: RunFolder, data: DataConfig, protocol: Protocol,
     model.to(device)
     images = open_split(data, data.calibration_split, data.classes)
     if images is not None:
-        loading = {**options, "report": print_message if first else None}
-        threshold = calibrate_threshold(model, images, metadata.preprocessing, protocol, **loading)
+        if data.calibrate_by == "evidence":
+            threshold = calibrate_without_boxes(model, images, metadata.preprocessing, protocol, **options)
+        else:
+            loading = {**options, "report": print_message if first else None}
+            threshold = calibrate_threshold(model, images, metadata.preprocessing, protocol, **loading)
         metadata = replace(metadata, threshold=threshold)
         for path in (folder.best, folder.last) if first else ():
             store_threshold(path, threshold)

@@ -54,8 +54,8 @@ class FolderDataset(ImageDataset):
 
     Args:
         annotations: a COCO file or Label Studio's JSON export.
-        val_fraction: fraction of val, 0 for none; None is 0.1, or 0 with split folders.
-        test_fraction: fraction of test, likewise.
+        val_fraction: fraction of val, 0 for none; None is 0.1, or 0 with split folders. A folder val replaces it.
+        test_fraction: fraction of test, likewise; it cannot be given in addition to a folder test.
         seed: of the random split.
 
     Raises:
@@ -139,9 +139,9 @@ def _plan(
     fractions: dict[str, float] = {}
     for name, given in (("test", test_fraction), ("val", val_fraction)):
         fraction = (0.0 if folders else 0.1) if given is None else given
-        if fraction and name in folders:
+        if fraction and name == "test" and name in folders:
             raise ValueError(f"{listing.folder} has a folder {folders[name]}; do not also give {name}_fraction")
-        if fraction:
+        if fraction and name not in folders:
             fractions[name] = fraction
     if split == "all":
         return tuple(listing.classes), {}

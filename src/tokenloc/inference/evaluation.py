@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokenloc._names import counted
-from tokenloc.boxes import Protocol
+from tokenloc.boxes import Protocol, largest_boxes, prepare_map
+from tokenloc.boxes.confidence import evident_confidence
 from tokenloc.data import EvaluationBatch, ImageDataset, Preprocessing, Unreadable, evaluation_loader
+from tokenloc.inference.evidence import box_mask
 from tokenloc.inference.inputs import ORIGINALS, map_ahead
 from tokenloc.inference.options import PredictionOptions
 from tokenloc.inference.predictor import Predictor
@@ -165,7 +167,7 @@ def evaluate_model(
     predict = partial(_predict_batch, predictor, scorer)
 
     def scored_images() -> Iterator[ImageScores | Unreadable]:
-        scored = (_score_batch(dataset, scorer, threads, *each) for each in predicted)
+        scored = (_score_batch(predictor, dataset, scorer, threads, *each) for each in predicted)
         batches = gather_in_order(scored, total)
         for unreadable, images, batch_maps in progress(batches, "evaluating", total) if progress else batches:
             yield from unreadable
@@ -194,6 +196,7 @@ def _predict_batch(
 
 
 def _score_batch(
+    predictor: Predictor,
     dataset: ImageDataset,
     scorer: Scorer,
     threads: ThreadPoolExecutor,
@@ -222,7 +225,27 @@ def _score_batch(
                 top_maps=maps[row],
             )
 
-    return batch.unreadable, list(threads.map(score, range(len(maps)))), maps[:, 0]
+    scored = list(threads.map(score, range(len(maps))))
+    if predictor.options.evidence and scorer.fixed_threshold is not None and scored:
+        scored = _with_evidence(predictor, scorer.fixed_threshold, batch.images, scored, maps[:, 0])
+    return batch.unreadable, scored, maps[:, 0]
+
+
+def _with_evidence(
+    predictor: Predictor, threshold: float, images: Tensor, scored: Sequence[ImageScores], maps: NDArray[np.float32]
+) -> list[ImageScores]:
+    """Return the scores with the evidence of the largest component's box for the predicted class in the confidence.
+
+    ``images`` [B, 3, H, W] are network inputs, and ``maps`` [B, h, w] those that are judged.
+    """
+    masks = []
+    for one, map_ in zip(scored, maps, strict=True):
+        prepared = prepare_map(map_, one.frame.input_size, predictor.protocol)
+        masks.append(box_mask(largest_boxes(prepared, [threshold], predictor.protocol), one.frame.input_size))
+    predicted = torch.tensor([int(one.predicted[0]) for one in scored])
+    evidence = predictor.evidence(images, torch.stack(masks), predicted).T.tolist()
+    pairs = zip(scored, evidence, strict=True)
+    return [replace(one, confidence=float(evident_confidence(one.confidence or 0.0, *seen))) for one, seen in pairs]
 
 
 def calibrate_threshold(
@@ -237,9 +260,9 @@ def calibrate_threshold(
 ) -> Threshold:
     """Choose the map threshold with the best GT-known on a dataset with boxes, which should not be the test set.
 
-    The default of the method stays if it gets less than ``CLEARLY`` images fewer right than the best threshold. The
-    threshold is meant for these ``options`` of prediction. ``report`` receives the accuracies before and after;
-    ``loading`` are further arguments of ``evaluate_model``.
+    The default of the method stays unless the best threshold gets at least ``CLEARLY`` more images right. The threshold
+    is meant for these ``options`` of prediction. ``report`` receives the accuracies before and after; ``loading`` are
+    further arguments of ``evaluate_model``.
 
     Raises:
         ValueError: if the dataset has no boxes.

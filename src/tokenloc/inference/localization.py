@@ -152,7 +152,7 @@ class Localization(LocalizationRecord):
         return self.frame.map_to_original(self.mask.astype(np.float32)) > 0.5
 
     def at_threshold(self, threshold: float, objects: Objects = "largest") -> Localization:
-        """Return this localization at another threshold in [0, 1], from its map."""
+        """Return this localization at another threshold in [0, 1], from its map; its confidence is without evidence."""
         count = 1 if objects == "largest" else None
         protocol, threshold = get_protocol(self.protocol), checked_threshold(threshold)
         found = detect_boxes(self.map, self.score, self.frame, protocol, threshold, count)

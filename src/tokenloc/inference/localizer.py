@@ -20,9 +20,11 @@ from torch import Tensor
 
 from tokenloc._names import one_of, unknown_name
 from tokenloc.boxes import Frame, Protocol, scaled_map
+from tokenloc.boxes.confidence import evident_confidence
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.data import Unreadable, evaluation_transform
 from tokenloc.inference.device import choose_device
+from tokenloc.inference.evidence import box_mask
 from tokenloc.inference.inputs import ORIGINALS, THREADS, ImageInput, as_image, batched, map_ahead, name_of, size_of
 from tokenloc.inference.localization import Localization, Objects, Prediction
 from tokenloc.inference.options import PredictionOptions
@@ -239,7 +241,10 @@ class Localizer:
     def top(self, image: ImageInput, count: int) -> list[Localization]:
         """Localize the ``count`` most probable classes of an image, the most probable first; raises as a call does."""
         (predicted,) = self._run_network([self._read(image)], self._checked_count(count))
-        return [_with_image(result, image) for result in self._localize(predicted).results]
+        results = self._localize(predicted).results
+        if self.options.evidence:
+            (results,) = self._with_evidence([predicted.source.tensor], [results])
+        return [_with_image(result, image) for result in results]
 
     def stream(self, images: Iterable[ImageInput], batch_size: int = BATCH) -> Iterator[Localization | Unreadable]:
         """Yield the most probable class of each image, in order and constant memory; see ``predict``."""
@@ -355,6 +360,11 @@ class Localizer:
         ):
             for batch in batches:
                 ready = list(threads.map(localize, batch))
+                if self.options.evidence:
+                    tensors = [item.source.tensor for item in batch if isinstance(item, _Predicted)]
+                    found = [item.results for item in ready if isinstance(item, Prediction)]
+                    evident = iter(self._with_evidence(tensors, found))
+                    ready = [replace(p, results=next(evident)) if isinstance(p, Prediction) else p for p in ready]
                 batch.clear()
                 while ready:  # one by one, so that none stays in memory while the next batch is read
                     yield ready.pop(0)
@@ -382,6 +392,17 @@ class Localizer:
         predicted = self.predictor.class_maps(torch.stack([each.tensor for each in inputs]), classes)
         columns = predicted.scores.tolist(), predicted.classes.tolist(), predicted.maps.cpu().numpy()
         return [_Predicted(*row) for row in zip(inputs, *columns, strict=True)]
+
+    def _with_evidence(self, images: list[Tensor], results: list[list[Localization]]) -> list[list[Localization]]:
+        """Return the results of each image with their evidence in the confidence; the boxes of one class share it."""
+        ranks = []
+        for of_rank in zip(*results, strict=True):
+            masks = torch.stack([box_mask(one.frame.to_input(one.boxes), one.frame.input_size) for one in of_rank])
+            classes = torch.tensor([one.class_index for one in of_rank])
+            evidence = self.predictor.evidence(torch.stack(images), masks, classes).T.tolist()
+            pairs = zip(of_rank, evidence, strict=True)
+            ranks.append([replace(one, confidence=evident_confidence(one.confidence, *seen)) for one, seen in pairs])
+        return [list(of_image) for of_image in zip(*ranks, strict=True)]
 
     def _localize(self, predicted: _Predicted) -> Prediction:
         source, *of_classes = predicted

@@ -41,11 +41,14 @@ class PredictionOptions:
         refine: steps that refine the maps, such as affinity,reprediction, or none; by default those of the method.
             Settings follow a name, as in 'affinity,reprediction: {stride: 1, vote: false}'.
         fast: compute in bfloat16 and, where the full image is not needed, decode large JPEG files at a reduced size.
+        evidence: multiply the confidence of boxes by their evidence: the class is recognised inside of them, and no
+            longer outside. It takes two more forward passes.
     """
 
     augmentation: TestTimeAugmentation = field(default_factory=TestTimeAugmentation)
     refine: tuple[StepChoice, ...] | None = None
     fast: bool = False
+    evidence: bool = False
 
     def __post_init__(self) -> None:
         if self.refine is not None:
@@ -61,7 +64,7 @@ class PredictionOptions:
         parts = [f"scales {' '.join(map(str, views.scales))}"] * bool(views.scales)
         parts += ["flip"] * views.flip + ["ten crops"] * views.ten_crop
         parts += [] if self.refine is None else [f"refine {','.join(map(str, self.refine)) or 'none'}"]
-        parts += ["fast"] * self.fast
+        parts += ["fast"] * self.fast + ["evidence"] * self.evidence
         return ", ".join(parts) or "plain"
 
 

@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import functional as T
 from tokenloc.boxes import DetectedBoxes, Frame, Protocol, detect_boxes, get_protocol, scaled_map
 from tokenloc.data import Preprocessing, evaluation_transform
 from tokenloc.data.transforms import FramedTransform
+from tokenloc.inference.evidence import inside_and_outside
 from tokenloc.inference.options import PredictionOptions
 from tokenloc.methods import Method, top_classes
 from tokenloc.methods._scaling import min_max
@@ -105,6 +106,21 @@ class Predictor:
         plain = Predictor(self.model, self.preprocessing, replace(self.options, refine=()), self.protocol)
         maps, region = plain.class_maps(images).maps, self._region(images.to(self.device))
         return {"map": maps, **progress_maps(maps, self._pixels(region), self.steps)}
+
+    @torch.inference_mode()
+    def evidence(self, images: Tensor, masks: Tensor, classes: Tensor) -> Tensor:
+        """Return the probabilities of a class inside and outside of a mask, [2, B] float32; see ``evidence``.
+
+        ``images`` as for ``class_maps``; ``masks`` [B, 1, h, w] bool in input pixels; ``classes`` [B] int64. Refinement
+        and test-time augmentation do not apply: it takes two forward passes.
+        """
+        masks, classes = masks.to(self.device), classes.to(self.device)
+        width, height = self.preprocessing.size
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.fast):
+            region = self._region(images.to(self.device))
+            views = torch.cat(inside_and_outside(region, masks))
+            logits, _ = self.model.class_maps(_resize(views, height, width))
+        return logits.float().softmax(dim=1).gather(1, classes.repeat(2)[:, None]).reshape(2, -1)
 
     def boxes(
         self, map_: NDArray[np.float32], score: float, frame: Frame, threshold: float, count: int | None = None

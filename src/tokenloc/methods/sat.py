@@ -19,6 +19,7 @@ Token = Literal["random", "pretrained", "shared"]
 Dot = Literal["after_softmax", "before_softmax"]
 Area = Literal["batch", "image", "minimal", "none"]
 Certainty = Literal["normalization", "entropy", "none"]
+Padding = Literal["zeros", "replicate", "full"]
 
 # One axis of the released 3 x 3 filter, which is its outer product with itself. The paper says "standard deviation 6";
 # the released numbers are the square roots of a standard normal's mass in three cells of width 49/9, made to sum to 1.
@@ -52,6 +53,9 @@ class SAT(Method):
         area_target: lambda in Eq. 7, a fraction of the patches in (0, 1): 0.25 on CUB, 0.35 on ILSVRC.
         certainty: Tables 2 and 12: ``normalization`` is Eq. 8; ``entropy`` is ``weighted_entropy``; or ``none``.
         gaussian_filter: whether Eq. 8 uses the filtered map (Table 2); the entropy never does.
+        filter_padding: beyond the border of the map, the filter of Eq. 8 sees ``zeros``, as in the release, or the
+            border again (``replicate``). Under both, a lit corner costs less than a lit patch elsewhere, as what the
+            filter spreads beyond the border is dropped; ``full`` includes it, and the loss is the same at any position.
     """
 
     advice = "the best of the trained methods on ten bird classes, also with few images; one map for all classes"
@@ -70,6 +74,7 @@ class SAT(Method):
         area_target: float = 0.25,
         certainty: Certainty = "normalization",
         gaussian_filter: bool = True,
+        filter_padding: Padding = "zeros",
     ) -> None:
         super().__init__(backbone, num_classes)
         if one_of("map", map, Map) == "attention" and (spatial_blocks, token, dot) != (3, "random", "after_softmax"):
@@ -88,6 +93,7 @@ class SAT(Method):
         self.spatial_blocks = self.blocks if map == "spatial" else ()
         self.area, self.certainty = one_of("area", area, Area), one_of("certainty", certainty, Certainty)
         self.area_target, self.gaussian_filter = area_target, gaussian_filter
+        self.filter_padding = one_of("filter_padding", filter_padding, Padding)
         self.head = semantic_head("conv2d", backbone.embed_dim, num_classes)
         self.pool = PooledClassifier(backbone, num_classes)
         own = map == "spatial" and token != "shared"
@@ -125,7 +131,7 @@ class SAT(Method):
         if self.area != "none":
             terms["area"] = area_loss(location, self.area_target, self.area)
         if self.certainty == "normalization":
-            terms["normalization"] = normalization_loss(location, self.gaussian_filter)
+            terms["normalization"] = normalization_loss(location, self.gaussian_filter, self.filter_padding)
         elif self.certainty == "entropy":
             terms["entropy"] = weighted_entropy(location)
         return {**terms, "total": torch.stack(list(terms.values())).sum()}
@@ -172,17 +178,26 @@ def area_loss(maps: Tensor, target: float, kind: Area = "batch") -> Tensor:
     return global_mean((areas - target).abs() if kind == "image" else areas)
 
 
-def normalization_loss(maps: Tensor, gaussian_filter: bool = True) -> Tensor:
-    """Return the mean of M* (1 - M*) (Eq. 8) in [0, 0.25] over ``maps`` [B, h, w]; M* is the map, filtered or not."""
-    maps = gaussian_filtered(maps) if gaussian_filter else maps
-    return global_mean((maps * (1 - maps)).mean(dim=(1, 2)))
+def normalization_loss(maps: Tensor, gaussian_filter: bool = True, padding: Padding = "zeros") -> Tensor:
+    """Return the mean of M* (1 - M*) (Eq. 8) in [0, 0.25] over ``maps`` [B, h, w]; M* is the map, filtered or not.
+
+    The sum over M* is divided by h w, also if the ``padding`` enlarges M*; see ``SAT``.
+    """
+    filtered = gaussian_filtered(maps, padding) if gaussian_filter else maps
+    border = filtered[0].numel() / maps[0].numel()
+    return global_mean((filtered * (1 - filtered)).mean(dim=(1, 2)) * border)
 
 
-def gaussian_filtered(maps: Tensor) -> Tensor:
-    """Return ``maps`` [B, h, w] filtered with the released 3 x 3 kernel and zero padding."""
+def gaussian_filtered(maps: Tensor, padding: Padding = "zeros") -> Tensor:
+    """Return ``maps`` [B, h, w] filtered with the released 3 x 3 kernel, [B, h, w], or [B, h + 2, w + 2] if ``full``.
+
+    See ``SAT`` for the ``padding``.
+    """
     taps = torch.stack([maps.new_full((), tap) for tap in GAUSSIAN_TAPS])  # a copy of a list would wait for the GPU
+    zeros = {"zeros": 1, "replicate": 0, "full": 2}[padding]
     with torch.autocast(maps.device.type, enabled=False):  # half precision is too coarse for a loss this small
-        return F.conv2d(maps[:, None], torch.outer(taps, taps)[None, None], padding=1)[:, 0]
+        maps = F.pad(maps[:, None], (1,) * 4, "replicate") if padding == "replicate" else maps[:, None]
+        return F.conv2d(maps, torch.outer(taps, taps)[None, None], padding=zeros)[:, 0]
 
 
 def weighted_entropy(maps: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from tokenloc._plain import plain
 
 Schedule = Literal["constant", "cosine", "step"]
 Select = Literal["top1_cls", "max_box_acc_v1", "max_box_acc_v2", "gt_known_plus_top1_loc"]
+Calibration = Literal["boxes", "evidence"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Freeze = Literal["none", "attention", "mlp", "blocks", "most", "all"]
 
@@ -32,7 +33,8 @@ class DataConfig:
             ``max_box_acc_v1`` (GT-known at the best threshold) and ``max_box_acc_v2`` use the boxes, as does
             ``gt_known_plus_top1_loc``, with which SAT's release chooses the epoch, and the map threshold if the
             protocol chooses the best one.
-        calibration_split: split whose boxes choose the map threshold after training; None for no calibration.
+        calibration_split: split that chooses the map threshold after training; None for no calibration.
+        calibrate_by: how it does: by its ``boxes``, or by ``evidence``, which needs the labels alone.
         test_split: split to evaluate after training; None for no evaluation.
         cached_views: for methods on a frozen backbone: number of random crops of each image whose features are computed
             once and cached on disk; epochs cycle through them. 0 runs the backbone on new crops in every epoch.
@@ -52,6 +54,7 @@ class DataConfig:
     val_split: str | None = None
     select: Select = "top1_cls"
     calibration_split: str | None = None
+    calibrate_by: Calibration = "boxes"
     test_split: str | None = None
     cached_views: int = 0
     cache: Path | None = None

@@ -1,0 +1,39 @@
+"""Evidence: whether a model recognises the class inside a box, and no longer outside of it. It needs no ground truth.
+
+The model classifies an image twice more: "inside", with everything but the box blurred, and "outside", with the box
+blurred. A box that misses the object lacks the first; a box of a part of it lacks the second.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from tokenloc.boxes.frame import Size, checked_boxes
+
+CELLS = 8  # on the shorter side of a blurred image: colours remain, shapes do not
+
+
+def blurred(images: Tensor) -> Tensor:
+    """Return ``images`` [B, 3, H, W] with no detail finer than an eighth of their shorter side."""
+    height, width = images.shape[-2:]
+    cells = [max(1, round(CELLS * side / min(height, width))) for side in (height, width)]
+    small = F.interpolate(images, cells, mode="bilinear", antialias=True)
+    return F.interpolate(small, (height, width), mode="bilinear")
+
+
+def box_mask(boxes: ArrayLike, size: Size) -> Tensor:
+    """Return the pixels of an image of ``size`` (width, height) in any of ``boxes`` [N, 4] xyxy, [1, H, W] bool."""
+    width, height = size
+    mask = torch.zeros(1, height, width, dtype=torch.bool)
+    for x0, y0, x1, y1 in checked_boxes(boxes).round().clip(0).astype(int).tolist():
+        mask[:, y0:y1, x0:x1] = True
+    return mask
+
+
+def inside_and_outside(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``images`` [B, 3, H, W] blurred everywhere but in ``masks`` [B, 1, H, W] bool, and blurred only there."""
+    blurred_images = blurred(images)
+    return torch.where(masks, images, blurred_images), torch.where(masks, blurred_images, images)
