@@ -12,7 +12,7 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "tokenloc needs Python 3.10 or newer; try: make setup PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --quiet --editable ".[dev]"  # twice: errors, but no warnings
 	touch $(READY)
 
 demo: setup

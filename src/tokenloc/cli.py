@@ -169,6 +169,7 @@ class _Parser(ArgumentParser):
     def _explained(self, message: str) -> str:
         if denied := re.search(r"Importing ('.+?') is not allowed", message):
             return f"{denied[1]} names code; options are data, and none is imported or called"
+        message = message if len(message) < LONGEST else message[:LONGEST] + "…"
         if 'expected "subcommand"' in message:
             return f"give a command: {', '.join(COMMANDS)}"
         if unknown := re.search(r"invalid choice: '(.*?)' \(choose from", message):
@@ -181,8 +182,7 @@ class _Parser(ArgumentParser):
         message = re.sub(r"Expected an? <class '(\w+?)'>\. Got value:", r"expected \1, got", message)
         if wrong := re.search(r'key "([\w.]+)".*?Literal\[(.+?)\].* (?:Given|Got) value: (.+)', message):
             return str(unknown_name(f"{wrong[1]}:", wrong[3], re.findall(r"'(.+?)'", wrong[2])))
-        message = re.sub(r'Parser key "([\w.]+)":', r"--\1:", message)
-        return message if len(message) < LONGEST else message[:LONGEST] + "…"
+        return re.sub(r'Parser key "([\w.]+)":', r"--\1:", message)
 
 
 def _make_parser(wanted: Collection[str]) -> tuple[_Parser, dict[str, Command]]:

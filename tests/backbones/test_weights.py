@@ -157,7 +157,7 @@ def test_an_unknown_weight_tag_lists_the_known_ones() -> None:
 
 
 def test_a_backbone_without_pretrained_weights_is_refused() -> None:
-    with pytest.raises(ValueError, match="timm has no pretrained weights for vit_base_patch32_plus_256"):
+    with pytest.raises(ValueError, match="timm has no weights for vit_base_patch32_plus_256"):
         create_backbone("vit_base_patch32_plus_256", pretrained=True)
 
 

@@ -427,7 +427,7 @@ def test_info_of_an_official_dataset(tmp_path: Path, capsys: pytest.CaptureFixtu
     Image.new("1", build.SIZE, 1).save(tmp_path / "OpenImages/val/0bt_c3/0_m0bt_c3_1.png")
     assert main(words) == 1
     printed = capsys.readouterr().out
-    assert "openimages, val: 2 images of 1 classes, 0 boxes, masks" in printed
+    assert "openimages, val: 2 images of 1 class, 0 boxes, masks" in printed
     assert "has no mask, while others have" in printed
     assert main([*words, "--data.options.missing", "sometimes"]) == 2
     assert "unknown value of option missing: 'sometimes'" in capsys.readouterr().err

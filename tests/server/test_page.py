@@ -164,7 +164,9 @@ def test_nothing_is_cut_off_on_a_phone(phone_page: Page, served: Served, photo: 
     phone_page.set_input_files("#file", photo)
     expect(phone_page.locator("#results section")).to_be_visible()
     assert phone_page.evaluate("document.documentElement.scrollWidth") <= 390
-    parts = [phone_page.locator(name).bounding_box() for name in ("#upload", "#results", "#controls")]
+    parts = [phone_page.locator(name).bounding_box() for name in ("#upload", ".slider", "#results", ".fields")]
     tops = [part["y"] for part in parts if part]
-    assert len(tops) == 3
+    assert len(tops) == 4
     assert tops == sorted(tops)
+    phone_page.locator("#results .pair figure").last.scroll_into_view_if_needed()
+    expect(phone_page.get_by_label("Threshold")).to_be_in_viewport()  # boxes move under one's eyes

@@ -162,7 +162,7 @@ def _create_trunk(name: str, pretrained: bool, options: dict[str, Any]) -> tuple
     if pretrained:
         cfg = timm.get_pretrained_cfg(name)
         if cfg is None or not cfg.has_weights:
-            raise ValueError(f"timm has no pretrained weights for {name}; use pretrained=False or a local file")
+            raise ValueError(f"timm has no weights for {name}; give a local file, or --model.pretrained false")
         require_download(name, cfg.to_dict())
     try:
         trunk = timm.create_model(name, pretrained=pretrained, **{"num_classes": 0, **options})

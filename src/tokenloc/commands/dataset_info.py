@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from tokenloc._files import open_regular
+from tokenloc._names import counted
 from tokenloc.commands.console import IncompleteError
 from tokenloc.data import ImageDataset, create_dataset
 from tokenloc.data.base import shorten
@@ -32,7 +33,9 @@ def print_dataset(data: DataConfig, split: str, plan: bool = False) -> None:
     """
     dataset = create_dataset(data.name, data.root, split, data.classes, **data.options)
     truth = f"{sum(len(sample.boxes) for sample in dataset)} boxes" + (", masks" if dataset.has_masks else "")
-    print(f"{data.name}, {split}: {len(dataset)} images of {len(dataset.classes)} classes, {truth}")
+    print(
+        f"{data.name}, {split}: {counted(len(dataset), 'image')} of {counted(len(dataset.classes), 'class')}, {truth}"
+    )
     _print_classes(dataset)
     if plan:
         _print_plan(data)

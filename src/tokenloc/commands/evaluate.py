@@ -216,7 +216,7 @@ def calibrate(
 ) -> float:
     """Choose the map threshold with the best GT-known on a held-out split with boxes; store it in the checkpoint.
 
-    The default of the method stays if the best threshold gets fewer than six images more right, as by chance.
+    The default of the method stays unless the best threshold gets at least six more images right: fewer may be chance.
 
     Args:
         checkpoint: a checkpoint, or a folder that was saved for sharing; it is replaced atomically.

@@ -260,9 +260,9 @@ def calibrate_threshold(
 ) -> Threshold:
     """Choose the map threshold with the best GT-known on a dataset with boxes, which should not be the test set.
 
-    The default of the method stays if it gets less than ``CLEARLY`` images fewer right than the best threshold. The
-    threshold is meant for these ``options`` of prediction. ``report`` receives the accuracies before and after;
-    ``loading`` are further arguments of ``evaluate_model``.
+    The default of the method stays unless the best threshold gets at least ``CLEARLY`` more images right. The threshold
+    is meant for these ``options`` of prediction. ``report`` receives the accuracies before and after; ``loading`` are
+    further arguments of ``evaluate_model``.
 
     Raises:
         ValueError: if the dataset has no boxes.

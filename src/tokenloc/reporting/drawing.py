@@ -147,10 +147,7 @@ def save_sheet(images: Sequence[Image.Image], path: Path, title: str) -> None:
         return
     cells = [_scaled(image, 480) for image in images]
     rows = [stack(cells[start : start + 3]) for start in range(0, len(cells), 3)]
-    page = ImageOps.expand(stack(rows, vertical=True), (0, 28, 0, 0), "white")
-    font, title = font_for(title, 18)
-    ImageDraw.Draw(page).text((6, 4), title, font=font, fill=INK)
-    save_image(page, path)
+    save_image(_titled(stack(rows, vertical=True), title, 18), path)
 
 
 def save_titled(cells: Sequence[tuple[str, Image.Image]], path: Path, title: str, columns: int) -> None:
@@ -161,35 +158,45 @@ def save_titled(cells: Sequence[tuple[str, Image.Image]], path: Path, title: str
         tall = max(1, round(image.height * width / image.width))
         smooth = Image.Resampling.NEAREST if image.width < width else Image.Resampling.LANCZOS
         cell = ImageOps.expand(image.convert("RGB").resize((width, tall), smooth), (0, caption, 0, 0), "white")
-        font, name = font_for(name, 13)
-        while font.getlength(name) > width:
-            name = f"{name.removesuffix('…')[:-1]}…"
-        ImageDraw.Draw(cell).text((2, 3), name, font=font, fill=INK)
+        _write_name(ImageDraw.Draw(cell), (2, 3), name, width)
         drawn.append(cell)
     rows = [stack(drawn[start : start + columns]) for start in range(0, len(drawn), columns)]
-    page = ImageOps.expand(stack(rows, vertical=True), (0, 30, 0, 0), "white")
-    heading, title = font_for(title, 16)
-    right = max(0, round(heading.getlength(title)) + 12 - page.width)
-    page = ImageOps.expand(page, (0, 0, right, 0), "white")
-    ImageDraw.Draw(page).text((6, 6), title, font=heading, fill=INK)
-    save_image(page, path)
+    save_image(_titled(stack(rows, vertical=True), title, 16), path)
 
 
 def image_table(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
     """Return images as a table with named columns and rows."""
-    left, top, side = 84, 22, 144
+    left, top, side = 112, 22, 144
     cells = [stack([_scaled(image, side) for image in images]) for _, images in rows]
     page = ImageOps.expand(stack(cells, vertical=True), (left, top, 0, 0), "white")
     draw = ImageDraw.Draw(page)
     for index, name in enumerate(columns):
-        font, name = font_for(name, 13)
-        draw.text((left + index * (side + GAP), 3), name, font=font, fill=INK)
+        _write_name(draw, (left + index * (side + GAP), 3), name, side)
     y = top
     for (name, _), row in zip(rows, cells, strict=True):
-        font, name = font_for(name, 13)
-        draw.text((4, y + 4), name, font=font, fill=INK)
+        _write_name(draw, (4, y + 4), name, left - 8)
         y += row.height + GAP
     return page
+
+
+def _titled(page: Image.Image, title: str, size: int) -> Image.Image:
+    """Return a page with a title above it, and white beside it if the title is wider."""
+    font, title = font_for(title, size)
+    right = max(0, round(font.getlength(title)) + 12 - page.width)
+    page = ImageOps.expand(page, (0, size + 12, right, 0), "white")
+    ImageDraw.Draw(page).text((6, 5), title, font=font, fill=INK)
+    return page
+
+
+def _write_name(draw: ImageDraw.ImageDraw, position: tuple[int, int], name: str, width: int) -> None:
+    """Write a name of at most ``width`` pixels; of a longer one, the start and the end, which often differ."""
+    font, name = font_for(name, 13)
+    kept = len(name)
+    shortened = name
+    while font.getlength(shortened) > width:
+        kept -= 1
+        shortened = f"{name[: (kept + 1) // 2]}…{name[len(name) - kept // 2 :]}"
+    draw.text(position, shortened, font=font, fill=INK)
 
 
 def _scaled(image: Image.Image, width: int) -> Image.Image:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from tokenloc.inference.inspection import Inspection
-from tokenloc.reporting.drawing import draw_map, heatmap, save_titled
+from tokenloc.reporting.drawing import COLORMAP, draw_map, heatmap, save_titled
 
 LARGEST_MATRIX = 784  # patches; a similarity matrix of a CNN's first stage would have millions of rows
 
@@ -34,7 +33,7 @@ def save_inspection(image: Image.Image, inside: Inspection, folder: Path, channe
         "classes": ("Maps of the most probable classes, with their scores", [("image", image), *classes]),
         "refinement": ("The map in the course of its refinement", refinement if inside.refinement else []),
         "attention": ("Attention of the class token, mean over heads, each block scaled to its range", []),
-        "similarity": ("Patches by patches: cosines from 0 (blue) to 1 (red), distances scaled to their range", []),
+        "similarity": ("Patches by patches: cosines from 0 (black) to 1 (yellow), distances scaled to their range", []),
         "features": (f"{channels} channels of the patches, evenly chosen, each scaled to its range", []),
     }
     if inside.attention:
@@ -70,5 +69,5 @@ def _scaled(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _picture(values: NDArray[np.float32]) -> Image.Image:
     """Return [h, w] in [0, 1] in the colors of ``heatmap``, each value a square of pixels."""
-    colors = matplotlib.colormaps["turbo"](values)[..., :3]
+    colors = COLORMAP(values)[..., :3]
     return Image.fromarray((255 * colors).round().astype(np.uint8))
