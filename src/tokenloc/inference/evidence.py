@@ -1,7 +1,8 @@
 """Evidence: whether a model recognises the class inside a box, and no longer outside of it. It needs no ground truth.
 
-The model classifies an image twice more: "inside", with everything but the box blurred, and "outside", with the box
-blurred. A box that misses the object lacks the first; a box of a part of it lacks the second.
+The model classifies an image again: "inside", with everything but the box blurred, and "outside", with the box blurred.
+A box that misses the object lacks the first; a box of a part of it leaves the second. The first is a factor of the
+confidence of boxes; the difference chooses the map threshold (``calibration``).
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ def box_mask(boxes: ArrayLike, size: Size) -> Tensor:
     return mask
 
 
-def inside_and_outside(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``images`` [B, 3, H, W] blurred everywhere but in ``masks`` [B, 1, H, W] bool, and blurred only there."""
-    blurred_images = blurred(images)
-    return torch.where(masks, images, blurred_images), torch.where(masks, blurred_images, images)
+def only_visible(images: Tensor, masks: Tensor) -> Tensor:
+    """Return ``images`` [B, 3, H, W] blurred everywhere but in ``masks`` [B, 1, H, W] bool."""
+    return torch.where(masks, images, blurred(images))

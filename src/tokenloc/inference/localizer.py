@@ -399,9 +399,9 @@ class Localizer:
         for of_rank in zip(*results, strict=True):
             masks = torch.stack([box_mask(one.frame.to_input(one.boxes), one.frame.input_size) for one in of_rank])
             classes = torch.tensor([one.class_index for one in of_rank])
-            evidence = self.predictor.evidence(torch.stack(images), masks, classes).T.tolist()
-            pairs = zip(of_rank, evidence, strict=True)
-            ranks.append([replace(one, confidence=evident_confidence(one.confidence, *seen)) for one, seen in pairs])
+            inside = self.predictor.recognised(torch.stack(images), masks, classes).tolist()
+            pairs = zip(of_rank, inside, strict=True)
+            ranks.append([replace(one, confidence=evident_confidence(one.confidence, seen)) for one, seen in pairs])
         return [list(of_image) for of_image in zip(*ranks, strict=True)]
 
     def _localize(self, predicted: _Predicted) -> Prediction:
