@@ -20,7 +20,7 @@ from tokenloc.data import ImageDataset, Preprocessing, Sample
 from tokenloc.inference import Localizer, Predictor
 from tokenloc.inference.calibration import calibrate_without_boxes
 from tokenloc.inference.evaluation import evaluate_model
-from tokenloc.inference.evidence import blurred, box_mask, inside_and_outside
+from tokenloc.inference.evidence import blurred, box_mask, only_visible
 from tokenloc.methods.base import ClassMaps, Method, Output, shared_map
 from tokenloc.metrics import Scorer
 from tokenloc.models.checkpoint import read_metadata
@@ -99,12 +99,11 @@ def test_mask_of_boxes() -> None:
     assert not box_mask([], (5, 4)).any()
 
 
-def test_inside_and_outside_share_the_pixels_of_an_image() -> None:
+def test_only_the_mask_is_visible() -> None:
     images, masks = torch.rand(2, 3, 32, 32), torch.rand(2, 1, 32, 32) > 0.5
-    inside, outside = inside_and_outside(images, masks)
+    inside, outside = only_visible(images, masks), only_visible(images, ~masks)
     torch.testing.assert_close(inside + outside, images + blurred(images))
     assert inside.where(masks, 0.0).equal(images.where(masks, 0.0))
-    assert outside.where(~masks, 0.0).equal(images.where(~masks, 0.0))
 
 
 def test_evidence_of_right_and_wrong_boxes(preprocessing: Preprocessing) -> None:
@@ -112,12 +111,12 @@ def test_evidence_of_right_and_wrong_boxes(preprocessing: Preprocessing) -> None
     predictor = Predictor(model, preprocessing)
     image = predictor.transform(data.image(0))[0].expand(3, -1, -1, -1)
     masks = torch.stack([box_mask([box], (SIDE, SIDE)) for box in (OBJECTS[0], (0, 0, SIDE, SIDE), (0, 44, 64, 64))])
-    inside, outside = predictor.evidence(image, masks, torch.zeros(3, dtype=torch.int64))
-    assert model.calls == 1  # of two passes
-    assert inside.round(decimals=2).tolist() == [1, 1, 0]
-    assert outside.round(decimals=2).tolist() == [0, 0, 1]
-    plain = predictor.evidence(image, masks, torch.ones(3, dtype=torch.int64))
-    torch.testing.assert_close(plain, 1 - torch.stack([inside, outside]))
+    striped, plain = (torch.full((3,), label) for label in (0, 1))
+    inside, outside = (predictor.recognised(image, shown, striped) for shown in (masks, ~masks))
+    assert model.calls == 2
+    assert inside.round(decimals=1).tolist() == [1, 1, 0]
+    assert outside.round(decimals=1).tolist() == [0, 0, 1]
+    torch.testing.assert_close(predictor.recognised(image, masks, plain), 1 - inside)
 
 
 @pytest.mark.parametrize("boxes", [False, True])
@@ -153,12 +152,13 @@ def test_evidence_is_a_factor_of_the_confidence(run: Path) -> None:
         assert after.boxes.tolist() == before.boxes.tolist()
         tensor, frame = plain.predictor.transform(image)
         x0, y0, x1, y1 = frame.to_input(before.boxes)[0].round().astype(int)
-        inside, outside = blurred(tensor[None]), tensor[None].clone()
+        inside = blurred(tensor[None])
         inside[..., y0:y1, x0:x1] = tensor[:, y0:y1, x0:x1]
-        outside[..., y0:y1, x0:x1] = blurred(tensor[None])[..., y0:y1, x0:x1]
-        logits, _ = plain.model.class_maps(torch.cat([inside, outside]))
-        seen, left = logits.softmax(1)[:, before.class_index].tolist()
-        assert after.confidence == pytest.approx(before.confidence * max(0, seen - left), abs=1e-4)
+        logits, _ = plain.model.class_maps(inside)
+        seen = logits.softmax(1)[0, before.class_index].item()
+        assert after.confidence == pytest.approx(before.confidence * seen, abs=1e-4)
+        assert plain.top(image, 2)[0].confidence.tolist() == before.confidence.tolist()
+        assert evident.top(image, 2)[0].confidence == pytest.approx(after.confidence, abs=1e-4)
 
 
 def test_evaluation_with_evidence(preprocessing: Preprocessing) -> None:

@@ -63,17 +63,15 @@ def box_confidence(
     return np.asarray(np.round(probability * box_stability(scan, with_ends) * separation, DIGITS))
 
 
-def evident_confidence(confidence: ArrayLike, inside: float, outside: float) -> NDArray[np.float64]:
-    """Return the ``confidence`` of boxes [N] times their evidence, max(0, inside - outside), rounded as before.
+def evident_confidence(confidence: ArrayLike, inside: float) -> NDArray[np.float64]:
+    """Return the ``confidence`` of boxes [N] times their evidence, rounded as before.
 
-    ``inside`` and ``outside`` are the probabilities of the class for the image with everything but the boxes blurred,
-    and with the boxes blurred.
+    ``inside`` is the probability of the class with everything but the boxes blurred, in [0, 1].
 
-    >>> evident_confidence([0.5, 0.25], inside=0.9, outside=0.1).tolist()
+    >>> evident_confidence([0.5, 0.25], inside=0.8).tolist()
     [0.4, 0.2]
     """
-    evidence = max(0.0, inside - outside)
-    return np.asarray(np.round(np.asarray(confidence, dtype=np.float64) * evidence, DIGITS))
+    return np.asarray(np.round(np.asarray(confidence, dtype=np.float64) * min(1.0, inside), DIGITS))
 
 
 def box_stability(scan: BoxScan, boxes: ArrayLike) -> NDArray[np.float64]:

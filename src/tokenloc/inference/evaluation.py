@@ -243,9 +243,9 @@ def _with_evidence(
         prepared = prepare_map(map_, one.frame.input_size, predictor.protocol)
         masks.append(box_mask(largest_boxes(prepared, [threshold], predictor.protocol), one.frame.input_size))
     predicted = torch.tensor([int(one.predicted[0]) for one in scored])
-    evidence = predictor.evidence(images, torch.stack(masks), predicted).T.tolist()
-    pairs = zip(scored, evidence, strict=True)
-    return [replace(one, confidence=float(evident_confidence(one.confidence or 0.0, *seen))) for one, seen in pairs]
+    inside = predictor.recognised(images, torch.stack(masks), predicted).tolist()
+    pairs = zip(scored, inside, strict=True)
+    return [replace(one, confidence=float(evident_confidence(one.confidence or 0.0, seen))) for one, seen in pairs]
 
 
 def calibrate_threshold(

@@ -1,7 +1,8 @@
 """Evidence: whether a model recognises the class inside a box, and no longer outside of it. It needs no ground truth.
 
-The model classifies an image twice more: "inside", with everything but the box blurred, and "outside", with the box
-blurred. A box that misses the object lacks the first; a box of a part of it lacks the second.
+The model classifies an image again: "inside", with everything but the box blurred, and "outside", with the box blurred.
+A box that misses the object lacks the first; a box of a part of it leaves the second. The first is a factor of the
+confidence of boxes; the difference chooses the map threshold (``calibration``).
 """
 
 from __future__ import annotations
@@ -38,24 +39,23 @@ def box_mask(boxes: ArrayLike, size: Size) -> Tensor:
     return mask
 
 
-def inside_and_outside(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``images`` [B, 3, H, W] blurred everywhere but in ``masks`` [B, 1, H, W] bool, and blurred only there."""
-    blurred_images = blurred(images)
-    return torch.where(masks, images, blurred_images), torch.where(masks, blurred_images, images)
+def only_visible(images: Tensor, masks: Tensor) -> Tensor:
+    """Return ``images`` [B, 3, H, W] blurred everywhere but in ``masks`` [B, 1, H, W] bool."""
+    return torch.where(masks, images, blurred(images))
 
 
 def with_evidence(
-    evidence: Callable[[Tensor, Tensor, Tensor], Tensor], images: list[Tensor], results: list[list[Localization]]
+    recognised: Callable[[Tensor, Tensor, Tensor], Tensor], images: list[Tensor], results: list[list[Localization]]
 ) -> list[list[Localization]]:
     """Return the results of each image with their evidence in the confidence; the boxes of one class share it.
 
-    ``evidence`` is that of a ``Predictor``.
+    ``recognised`` is that of a ``Predictor``.
     """
     ranks = []
     for of_rank in zip(*results, strict=True):
         masks = torch.stack([box_mask(one.frame.to_input(one.boxes), one.frame.input_size) for one in of_rank])
         classes = torch.tensor([one.class_index for one in of_rank])
-        seen = evidence(torch.stack(images), masks, classes).T.tolist()
-        pairs = zip(of_rank, seen, strict=True)
-        ranks.append([replace(one, confidence=evident_confidence(one.confidence, *found)) for one, found in pairs])
+        inside = recognised(torch.stack(images), masks, classes).tolist()
+        pairs = zip(of_rank, inside, strict=True)
+        ranks.append([replace(one, confidence=evident_confidence(one.confidence, seen)) for one, seen in pairs])
     return [list(of_image) for of_image in zip(*ranks, strict=True)]

@@ -332,7 +332,7 @@ class Localizer:
                 if self.options.evidence:
                     tensors = [item.source.tensor for item in batch if isinstance(item, _Predicted)]
                     found = [item.results for item in ready if isinstance(item, Prediction)]
-                    evident = iter(with_evidence(self.predictor.evidence, tensors, found))
+                    evident = iter(with_evidence(self.predictor.recognised, tensors, found))
                     ready = [replace(p, results=next(evident)) if isinstance(p, Prediction) else p for p in ready]
                 batch.clear()
                 while ready:  # one by one, so that none stays in memory while the next batch is read
@@ -366,7 +366,7 @@ class Localizer:
         (predicted,) = self._run_network([self._read(image, class_index)], top_k)
         results = self._localize(predicted).results
         if self.options.evidence:
-            (results,) = with_evidence(self.predictor.evidence, [predicted.source.tensor], [results])
+            (results,) = with_evidence(self.predictor.recognised, [predicted.source.tensor], [results])
         return results
 
     def _localize(self, predicted: _Predicted) -> Prediction:

@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as T
 from tokenloc.boxes import DetectedBoxes, Frame, Protocol, detect_boxes, get_protocol, scaled_map
 from tokenloc.data import Preprocessing, evaluation_transform
 from tokenloc.data.transforms import FramedTransform
-from tokenloc.inference.evidence import inside_and_outside
+from tokenloc.inference.evidence import only_visible
 from tokenloc.inference.options import PredictionOptions
 from tokenloc.methods import Method, top_classes
 from tokenloc.methods._scaling import min_max
@@ -108,19 +108,18 @@ class Predictor:
         return {"map": maps, **progress_maps(maps, self._pixels(region), self.steps)}
 
     @torch.inference_mode()
-    def evidence(self, images: Tensor, masks: Tensor, classes: Tensor) -> Tensor:
-        """Return the probabilities of a class inside and outside of a mask, [2, B] float32; see ``evidence``.
+    def recognised(self, images: Tensor, masks: Tensor, classes: Tensor) -> Tensor:
+        """Return the probability of a class with everything but a mask blurred, [B] float32; see ``evidence``.
 
-        ``images`` as for ``class_maps``; ``masks`` [B, 1, h, w] bool in input pixels; ``classes`` [B] int64. Refinement
-        and test-time augmentation do not apply: it takes two forward passes.
+        ``images`` as for ``class_maps``; ``masks`` [B, 1, h, w] bool in input pixels; ``classes`` [B] int64. It takes
+        one forward pass, without refinement and test-time augmentation.
         """
-        masks, classes = masks.to(self.device), classes.to(self.device)
         width, height = self.preprocessing.size
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.fast):
             region = self._region(images.to(self.device))
-            views = torch.cat(inside_and_outside(region, masks))
-            logits, _ = self.model.class_maps(_resize(views, height, width))
-        return logits.float().softmax(dim=1).gather(1, classes.repeat(2)[:, None]).reshape(2, -1)
+            visible = _resize(only_visible(region, masks.to(self.device)), height, width)
+            logits, _ = self.model.class_maps(visible)
+        return logits.float().softmax(dim=1).gather(1, classes.to(self.device)[:, None])[:, 0]
 
     def boxes(
         self, map_: NDArray[np.float32], score: float, frame: Frame, threshold: float, count: int | None = None
