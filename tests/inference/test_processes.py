@@ -20,6 +20,21 @@ def test_a_single_process_takes_all_batches() -> None:
         assert list(gather_in_order(iter("abc"), 3)) == ["a", "b", "c"]
 
 
+def test_more_processes_than_gpus_share_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", chosen.append)
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda _: None)
+    monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: None)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    for rank in range(4):
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        with process_group():
+            pass
+    assert chosen == [0, 1, 0, 1]
+
+
 def evaluate(words: list[str], out: Path, processes: int, port: int) -> dict[str, bytes]:
     """Start the command as torchrun does and return the files that it wrote; only the first process prints."""
     command = [sys.executable, "-m", "tokenloc.cli", "evaluate", *words, "--out", str(out)]

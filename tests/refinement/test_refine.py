@@ -53,6 +53,20 @@ def test_it_works_in_inference_mode_and_under_autocast() -> None:
     assert torch.equal(refined, expected)
 
 
+def test_cudnn_is_deterministic_and_not_switched_off() -> None:
+    cudnn, maps_and_images = torch.backends.cudnn, inputs()
+    seen: list[tuple[bool, bool, bool]] = []
+
+    def step(maps: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        seen.append((cudnn.enabled, cudnn.deterministic, cudnn.allow_tf32))
+        return maps
+
+    before = cudnn.enabled, cudnn.deterministic, cudnn.allow_tf32
+    refine(*maps_and_images, [step])
+    assert seen == [(before[0], True, False)]
+    assert (cudnn.enabled, cudnn.deterministic, cudnn.allow_tf32) == before
+
+
 def test_inputs_are_not_modified() -> None:
     maps, images = inputs()
     copies = maps.clone(), images.clone()

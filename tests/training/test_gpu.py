@@ -17,7 +17,7 @@ from tokenloc.commands.train import train
 from tokenloc.methods import list_methods
 from tokenloc.models import create_model
 from tokenloc.training.compilation import compiled
-from tokenloc.training.config import Optimisation, Precision
+from tokenloc.training.config import DataSource, Optimisation, Precision
 from tokenloc.training.optimisation import make_optimiser
 
 pytestmark = [
@@ -83,7 +83,7 @@ def test_commands_need_no_flag(precision: Precision, clip: float | None, tmp_pat
     settings = tiny_settings(tmp_path / "run", precision=precision, optimisation=optimisation)
     best = train(**{name: value for name, value in settings.items() if name != "device"})
     assert torch.cuda.max_memory_allocated() > 0
-    assert evaluate(best, out=tmp_path / "evaluated")
+    evaluate(best, data=DataSource(), out=tmp_path / "evaluated")
     drawn = sorted((tmp_path / "evaluated").rglob("*.png"))
     assert localize(best, drawn[:2], out=tmp_path / "localized").is_file()
 

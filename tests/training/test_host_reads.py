@@ -111,3 +111,12 @@ def test_a_training_step_copies_its_losses_once(
     assert len(copies) == 1
     assert {"train/total", "train/top1_cls", "loss"} <= without_logger.keys()
     assert {value.device.type for value in without_logger.values()} == {"cpu"}  # the progress bar reads them
+
+
+@pytest.mark.parametrize(("clip", "fused"), [(None, True), (1.0, None)])
+def test_the_optimiser_is_fused_on_a_gpu_unless_gradients_are_clipped(clip: float | None, fused: bool | None) -> None:
+    """Lightning clips no gradients of a fused optimiser in mixed precision."""
+    model, settings = model_on_meta("cam"), Optimisation(gradient_clip=clip)
+    assert make_optimiser(model, settings).defaults["fused"] is None
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert make_optimiser(model.to_empty(device="cuda"), settings).defaults["fused"] is fused
