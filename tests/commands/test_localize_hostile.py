@@ -88,7 +88,7 @@ def test_drawings_of_many_classes_stay_small(checkpoint: str, tmp_path: Path, mo
 def test_a_sheet_of_high_images_is_bounded(tmp_path: Path) -> None:
     save_sheet([Image.new("RGB", (1, 65000)), Image.new("RGB", (60, 40))], tmp_path / "sheet.jpg", "title")
     with Image.open(tmp_path / "sheet.jpg") as sheet:
-        assert sheet.size == (2 * 480 + 4, 4 * 480 + 28)
+        assert sheet.size == (2 * 480 + 4, 4 * 480 + 30)
 
 
 @pytest.mark.slow

@@ -56,8 +56,8 @@ def test_the_sheet_shows_the_first_images(tmp_path: Path) -> None:
     with Image.open(tmp_path / "review.jpg") as sheet:
         pixels = np.asarray(sheet.convert("RGB")).astype(int)
     height = 240  # each is scaled to a width of 480
-    assert pixels.shape == (28 + 4 * height + 3 * 4, 3 * 480 + 2 * 4, 3)
-    top, rest = pixels[28 : 28 + height], pixels[28 + height + 4 :]
+    assert pixels.shape == (30 + 4 * height + 3 * 4, 3 * 480 + 2 * 4, 3)
+    top, rest = pixels[30 : 30 + height], pixels[30 + height + 4 :]
     assert ((top[..., 0] > 200) & (top[..., 2] < 60)).mean() > 0.95
     assert ((rest[..., 2] > 200) & (rest[..., 0] < 60)).mean() > 0.9
 

@@ -86,7 +86,7 @@ def test_missing_images_are_reported_or_skipped(tmp_path: Path, caplog: pytest.L
     build.tree(tmp_path, {"cat": 2, "dog": 0})
     message = (
         r"4 of the 6 images of pets train are not in .*: cat/2.jpg, dog/0.jpg, dog/1.jpg, dog/2.jpg. "
-        r"Unpack all of Pets 1.0 from pets.example, .*classes=.*missing='skip'"
+        r"Unpack all of Pets 1.0 from pets.example, .*--data\.classes.*--data\.options\.missing skip"
     )
     with pytest.raises(FileNotFoundError, match=message):
         _pets(tmp_path)
