@@ -83,6 +83,19 @@ def test_an_array_states_no_more_than_it_has(content: bytes, message: str, tmp_p
         open_maps(maps).load("a")
 
 
+@pytest.mark.parametrize("size", [(2.0**40, 40), (100_000, 100_000)])
+@pytest.mark.parametrize("first", [0, 2])  # of the original and of the input size
+def test_the_frame_of_a_map_has_a_plausible_size(first: int, size: tuple[float, float], maps: Path) -> None:
+    with np.load(maps / "maps-00000.npz") as stored:
+        frames = stored["frames"]
+    frames[0, first : first + 2] = size
+    replace(maps / "maps-00000.npz", "frames", array(frames))
+    with pytest.raises(
+        ValueError, match=rf"maps-00000\.npz is not.*a frame has {int(size[0])} x {int(size[1])} pixels"
+    ):
+        open_maps(maps).load("a")
+
+
 @pytest.mark.parametrize("member", ["about", "thresholds", "frames", "truth", "truth_images"])
 @pytest.mark.parametrize("content", [HEADERS[0][0], array(np.zeros((3, 3))), array(np.zeros(0))])
 def test_boxes_state_no_more_than_they_have(member: str, content: bytes, evaluation: Path) -> None:

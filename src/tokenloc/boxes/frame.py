@@ -20,6 +20,7 @@ InputFrame = Literal["resize", "crop", "shorter_side"]
 
 Pixel = TypeVar("Pixel", bound=np.generic)
 
+MOST_PIXELS = 1 << 28  # of a frame in a file, more than of any image that is decoded
 _BAND_PIXELS = 1 << 20  # that are resampled at once
 
 
@@ -116,9 +117,13 @@ class Frame:
 
     @classmethod
     def from_array(cls, values: NDArray[np.float64]) -> Frame:
-        """Return the frame of ``to_array``."""
+        """Return the frame of ``to_array``; ValueError if it has a size of more than ``MOST_PIXELS``."""
         numbers = values.tolist()
-        return cls(*(tuple(numbers[start : start + 2]) for start in range(0, 8, 2)))
+        frame = cls(*(tuple(numbers[start : start + 2]) for start in range(0, 8, 2)))
+        for width, height in (frame.original_size, frame.input_size):
+            if width * height > MOST_PIXELS:
+                raise ValueError(f"a frame has {width} x {height} pixels, more than {MOST_PIXELS}")
+        return frame
 
     def of_original(self, size: Size) -> Frame:
         """Return the frame for the original of ``size`` (width, height), if this frame is that of a resized copy.
