@@ -11,6 +11,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from copy import deepcopy
 from itertools import count
 from pathlib import Path
@@ -370,7 +371,8 @@ def change_npz(fuzzer: Fuzzer, path: Path) -> None:
     if fuzzer.rng.random() < 0.9:
         if name == "about.npy" and fuzzer.rng.random() < 0.7:
             about = fuzzer.changed(json.loads(np.load(io.BytesIO(content)).tobytes()))
-            content = npy(np.frombuffer(json.dumps(about, default=str).encode(), np.uint8))
+            with suppress(ValueError, RecursionError):  # of values that contain themselves, or are nested too deeply
+                content = npy(np.frombuffer(json.dumps(about, default=str).encode(), np.uint8))
         members[name] = hostile_array(fuzzer, content) if fuzzer.rng.random() < 0.8 else content
     with zipfile.ZipFile(path, "w") as new:
         for name, content in members.items():

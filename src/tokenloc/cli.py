@@ -113,10 +113,12 @@ def _full_name(word: str) -> str:
     return f"--{SHORT[flag[2:]]}{equals}{value}" if short else word
 
 
-def _read_options(parser: ArgumentParser, words: list[str]) -> Namespace:
+def _read_options(parser: _Parser, words: list[str]) -> Namespace:
     try:
         parsed = parser.parse_args(words)
         for name, value in parsed[parsed.subcommand].items():
+            if value is None and name in parser.never_null:
+                raise ValueError(f"--{name} must have a value; got null")
             for number in value if isinstance(value, (list, tuple)) else [value]:
                 if isinstance(number, float) and not math.isfinite(number):
                     raise ValueError(f"--{name} must be a finite number; got {number}")
@@ -160,6 +162,7 @@ class _Parser(ArgumentParser):
     command = ""
     options: Collection[str] = ()
     positional: Collection[str] = ()
+    never_null: Collection[str] = ()  # jsonargparse accepts null in YAML for any type
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         del ex
@@ -206,6 +209,7 @@ def _make_parser(wanted: Collection[str]) -> tuple[_Parser, dict[str, Command]]:
             for each in (parser, subparser):
                 each.command, each.options = name, [*subparser.get_defaults().keys(), *short]
                 each.positional = inspect.getfullargspec(commands[name]).args
+            parser.never_null = {flag for flag, hint in _hints(commands[name]) if not _is_optional(hint)}
         subcommands.add_subcommand(name, subparser, help=summary)
     return parser, commands
 
@@ -245,6 +249,20 @@ def _arguments(hint: Any, default: Any, positional: bool = False) -> dict[str, A
     if positional:
         return {"type": hint, **({"nargs": "?"} if optional else {}), **optional}
     return {"action": "store_true"} if hint is bool and default is False else None
+
+
+def _hints(documented: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the types of a function's parameters or a dataclass's fields, by the names of their flags."""
+    for name, hint in get_type_hints(documented).items():
+        groups = [kind for kind in (hint, *get_args(hint)) if is_dataclass(kind)]
+        for group in groups:
+            yield from _hints(group, prefix if _is_options(group) else f"{prefix}{name}.")
+        if not groups:
+            yield prefix + name, hint
+
+
+def _is_optional(hint: Any) -> bool:
+    return hint is Any or type(None) in (hint, *get_args(hint))
 
 
 def _is_options(hint: Any) -> bool:

@@ -120,6 +120,8 @@ def test_the_configuration_of_a_run_is_data(run: Path, tmp_path: Path) -> None:
         ("optimisation: {lr: .nan}", "expected a finite number"),
         ("config: recipe.yaml", "not an option of a recipe"),
         ("data: /dev/zero", "no such file"),
+        ("model: {pretrained: null}", "--model.pretrained must have a value; got null"),
+        ("seed: null", "--seed must have a value; got null"),
     ],
 )
 def test_a_hostile_recipe_is_a_clear_error(
