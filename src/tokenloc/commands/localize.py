@@ -101,9 +101,8 @@ def localize(
     localizer = Localizer.from_checkpoint(checkpoint, device, threshold, objects, options, min_score, method_options)
     if threshold is None and (note := calibration_note(localizer.metadata, options, localizer.model.refinement)):
         print_message(f"map threshold {localizer.threshold:g}{note}")
-    settings = {**_settings(localizer, top_k), "images": images, "masks": masks}
-    settings |= {"labels_from_folders": True} if labels_from_folders else {}
-    settings |= {} if heatmaps else {"heatmaps": False}
+    outputs = {"images": images, "heatmaps": heatmaps, "masks": masks}
+    settings = {**_settings(localizer, top_k), "labels_from_folders": labels_from_folders, **outputs}
     version = f"tokenloc {localizer.metadata.model.method}"
     about = localizer.classes, common_folder(inputs), image_url, version
     labels = folder_labels(files, common_folder(inputs), localizer.classes) if labels_from_folders else {}

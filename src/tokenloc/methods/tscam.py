@@ -37,7 +37,7 @@ class TSCAM(Method):
         head_scale: factor of the head's initial weights. LCTR's release initialises its head sqrt(C) times smaller.
     """
 
-    advice = "a good start where images show objects of several classes: each class has a map of its own"
+    advice = "a good start where images show objects of several classes: every class has its own map"
     default_threshold = 0.1  # the paper's on CUB
     test_options: ClassVar[tuple[str, ...]] = ("map", "attention_blocks", "attention_from")
 

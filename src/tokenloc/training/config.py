@@ -170,7 +170,7 @@ class Optimisation:
 
 
 def _dataset_options(options: Any) -> Any:
-    """Return the options of a dataset if they are plain values; raise ValueError if one is a setting of its own."""
+    """Return the options of a dataset if they are plain values; raise ValueError if one has another flag."""
     flags = {"name": "--data.name", "root": "--data.root", "classes": "--data.classes", "split": "--split"}
     for name, flag in flags.items():
         if isinstance(options, dict) and name in options:
