@@ -117,9 +117,8 @@ class Predictor:
         """
         width, height = self.preprocessing.size
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.fast):
-            region = self._region(images.to(self.device))
-            visible = resized(only_visible(region, masks.to(self.device)), height, width)
-            logits, _ = self.model.class_maps(visible)
+            region = resized(self._region(images.to(self.device)), height, width)
+            logits, _ = self.model.class_maps(only_visible(region, masks.to(self.device)))
         return logits.float().softmax(dim=1).gather(1, classes.to(self.device)[:, None])[:, 0]
 
     def boxes(
