@@ -44,6 +44,7 @@ from tokenloc.training.freezing import freeze
 from tokenloc.training.placement import check_precision, choose_placement
 from tokenloc.training.run_folder import RunFolder
 from tokenloc.training.selection import Selection, best_threshold, describe_selection
+from tokenloc.training.target_maps import add_maps
 
 
 def train(
@@ -134,6 +135,8 @@ def _train_once(run: Namespace) -> Path:
     metadata = _metadata(network, data, images)
     selection = Selection(data, val, metadata.preprocessing, boxes_protocol, run.workers)
     batches = TrainingData(images, val, metadata.preprocessing, optimisation.batch_size, run.workers, run.seed)
+    if data.maps is not None:
+        batches = add_maps(batches, network, data.maps)
     if data.cached_views:
         batches = cache_features(batches, network, data, run.out)
 

@@ -39,6 +39,7 @@ class DataConfig:
         cached_views: for methods on a frozen backbone: number of random crops of each image whose features are computed
             once and cached on disk; epochs cycle through them. 0 runs the backbone on new crops in every epoch.
         cache: folder for the cached features, which several runs may share; None for OUT/features.
+        maps: a folder of maps that the method ``student`` learns, an ID.npy for each image; see ``tokenloc distill``.
         options: options of the dataset.
         cached_pictures: removed; only false is accepted, so that the config.yaml of an older run can be resumed.
     """
@@ -58,6 +59,7 @@ class DataConfig:
     test_split: str | None = None
     cached_views: int = 0
     cache: Path | None = None
+    maps: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
     cached_pictures: InitVar[bool] = False
 
