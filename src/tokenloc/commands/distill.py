@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tokenloc._files import refuse_unwritable, remove_partial_files
+from tokenloc._files import refuse_unwritable, remove_partial_files, require_regular
 from tokenloc._names import counted
 from tokenloc.boxes import get_protocol
 from tokenloc.commands.console import print_message, progress
@@ -44,7 +44,7 @@ def distill(
     model. It uses the labels alone, no boxes. The same command resumes an interrupted run.
 
     Args:
-        checkpoint: a checkpoint of `tokenloc train`.
+        checkpoint: a checkpoint file of `tokenloc train`.
         data: the dataset; by default that of the training.
         split: its training split.
         options: test-time augmentation, refinement and precision of the model.
@@ -58,6 +58,7 @@ def distill(
         precision: of the training: 32-true, bf16-mixed, or 16-mixed on a GPU.
         workers: data loading processes.
     """
+    require_regular(checkpoint)  # the training starts with its weights
     out = out or run_folder(checkpoint) / "student"
     refuse_unwritable(out / "maps")
     model, metadata = load_checkpoint(checkpoint)
@@ -76,7 +77,7 @@ def distill(
     training = DataConfig(
         described["name"],
         described["root"],
-        list(metadata.classes),
+        described.get("classes", list(metadata.classes)),
         resize=min(preprocessing.resize),
         crop=min(preprocessing.size),
         train_split=split,

@@ -48,6 +48,8 @@ def write_target_maps(
     require_inside((sample.id for sample in dataset.samples), f"{dataset.split} of {dataset.name}")
     files = [folder / f"{sample.id}.npy" for sample in dataset.samples]
     missing = [index for index, file in enumerate(files) if not file.is_file()]
+    if not missing:
+        return []
     loader = evaluation_loader(dataset.subset(missing), predictor.transform, BATCH, workers=workers)
     total, unreadable = math.ceil(len(missing) / BATCH), []
     with evaluation_mode(predictor.model):
