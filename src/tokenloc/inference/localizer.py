@@ -337,7 +337,7 @@ class Localizer:
                 tensors = [item.source.tensor for item in batch if isinstance(item, _Predicted)]
                 found = iter(self._confident(tensors, [item.results for item in ready if isinstance(item, Prediction)]))
                 ready = [replace(p, results=next(found)) if isinstance(p, Prediction) else p for p in ready]
-                batch.clear()
+                del batch, tensors, found
                 while ready:  # one by one, so that none stays in memory while the next batch is read
                     yield ready.pop(0)
 
