@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +43,15 @@ def options_of(described: str) -> PredictionOptions:
     return PredictionOptions(TestTimeAugmentation(scales, "flip" in words, shifts=shifts), fast="fast" in words)
 
 
-def milliseconds(model: dict[str, Any], options: PredictionOptions, repeats: int, device: str) -> float:
-    """Return the time of an image; ``model`` are arguments of ``create_model``."""
-    options_of_method = model.get("options", {})
-    rest = {name: value for name, value in model.items() if name != "options"}
-    network = create_model(**rest, pretrained=False, **options_of_method).eval().to(device)
+def prediction(model: dict[str, Any], described: str, device: str) -> Callable[[], object]:
+    """Return the prediction of a batch, in float32; ``model`` are arguments of ``create_model``."""
+    arguments = {"pretrained": False, **model, **model.get("options", {})}
+    arguments.pop("options", None)
+    network = create_model(**arguments).eval().to(device)
+    options = replace(options_of(described), fast=False)
     side = max(options.augmentation.scales or (224,))
     predictor, images = Predictor(network, Preprocessing(), options), torch.randn(BATCH, 3, side, side, device=device)
-    return best_time(lambda: predictor.class_maps(images), repeats, device) / BATCH
+    return lambda: predictor.class_maps(images)
 
 
 def main() -> None:
@@ -70,14 +73,15 @@ def main() -> None:
     rows = [(name, each[0]["model"], each[0]["viewing"]) for name, each in runs.items()] or rows
     print(f"{setting(arguments.device)}\n")
     print("| | runs | cost | images/s | GT-known (0.5) | 0.7 | 0.8 | 0.9 |\n|---|---|---|---|---|---|---|---|")
-    plain = milliseconds({"method": "sat", **common}, PredictionOptions(), arguments.repeats, arguments.device)
+    plain = prediction({"method": "sat", **common}, "plain", arguments.device)
+    calls = [plain, *(prediction(model, described, arguments.device) for _, model, described in rows)]
+    rounds = [[best_time(call, 1, arguments.device) / BATCH for call in calls] for _ in range(arguments.repeats)]
+    base, *times = map(min, zip(*rounds, strict=True))  # in turns, so that all meet the same load
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for name, model, described in rows:
-        options = options_of(described.removesuffix(", fast").removesuffix("fast") or "plain")  # all in one precision
-        time = milliseconds(model, options, arguments.repeats, arguments.device)
+    for (name, _, _), time in zip(rows, times, strict=True):
         found = [[run["metrics"]["box_acc"][level] for level in LEVELS] for run in runs.get(name, [])]
         accuracies = [sum(level) / len(level) for level in zip(*found, strict=True)]
-        columns = (str(len(found)), f"{time / plain:.2f}", f"{1e3 / time:.1f}", *(f"{each:.1f}" for each in accuracies))
+        columns = (str(len(found)), f"{time / base:.2f}", f"{1e3 / time:.1f}", *(f"{each:.1f}" for each in accuracies))
         print(f"| {name} | {' | '.join(columns)} |", flush=True)
         if accuracies:
             axes.plot(1e3 / time, accuracies[-1], "o")

@@ -16,7 +16,7 @@ from tokenloc.inference import PredictionOptions, Predictor, choose_device
 from tokenloc.inference.options import DEFAULT_OPTIONS
 from tokenloc.models.checkpoint import default_threshold, load_checkpoint
 from tokenloc.models.hub import run_folder
-from tokenloc.training.config import DataConfig, DataSource, ModelChoice, Optimisation, Precision
+from tokenloc.training.config import DataConfig, DataSource, Freeze, ModelChoice, Optimisation, Precision
 from tokenloc.training.run_folder import RunFolder
 from tokenloc.training.target_maps import write_target_maps
 
@@ -32,6 +32,7 @@ def distill(
     epochs: int = 30,
     batch_size: int = 32,
     lr: float = 2e-4,
+    freeze: Freeze = "none",
     seed: int = 0,
     device: str = "auto",
     precision: Precision = "32-true",
@@ -53,6 +54,7 @@ def distill(
         epochs: passes over the training images.
         batch_size: images in a batch.
         lr: initial learning rate, of a cosine.
+        freeze: the part of the backbone that is frozen, such as backbone for all of it; see `tokenloc train --help`.
         seed: of all random numbers.
         device: auto, cpu, cuda or mps.
         precision: of the training: 32-true, bf16-mixed, or 16-mixed on a GPU.
@@ -86,7 +88,7 @@ def distill(
     )
     learned = {"teacher_threshold": threshold}
     student = ModelChoice("student", config.backbone, checkpoint, learned, config.backbone_options)
-    optimisation = Optimisation(epochs, batch_size, lr, weight_decay=0.05, schedule="cosine")
+    optimisation = Optimisation(epochs, batch_size, lr, weight_decay=0.05, schedule="cosine", freeze=freeze)
     settings: dict[str, Any] = {"seed": seed, "device": device, "precision": precision, "workers": workers}
     resume = RunFolder(out).last.is_file()
     return train(data=training, model=student, optimisation=optimisation, out=out, resume=resume, **settings)

@@ -12,7 +12,7 @@ Schedule = Literal["constant", "cosine", "step"]
 Select = Literal["top1_cls", "evidence", "max_box_acc_v1", "max_box_acc_v2", "gt_known_plus_top1_loc"]
 Calibration = Literal["boxes", "evidence"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-Freeze = Literal["none", "attention", "mlp", "blocks", "most", "all"]
+Freeze = Literal["none", "attention", "mlp", "blocks", "most", "backbone", "all"]
 
 
 @dataclass
@@ -137,7 +137,8 @@ class Optimisation:
         step_epochs: of the step schedule: one number of epochs, or several, such as [10, 12].
         freeze: the part of the backbone that is frozen, (a) to (e) of SAT's Table 8: ``none``; ``attention`` or ``mlp``
             of the plain blocks; ``blocks``, all of the plain blocks; ``most``, also the position embedding, the
-            projections and the MLPs of the spatial blocks. ``all``: everything but SAT's token (Table 13 (b)).
+            projections and the MLPs of the spatial blocks. ``backbone``: all of it. ``all``: everything but SAT's token
+            (Table 13 (b)).
         decay_tokens: tokens and position embeddings decay, too, as in SAT's released code.
         gradient_clip: maximum norm of the gradients; None for no clipping, as in the papers.
         accumulate: number of batches in one optimiser step, so that a step sees batch_size * accumulate images in the
