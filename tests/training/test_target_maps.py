@@ -16,8 +16,10 @@ from tokenloc.data import ImageDataset, Preprocessing, create_dataset
 from tokenloc.inference import Predictor
 from tokenloc.metrics.stored_maps import open_maps
 from tokenloc.models import create_model
-from tokenloc.training.config import DataConfig
+from tokenloc.training.config import DataConfig, ModelChoice
 from tokenloc.training.target_maps import MappedImages, write_target_maps
+
+STUDENT = ModelChoice("student", "vit_tiny_patch16_224", False, backbone_options=TINY_VIT)
 
 
 @pytest.fixture
@@ -66,6 +68,15 @@ def test_maps_are_those_of_the_predictor_for_the_labels(
     assert maps.load(dataset[1].id).map_.tolist() == [[-1]]  # its box has no evidence
     monkeypatch.setattr(predictor, "class_maps", None)
     write_target_maps(predictor, dataset, tmp_path / "maps", 0.5)  # all are there
+
+
+def test_maps_of_other_images_are_refused(dataset: ImageDataset, tmp_path: Path) -> None:
+    build.image(tmp_path / "train/cat/3.png")
+    (tmp_path / "maps").mkdir()
+    np.save(tmp_path / "maps/other.npy", np.eye(4))
+    data = DataConfig("folder", tmp_path, resize=36, crop=32, maps=tmp_path / "maps")
+    with pytest.raises(ValueError, match=r"maps is named after a training image, such as train/cat/1"):
+        train(**{**tiny_settings(tmp_path / "out", data=data), "model": STUDENT})
 
 
 def test_a_method_that_learns_no_maps_refuses_them(dataset: ImageDataset, tmp_path: Path) -> None:

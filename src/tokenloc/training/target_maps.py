@@ -101,7 +101,10 @@ class MappedData(TrainingData):
 
 
 def add_maps(data: TrainingData, model: Method, folder: Path) -> MappedData:
-    """Return ``data`` with the maps in a folder; raises ValueError if the method cannot learn them."""
+    """Return ``data`` with the maps in a folder; raises ValueError if the method cannot learn them, or none matches."""
     if not model.learns_maps:
         raise ValueError(f"data.maps needs a method that learns maps, such as student; {model.config.method} does not")
-    return MappedData(data, open_maps(folder))
+    maps, first = open_maps(folder), data.train[0].id
+    if {sample.id for sample in data.train.samples}.isdisjoint(maps.ids):
+        raise ValueError(f"no map in {folder} is named after a training image, such as {first}.npy")
+    return MappedData(data, maps)
