@@ -56,7 +56,8 @@ SUBSTITUTES = [
     Substitute("docs/sharing.md", r"hf-hub:user/my-birds(@main)?", "my-birds", HUB),
     Substitute("*", r"^pip install .*", None, "tests have no network"),
     Substitute("docs/ray.md", r"^tokenloc localize-ray .*|^import ray$", None, "see tests/export/test_ray_data.py"),
-    Substitute("docs/serve.md", r"^(tokenloc serve|curl) .*", None, "runs until it is stopped; tests/server tests it"),
+    Substitute("docs/label_studio.md", r"^export LABEL_STUDIO_API_KEY=.*", None, OTHER_TOOL),
+    Substitute("docs/*.md", r"^(tokenloc serve|curl) .*", None, "runs until it is stopped; tests/server tests it"),
     Substitute("*", r"^.*label-studio start$", None, OTHER_TOOL),
     Substitute("docs/export.md", r"^import fiftyone$|^(yolo detect train|cvat-cli) .*", None, OTHER_TOOL),
     Substitute(
