@@ -167,6 +167,7 @@ def run(arguments: argparse.Namespace, dataset: ImageDataset, stack: ExitStack) 
     url, root, kept = f"http://127.0.0.1:{port}", out / "root", out / "corrections"
     settings = {
         "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true", "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(root),
+        "ML_TIMEOUT_PREDICT": "3000",
         "ML_BLOCK_LOCAL_IP": "false", "SSRF_PROTECTION_ENABLED": "false", "COLLECT_ANALYTICS": "false",
         "LABEL_STUDIO_USERNAME": USER, "LABEL_STUDIO_PASSWORD": PASSWORD, "LATEST_VERSION_CHECK": "false",
     }  # fmt: skip

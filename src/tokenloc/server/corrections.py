@@ -137,8 +137,8 @@ class Corrections:
 def best_threshold(iou: NDArray[np.int64], grid: NDArray[np.float64], default: float) -> float:
     """Return the threshold with the most hits, or the ``default`` unless at least ``CLEARLY`` more images are right.
 
-    Of equal ones, it is the one with the highest mean IoU: with few images, many are equal, and the lowest of them, which
-    ``calibrate`` takes, was worse on other images.
+    Of equal ones, it is the one with the highest mean IoU: of few images, many are equal, and the lowest of them, which
+    ``calibrate`` takes, was worse on others.
 
     Args:
         iou: [N, T] in percent, of N images at the thresholds of the ``grid`` [T].
