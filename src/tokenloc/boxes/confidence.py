@@ -1,8 +1,8 @@
-"""Boxes of a map with their confidence: how likely a box is right, from its map and class score alone.
+"""Boxes of a map with their confidence: the probability that a box is right, from its map and class score alone.
 
-The confidence is the product of three factors in [0, 1]: the class probability, the stability of the box under changes
-of the threshold, and the separation of the map by the threshold. Nothing is fitted. docs/box_confidence.md describes
-the alternatives, the images they were selected on and the images they were measured on.
+Right means an IoU of at least 0.5 with the object. The confidence is a logistic regression on a few signals of a box,
+fitted on training photographs of ten birds with several methods and thresholds together (experiments/confidence.py).
+docs/box_confidence.md describes the signals, and the images that it was measured on.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def nearby_thresholds(threshold: float) -> NDArray[np.float64]:
 def box_confidence(
     probability: float, prepared: PreparedMap, boxes: ArrayLike, threshold: float, protocol: Protocol
 ) -> NDArray[np.float64]:
-    """Return the confidence of each box of a map: probability x stability x separation.
+    """Return the confidence of each box of a map: the probability that it is right, without evidence.
 
     Args:
         probability: softmax probability of the class, in [0, 1].
@@ -49,29 +49,51 @@ def box_confidence(
         protocol: of the boxes.
 
     Returns:
-        [N] float64 in [0, 1], rounded to four decimals. It ranks boxes for review; it is not a calibrated probability.
+        [N] float64 in [0, 1], rounded to four decimals; 0 for an empty box.
 
     >>> from tokenloc.boxes import get_protocol
     >>> step = np.zeros((6, 6), dtype=np.float32)
     >>> step[1:4, 2:5] = 1
-    >>> box_confidence(0.9, step, [[2, 1, 5, 4]], 0.2, get_protocol("standard")).tolist()
-    [0.9]
+    >>> box_confidence(0.9, step, [[2, 1, 5, 4], [0, 0, 0, 0]], 0.2, get_protocol("standard")).tolist()
+    [0.9, 0.0]
     """
     scan = scan_boxes(prepared, [threshold, *nearby_thresholds(threshold)], protocol)
     with_ends = with_protocol_ends(checked_boxes(boxes), prepared.shape, protocol)
-    separation = map_separation(prepared, scan.ranks > scan.entry[0])
-    return np.asarray(np.round(probability * box_stability(scan, with_ends) * separation, DIGITS))
+    area = box_areas(with_ends) / prepared.size
+    signals = {
+        "probability": np.full(len(area), probability),
+        "stability": box_stability(scan, with_ends),
+        "separation": np.full(len(area), map_separation(prepared, scan.ranks > scan.entry[0])),
+        "area": area,
+        "border": touched_sides(with_ends, prepared.shape, protocol) / 4,
+    }
+    return np.where(area > 0, _regression(WITHOUT_EVIDENCE, signals), 0.0)
 
 
-def evident_confidence(confidence: ArrayLike, inside: float) -> NDArray[np.float64]:
-    """Return the ``confidence`` of boxes [N] times their evidence, rounded as before.
+def evident_confidence(confidence: ArrayLike, inside: float, outside: float) -> NDArray[np.float64]:
+    """Return the ``confidence`` [N] of boxes of one class with their evidence, [N] float64, rounded as before.
 
-    ``inside`` is the probability of the class with everything but the boxes blurred, in [0, 1].
+    ``inside`` is the probability of the class with everything but the boxes blurred, ``outside`` that with the boxes
+    blurred, in [0, 1].
 
-    >>> evident_confidence([0.5, 0.25], inside=0.8).tolist()
-    [0.4, 0.2]
+    >>> evident_confidence([0.5, 0.0], inside=0.8, outside=0.1).tolist()
+    [0.4, 0.0]
     """
-    return np.asarray(np.round(np.asarray(confidence, dtype=np.float64) * min(1.0, inside), DIGITS))
+    plain = np.asarray(confidence, dtype=np.float64)
+    odds = logit(plain.clip(CLIP, 1 - CLIP))
+    signals = {"confidence": odds, "inside": np.full(len(odds), inside), "outside": np.full(len(odds), outside)}
+    return np.where(plain > 0, _regression(WITH_EVIDENCE, signals), 0.0)
+
+
+def _regression(weights: Mapping[str, float], signals: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    total = weights["intercept"] + sum(weights[name] * values for name, values in signals.items())
+    return np.asarray(np.round(expit(total), DIGITS))
+
+
+def touched_sides(boxes: NDArray[np.float64], shape: tuple[int, ...], protocol: Protocol) -> NDArray[np.int64]:
+    """Return how many sides of a map of ``shape`` [H, W] each of ``boxes`` [N, 4], with the protocol's ends, touches."""
+    whole = with_protocol_ends(np.array([[0, 0, *shape[::-1]]], dtype=np.float64), shape, protocol)
+    return np.asarray((boxes == whole).sum(axis=1))
 
 
 def box_stability(scan: BoxScan, boxes: ArrayLike) -> NDArray[np.float64]:
