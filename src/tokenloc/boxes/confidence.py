@@ -57,17 +57,25 @@ def box_confidence(
     >>> box_confidence(0.9, step, [[2, 1, 5, 4], [0, 0, 0, 0]], 0.2, get_protocol("standard")).tolist()
     [0.9, 0.0]
     """
+    signals = box_signals(probability, prepared, boxes, threshold, protocol)
+    return np.where(signals["area"] > 0, _regression(WITHOUT_EVIDENCE, signals), 0.0)
+
+
+def box_signals(
+    probability: float, prepared: PreparedMap, boxes: ArrayLike, threshold: float, protocol: Protocol
+) -> dict[str, NDArray[np.float64]]:
+    """Return what the confidence of boxes is computed from, by name, [N] float64; see ``box_confidence``."""
     scan = scan_boxes(prepared, [threshold, *nearby_thresholds(threshold)], protocol)
     with_ends = with_protocol_ends(checked_boxes(boxes), prepared.shape, protocol)
-    area = box_areas(with_ends) / prepared.size
-    signals = {
+    area = box_areas(with_ends, protocol.box_end == "inside") / prepared.size
+    whole = with_protocol_ends(np.array([[0, 0, *prepared.shape[::-1]]], dtype=np.float64), prepared.shape, protocol)
+    return {
         "probability": np.full(len(area), probability),
         "stability": box_stability(scan, with_ends),
         "separation": np.full(len(area), map_separation(prepared, scan.ranks > scan.entry[0])),
         "area": area,
-        "border": touched_sides(with_ends, prepared.shape, protocol) / 4,
+        "border": (with_ends == whole).mean(axis=1),
     }
-    return np.where(area > 0, _regression(WITHOUT_EVIDENCE, signals), 0.0)
 
 
 def evident_confidence(confidence: ArrayLike, inside: float, outside: float) -> NDArray[np.float64]:
@@ -88,12 +96,6 @@ def evident_confidence(confidence: ArrayLike, inside: float, outside: float) -> 
 def _regression(weights: Mapping[str, float], signals: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
     total = weights["intercept"] + sum(weights[name] * values for name, values in signals.items())
     return np.asarray(np.round(expit(total), DIGITS))
-
-
-def touched_sides(boxes: NDArray[np.float64], shape: tuple[int, ...], protocol: Protocol) -> NDArray[np.int64]:
-    """Return how many sides of a map of ``shape`` [H, W] each of ``boxes`` [N, 4], with the protocol's ends, touches."""
-    whole = with_protocol_ends(np.array([[0, 0, *shape[::-1]]], dtype=np.float64), shape, protocol)
-    return np.asarray((boxes == whole).sum(axis=1))
 
 
 def box_stability(scan: BoxScan, boxes: ArrayLike) -> NDArray[np.float64]:

@@ -19,7 +19,7 @@ from tokenloc._names import counted
 from tokenloc.backbones.weights import weights_digest
 from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.journal import FinishedImage, Journal, open_journal, version_of
-from tokenloc.commands.results import whole_image_warning
+from tokenloc.commands.results import doubtful_classes_warning, whole_image_warning
 from tokenloc.commands.review import SHEET, TABLE, write_review
 from tokenloc.commands.thresholds import calibration_note
 from tokenloc.data import Unreadable, expand_wildcards, find_images
@@ -114,11 +114,16 @@ def localize(
         unreadable = _localize_remaining(files, labels, journal, batch_size, predict, write)
         with atomic_files(out, RESULTS, replaced) as folder:
             write_annotations(formats, (image.records for image in journal.read(files)), Destination(folder, *about))
-            whole = _write_results(folder / RESULTS, journal.read(files), unreadable)
+            found = _write_results(folder / RESULTS, journal.read(files), unreadable)
             write_review(folder, out, files, journal)
             check_outputs(formats, out, overwrite_files)
-    if warning := whole_image_warning(whole, len(files) - len(unreadable)):
-        print_message(warning)
+    whole = sum(covers for covers, _, _ in found)
+    for warning in (
+        whole_image_warning(whole, len(files) - len(unreadable)),
+        doubtful_classes_warning((label, confidence) for _, label, confidence in found),
+    ):
+        if warning:
+            print_message(warning)
     _report(results, len(files), unreadable)
     return results
 
@@ -233,14 +238,17 @@ def _write_outputs(out: Path, masks: bool, heatmaps: bool, item: _Item) -> Finis
     return FinishedImage(results[0].source, version, stem, [result.record() for result in results], outputs)
 
 
-def _write_results(path: Path, images: Iterable[FinishedImage], unreadable: Sequence[Unreadable]) -> int:
-    """Write localizations.json; return the number of images that their first box covers."""
-    whole = 0
+def _write_results(
+    path: Path, images: Iterable[FinishedImage], unreadable: Sequence[Unreadable]
+) -> list[tuple[bool, str, float]]:
+    """Write localizations.json; return ``covers_image``, label and confidence of the first box of each image."""
+    found = []
     with atomic_text(path) as file:
         file.write('{"localizations": [')
         localizations = JsonArray(file)
         for image in images:
-            whole += image.records[0].covers_image
+            if len((first := image.records[0]).boxes):
+                found.append((first.covers_image, first.label, first.first_confidence))
             for record, outputs in zip(image.records, image.outputs, strict=True):
                 texts = {"file": valid_text(record.source), "label": valid_text(record.label)}
                 localizations.append({**record.to_dict(), **outputs, **texts})
@@ -249,7 +257,7 @@ def _write_results(path: Path, images: Iterable[FinishedImage], unreadable: Sequ
         for item in unreadable:
             errors.append({"file": valid_text(item.id), "reason": valid_text(item.reason)})
         file.write("]}\n")
-    return whole
+    return found
 
 
 def _report(results: Path, total: int, unreadable: Sequence[Unreadable]) -> None:

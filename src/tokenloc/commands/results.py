@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from tokenloc._files import UniqueNames, atomic_files, write_json
 from tokenloc._names import counted
 from tokenloc.commands.console import percents, print_message, print_table
 from tokenloc.data import ImageDataset, Sample
+from tokenloc.data.base import shorten
 from tokenloc.inference import Localizer
 from tokenloc.inference.evaluation import EvaluationResult
 from tokenloc.metrics import ERROR_CATEGORIES
@@ -34,6 +35,7 @@ from tokenloc.reporting.runs import BOXES, IMAGES, METRICS, missing_notes
 _NAMES = ("curves.png", "threshold.csv", "iou.csv", "iou_by_size.csv", "parts.png", "summary.png", "failures-*.jpg")
 EVALUATION_FILES = (IMAGES, BOXES, *(f"figures/{name}" for name in _NAMES))  # drawings are named as the images
 FIGURES, INTERMEDIATE, FAILURES = 12, 4, 6  # images drawn: any, with intermediate maps, of each kind of error
+FEWEST = 5  # images of a class whose mean confidence is reported
 WATCHED = 48  # images whose boxes are checked after a training
 
 
@@ -122,6 +124,23 @@ def whole_image_warning(whole: int, total: int) -> str | None:
         return None
     advice = "train longer, choose another --threshold, or draw boxes on some images for `tokenloc calibrate`"
     return f"warning: {whole} of {total} boxes cover the whole image, and locate nothing; {advice}"
+
+
+def doubtful_classes_warning(found: Iterable[tuple[str, float]]) -> str | None:
+    """Return a warning if, by their confidence, most boxes of a class are wrong.
+
+    ``found`` has the label and the confidence of a box of each image; fewer than ``FEWEST`` are no class.
+    """
+    confidence: dict[str, list[float]] = {}
+    for label, value in found:
+        confidence.setdefault(label, []).append(value)
+    means = {label: np.mean(values) for label, values in confidence.items() if len(values) >= FEWEST}
+    doubtful = sorted((mean, label) for label, mean in means.items() if mean < 0.5)
+    if not doubtful:
+        return None
+    listed = shorten([f"{label} ({100 * mean:.0f} % right)" for mean, label in doubtful])
+    advice = "look at review.csv first, and train another --model.method"
+    return f"warning: by their confidence, most boxes of {len(doubtful)} of {len(means)} classes are wrong: {listed}; {advice}"
 
 
 def save_failures(localizer: Localizer, dataset: ImageDataset, result: EvaluationResult, folder: Path) -> None:

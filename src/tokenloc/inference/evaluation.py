@@ -243,9 +243,10 @@ def _with_evidence(
         prepared = prepare_map(map_, one.frame.input_size, predictor.protocol)
         masks.append(box_mask(largest_boxes(prepared, [threshold], predictor.protocol), one.frame.input_size))
     predicted = torch.tensor([int(one.predicted[0]) for one in scored])
-    inside = predictor.recognised(images, torch.stack(masks), predicted).tolist()
-    pairs = zip(scored, inside, strict=True)
-    return [replace(one, confidence=float(evident_confidence(one.confidence or 0.0, seen))) for one, seen in pairs]
+    shown = torch.stack(masks)
+    seen = [predictor.recognised(images, each, predicted).tolist() for each in (shown, ~shown)]
+    columns = zip(scored, *seen, strict=True)
+    return [replace(one, confidence=float(evident_confidence(one.confidence or 0.0, *each))) for one, *each in columns]
 
 
 def calibrate_threshold(
