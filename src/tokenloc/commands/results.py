@@ -17,6 +17,7 @@ from tokenloc.data import ImageDataset, Sample
 from tokenloc.data.base import shorten
 from tokenloc.inference import Localizer
 from tokenloc.inference.evaluation import EvaluationResult
+from tokenloc.inference.localization import LocalizationRecord
 from tokenloc.metrics import ERROR_CATEGORIES
 from tokenloc.metrics.risk_coverage import confidence_metrics
 from tokenloc.reporting.charts import save_curves
@@ -35,7 +36,7 @@ from tokenloc.reporting.runs import BOXES, IMAGES, METRICS, missing_notes
 _NAMES = ("curves.png", "threshold.csv", "iou.csv", "iou_by_size.csv", "parts.png", "summary.png", "failures-*.jpg")
 EVALUATION_FILES = (IMAGES, BOXES, *(f"figures/{name}" for name in _NAMES))  # drawings are named as the images
 FIGURES, INTERMEDIATE, FAILURES = 12, 4, 6  # images drawn: any, with intermediate maps, of each kind of error
-FEWEST = 5  # images of a class whose mean confidence is reported
+FEWEST = 5  # boxes of a class whose mean confidence says something
 WATCHED = 48  # images whose boxes are checked after a training
 
 
@@ -126,21 +127,24 @@ def whole_image_warning(whole: int, total: int) -> str | None:
     return f"warning: {whole} of {total} boxes cover the whole image, and locate nothing; {advice}"
 
 
-def doubtful_classes_warning(found: Iterable[tuple[str, float]]) -> str | None:
-    """Return a warning if, by their confidence, most boxes of a class are wrong.
+def doubtful_classes_warning(records: Iterable[LocalizationRecord]) -> str | None:
+    """Return a warning if, by their confidence, most boxes of a class are wrong; a class has ``FEWEST`` boxes or more.
 
-    ``found`` has the label and the confidence of a box of each image; fewer than ``FEWEST`` are no class.
+    ``records`` are one of each image, of which the first box counts.
     """
     confidence: dict[str, list[float]] = {}
-    for label, value in found:
-        confidence.setdefault(label, []).append(value)
-    means = {label: np.mean(values) for label, values in confidence.items() if len(values) >= FEWEST}
+    for record in records:
+        if len(record.boxes):
+            confidence.setdefault(record.label, []).append(record.first_confidence)
+    means = {label: float(np.mean(values)) for label, values in confidence.items() if len(values) >= FEWEST}
     doubtful = sorted((mean, label) for label, mean in means.items() if mean < 0.5)
     if not doubtful:
         return None
-    listed = shorten([f"{label} ({100 * mean:.0f} % right)" for mean, label in doubtful])
-    advice = "look at review.csv first, and train another --model.method"
-    return f"warning: by their confidence, most boxes of {len(doubtful)} of {len(means)} classes are wrong: {listed}; {advice}"
+    listed = shorten([f"{label} {mean:.2f}" for mean, label in doubtful])
+    return (
+        f"warning: by their confidence, most boxes of {len(doubtful)} of {counted(len(means), 'class')} are wrong "
+        f"({listed}); look at the drawings before you use them, and train another --model.method"
+    )
 
 
 def save_failures(localizer: Localizer, dataset: ImageDataset, result: EvaluationResult, folder: Path) -> None:

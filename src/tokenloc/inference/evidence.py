@@ -55,7 +55,9 @@ def with_evidence(
     for of_rank in zip(*results, strict=True):
         masks = torch.stack([box_mask(one.frame.to_input(one.boxes), one.frame.input_size) for one in of_rank])
         classes = torch.tensor([one.class_index for one in of_rank])
-        seen = [recognised(torch.stack(images), shown, classes).tolist() for shown in (masks, ~masks)]
-        columns = zip(of_rank, *seen, strict=True)
-        ranks.append([replace(one, confidence=evident_confidence(one.confidence, *each)) for one, *each in columns])
+        inside = recognised(torch.stack(images), masks, classes).tolist()
+        pairs = zip(of_rank, inside, strict=True)
+        ranks.append(
+            [replace(one, confidence=evident_confidence(one.confidence, one.score, seen)) for one, seen in pairs]
+        )
     return [list(of_image) for of_image in zip(*ranks, strict=True)]
