@@ -36,7 +36,7 @@ from tokenloc.reporting.runs import BOXES, IMAGES, METRICS, missing_notes
 _NAMES = ("curves.png", "threshold.csv", "iou.csv", "iou_by_size.csv", "parts.png", "summary.png", "failures-*.jpg")
 EVALUATION_FILES = (IMAGES, BOXES, *(f"figures/{name}" for name in _NAMES))  # drawings are named as the images
 FIGURES, INTERMEDIATE, FAILURES = 12, 4, 6  # images drawn: any, with intermediate maps, of each kind of error
-FEWEST = 5  # boxes of a class whose mean confidence says something
+FEWEST, DOUBTFUL = 5, 0.3  # boxes of a class, and their mean confidence below which most of them are wrong
 WATCHED = 48  # images whose boxes are checked after a training
 
 
@@ -128,7 +128,7 @@ def whole_image_warning(whole: int, total: int) -> str | None:
 
 
 def doubtful_classes_warning(records: Iterable[LocalizationRecord]) -> str | None:
-    """Return a warning if, by their confidence, most boxes of a class are wrong; a class has ``FEWEST`` boxes or more.
+    """Return a warning if the mean confidence of a class with at least ``FEWEST`` boxes is below ``DOUBTFUL``.
 
     ``records`` are one of each image, of which the first box counts.
     """
@@ -137,13 +137,13 @@ def doubtful_classes_warning(records: Iterable[LocalizationRecord]) -> str | Non
         if len(record.boxes):
             confidence.setdefault(record.label, []).append(record.first_confidence)
     means = {label: float(np.mean(values)) for label, values in confidence.items() if len(values) >= FEWEST}
-    doubtful = sorted((mean, label) for label, mean in means.items() if mean < 0.5)
+    doubtful = sorted((mean, label) for label, mean in means.items() if mean < DOUBTFUL)
     if not doubtful:
         return None
     listed = shorten([f"{label} {mean:.2f}" for mean, label in doubtful])
     return (
-        f"warning: by their confidence, most boxes of {len(doubtful)} of {counted(len(means), 'class')} are wrong "
-        f"({listed}); look at the drawings before you use them, and train another --model.method"
+        f"warning: most boxes of {len(doubtful)} of {len(means)} classes seem to be wrong (mean confidence: {listed}); "
+        "look at the drawings before you use them, or train longer or another --model.method"
     )
 
 
