@@ -13,8 +13,8 @@ from PIL import Image
 
 from tests.export.examples import localization
 from tokenloc.cli import main
-from tokenloc.commands.results import doubtful_classes_warning
 from tokenloc.commands.journal import FinishedImage, open_journal
+from tokenloc.commands.results import doubtful_classes_warning
 from tokenloc.commands.review import SHEET_IMAGES, write_review
 from tokenloc.data import create_dataset
 
@@ -90,7 +90,10 @@ def test_localize_writes_confidence_and_review_order(run: Path, tmp_path: Path) 
 
 
 def test_classes_of_low_confidence_are_reported() -> None:
-    low, high = [finished(f"{i}", 0.1 * i, 0.9, label="low").records[0] for i in range(5)], finished("a", 0.9).records * 5
+    low, high = (
+        [finished(f"{i}", 0.1 * i, 0.9, label="low").records[0] for i in range(5)],
+        finished("a", 0.9).records * 5,
+    )
     none, few = finished("b", label="empty").records * 9, finished("c", 0.1, label="few").records * 4
     warning = doubtful_classes_warning([*low, *high, *none, *few])
     assert warning is not None
