@@ -35,5 +35,7 @@ def test_torch_hub_loads_models(run: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(sys, "path", [*sys.path])
     localizer = torch.hub.load(str(REPOSITORY), "localizer", run, device="cpu", source="local")
     assert localizer.classes == Localizer.from_checkpoint(run, "cpu").classes
-    model = torch.hub.load(str(REPOSITORY), "model", "cam", backbone="resnet18", num_classes=3, pretrained=False, source="local")
+    model = torch.hub.load(
+        str(REPOSITORY), "model", "cam", backbone="resnet18", num_classes=3, pretrained=False, source="local"
+    )
     assert model(torch.zeros(1, 3, 64, 64)).logits.shape == (1, 3)

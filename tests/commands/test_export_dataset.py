@@ -103,6 +103,19 @@ def test_a_class_may_lose_all_its_images(results: Path, capsys: pytest.CaptureFi
     assert yaml.safe_load(Path("dataset/data.yaml").read_text())["names"] == {0: "dog"}
 
 
+def test_images_without_an_object_stay(results: Path) -> None:
+    records = json.loads((results / "localizations.json").read_text())["localizations"]
+    empty = {"label": "_background", "boxes": [], "confidence": []}
+    save([record if record["label"] == "dog" else {**record, **empty} for record in records])
+    assert run() == 0
+    coco = COCO("dataset/train.json")
+    assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == ["dog"]
+    assert (len(coco.getImgIds()), len(coco.getAnnIds())) == (15, 7)
+    lines = [path.read_text().split() for path in Path("dataset/labels/train").iterdir()]
+    assert sorted(line[0] for line in lines if line) == ["0"] * 7
+    assert lines.count([]) == 8
+
+
 def test_the_split_depends_on_seed_and_relative_names_only(results: Path, tmp_path: Path) -> None:
     assert run() == 0
     first = files(Path("dataset"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 from tokenloc._files import atomic_folder, refuse_unwritable
 from tokenloc._names import counted
 from tokenloc.commands.console import print_message, progress
-from tokenloc.data.base import refuse, shorten
+from tokenloc.data.base import BACKGROUND, refuse, shorten
 from tokenloc.data.stratified import stratified_indices
 from tokenloc.export.base import FORMATS, Destination, absolute, common_folder, refuse_existing
 from tokenloc.export.yolo import Placement, YoloSplit, write_data
@@ -34,7 +34,7 @@ def export_dataset(
     """Write boxes and images for the training of a detector, in the forms of YOLO and COCO.
 
     Writes images/SPLIT, labels/SPLIT and data.yaml (YOLO) and SPLIT.json (COCO; its images are those in images/SPLIT);
-    SPLIT is train and val. Images without a box are left out.
+    SPLIT is train and val. Images without a box are left out, except those of the class `_background`.
 
     Args:
         results: the output folder of `tokenloc localize` or `tokenloc autolabel`.
@@ -55,10 +55,10 @@ def export_dataset(
     root = common_folder([record.source for record in records])
     names = [absolute(record.source).relative_to(root).as_posix() for record in records]
     parts = stratified_indices(names, [record.label for record in records], [val_fraction], seed)
-    classes = sorted({record.label for record in records})
+    classes = _sorted_classes(record.label for record in records)
     with atomic_folder(out, replace=overwrite) as folder:
         destination = Destination(folder, tuple(classes))
-        write_data(folder, destination.labels)
+        write_data(folder, destination.categories)
         for split, part in zip(SPLITS, parts, strict=True):
             writer = YoloSplit(folder, split, images)
             placed = _placed(writer, [records[index] for index in part])
@@ -77,12 +77,13 @@ def _check_output(out: Path, overwrite: bool) -> None:
 
 
 def _confident_records(run: LocalizedRun, min_confidence: float) -> list[LocalizationRecord]:
-    """Return the images with a box of at least this confidence, without their other boxes."""
-    chosen = [stored for stored in run.records if max(stored["confidence"], default=-1) >= min_confidence]
-    if not chosen:
+    """Return the images of no object, and those with a box of at least this confidence, without their other boxes."""
+    boxed = [stored for stored in run.records if max(stored["confidence"], default=-1) >= min_confidence]
+    if not boxed:
         highest = max((value for stored in run.records for value in stored["confidence"]), default=0)
         raise ValueError(f"no box in {run.folder} has a confidence of {min_confidence:g}; the highest is {highest:g}")
-    labels = sorted({stored["label"] for stored in chosen})
+    chosen = [*boxed, *(stored for stored in run.records if stored["label"] == BACKGROUND)]
+    labels = _sorted_classes(stored["label"] for stored in chosen)
     records = []
     for stored in chosen:
         boxes, confidence = np.array(stored["boxes"], np.float64), np.array(stored["confidence"], np.float64)
@@ -97,6 +98,10 @@ def _confident_records(run: LocalizedRun, min_confidence: float) -> list[Localiz
         )
         records.append(record)
     return records
+
+
+def _sorted_classes(labels: Iterable[str]) -> list[str]:
+    return sorted(set(labels), key=lambda label: (label == BACKGROUND, label))
 
 
 def _placed(writer: YoloSplit, records: Sequence[LocalizationRecord]) -> Iterator[LocalizationRecord]:

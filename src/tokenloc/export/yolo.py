@@ -62,7 +62,7 @@ def write_data(folder: Path, classes: Sequence[str], val: str = "val") -> None:
 def _open(destination: Destination) -> Iterator[WriteImage]:
     with atomic_folder(destination.folder / "yolo", replace=True) as folder:
         # The only split is also the validation split, without which Ultralytics does not train.
-        write_data(folder, destination.labels, val="train")
+        write_data(folder, destination.categories, val="train")
         yield YoloSplit(folder, "train").write
 
 
