@@ -37,7 +37,7 @@ from tokenloc.data import create_dataset, read_image
 from tokenloc.data.annotations import read_json
 
 SIZE, BATCH, RATE, DECAY = 224, 4, 1e-3, 0.05
-LEVELS = {"8": 0.5, "16": 1, "32": 2}  # stride of a level in pixels, and in patches
+ANCHORS = {"16": (64, 96), "32": (128, 192)}  # sides in pixels, by the stride of a level
 Target = dict[str, Tensor]
 Prepared = tuple[Tensor, Target]  # the ViT's map and the boxes in the network's input
 
@@ -68,7 +68,7 @@ def read_examples(source: str) -> list[Example]:
 
 
 class Pyramid(nn.Module):
-    """The maps of ViTDet's simple feature pyramid from the last map of a frozen ViT (Li et al. 2022, Section 3)."""
+    """The last map of a frozen ViT at strides 16 and 32: ViTDet's simple pyramid without 4 and 8 (Li et al. 2022)."""
 
     out_channels = 96
 
@@ -77,18 +77,19 @@ class Pyramid(nn.Module):
         known: dict[str, Any] = {} if weights is None else {"pretrained_cfg_overlay": {"file": str(weights)}}
         self.vit = timm.create_model("vit_tiny_patch16_224", pretrained=True, num_classes=0, **known)
         self.vit.requires_grad_(False)
-        self.levels = nn.ModuleDict({stride: self._level(scale) for stride, scale in LEVELS.items()})
+        self.levels = nn.ModuleDict({stride: self._level(int(stride) // 16) for stride in ANCHORS})
 
-    def _level(self, scale: float) -> nn.Sequential:
+    def _level(self, scale: int) -> nn.Sequential:
         width, channels = self.vit.embed_dim, self.out_channels
-        resize = nn.ConvTranspose2d(width, width, 2, 2) if scale < 1 else nn.MaxPool2d(int(scale))
         layers = [nn.Conv2d(width, channels, 1), nn.GroupNorm(1, channels), nn.Conv2d(channels, channels, 3, padding=1)]
-        return nn.Sequential(resize, *layers, nn.GroupNorm(1, channels))
+        return nn.Sequential(nn.MaxPool2d(scale), *layers, nn.GroupNorm(1, channels))
 
     @torch.no_grad()
     def last_map(self, images: Tensor) -> Tensor:
         """Return the ViT's last map [B, D, h, w] of normalized images."""
-        return self.vit.forward_intermediates(images, indices=1, norm=True, intermediates_only=True)[0]
+        with torch.autocast(images.device.type, torch.bfloat16):
+            (last,) = self.vit.forward_intermediates(images, indices=1, norm=True, intermediates_only=True)
+        return last.float()
 
     def pyramid(self, last: Tensor) -> dict[str, Tensor]:
         return {stride: level(last) for stride, level in self.levels.items()}
@@ -100,7 +101,7 @@ class Pyramid(nn.Module):
 def build_detector(classes: int, weights: Path | None) -> FasterRCNN:
     """Return a detector of ``classes`` classes, counted from 1; images are resized to ``SIZE`` x ``SIZE``."""
     backbone = Pyramid(weights)
-    anchors = AnchorGenerator(tuple((8 * int(stride),) for stride in LEVELS), ((0.5, 1.0, 2.0),) * len(LEVELS))
+    anchors = AnchorGenerator(tuple(ANCHORS.values()), ((0.5, 1.0, 2.0),) * len(ANCHORS))
     settings: dict[str, Any] = {
         "fixed_size": (SIZE, SIZE),
         "image_mean": [0.5] * 3,
@@ -110,7 +111,7 @@ def build_detector(classes: int, weights: Path | None) -> FasterRCNN:
         "rpn_pre_nms_top_n_test": 300,
         "rpn_post_nms_top_n_test": 100,
         "box_batch_size_per_image": 32,
-        "box_roi_pool": MultiScaleRoIAlign(list(LEVELS), output_size=7, sampling_ratio=1),
+        "box_roi_pool": MultiScaleRoIAlign(list(ANCHORS), output_size=7, sampling_ratio=1),
         "box_head": TwoMLPHead(backbone.out_channels * 49, 256),
         "box_predictor": FastRCNNPredictor(256, classes + 1),
     }
@@ -223,7 +224,7 @@ def main() -> None:
     parser.add_argument("train", nargs="+", metavar="TRAIN")
     parser.add_argument("--test", required=True)
     parser.add_argument("--weights", type=Path, help="of vit_tiny_patch16_224; by default timm downloads them")
-    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="a .safetensors file for the weights")
     options = parser.parse_args()
