@@ -1,4 +1,4 @@
-"""Student: a small head of high resolution that learns the maps of another model; not of a paper."""
+"""Student: the knowledge distillation (Hinton et al., 2015) of a model's maps into a head of high resolution."""
 
 from __future__ import annotations
 
