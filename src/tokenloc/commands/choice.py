@@ -79,7 +79,7 @@ def with_chosen_method(settings: dict[str, Any], train: Callable[..., Path]) -> 
     file = settings["out"] / FOLDER / FILE
     if file.is_file():
         stored = load_json(read_text(file))
-        if stored.get("about") != about or stored.get("chosen") not in CANDIDATES:
+        if not isinstance(stored, dict) or stored.get("about") != about or stored.get("chosen") not in [*CANDIDATES]:
             raise ValueError(f"{file} is the choice of another data set or seed; choose another --out")
         return {**settings, **_with(stored["chosen"], model, settings["optimisation"])}
     try:
