@@ -32,6 +32,7 @@ def localize_ray(
     objects: Objects = "largest",
     top_k: int = 1,
     min_score: float = 0.0,
+    min_confidence: float = 0.0,
     options: PredictionOptions = DEFAULT_OPTIONS,
     method_options: dict[str, OptionValue] | None = None,
     overwrite: bool = False,
@@ -52,6 +53,7 @@ def localize_ray(
         objects: largest draws one box, around the largest component; all draws one per component.
         top_k: number of classes per image, the most probable ones; each has its own rows.
         min_score: probability below which a class gets no box, for images that show none of the classes.
+        min_confidence: confidence below which a box is left out.
         options: how the model predicts.
         method_options: values of the method's test-time options, such as map, instead of those of the training.
         overwrite: replace existing files.
@@ -68,7 +70,7 @@ def localize_ray(
     refuse_existing(out / UNREADABLE, overwrite)
     settings: dict[str, Any] = {"batch_size": batch_size, "top_k": top_k, "actors": actors, "gpus": gpus}
     settings |= {"threshold": threshold, "objects": objects, "min_score": min_score, "options": options}
-    settings["method_options"] = method_options
+    settings |= {"method_options": method_options, "min_confidence": min_confidence}
     with ExitStack() as stack:
         if not ray.is_initialized():
             ray.init(include_dashboard=False, log_to_driver=False)

@@ -25,7 +25,7 @@ from tokenloc.inference.device import choose_device
 from tokenloc.inference.evidence import with_evidence
 from tokenloc.inference.inputs import ORIGINALS, THREADS, ImageInput, as_image, batched, map_ahead, name_of, size_of
 from tokenloc.inference.labels import Classified, Images, Inputs, Labels, Stream, with_classes
-from tokenloc.inference.localization import Localization, Objects, Prediction
+from tokenloc.inference.localization import Localization, Objects, Prediction, box_count
 from tokenloc.inference.options import PredictionOptions
 from tokenloc.inference.predictor import Predictor
 from tokenloc.methods import Method
@@ -64,6 +64,7 @@ class Localizer:
         options: test-time augmentation, refinement and precision, the same as for calibration; None for the defaults.
         protocol: determines the network input and how boxes are drawn; None for ``standard``.
         min_score: probability in [0, 1] below which a class gets no box, for images that show none of the classes.
+        min_confidence: confidence in [0, 1] below which a box is left out.
     """
 
     origin: Path | None = None  # the file or folder from which it was loaded
@@ -77,14 +78,16 @@ class Localizer:
         options: PredictionOptions | None = None,
         protocol: Protocol | None = None,
         min_score: float = 0.0,
+        min_confidence: float = 0.0,
     ) -> None:
         self.model = model
         self.metadata = metadata
         self.threshold = checked_threshold(default_threshold(model, metadata) if threshold is None else threshold)
         self.objects = one_of("objects", objects, Objects)
-        if not 0 <= min_score <= 1:
-            raise ValueError(f"min_score must be a probability in [0, 1]; got {min_score}")
-        self.min_score = min_score
+        for name, value in (("min_score", min_score), ("min_confidence", min_confidence)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must be a probability in [0, 1]; got {value}")
+        self.min_score, self.min_confidence = min_score, min_confidence
         self.predictor = Predictor(model, metadata.preprocessing, options, protocol)
         self.options, self.protocol = self.predictor.options, self.predictor.protocol
 
@@ -98,6 +101,7 @@ class Localizer:
         options: PredictionOptions | None = None,
         min_score: float = 0.0,
         method_options: Mapping[str, OptionValue] | None = None,
+        min_confidence: float = 0.0,
     ) -> Localizer:
         """Load a checkpoint of ``tokenloc train``; see the class for the other arguments.
 
@@ -111,7 +115,8 @@ class Localizer:
         """
         origin = local_copy(path)
         model, metadata = load_checkpoint(origin, method_options)
-        localizer = cls(model.to(choose_device(device)), metadata, threshold, objects, options, min_score=min_score)
+        chosen = (threshold, objects, options, None, min_score, min_confidence)
+        localizer = cls(model.to(choose_device(device)), metadata, *chosen)
         localizer.origin = origin
         return localizer
 
@@ -218,13 +223,13 @@ class Localizer:
         if isinstance(images, Iterator):
             return localizer._first_results(images, label)
         if isinstance(images, (list, tuple)):
-            return list(map(_with_image, localizer._first_results(images, label), images))
+            return list(map(Localization.with_image, localizer._first_results(images, label), images))
         classified = next(iter(with_classes([images], label, self.classes)))
-        return _with_image(localizer._localize_now(*classified)[0], images)
+        return localizer._localize_now(*classified)[0].with_image(images)
 
     def top(self, image: ImageInput, count: int) -> list[Localization]:
         """Localize the ``count`` most probable classes of an image, the most probable first; raises as a call does."""
-        return [_with_image(result, image) for result in self._localize_now(image, None, self._checked_count(count))]
+        return [result.with_image(image) for result in self._localize_now(image, None, self._checked_count(count))]
 
     def stream(self, images: Iterable[ImageInput], batch_size: int = BATCH) -> Iterator[Localization | Unreadable]:
         """Yield the most probable class of each image, in order and constant memory; see ``predict``."""
@@ -329,12 +334,10 @@ class Localizer:
         ):
             for batch in batches:
                 ready = list(threads.map(localize, batch))
-                if self.options.evidence:
-                    tensors = [item.source.tensor for item in batch if isinstance(item, _Predicted)]
-                    found = [item.results for item in ready if isinstance(item, Prediction)]
-                    evident = iter(with_evidence(self.predictor.recognised, tensors, found))
-                    ready = [replace(p, results=next(evident)) if isinstance(p, Prediction) else p for p in ready]
-                batch.clear()
+                tensors = [item.source.tensor for item in batch if isinstance(item, _Predicted)]
+                found = iter(self._confident(tensors, [item.results for item in ready if isinstance(item, Prediction)]))
+                ready = [replace(p, results=next(found)) if isinstance(p, Prediction) else p for p in ready]
+                del batch, tensors, found
                 while ready:  # one by one, so that none stays in memory while the next batch is read
                     yield ready.pop(0)
 
@@ -364,10 +367,12 @@ class Localizer:
 
     def _localize_now(self, image: ImageInput, class_index: int | None, top_k: int = 1) -> list[Localization]:
         (predicted,) = self._run_network([self._read(image, class_index)], top_k)
-        results = self._localize(predicted).results
+        return self._confident([predicted.source.tensor], [self._localize(predicted).results])[0]
+
+    def _confident(self, images: list[Tensor], found: list[list[Localization]]) -> list[list[Localization]]:
         if self.options.evidence:
-            (results,) = with_evidence(self.predictor.recognised, [predicted.source.tensor], [results])
-        return results
+            found = with_evidence(self.predictor.recognised, images, found)
+        return [[result.confident(self.min_confidence) for result in results] for results in found]
 
     def _localize(self, predicted: _Predicted) -> Prediction:
         source, *of_classes = predicted
@@ -375,7 +380,7 @@ class Localizer:
 
     def _result(self, source: _Input, score: float, index: int, map_: NDArray[np.float32]) -> Localization:
         score = min(1.0, score)
-        count = 0 if score < self.min_score else 1 if self.objects == "largest" else None
+        count = 0 if score < self.min_score else box_count(self.metadata.classes[index], self.objects)
         scaled, found = self.predictor.boxes(map_, score, source.frame, self.threshold, count)
         return Localization(
             **found._asdict(),
@@ -393,7 +398,3 @@ class Localizer:
         if not 1 <= count <= self.model.num_classes:
             raise ValueError(f"the number of classes, top_k, must lie in 1 … {self.model.num_classes}; got {count}")
         return count
-
-
-def _with_image(result: Localization, image: ImageInput) -> Localization:
-    return result if isinstance(image, (str, Path)) else replace(result, image=image)
