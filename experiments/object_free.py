@@ -86,7 +86,7 @@ def crop(given: argparse.Namespace) -> None:
 
 def certainty(result: Localization) -> float:
     """Return the confidence of the first box; 0 without a box."""
-    return result.first_confidence
+    return float(result.confidence[0]) if len(result.boxes) else 0.0
 
 
 def measure(given: argparse.Namespace) -> None:

@@ -88,9 +88,9 @@ def test_boxes_of_low_confidence_are_left_out(run: Path, tmp_path: Path, capsys:
     for index in range(6):
         scenes.image(index).save(tmp_path / f"{index}.png")
     files = sorted(tmp_path.glob("*.png"))
-    every = Localizer.from_checkpoint(run, "cpu", objects="all")(files)
+    every = Localizer.from_checkpoint(run, "cpu", objects="all", min_area=0.0)(files)
     least = float(np.median(np.concatenate([result.confidence for result in every])))
-    words = ["localize", str(run), str(tmp_path), "--out", str(tmp_path / "out"), "--objects", "all"]
+    words = ["localize", str(run), str(tmp_path), "--out", str(tmp_path / "out"), "--objects", "all", "--min_area", "0"]
     assert main([*words, "--min_confidence", str(least), "--device", "cpu"]) == 0
     results = read(tmp_path / "out")
     for before, after in zip(every, results, strict=True):

@@ -17,6 +17,7 @@ import tokenloc
 from tokenloc._files import UniqueNames, atomic_files, atomic_text, free_folder, refuse_unwritable
 from tokenloc._names import counted
 from tokenloc.backbones.weights import weights_digest
+from tokenloc.boxes.extraction import SMALLEST
 from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.journal import FinishedImage, Journal, open_journal, version_of
 from tokenloc.commands.results import whole_image_warning
@@ -52,6 +53,7 @@ def localize(
     top_k: int = 1,
     min_score: float = 0.0,
     min_confidence: float = 0.0,
+    min_area: float = SMALLEST,
     labels_from_folders: bool = False,
     options: PredictionOptions = DEFAULT_OPTIONS,
     method_options: dict[str, OptionValue] | None = None,
@@ -75,10 +77,11 @@ def localize(
         inputs: images, folders of images, and wildcards.
         out: the output folder; by default localized, localized-2 … in the run's folder (hub: runs/NAME).
         threshold: on the map scaled to [0, 1]; by default the calibrated one in the checkpoint.
-        objects: largest draws one box, around the largest component; all draws one per component.
+        objects: largest draws one box, around the largest component; all draws one per object, merging fragments.
         top_k: number of classes per image, the most probable ones; each has its own result.
         min_score: probability below which a class gets no box, for images that show none of the classes.
         min_confidence: confidence below which a box is left out; review.csv lists all images.
+        min_area: of all objects but the largest, the smallest area of the map, as a fraction of the image.
         labels_from_folders: localize the class that the folder of an image names, instead of the most probable one.
         options: how the model predicts.
         method_options: values of the method's test-time options, such as map, instead of those of the training.
@@ -100,7 +103,7 @@ def localize(
     stopped = (out / JOURNAL).is_file() and not results.is_file()  # perhaps while the files moved into place
     overwrite_files = overwrite or stopped
     check_outputs(formats, out, overwrite_files)
-    chosen = (threshold, objects, options, min_score, method_options, min_confidence)
+    chosen = (threshold, objects, options, min_score, method_options, min_confidence, min_area)
     localizer = Localizer.from_checkpoint(checkpoint, device, *chosen)
     if threshold is None and (note := calibration_note(localizer.metadata, options, localizer.model.refinement)):
         print_message(f"map threshold {localizer.threshold:g}{note}")
@@ -155,6 +158,7 @@ def _settings(localizer: Localizer, top_k: int) -> dict[str, Any]:
         "top_k": top_k,
         "min_score": localizer.min_score,
         "min_confidence": localizer.min_confidence,
+        "min_area": localizer.min_area,
     }
 
 

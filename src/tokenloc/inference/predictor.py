@@ -9,10 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as T
 
 from tokenloc.boxes import DetectedBoxes, Frame, Protocol, detect_boxes, get_protocol, scaled_map
+from tokenloc.boxes.extraction import SMALLEST
 from tokenloc.data import Preprocessing, evaluation_transform
 from tokenloc.data.transforms import FramedTransform
 from tokenloc.inference.evidence import only_visible
@@ -23,6 +25,16 @@ from tokenloc.refinement import find_steps, refine
 from tokenloc.refinement.progress import progress_maps
 
 DECODING_MARGIN = 2  # a reduced decoding of twice the input size changes the input by 0.4 % of its spread
+
+
+class NetworkInput(NamedTuple):
+    """What a network sees of an image: ``tensor`` [3, H, W]."""
+
+    name: str
+    tensor: Tensor
+    frame: Frame
+    image: Image.Image | None  # to draw on
+    class_index: int | None  # of the known class
 
 
 class ClassMapPrediction(NamedTuple):
@@ -122,11 +134,20 @@ class Predictor:
         return logits.float().softmax(dim=1).gather(1, classes.to(self.device)[:, None])[:, 0]
 
     def boxes(
-        self, map_: NDArray[np.float32], score: float, frame: Frame, threshold: float, count: int | None = None
+        self,
+        map_: NDArray[np.float32],
+        score: float,
+        frame: Frame,
+        threshold: float,
+        count: int | None = None,
+        smallest: float = SMALLEST,
     ) -> tuple[NDArray[np.float32], DetectedBoxes]:
-        """Return one map of ``class_maps`` in [0, 1] in input pixels, [h, w], and its boxes in original pixels."""
+        """Return one map of ``class_maps`` in [0, 1] in input pixels, [h, w], and its boxes in original pixels.
+
+        ``count`` and ``smallest`` are those of ``detect_boxes``.
+        """
         scaled = scaled_map(map_, frame.input_size, self.protocol)
-        return scaled, detect_boxes(scaled, score, frame, self.protocol, threshold, count)
+        return scaled, detect_boxes(scaled, score, frame, self.protocol, threshold, count, smallest)
 
     def _region(self, images: Tensor) -> Tensor:
         """Return the part of ``images`` that the maps show, at the largest scale."""
