@@ -24,7 +24,7 @@ _SHORTENED = {
     "reprediction": "--images 2 --size 32 --steps 2 --repeats 1",
     "stream_maps": "--maps 20 --workers 0",
 }
-_SKIPPED = "train_step|cost|profile_step|many_images|scm_block|box_confidence|report"
+_SKIPPED = "train_step|cost|profile_step|many_images|scm_block|report"
 
 SUBSTITUTES = [
     Substitute("*", r"^make [\w-]+$", None, "CI runs it; the tests check that the target exists"),
@@ -59,7 +59,8 @@ SUBSTITUTES = [
     Substitute("docs/sharing.md", r"hf-hub:user/my-birds(@main)?", "my-birds", HUB),
     Substitute("*", r"^pip install .*", None, "tests have no network"),
     Substitute("docs/ray.md", r"^tokenloc localize-ray .*|^import ray$", None, "see tests/export/test_ray_data.py"),
-    Substitute("docs/serve.md", r"^(tokenloc serve|curl) .*", None, "runs until it is stopped; tests/server tests it"),
+    Substitute("docs/label_studio.md", r"^export LABEL_STUDIO_API_KEY=.*", None, OTHER_TOOL),
+    Substitute("docs/*.md", r"^(tokenloc serve|curl) .*", None, "runs until it is stopped; tests/server tests it"),
     Substitute("*", r"^.*label-studio start$", None, OTHER_TOOL),
     Substitute("docs/export.md", r"^import fiftyone$|^cvat-cli .*", None, OTHER_TOOL),
     Substitute("*", r"^yolo detect train .*", None, OTHER_TOOL),
