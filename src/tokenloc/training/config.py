@@ -99,7 +99,7 @@ class ModelChoice:
     """The method and its backbone.
 
     Attributes:
-        method: see ``tokenloc list methods``.
+        method: see ``tokenloc list methods``; ``auto`` trains several briefly, and chooses one without boxes.
         backbone: see ``tokenloc list backbones``.
         pretrained: true for timm's weights, false for random weights, or a .safetensors or .pth file.
         options: options of the method.
