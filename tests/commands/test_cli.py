@@ -207,12 +207,12 @@ def test_evaluate_names_a_broken_image(checkpoint: Path, tmp_path: Path, capsys:
         folder = tmp_path / "data/test" / scenes.classes[sample.label]
         folder.mkdir(parents=True, exist_ok=True)
         scenes.image(index).save(folder / f"{index}.png")
-    (tmp_path / "data/test/dots/3.png").write_bytes(b"gone")
+    (tmp_path / "data/test/mushroom/3.png").write_bytes(b"gone")
     words = ["evaluate", str(checkpoint), "--data.name", "folder", "--data.root", str(tmp_path / "data")]
     assert main([*words, "--out", str(tmp_path / "judged")]) == 1
     content = json.loads((tmp_path / "judged/metrics.json").read_text())
     assert content["images"] == 11
-    assert [item["id"] for item in content["unreadable"]] == ["test/dots/3.png"]
+    assert [item["id"] for item in content["unreadable"]] == ["test/mushroom/3.png"]
     assert content["metrics"]["gt_known"] is None
     assert "3.png" in capsys.readouterr().err
 

@@ -214,7 +214,8 @@ def paint_background(generator: np.random.Generator, size: Size) -> Bytes:
         light = _color(generator, hue, 0.3, (0.1, 0.5), (brightness - 0.2, brightness + 0.25))
         _blend(scene, cover, np.asarray(light, np.float32), 0.7)
     soft = cv2.resize(cv2.GaussianBlur(scene, (0, 0), 1), size, interpolation=cv2.INTER_CUBIC)
-    grain = np.frombuffer(generator.bytes(size[0] * size[1]), np.uint8).reshape(size[1], size[0], 1)
+    noise = np.random.default_rng(int(generator.integers(2**32)))  # so that objects are the same at every size
+    grain = np.frombuffer(noise.bytes(size[0] * size[1]), np.uint8).reshape(size[1], size[0], 1)
     background: Bytes = np.clip(soft + (grain.astype(np.float32) - 127.5) * np.float32(0.07), 0, 255).astype(np.uint8)
     return background
 
