@@ -44,6 +44,7 @@ SUBSTITUTES = [
     Substitute(
         "*", r"^tokenloc (train|autolabel) .*", rf"\g<0> {TINY}", "the page's model takes minutes and a download"
     ),
+    Substitute("*", r"^tokenloc demo --images .*", None, "tests/commands/test_demo.py runs it with random weights"),
     Substitute("*", r"^tokenloc table .*", None, "trains many models; tests/commands/test_table.py runs a small table"),
     Substitute("*", rf"^python benchmarks/({_SKIPPED}).py .*", None, MINUTES),
     Substitute("*", r"^python experiments/.*", None, MINUTES),

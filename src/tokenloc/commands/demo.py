@@ -41,9 +41,9 @@ WEIGHTS = Path(__file__).with_name("demo.safetensors")  # of experiments/demo_ba
 LENGTHS = {"train": 960, "val": 200, "test": 300}
 PHASES = ("training", "calibrating", "evaluating", "evaluating refined maps")
 STEPS = ("affinity", "reprediction")
-FROZEN = ("lcar", "tokencut")  # only a classifier is trained
+LR = {"lcar": 1e-2, "tokencut": 1e-2, "sat": 1e-3}  # the first two train a classifier only
 CUT: dict[str, Any] = {"edges": "cosine", "tau": 0.0}  # which suits the keys of any backbone
-OPTIONS: dict[str, dict[str, Any]] = {"sat": {"area_target": 0.2}, "lcar": CUT, "tokencut": CUT}
+OPTIONS: dict[str, dict[str, Any]] = {"sat": {"area_target": 0.2, "token": "pretrained"}, "lcar": CUT, "tokencut": CUT}
 
 
 class MethodResult(NamedTuple):
@@ -109,7 +109,7 @@ def demo(
 
 def demo_settings(method: str, out: Path, seed: int, epochs: int) -> dict[str, Any]:
     """Return the arguments of ``train`` for a method."""
-    lr = 1e-2 if method in FROZEN else 5e-4
+    lr = LR.get(method, 5e-4)
     options = {"size": SIDE, "seed": seed, "length": LENGTHS["train"]}
     return {
         "data": DataConfig("scenes", resize=SIDE + 8, crop=SIDE, options=options),
