@@ -96,6 +96,14 @@ def test_only_the_object_shows_the_class() -> None:
         assert (masks[0] != masks[1]).any()
 
 
+def test_a_scene_is_the_same_at_every_size() -> None:
+    small, large = _scenes(size=96), _scenes(size=192)
+    for index in range(6):
+        reduced = np.asarray(large.image(index).resize((96, 96)), np.float32)
+        assert np.abs(reduced - _pixels(small, index)).mean() < 12
+        assert np.abs(reduced - _pixels(small, index + 6)).mean() > 24
+
+
 def test_mean_colours_do_not_show_the_class() -> None:
     dataset = _scenes(length=600)
     colours = np.array([_pixels(dataset, index)[dataset.mask(index) == 1].mean(0) for index in range(600)])
