@@ -20,10 +20,10 @@ TINY_VIT = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
 
 
 def prediction_options(
-    scales: tuple[int, ...] = (), flip: bool = False, ten_crop: bool = False, **others: Any
+    scales: tuple[int, ...] = (), flip: bool = False, ten_crop: bool = False, shifts: int = 1, **others: Any
 ) -> PredictionOptions:
     """Return prediction options from the flags of the command line."""
-    return PredictionOptions(TestTimeAugmentation(scales, flip, ten_crop), **others)
+    return PredictionOptions(TestTimeAugmentation(scales, flip, ten_crop, shifts), **others)
 
 
 def tiny_settings(out: Path, **changes: Any) -> dict[str, Any]:

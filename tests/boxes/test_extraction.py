@@ -18,6 +18,7 @@ from tokenloc.boxes import (
     prepare_map,
     scan_boxes,
 )
+from tokenloc.boxes.extraction import find_objects
 
 STANDARD, SAT = get_protocol("standard"), get_protocol("sat")
 TS_CAM, WSOL_EVAL = get_protocol("ts-cam"), get_protocol("wsol-eval")
@@ -179,3 +180,23 @@ def test_a_map_of_another_type_is_refused(name: str) -> None:
         scan_boxes(wrong, [0.5], protocol)
     with pytest.raises(ValueError, match="use prepare_map with the same protocol"):
         find_components(np.zeros((0, 4), dtype=expected), 0.5, protocol)
+
+
+def test_objects_are_components_without_specks_and_fragments() -> None:
+    map_ = drawing("9999     ", "9  9 9 9 ", "9    9 9 ", "9 9      ", "9 9     9")
+    whole, others = [0, 0, 4, 5], [[5, 1, 6, 3], [7, 1, 8, 3], [8, 4, 9, 5]]
+    found = find_objects(map_, 0.5, STANDARD, 0.0)
+    assert found.boxes.tolist() == [whole, *others]  # [2, 3, 3, 5] lies in the first
+    assert found.masks.any(axis=0).tolist() == (map_ > 0.5).tolist()
+    assert find_objects(map_, 0.5, STANDARD, 2 / 45).boxes.tolist() == [whole, *others[:2]]
+    assert find_objects(map_, 0.5, STANDARD, 1.0).boxes.tolist() == [whole]
+    assert find_objects(np.zeros_like(map_), 0.5, STANDARD).masks.shape == (0, 5, 9)
+
+
+def test_a_component_half_inside_a_larger_one_belongs_to_it() -> None:
+    map_ = np.zeros((8, 12), dtype=np.float32)
+    map_[0:6, 0], map_[0, 0:6] = 1, 1  # an angle with the box [0, 0, 6, 6]
+    for inside, boxes in ((2, [[0, 0, 8, 6]]), (1, [[0, 0, 6, 6], [5, 3, 9, 5]])):
+        other = map_.copy()
+        other[3:5, 6 - inside : 10 - inside] = 1
+        assert find_objects(other, 0.5, STANDARD, 0.0).boxes.tolist() == boxes

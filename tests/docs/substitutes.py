@@ -59,7 +59,7 @@ SUBSTITUTES = [
     Substitute("docs/ray.md", r"^tokenloc localize-ray .*|^import ray$", None, "see tests/export/test_ray_data.py"),
     Substitute("docs/serve.md", r"^(tokenloc serve|curl) .*", None, "runs until it is stopped; tests/server tests it"),
     Substitute("*", r"^.*label-studio start$", None, OTHER_TOOL),
-    Substitute("docs/export.md", r"^import fiftyone$|^yolo detect train .*", None, OTHER_TOOL),
+    Substitute("docs/export.md", r"^import fiftyone$|^(yolo detect train|cvat-cli) .*", None, OTHER_TOOL),
     Substitute(
         "docs/methods/*.md",
         r'"deit_small_patch16_224", num_classes=200',

@@ -119,6 +119,15 @@ def test_evidence_of_right_and_wrong_boxes(preprocessing: Preprocessing) -> None
     torch.testing.assert_close(predictor.recognised(image, masks, plain), 1 - inside)
 
 
+def test_evidence_at_a_larger_scale_sees_the_default_input(preprocessing: Preprocessing) -> None:
+    model = StripeDetector().eval()
+    predictor = Predictor(model, preprocessing, prediction_options(scales=(2 * SIDE,)))
+    image, mask = predictor.transform(Stripes(False).image(0))[0][None], box_mask([OBJECTS[0]], (SIDE, SIDE))[None]
+    found = predictor.recognised(image, mask, torch.tensor([0]))
+    small = torch.nn.functional.interpolate(image, (SIDE, SIDE), mode="bilinear", antialias=True)
+    torch.testing.assert_close(found, model.class_maps(only_visible(small, mask))[0].softmax(dim=1)[:, 0])
+
+
 @pytest.mark.parametrize("boxes", [False, True])
 def test_the_threshold_without_boxes(preprocessing: Preprocessing, boxes: bool) -> None:
     model, data = StripeDetector(), Stripes(boxes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from scipy.ndimage import map_coordinates
+from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from tests.runs import TINY_VIT, prediction_options
@@ -21,6 +23,7 @@ from tokenloc.commands.localize import localize
 from tokenloc.commands.thresholds import calibration_note
 from tokenloc.data import Preprocessing, create_dataset
 from tokenloc.inference import Localizer, Prediction, PredictionOptions, Predictor
+from tokenloc.inference.views import View
 from tokenloc.methods import Method
 from tokenloc.models import create_model
 from tokenloc.models.checkpoint import read_metadata
@@ -105,6 +108,42 @@ def test_scales_and_mirrors_are_averaged(images: list[Image.Image]) -> None:
     torch.testing.assert_close(maps, expected)
 
 
+@pytest.mark.parametrize(("scales", "flip", "shifts"), [((32,), False, 2), ((32,), False, 3), ((32, 64), True, 2)])
+def test_shifts_are_moved_back_and_averaged(
+    images: list[Image.Image], scales: tuple[int, ...], flip: bool, shifts: int
+) -> None:
+    model, patch = make(), 8
+    image = predictor(model, "standard", scales=scales).transform(images[0])[0]
+    cells = max(scales) // patch * shifts
+    centres, each, scores = (np.arange(cells) + 0.5) / cells, [], []
+    offsets = {2: (-2, 2), 3: (-3, 0, 3)}[shifts]  # a half and a third of 8 pixels apart, rounded
+    for side in scales:
+        view = F.interpolate(image[None], (side, side), mode="bilinear", antialias=True)[0].numpy()
+        padded = np.pad(view, ((0, 0), (4, 4), (4, 4)), "reflect")
+        for y, x, mirrored in product(offsets, offsets, (False, True)[: 1 + flip]):
+            moved = padded[:, 4 - y : 4 - y + side, 4 - x : 4 - x + side][..., :: -1 if mirrored else 1]
+            with torch.no_grad():
+                logits, maps = model.localize(torch.from_numpy(moved.copy())[None], torch.tensor([[1]]))
+            scores.append(logits)
+            map_ = scaled(maps)[0, 0].numpy()[:, :: -1 if mirrored else 1]
+            rows, columns = ((centres * side + by) / patch - 0.5 for by in (y, x))
+            each.append(map_coordinates(map_, np.meshgrid(rows, columns, indexing="ij"), order=1, mode="nearest"))
+    used = predictor(model, "standard", scales=scales, flip=flip, shifts=shifts)
+    logits, maps = logits_and_maps(used, image[None], torch.tensor([[1]]))
+    np.testing.assert_allclose(maps[0, 0], np.mean(each, axis=0), atol=1e-5)
+    torch.testing.assert_close(logits, sum(scores) / len(scores))
+
+
+def test_a_shift_moves_the_map_with_the_image() -> None:
+    image = torch.arange(48.0).mul(3)[:, None] + torch.arange(64.0)  # 3 y + x, which patch means and bilinear keep
+    patches, view = nn.AvgPool2d(8), View((64, 48), shift=(3, -2))
+    found = view.map_back(patches(view.of(image[None, None])), (12, 16))[0, 0]
+    expected = nn.AvgPool2d(4)(image[None])[0]
+    inside = (slice(2, -2), slice(2, -2))  # beyond the outermost patch centres, maps are constant
+    torch.testing.assert_close(found[inside], expected[inside])
+    assert not torch.allclose(View((64, 48)).map_back(patches(view.of(image[None, None])), (12, 16))[0, 0], expected)
+
+
 def test_with_flip_a_mirrored_image_gives_the_mirrored_map(images: list[Image.Image]) -> None:
     used = predictor(make(), flip=True)
     batch = torch.stack([used.transform(image)[0] for image in images])
@@ -173,11 +212,17 @@ def test_a_scale_that_is_no_multiple_of_the_patch_is_refused(images: list[Image.
         class_maps(make(), images, scales=(60,))
 
 
+def test_more_shifts_than_pixels_of_a_patch_are_refused() -> None:
+    with pytest.raises(ValueError, match="at most the 8 pixels of a patch; got 9"):
+        predictor(make(), shifts=9)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ({"scales": (0,)}, r"different sides of at least 1 pixel; got \[0\]"),
         ({"scales": (224, 224)}, r"different sides of at least 1 pixel; got \[224, 224\]"),
+        ({"shifts": 0}, "shifts must be at least 1; got 0"),
         ({"refine": ("afinity",)}, "unknown refinement step 'afinity'; did you mean 'affinity'"),
     ],
 )
@@ -188,7 +233,7 @@ def test_invalid_options_are_refused(flags: dict[str, Any], message: str) -> Non
 
 def test_python_and_command_line_agree(run: Path, tmp_path: Path, images: list[Image.Image]) -> None:
     checkpoint = run / "checkpoints/best.ckpt"
-    options = prediction_options(scales=(32, 48), flip=True, refine=("affinity",))
+    options = prediction_options(scales=(32, 48), flip=True, shifts=2, refine=("affinity",))
     result = Localizer.from_checkpoint(checkpoint, "cpu", threshold=0.4, options=options)(images[0])
     images[0].save(tmp_path / "one.png")
     written = localize(checkpoint, [tmp_path / "one.png"], out=tmp_path / "out", threshold=0.4, options=options)

@@ -278,7 +278,7 @@ def test_below_min_score_there_is_no_box() -> None:
     [
         (lambda: make().top(make_images(1)[0], 0), "top_k, must lie in 1 … 4; got 0"),
         (lambda: make().predict([], top_k=5), "top_k, must lie in 1 … 4; got 5"),
-        (lambda: make(min_score=50), r"min_score must be a probability in \[0, 1\]; got 50"),
+        (lambda: make(min_score=50), r"min_score must lie in \[0, 1\]; got 50"),
         (lambda: list(make().stream([], batch_size=0)), "batch_size must be at least 1; got 0"),
     ],
 )

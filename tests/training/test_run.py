@@ -14,6 +14,7 @@ import yaml
 from tests.runs import tiny_run, tiny_settings, weights
 from tokenloc.boxes import get_protocol
 from tokenloc.cli import main
+from tokenloc.commands import train as train_command
 from tokenloc.commands.results import print_results
 from tokenloc.data import create_dataset
 from tokenloc.data.base import Subset
@@ -123,6 +124,21 @@ def test_impossible_boxes_are_counted(run: Path, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.slow
+def test_a_finished_calibration_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_run(tmp_path / "run")
+    before = (tmp_path / "run/metrics.json").read_text()
+    (tmp_path / "run/metrics.json").unlink()  # interrupted in the evaluation
+    calls: list[str] = []
+    calibrate = train_command.calibrate_threshold
+    monkeypatch.setattr(train_command, "calibrate_threshold", lambda *a, **k: calls.append("") or calibrate(*a, **k))
+    tiny_run(tmp_path / "run", resume=True)
+    assert not calls
+    assert (tmp_path / "run/metrics.json").read_text() == before
+    data = replace(tiny_settings(tmp_path)["data"], calibration_split="train")
+    tiny_run(tmp_path / "run", resume=True, data=data)
+    assert len(calls) == 1
+
+
 def test_a_threshold_calibrated_on_the_test_images_is_marked(tmp_path: Path) -> None:
     tiny_run(tmp_path / "run", data=replace(tiny_settings(tmp_path)["data"], calibration_split="test"))
     source = json.loads((tmp_path / "run/metrics.json").read_text())["threshold_source"]

@@ -13,6 +13,7 @@ import pytest
 from tests.runs import tiny_run, tiny_settings
 from tokenloc.boxes import get_protocol
 from tokenloc.data import create_dataset
+from tokenloc.inference.calibration import evidence_tables
 from tokenloc.inference.evaluation import evaluate_model
 from tokenloc.metrics import Scorer
 from tokenloc.models.checkpoint import load_checkpoint, read_checkpoint
@@ -89,6 +90,28 @@ def test_of_equal_epochs_the_one_with_the_lower_loss_is_kept(
     assert f"kept epoch {best_epoch} of 3, because it {reason}" in capsys.readouterr().err
 
 
+def test_the_epoch_with_the_most_evidence_is_kept_without_boxes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured: list[float] = []
+
+    def tables(*arguments: Any, **settings: Any) -> Any:
+        found = evidence_tables(*arguments, **settings)
+        inside, outside, area = found.mean(axis=0)
+        measured.append(100 * (inside - outside - area).max())
+        return found
+
+    monkeypatch.setattr(selection, "evidence_tables", tables)
+    data = by_boxes(select="evidence", calibration_split=None, test_split=None)
+    best = tiny_run(tmp_path / "run", data=data, optimisation=Optimisation(epochs=3, batch_size=8, lr=3e-3))
+    curve = dict(read_curves(tmp_path / "run/logs")["val/evidence"])
+    assert list(curve.values()) == pytest.approx(measured)
+    epoch = read_checkpoint(best)["epoch"]
+    assert curve[epoch] == max(curve.values())
+    reason = "has the best evidence on val of scenes"
+    assert f"kept epoch {epoch + 1} of 3, because it {reason}" in capsys.readouterr().err
+
+
 def test_a_selection_on_the_test_images_is_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = by_boxes(val_split="test", select="top1_cls", calibration_split=None)
     tiny_run(tmp_path / "run", data=data, optimisation=Optimisation(epochs=1, batch_size=8))
@@ -111,6 +134,8 @@ def test_the_selection_of_sats_release_is_an_oracle_of_epoch_and_threshold(tmp_p
 
 
 def test_selection_by_missing_boxes(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"'evidence' .* by validation images, but data\.val_split is not set"):
+        tiny_run(tmp_path / "run", data=by_boxes(select="evidence", val_split=None))
     with pytest.raises(
         ValueError, match=r"'max_box_acc_v1' chooses .* validation boxes, but data\.val_split is not set"
     ):

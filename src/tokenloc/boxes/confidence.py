@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tokenloc.boxes.extraction import BoxScan, find_components, scan_boxes, with_protocol_ends
+from tokenloc.boxes.extraction import SMALLEST, BoxScan, find_components, find_objects, scan_boxes, with_protocol_ends
 from tokenloc.boxes.frame import Frame, checked_boxes
 from tokenloc.boxes.iou import box_iou
 from tokenloc.boxes.maps import PreparedMap, quantised_map
@@ -113,7 +113,13 @@ class DetectedBoxes(NamedTuple):
 
 
 def detect_boxes(
-    scaled: NDArray[np.float32], score: float, frame: Frame, protocol: Protocol, threshold: float, count: int | None
+    scaled: NDArray[np.float32],
+    score: float,
+    frame: Frame,
+    protocol: Protocol,
+    threshold: float,
+    count: int | None,
+    smallest: float = SMALLEST,
 ) -> DetectedBoxes:
     """Return the boxes of the components of a map above a threshold.
 
@@ -123,9 +129,13 @@ def detect_boxes(
         frame: between input and original pixels.
         protocol: defines what exceeds a threshold and what a component is.
         threshold: in [0, 1].
-        count: the number of components, largest first; None for all.
+        count: the number of components, largest first; None for all objects, see ``find_objects``.
+        smallest: of these, the smallest area, as a fraction of the map.
     """
     prepared = quantised_map(scaled) if protocol.quantised else scaled
-    components = find_components(prepared, threshold, protocol, count)
+    if count is None:
+        components = find_objects(prepared, threshold, protocol, smallest)
+    else:
+        components = find_components(prepared, threshold, protocol, count)
     confidence = box_confidence(score, prepared, components.boxes, threshold, protocol)
     return DetectedBoxes(frame.to_original(components.boxes), confidence, np.asarray(components.masks.any(axis=0)))

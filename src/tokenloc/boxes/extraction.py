@@ -19,6 +19,8 @@ from tokenloc.boxes.maps import PreparedMap
 from tokenloc.boxes.protocols import Protocol
 
 Number = TypeVar("Number", np.int64, np.float64)
+SMALLEST = 0.02  # fraction of the map, the smallest area of an object among several
+FRAGMENT = 0.5  # fraction of a component's box in that of a larger one, from which on both are one object
 
 
 class Components(NamedTuple):
@@ -62,6 +64,36 @@ def find_components(
     boxes[:, 2:] += boxes[:, :2]
     masks = np.array([labels == index for index in indices], dtype=np.bool_)
     return Components(boxes, masks.reshape(-1, *foreground.shape))
+
+
+def find_objects(prepared: PreparedMap, threshold: float, protocol: Protocol, smallest: float = SMALLEST) -> Components:
+    """Return the objects above one threshold, the largest component first: components without specks and fragments.
+
+    A component with a smaller area than the fraction ``smallest`` of the map is left out, unless it is the largest. One
+    whose box lies at least half in that of a larger component is a fragment of the same object. The other arguments
+    are those of ``find_components``.
+    """
+    components = find_components(prepared, threshold, protocol)
+    boxes: list[NDArray[np.int64]] = []
+    masks: list[NDArray[np.bool_]] = []
+    for box, mask in zip(*components, strict=True):
+        if masks and mask.mean() < smallest:
+            continue
+        whole = next((rank for rank, larger in enumerate(boxes) if _fraction_inside(box, larger) >= FRAGMENT), None)
+        if whole is None:
+            boxes.append(box)
+            masks.append(mask)
+        else:
+            boxes[whole] = np.concatenate([np.minimum(box, boxes[whole])[:2], np.maximum(box, boxes[whole])[2:]])
+            masks[whole] = masks[whole] | mask
+    kept = np.array(boxes, dtype=np.int64).reshape(-1, 4)
+    return Components(kept, np.array(masks, dtype=np.bool_).reshape(-1, *prepared.shape))
+
+
+def _fraction_inside(box: NDArray[np.int64], other: NDArray[np.int64]) -> float:
+    """Return the fraction of ``box`` [4] that lies in ``other`` [4]."""
+    sides = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
+    return float(sides.clip(0).prod() / (box[2:] - box[:2]).prod())
 
 
 class Nodes(NamedTuple):

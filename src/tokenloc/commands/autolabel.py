@@ -24,6 +24,7 @@ def autolabel(
     optimisation: Optimisation,
     out: Path,
     format: list[str] | None = None,
+    min_confidence: float = 0.0,
     overwrite: bool = False,
     seed: int = 0,
     device: str = "auto",
@@ -44,6 +45,7 @@ def autolabel(
         optimisation: epochs, learning rate and so on.
         out: the output folder.
         format: annotation files to write: coco yolo voc label-studio csv parquet; by default coco.
+        min_confidence: confidence below which a box is left out; review.csv lists all images.
         overwrite: replace the results of an earlier command.
         seed: of all random numbers.
         device: auto, cpu, cuda or mps.
@@ -63,5 +65,6 @@ def autolabel(
         "labels_from_folders": True,
         "options": PredictionOptions(evidence=True),
         "format": formats,
+        "min_confidence": min_confidence,
     }
     return localize(best, [photos], out=out, overwrite=overwrite, device=device, **chosen)

@@ -45,7 +45,7 @@ def boxes(
         out: the output folder; it is created.
         format: annotation files to write: coco yolo voc label-studio csv parquet; by default coco.
         threshold: on the map scaled to [0, 1]; by default that stored with the maps, else 0.2.
-        objects: largest draws one box, around the largest component; all draws one per component.
+        objects: largest draws one box, around the largest component; all draws one per object, merging fragments.
         label: the class of all images.
         labels_from_folders: the class of an image is the name of the folder that it is in, instead of the label.
         image_url: for label-studio, the prefix of image names; by default the address of its local files.

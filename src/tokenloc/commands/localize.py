@@ -17,6 +17,7 @@ import tokenloc
 from tokenloc._files import UniqueNames, atomic_files, atomic_text, free_folder, refuse_unwritable
 from tokenloc._names import counted
 from tokenloc.backbones.weights import weights_digest
+from tokenloc.boxes.extraction import SMALLEST
 from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.journal import FinishedImage, Journal, open_journal, version_of
 from tokenloc.commands.results import whole_image_warning
@@ -51,6 +52,8 @@ def localize(
     objects: Objects = "largest",
     top_k: int = 1,
     min_score: float = 0.0,
+    min_confidence: float = 0.0,
+    min_area: float = SMALLEST,
     labels_from_folders: bool = False,
     options: PredictionOptions = DEFAULT_OPTIONS,
     method_options: dict[str, OptionValue] | None = None,
@@ -74,9 +77,11 @@ def localize(
         inputs: images, folders of images, and wildcards.
         out: the output folder; by default localized, localized-2 … in the run's folder (hub: runs/NAME).
         threshold: on the map scaled to [0, 1]; by default the calibrated one in the checkpoint.
-        objects: largest draws one box, around the largest component; all draws one per component.
+        objects: largest draws one box, around the largest component; all draws one per object, merging fragments.
         top_k: number of classes per image, the most probable ones; each has its own result.
         min_score: probability below which a class gets no box, for images that show none of the classes.
+        min_confidence: confidence below which a box is left out; review.csv lists all images.
+        min_area: of all objects but the largest, the smallest area of the map, as a fraction of the image.
         labels_from_folders: localize the class that the folder of an image names, instead of the most probable one.
         options: how the model predicts.
         method_options: values of the method's test-time options, such as map, instead of those of the training.
@@ -98,7 +103,8 @@ def localize(
     stopped = (out / JOURNAL).is_file() and not results.is_file()  # perhaps while the files moved into place
     overwrite_files = overwrite or stopped
     check_outputs(formats, out, overwrite_files)
-    localizer = Localizer.from_checkpoint(checkpoint, device, threshold, objects, options, min_score, method_options)
+    chosen = (threshold, objects, options, min_score, method_options, min_confidence, min_area)
+    localizer = Localizer.from_checkpoint(checkpoint, device, *chosen)
     if threshold is None and (note := calibration_note(localizer.metadata, options, localizer.model.refinement)):
         print_message(f"map threshold {localizer.threshold:g}{note}")
     outputs = {"images": images, "heatmaps": heatmaps, "masks": masks}
@@ -114,11 +120,13 @@ def localize(
         unreadable = _localize_remaining(files, labels, journal, batch_size, predict, write)
         with atomic_files(out, RESULTS, replaced) as folder:
             write_annotations(formats, (image.records for image in journal.read(files)), Destination(folder, *about))
-            whole = _write_results(folder / RESULTS, journal.read(files), unreadable)
+            whole, without = _write_results(folder / RESULTS, journal.read(files), unreadable)
             write_review(folder, out, files, journal)
             check_outputs(formats, out, overwrite_files)
     if warning := whole_image_warning(whole, len(files) - len(unreadable)):
         print_message(warning)
+    if without:
+        print_message(f"no box on {counted(without, 'image')}")
     _report(results, len(files), unreadable)
     return results
 
@@ -149,6 +157,8 @@ def _settings(localizer: Localizer, top_k: int) -> dict[str, Any]:
         "options": str(localizer.options),
         "top_k": top_k,
         "min_score": localizer.min_score,
+        "min_confidence": localizer.min_confidence,
+        "min_area": localizer.min_area,
     }
 
 
@@ -233,14 +243,15 @@ def _write_outputs(out: Path, masks: bool, heatmaps: bool, item: _Item) -> Finis
     return FinishedImage(results[0].source, version, stem, [result.record() for result in results], outputs)
 
 
-def _write_results(path: Path, images: Iterable[FinishedImage], unreadable: Sequence[Unreadable]) -> int:
-    """Write localizations.json; return the number of images that their first box covers."""
-    whole = 0
+def _write_results(path: Path, images: Iterable[FinishedImage], unreadable: Sequence[Unreadable]) -> tuple[int, int]:
+    """Write localizations.json; return the number of images that their first box covers, and of those without a box."""
+    whole = without = 0
     with atomic_text(path) as file:
         file.write('{"localizations": [')
         localizations = JsonArray(file)
         for image in images:
             whole += image.records[0].covers_image
+            without += not any(len(record.boxes) for record in image.records)
             for record, outputs in zip(image.records, image.outputs, strict=True):
                 texts = {"file": valid_text(record.source), "label": valid_text(record.label)}
                 localizations.append({**record.to_dict(), **outputs, **texts})
@@ -249,7 +260,7 @@ def _write_results(path: Path, images: Iterable[FinishedImage], unreadable: Sequ
         for item in unreadable:
             errors.append({"file": valid_text(item.id), "reason": valid_text(item.reason)})
         file.write("]}\n")
-    return whole
+    return whole, without
 
 
 def _report(results: Path, total: int, unreadable: Sequence[Unreadable]) -> None:

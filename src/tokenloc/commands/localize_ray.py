@@ -9,6 +9,7 @@ from typing import Any
 from tokenloc._extras import library
 from tokenloc._files import atomic_files, refuse_unwritable, remove_partial_files
 from tokenloc._names import counted
+from tokenloc.boxes.extraction import SMALLEST
 from tokenloc.commands.console import IncompleteError, print_message
 from tokenloc.data import expand_wildcards, find_images
 from tokenloc.export import FORMATS, common_folder
@@ -32,6 +33,8 @@ def localize_ray(
     objects: Objects = "largest",
     top_k: int = 1,
     min_score: float = 0.0,
+    min_confidence: float = 0.0,
+    min_area: float = SMALLEST,
     options: PredictionOptions = DEFAULT_OPTIONS,
     method_options: dict[str, OptionValue] | None = None,
     overwrite: bool = False,
@@ -49,9 +52,11 @@ def localize_ray(
         inputs: images and folders that all machines can read; or Parquet files with a column path or bytes.
         out: the output folder.
         threshold: on the map scaled to [0, 1]; by default the calibrated one in the checkpoint.
-        objects: largest draws one box, around the largest component; all draws one per component.
+        objects: largest draws one box, around the largest component; all draws one per object, merging fragments.
         top_k: number of classes per image, the most probable ones; each has its own rows.
         min_score: probability below which a class gets no box, for images that show none of the classes.
+        min_confidence: confidence below which a box is left out.
+        min_area: of all objects but the largest, the smallest area of the map, as a fraction of the image.
         options: how the model predicts.
         method_options: values of the method's test-time options, such as map, instead of those of the training.
         overwrite: replace existing files.
@@ -68,7 +73,7 @@ def localize_ray(
     refuse_existing(out / UNREADABLE, overwrite)
     settings: dict[str, Any] = {"batch_size": batch_size, "top_k": top_k, "actors": actors, "gpus": gpus}
     settings |= {"threshold": threshold, "objects": objects, "min_score": min_score, "options": options}
-    settings["method_options"] = method_options
+    settings |= {"method_options": method_options, "min_confidence": min_confidence, "min_area": min_area}
     with ExitStack() as stack:
         if not ray.is_initialized():
             ray.init(include_dashboard=False, log_to_driver=False)

@@ -23,6 +23,7 @@ from tokenloc.commands.results import atomic_results, save_figures, whole_image_
 from tokenloc.commands.runs import groups_to_json, print_runs
 from tokenloc.commands.thresholds import choose_threshold, localize_threshold
 from tokenloc.data import ImageDataset, Preprocessing
+from tokenloc.data.base import BACKGROUND
 from tokenloc.data.registry import split_of
 from tokenloc.inference import Localizer, PredictionOptions
 from tokenloc.inference.calibration import calibrate_without_boxes
@@ -31,7 +32,13 @@ from tokenloc.inference.processes import first_process
 from tokenloc.methods import Method
 from tokenloc.metrics import Scorer
 from tokenloc.models import create_model
-from tokenloc.models.checkpoint import load_checkpoint, load_classifier, read_checkpoint, store_threshold
+from tokenloc.models.checkpoint import (
+    load_checkpoint,
+    load_classifier,
+    read_checkpoint,
+    read_metadata,
+    store_threshold,
+)
 from tokenloc.models.metadata import ModelMetadata
 from tokenloc.refinement import find_steps
 from tokenloc.reporting.charts import read_curves, save_training_curves
@@ -119,7 +126,8 @@ def _train_once(run: Namespace) -> Path:
     boxes_protocol = get_protocol(run.protocol)
     folder = RunFolder(run.out)
     report = print_message if first else lambda _: None
-    for line in folder.check(settings, _defaults(), run.resume):
+    changed = folder.check(settings, _defaults(), run.resume)
+    for line in changed:
         report(f"resumed with{line}")
 
     images = open_training_images(data)
@@ -151,10 +159,14 @@ def _train_once(run: Namespace) -> Path:
         if first:
             save_training_curves(run.out / "logs", run.out / "figures" / "training.png")
             report(_kept_epoch(folder, data, optimisation.epochs))
-        _calibrate_and_test(folder, data, boxes_protocol, run.workers, placement.device)
+        calibrated = not changed and read_metadata(folder.last).threshold is not None  # before an interruption
+        split = None if calibrated else data.calibration_split
+        _calibrate_and_test(
+            folder, replace(data, calibration_split=split), boxes_protocol, run.workers, placement.device
+        )
     if first:
         localizer = Localizer.from_checkpoint(folder.best, placement.device)
-        if note := whole_image_note(localizer, images if val is None else val):
+        if note := whole_image_note(localizer, (images if val is None else val).with_objects()):
             report(note)
         _print_next_steps(folder, data)
     return folder.best
@@ -259,7 +271,7 @@ def _print_start(batches: TrainingData, optimisation: Optimisation, trainable: s
     print_message(f"{counted(len(images), 'image')} of {counted(len(images.classes), 'class')} from {images.name}")
     print_message(trainable)
     if len(images.classes) == 1:
-        remedy = "add a folder of images without it, such as backgrounds"
+        remedy = f"add a folder {BACKGROUND} of images without it"
         print_message(f"warning: with one class there is nothing to tell apart, and maps mean little; {remedy}")
     if batches.batch_size > len(images):
         print_message(f"the batch size {batches.batch_size} is larger than the dataset: each step uses all images")

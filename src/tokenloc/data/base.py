@@ -30,6 +30,9 @@ def as_boxes(boxes: ArrayLike) -> Boxes:
     return array
 
 
+BACKGROUND = "_background"
+"""The class of images without an object: the classifier learns it, and it never gets a box."""
+
 NO_BOXES = as_boxes(())
 """No boxes: float64 [0, 4], read-only, shared by all samples without boxes."""
 
@@ -198,13 +201,19 @@ class ImageDataset:
         return [problem for index in range(len(self)) for problem in self._problems(index)]
 
     def without_boxes(self) -> list[Problem]:
-        """Return a problem for each sample without a box."""
-        bare = (sample for sample in self if not len(sample.boxes))
+        """Return a problem for each sample without a box, except those of ``BACKGROUND``."""
+        bare = (sample for sample in self if not len(sample.boxes) and self.classes[sample.label] != BACKGROUND)
         return [Problem(sample.id, sample.path, "has no box, while others have") for sample in bare]
 
     def subset(self, indices: Iterable[int]) -> Subset:
         """Return the samples at ``indices`` as a dataset of the same split and classes."""
         return Subset(self, indices)
+
+    def with_objects(self) -> ImageDataset:
+        """Return the samples of all classes but ``BACKGROUND``; the classes stay."""
+        if BACKGROUND not in self.classes:
+            return self
+        return self.subset(np.flatnonzero(self.labels != self.classes.index(BACKGROUND)))
 
     def in_class_order(self, classes: Sequence[str], every: bool = True) -> ImageDataset:
         """Return this dataset with labels that are indices into ``classes``.

@@ -11,6 +11,7 @@ import numpy as np
 
 from tokenloc.data.annotations import Annotation, match, read_json, read_voc
 from tokenloc.data.base import (
+    BACKGROUND,
     AnyPath,
     Classes,
     ImageDataset,
@@ -46,6 +47,8 @@ class _Listing:
 @DATASETS.register("folder")
 class FolderDataset(ImageDataset):
     """Images in class folders, which may be nested; classes are sorted by name, and hidden files ignored.
+
+    A class folder `_background` holds images without an object: its class is the last one, and never gets a box.
 
     If the folder holds `train`, `val` (or `valid`, `validation`) or `test`, these are the splits, and val or test can
     be a fraction of `train`; else the fractions are taken from all images. Split "all" is every image. Boxes come from
@@ -157,8 +160,12 @@ def _plan(
 
 
 def _common_classes(listing: _Listing, folders: Sequence[str], wanted: Classes) -> tuple[str, ...]:
-    """Return the class folders, sorted; raise if there is none, or if split folders differ in a wanted one."""
-    available = sorted({name for folder in folders for name in listing.classes[folder]})
+    """Return the class folders, sorted, ``BACKGROUND`` last.
+
+    Raises ValueError if there is none, or if split folders differ in a wanted one.
+    """
+    found = {name for folder in folders for name in listing.classes[folder]}
+    available = sorted(found, key=lambda name: (name == BACKGROUND, name))
     if not available:
         paths = shorten([listing.folder / folder for folder in folders])
         raise ValueError(f"no class folders in {paths}; expected {LAYOUT}")

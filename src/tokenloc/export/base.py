@@ -14,7 +14,7 @@ from typing import IO, Any
 from tokenloc._extras import library
 from tokenloc._names import Registry
 from tokenloc.data.annotations import Box
-from tokenloc.data.base import refuse, shorten
+from tokenloc.data.base import BACKGROUND, refuse, shorten
 from tokenloc.inference.localization import LocalizationRecord
 
 ImageResult = LocalizationRecord | Sequence[LocalizationRecord]  # of one class, or of several
@@ -47,6 +47,11 @@ class Destination:
     def labels(self) -> list[str]:
         """The class names as files store them; see ``valid_text``."""
         return [valid_text(name) for name in self.classes]
+
+    @property
+    def categories(self) -> list[str]:
+        """The ``labels`` that boxes may have: all, without ``BACKGROUND`` at the end."""
+        return self.labels[:-1] if self.classes[-1:] == (BACKGROUND,) else self.labels
 
     def image_name(self, source: str) -> str:
         """Return the name of an image in the files, with forward slashes."""

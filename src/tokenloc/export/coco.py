@@ -19,7 +19,7 @@ def _open(destination: Destination) -> Iterator[WriteImage]:
     with atomic_text(destination.folder / "coco.json") as file, TemporaryFile("w+", encoding="utf-8") as collected:
         categories, images, annotations = JsonArray(file), JsonArray(file), JsonArray(collected)
         file.write('{"info": {"description": "boxes by tokenloc"},\n"licenses": [],\n"categories": [')
-        for label in destination.labels:
+        for label in destination.categories:
             categories.append({"id": categories.count + 1, "name": label, "supercategory": ""})
         file.write('],\n"images": [')
 

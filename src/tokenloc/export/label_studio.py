@@ -30,7 +30,7 @@ _CONFIGURATION = """\
 
 @contextmanager
 def _open(destination: Destination) -> Iterator[WriteImage]:
-    labels = destination.labels
+    labels = destination.categories
     with atomic_text(destination.folder / TASKS) as file:
         file.write("[")
         tasks = JsonArray(file)

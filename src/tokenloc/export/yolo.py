@@ -20,7 +20,7 @@ def _open(destination: Destination) -> Iterator[WriteImage]:
     # No subfolders: Ultralytics replaces the last folder called images in a path by labels.
     names = UniqueNames(".txt", longest=250)  # the suffix of an image may be longer
     # The only split is also the validation split, without which Ultralytics does not train.
-    data = {"train": "images/train", "val": "images/train", "names": dict(enumerate(destination.labels))}
+    data = {"train": "images/train", "val": "images/train", "names": dict(enumerate(destination.categories))}
     with atomic_folder(destination.folder / "yolo", replace=True) as folder:
         images, labels = folder / "images/train", folder / "labels/train"
         images.mkdir(parents=True)

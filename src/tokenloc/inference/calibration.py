@@ -8,7 +8,8 @@ docs/results/own_photographs.md has the alternatives and the images that it was 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,20 +41,50 @@ def calibrate_without_boxes(
     protocol: Protocol,
     *,
     options: PredictionOptions | None = None,
-    batch_size: int = 32,
-    workers: int = 0,
-    progress: Progress | None = None,
+    **loading: Any,
 ) -> Threshold:
     """Choose the map threshold by evidence, on at most ``MOST`` images of known classes, spread over a dataset.
 
-    Boxes, if there are any, are not used. The arguments are those of ``evaluate_model``; the threshold is meant for
-    these ``options`` of prediction.
+    Boxes, if there are any, are not used. The threshold is meant for these ``options`` of prediction; ``loading`` are
+    further arguments of ``evidence_tables``, which raises the errors.
+    """
+    options = options or PredictionOptions()
+    tables = evidence_tables(model, dataset, preprocessing, protocol, options=options, **loading)
+    suffix = "" if options == PredictionOptions() else f", {options}"
+    images = f"{dataset.split} of {dataset.name} ({len(tables)} images)"
+    source = f"chosen without boxes, by evidence on {images}, protocol {protocol.name}{suffix}"
+    return Threshold(THRESHOLDS[int(np.argmax(evidence_beyond_area(tables)))], source, str(options))
+
+
+def evidence_beyond_area(tables: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean evidence beyond the area of the boxes at each threshold, [T]; ``tables`` are [N, 3, T]."""
+    inside, outside, area = tables.mean(axis=0)
+    return np.asarray(inside - outside - area)
+
+
+def evidence_tables(
+    model: Method,
+    dataset: ImageDataset,
+    preprocessing: Preprocessing,
+    protocol: Protocol,
+    *,
+    thresholds: Sequence[float] = THRESHOLDS,
+    most: int = MOST,
+    options: PredictionOptions | None = None,
+    batch_size: int = 32,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> NDArray[np.float64]:
+    """Return the ``Table`` of at most ``most`` images of known classes, spread over a dataset, [N, 3, T].
+
+    Those of ``BACKGROUND`` are left out. The arguments are those of ``evaluate_model``.
 
     Raises:
         ValueError: if no image is readable.
     """
-    if len(dataset) > MOST:
-        dataset = dataset.subset(np.linspace(0, len(dataset) - 1, MOST).round().astype(int))
+    dataset = dataset.with_objects()
+    if len(dataset) > most:
+        dataset = dataset.subset(np.linspace(0, len(dataset) - 1, most).round().astype(int))
     predictor = Predictor(model, preprocessing, options, protocol)
     rank, world = rank_and_world()
     loader = evaluation_loader(dataset, predictor.transform, batch_size, workers=workers, rank=rank, world_size=world)
@@ -61,7 +92,7 @@ def calibrate_without_boxes(
 
     def measured() -> Iterator[tuple[list[Unreadable], list[Table]]]:
         for batch in loader:
-            yield batch.unreadable, list(_measure(predictor, batch))
+            yield batch.unreadable, list(_measure(predictor, batch, thresholds))
 
     unreadable: list[Unreadable] = []
     tables: list[Table] = []
@@ -72,26 +103,17 @@ def calibrate_without_boxes(
             tables += measured_tables
     if not tables:
         raise ValueError(f"no image of {dataset.name} ({dataset.split}) is readable; the first: {unreadable[0].reason}")
-    suffix = "" if predictor.options == PredictionOptions() else f", {predictor.options}"
-    images = f"{dataset.split} of {dataset.name} ({len(tables)} images)"
-    source = f"chosen without boxes, by evidence on {images}, protocol {protocol.name}{suffix}"
-    return Threshold(best_threshold(np.stack(tables)), source, str(predictor.options))
+    return np.stack(tables)
 
 
-def best_threshold(tables: NDArray[np.float64]) -> float:
-    """Return the candidate with the most evidence beyond the area of its boxes; ``tables`` are [N, 3, T]."""
-    inside, outside, area = tables.mean(axis=0)
-    return THRESHOLDS[int(np.argmax(inside - outside - area))]
-
-
-def _measure(predictor: Predictor, batch: EvaluationBatch) -> Iterator[Table]:
+def _measure(predictor: Predictor, batch: EvaluationBatch, thresholds: Sequence[float]) -> Iterator[Table]:
     """Yield the table of each image of a batch."""
     if not len(batch):
         return
     maps = predictor.class_maps(batch.images, batch.labels[:, None]).maps[:, 0].cpu().numpy()
     for image, label, map_, frame in zip(batch.images, batch.labels, maps, batch.frames, strict=True):
         prepared = prepare_map(map_, frame.input_size, predictor.protocol)
-        boxes, rows = np.unique(largest_boxes(prepared, THRESHOLDS, predictor.protocol), axis=0, return_inverse=True)
+        boxes, rows = np.unique(largest_boxes(prepared, thresholds, predictor.protocol), axis=0, return_inverse=True)
         masks = torch.stack([box_mask(box[None], frame.input_size) for box in boxes])
         images, labels = image.expand(len(masks), -1, -1, -1), label.expand(len(masks))
         inside, outside = (predictor.recognised(images, shown, labels).cpu() for shown in (masks, ~masks))

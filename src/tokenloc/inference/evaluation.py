@@ -21,6 +21,7 @@ from tokenloc._names import counted
 from tokenloc.boxes import Protocol, largest_boxes, prepare_map
 from tokenloc.boxes.confidence import evident_confidence
 from tokenloc.data import EvaluationBatch, ImageDataset, Preprocessing, Unreadable, evaluation_loader
+from tokenloc.data.base import BACKGROUND
 from tokenloc.inference.evidence import box_mask
 from tokenloc.inference.inputs import ORIGINALS, map_ahead
 from tokenloc.inference.options import PredictionOptions
@@ -117,11 +118,13 @@ def evaluate_scores(
         without: dict[str, list[str]] = {"boxes": [], "masks": []}
         for image in table:
             rows.append(image_row(image, column, scorer.protocol, pixel_bin))
-            without["boxes"] += [] if len(image.truth) else [image.id]
-            without["masks"] += [] if image.pixels.size else [image.id]
+            if dataset.classes[image.label] != BACKGROUND:
+                without["boxes"] += [] if len(image.truth) else [image.id]
+                without["masks"] += [] if image.pixels.size else [image.id]
     labels = {row.label for row in rows}
+    objects = sum(dataset.classes[row.label] != BACKGROUND for row in rows)
     missing = {
-        **{name: [] if len(ids) == len(rows) else ids for name, ids in without.items()},
+        **{name: [] if len(ids) == objects else ids for name, ids in without.items()},
         "images": list(dataset.skipped),
         "classes": [name for label, name in enumerate(dataset.classes) if label not in labels],
     }

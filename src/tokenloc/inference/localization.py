@@ -15,6 +15,7 @@ from tokenloc._extras import library
 from tokenloc.boxes import Frame, box_faults, detect_boxes, get_protocol
 from tokenloc.boxes.iou import box_areas
 from tokenloc.boxes.protocols import checked_threshold
+from tokenloc.data.base import BACKGROUND
 from tokenloc.inference.inputs import ImageInput, as_image
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 
 Objects = Literal["largest", "all"]  # the components that get a box
 WHOLE = 0.9  # fraction of an image from which on a box covers it: such a box locates nothing
+
+
+def box_count(label: str, objects: Objects) -> int | None:
+    """Return how many components of a map get a box, the largest first; None for all of them."""
+    return 0 if label == BACKGROUND else 1 if objects == "largest" else None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -51,7 +57,12 @@ class LocalizationRecord:
 
     @property
     def first_confidence(self) -> float:
-        """The confidence of the first box, which defines the review order; 0 without a box."""
+        """The confidence of the first box, which defines the review order.
+
+        Without a box it is 0, and for ``BACKGROUND``, which never has one, the score.
+        """
+        if self.label == BACKGROUND:
+            return self.score
         return float(self.confidence[0]) if len(self.confidence) else 0.0
 
     @property
@@ -143,6 +154,20 @@ class Localization(LocalizationRecord):
         if not (np.isfinite(self.map).all() and self.map.min() >= 0 and self.map.max() <= 1):
             raise ValueError(f"the map of {self.source} must be finite and lie in [0, 1]")
 
+    def with_image(self, image: ImageInput) -> Localization:
+        """Return this localization with its ``image``, unless that is a file, which can be read again."""
+        return self if isinstance(image, (str, Path)) else replace(self, image=image)
+
+    def confident(self, least: float) -> Localization:
+        """Return this localization without the boxes whose confidence is below ``least``, and what they alone hold."""
+        kept = self.confidence >= least
+        if kept.all():
+            return self
+        mask = np.zeros_like(self.mask)
+        for x0, y0, x1, y1 in self.frame.to_input(self.boxes[kept]).round().astype(int).tolist():
+            mask[max(y0, 0) : y1, max(x0, 0) : x1] = True
+        return replace(self, boxes=self.boxes[kept], confidence=self.confidence[kept], mask=mask & self.mask)
+
     def map_on_image(self) -> NDArray[np.float32]:
         """Return the map in original pixels, [height, width] in [0, 1]; 0 outside the network input."""
         return self.frame.map_to_original(self.map)
@@ -153,7 +178,7 @@ class Localization(LocalizationRecord):
 
     def at_threshold(self, threshold: float, objects: Objects = "largest") -> Localization:
         """Return this localization at another threshold in [0, 1], from its map; its confidence is without evidence."""
-        count = 1 if objects == "largest" else None
+        count = box_count(self.label, objects)
         protocol, threshold = get_protocol(self.protocol), checked_threshold(threshold)
         found = detect_boxes(self.map, self.score, self.frame, protocol, threshold, count)
         return replace(self, **found._asdict(), threshold=threshold)

@@ -14,20 +14,20 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from tokenloc._names import one_of
 from tokenloc.boxes import Frame, Protocol, scaled_map
+from tokenloc.boxes.extraction import SMALLEST
 from tokenloc.boxes.protocols import checked_threshold
 from tokenloc.data import Unreadable, evaluation_transform
 from tokenloc.inference.device import choose_device
 from tokenloc.inference.evidence import with_evidence
 from tokenloc.inference.inputs import ORIGINALS, THREADS, ImageInput, as_image, batched, map_ahead, name_of, size_of
 from tokenloc.inference.labels import Classified, Images, Inputs, Labels, Stream, with_classes
-from tokenloc.inference.localization import Localization, Objects, Prediction
+from tokenloc.inference.localization import Localization, Objects, Prediction, box_count
 from tokenloc.inference.options import PredictionOptions
-from tokenloc.inference.predictor import Predictor
+from tokenloc.inference.predictor import NetworkInput, Predictor
 from tokenloc.methods import Method
 from tokenloc.models.checkpoint import OptionValue, default_threshold, load_checkpoint
 from tokenloc.models.hub import local_copy, pretrained_path, save_folder, upload
@@ -38,16 +38,8 @@ KEPT_SIDE = 1600  # pixels of the longer side of an image that is kept to draw o
 _Failed = Unreadable | Exception
 
 
-class _Input(NamedTuple):
-    name: str
-    tensor: Tensor  # the network input, [3, H, W]
-    frame: Frame
-    image: Image.Image | None
-    class_index: int | None  # of the known class
-
-
 class _Predicted(NamedTuple):
-    source: _Input
+    source: NetworkInput
     scores: list[float]  # of the K classes
     classes: list[int]
     maps: NDArray[np.float32]  # [K, h, w]
@@ -60,10 +52,12 @@ class Localizer:
         model: in evaluation mode, on the device to use.
         metadata: classes, preprocessing and threshold of the model.
         threshold: on the map scaled to [0, 1]; None for the calibrated one, or the default of an uncalibrated method.
-        objects: ``largest`` draws one box around the largest component above the threshold; ``all`` one per component.
+        objects: ``largest`` draws one box around the largest component above the threshold; ``all`` one per object.
         options: test-time augmentation, refinement and precision, the same as for calibration; None for the defaults.
         protocol: determines the network input and how boxes are drawn; None for ``standard``.
         min_score: probability in [0, 1] below which a class gets no box, for images that show none of the classes.
+        min_confidence: confidence in [0, 1] below which a box is left out.
+        min_area: smallest area of ``all`` objects but the largest, as a fraction of the network input, in [0, 1].
     """
 
     origin: Path | None = None  # the file or folder from which it was loaded
@@ -77,14 +71,17 @@ class Localizer:
         options: PredictionOptions | None = None,
         protocol: Protocol | None = None,
         min_score: float = 0.0,
+        min_confidence: float = 0.0,
+        min_area: float = SMALLEST,
     ) -> None:
         self.model = model
         self.metadata = metadata
         self.threshold = checked_threshold(default_threshold(model, metadata) if threshold is None else threshold)
         self.objects = one_of("objects", objects, Objects)
-        if not 0 <= min_score <= 1:
-            raise ValueError(f"min_score must be a probability in [0, 1]; got {min_score}")
-        self.min_score = min_score
+        self.min_score, self.min_confidence, self.min_area = min_score, min_confidence, min_area
+        for name in ("min_score", "min_confidence", "min_area"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1]; got {getattr(self, name)}")
         self.predictor = Predictor(model, metadata.preprocessing, options, protocol)
         self.options, self.protocol = self.predictor.options, self.predictor.protocol
 
@@ -98,6 +95,8 @@ class Localizer:
         options: PredictionOptions | None = None,
         min_score: float = 0.0,
         method_options: Mapping[str, OptionValue] | None = None,
+        min_confidence: float = 0.0,
+        min_area: float = SMALLEST,
     ) -> Localizer:
         """Load a checkpoint of ``tokenloc train``; see the class for the other arguments.
 
@@ -111,7 +110,8 @@ class Localizer:
         """
         origin = local_copy(path)
         model, metadata = load_checkpoint(origin, method_options)
-        localizer = cls(model.to(choose_device(device)), metadata, threshold, objects, options, min_score=min_score)
+        chosen = (threshold, objects, options, None, min_score, min_confidence, min_area)
+        localizer = cls(model.to(choose_device(device)), metadata, *chosen)
         localizer.origin = origin
         return localizer
 
@@ -218,13 +218,13 @@ class Localizer:
         if isinstance(images, Iterator):
             return localizer._first_results(images, label)
         if isinstance(images, (list, tuple)):
-            return list(map(_with_image, localizer._first_results(images, label), images))
+            return list(map(Localization.with_image, localizer._first_results(images, label), images))
         classified = next(iter(with_classes([images], label, self.classes)))
-        return _with_image(localizer._localize_now(*classified)[0], images)
+        return localizer._localize_now(*classified)[0].with_image(images)
 
     def top(self, image: ImageInput, count: int) -> list[Localization]:
         """Localize the ``count`` most probable classes of an image, the most probable first; raises as a call does."""
-        return [_with_image(result, image) for result in self._localize_now(image, None, self._checked_count(count))]
+        return [result.with_image(image) for result in self._localize_now(image, None, self._checked_count(count))]
 
     def stream(self, images: Iterable[ImageInput], batch_size: int = BATCH) -> Iterator[Localization | Unreadable]:
         """Yield the most probable class of each image, in order and constant memory; see ``predict``."""
@@ -305,16 +305,16 @@ class Localizer:
     def _predictions(
         self, images: Iterable[Classified], batch_size: int, top_k: int, keep_images: bool = False, report: bool = True
     ) -> Generator[Prediction | Unreadable, None, None]:
-        def read(numbered: tuple[int, Classified]) -> _Input | _Failed:
+        def read(numbered: tuple[int, Classified]) -> NetworkInput | _Failed:
             index, (image, class_index) = numbered
             try:
                 return self._read(image, class_index, keep_images)
             except (ValueError, OSError) as error:
                 return Unreadable(index, name_of(image), str(error)) if report else error
 
-        def predict(batch: list[_Input | _Failed]) -> list[_Predicted | _Failed]:
-            predicted = iter(self._run_network([item for item in batch if isinstance(item, _Input)], top_k))
-            return [next(predicted) if isinstance(item, _Input) else item for item in batch]
+        def predict(batch: list[NetworkInput | _Failed]) -> list[_Predicted | _Failed]:
+            predicted = iter(self._run_network([item for item in batch if isinstance(item, NetworkInput)], top_k))
+            return [next(predicted) if isinstance(item, NetworkInput) else item for item in batch]
 
         def localize(item: _Predicted | _Failed) -> Prediction | Unreadable:
             if isinstance(item, Exception):
@@ -329,16 +329,14 @@ class Localizer:
         ):
             for batch in batches:
                 ready = list(threads.map(localize, batch))
-                if self.options.evidence:
-                    tensors = [item.source.tensor for item in batch if isinstance(item, _Predicted)]
-                    found = [item.results for item in ready if isinstance(item, Prediction)]
-                    evident = iter(with_evidence(self.predictor.recognised, tensors, found))
-                    ready = [replace(p, results=next(evident)) if isinstance(p, Prediction) else p for p in ready]
-                batch.clear()
+                tensors = [item.source.tensor for item in batch if isinstance(item, _Predicted)]
+                found = iter(self._confident(tensors, [item.results for item in ready if isinstance(item, Prediction)]))
+                ready = [replace(p, results=next(found)) if isinstance(p, Prediction) else p for p in ready]
+                del batch, tensors, found
                 while ready:  # one by one, so that none stays in memory while the next batch is read
                     yield ready.pop(0)
 
-    def _read(self, image: ImageInput, class_index: int | None = None, keep_image: bool = False) -> _Input:
+    def _read(self, image: ImageInput, class_index: int | None = None, keep_image: bool = False) -> NetworkInput:
         min_size = None if keep_image else self.predictor.sufficient_size
         size = size_of(image)
         with ORIGINALS.hold(size):
@@ -351,9 +349,9 @@ class Localizer:
                 frame = frame.of_original(size)
             if keep_image:
                 decoded.thumbnail((KEPT_SIDE, KEPT_SIDE))
-        return _Input(name_of(image), tensor, frame, decoded if keep_image else None, class_index)
+        return NetworkInput(name_of(image), tensor, frame, decoded if keep_image else None, class_index)
 
-    def _run_network(self, inputs: list[_Input], top_k: int) -> list[_Predicted]:
+    def _run_network(self, inputs: list[NetworkInput], top_k: int) -> list[_Predicted]:
         if not inputs:
             return []
         known = [each.class_index for each in inputs if each.class_index is not None]
@@ -364,19 +362,21 @@ class Localizer:
 
     def _localize_now(self, image: ImageInput, class_index: int | None, top_k: int = 1) -> list[Localization]:
         (predicted,) = self._run_network([self._read(image, class_index)], top_k)
-        results = self._localize(predicted).results
+        return self._confident([predicted.source.tensor], [self._localize(predicted).results])[0]
+
+    def _confident(self, images: list[Tensor], found: list[list[Localization]]) -> list[list[Localization]]:
         if self.options.evidence:
-            (results,) = with_evidence(self.predictor.recognised, [predicted.source.tensor], [results])
-        return results
+            found = with_evidence(self.predictor.recognised, images, found)
+        return [[result.confident(self.min_confidence) for result in results] for results in found]
 
     def _localize(self, predicted: _Predicted) -> Prediction:
         source, *of_classes = predicted
         return Prediction([self._result(source, *of_class) for of_class in zip(*of_classes, strict=True)], source.image)
 
-    def _result(self, source: _Input, score: float, index: int, map_: NDArray[np.float32]) -> Localization:
+    def _result(self, source: NetworkInput, score: float, index: int, map_: NDArray[np.float32]) -> Localization:
         score = min(1.0, score)
-        count = 0 if score < self.min_score else 1 if self.objects == "largest" else None
-        scaled, found = self.predictor.boxes(map_, score, source.frame, self.threshold, count)
+        count = 0 if score < self.min_score else box_count(self.metadata.classes[index], self.objects)
+        scaled, found = self.predictor.boxes(map_, score, source.frame, self.threshold, count, self.min_area)
         return Localization(
             **found._asdict(),
             source=source.name,
@@ -393,7 +393,3 @@ class Localizer:
         if not 1 <= count <= self.model.num_classes:
             raise ValueError(f"the number of classes, top_k, must lie in 1 … {self.model.num_classes}; got {count}")
         return count
-
-
-def _with_image(result: Localization, image: ImageInput) -> Localization:
-    return result if isinstance(image, (str, Path)) else replace(result, image=image)

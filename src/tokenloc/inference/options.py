@@ -18,11 +18,14 @@ class TestTimeAugmentation:
         flip: add the mirrored image to each scale.
         ten_crop: classify by the mean of the softmaxes of ten crops of a larger resize instead (SAT, section 4.1); the
             maps do not change.
+        shifts: N for N x N shifts of the image by fractions of a patch, whose maps are moved back and averaged: finer
+            maps for N² times the cost.
     """
 
     scales: tuple[int, ...] = ()
     flip: bool = False
     ten_crop: bool = False
+    shifts: int = 1
 
     __test__: ClassVar[bool] = False  # the name would make pytest collect it
 
@@ -30,6 +33,8 @@ class TestTimeAugmentation:
         object.__setattr__(self, "scales", tuple(self.scales))
         if min(self.scales, default=1) < 1 or len(set(self.scales)) < len(self.scales):
             raise ValueError(f"scales must be different sides of at least 1 pixel; got {list(self.scales)}")
+        if self.shifts < 1:
+            raise ValueError(f"shifts must be at least 1; got {self.shifts}")
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class PredictionOptions:
         """
         views = self.augmentation
         parts = [f"scales {' '.join(map(str, views.scales))}"] * bool(views.scales)
+        parts += [f"shifts {views.shifts}"] * (views.shifts > 1)
         parts += ["flip"] * views.flip + ["ten crops"] * views.ten_crop
         parts += [] if self.refine is None else [f"refine {','.join(map(str, self.refine)) or 'none'}"]
         parts += ["fast"] * self.fast + ["evidence"] * self.evidence

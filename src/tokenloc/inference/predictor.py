@@ -8,22 +8,33 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as T
 
 from tokenloc.boxes import DetectedBoxes, Frame, Protocol, detect_boxes, get_protocol, scaled_map
+from tokenloc.boxes.extraction import SMALLEST
 from tokenloc.data import Preprocessing, evaluation_transform
 from tokenloc.data.transforms import FramedTransform
 from tokenloc.inference.evidence import only_visible
 from tokenloc.inference.options import PredictionOptions
+from tokenloc.inference.views import mean, merge_maps, resized, views_of
 from tokenloc.methods import Method, top_classes
-from tokenloc.methods._scaling import min_max
 from tokenloc.refinement import find_steps, refine
 from tokenloc.refinement.progress import progress_maps
 
 DECODING_MARGIN = 2  # a reduced decoding of twice the input size changes the input by 0.4 % of its spread
+
+
+class NetworkInput(NamedTuple):
+    """What a network sees of an image: ``tensor`` [3, H, W]."""
+
+    name: str
+    tensor: Tensor
+    frame: Frame
+    image: Image.Image | None  # to draw on
+    class_index: int | None  # of the known class
 
 
 class ClassMapPrediction(NamedTuple):
@@ -64,12 +75,14 @@ class Predictor:
         self.protocol = protocol or get_protocol("standard")
         self.steps = model.refinement if self.options.refine is None else self.options.refine
         find_steps(self.steps)  # an invalid one is an error now
-        self._views = self.options.augmentation
-        self._scales = self._views.scales or (min(preprocessing.size),)
+        self._augmentation = self.options.augmentation
+        self._scales = self._augmentation.scales or (min(preprocessing.size),)
         width, height = preprocessing.at(max(self._scales)).resize
+        sizes = [preprocessing.at(side).size for side in self._scales]
+        self._views = views_of(self._augmentation, sizes, model.backbone.patch_size)
         self.sufficient_size = (DECODING_MARGIN * width, DECODING_MARGIN * height) if self.options.fast else None
         self.transform: FramedTransform = evaluation_transform(
-            preprocessing, self.protocol.input_frame, max(self._scales), margin=self._views.ten_crop
+            preprocessing, self.protocol.input_frame, max(self._scales), margin=self._augmentation.ten_crop
         )
 
     @property
@@ -116,23 +129,31 @@ class Predictor:
         """
         width, height = self.preprocessing.size
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.fast):
-            region = self._region(images.to(self.device))
-            visible = _resize(only_visible(region, masks.to(self.device)), height, width)
-            logits, _ = self.model.class_maps(visible)
+            region = resized(self._region(images.to(self.device)), height, width)
+            logits, _ = self.model.class_maps(only_visible(region, masks.to(self.device)))
         return logits.float().softmax(dim=1).gather(1, classes.to(self.device)[:, None])[:, 0]
 
     def boxes(
-        self, map_: NDArray[np.float32], score: float, frame: Frame, threshold: float, count: int | None = None
+        self,
+        map_: NDArray[np.float32],
+        score: float,
+        frame: Frame,
+        threshold: float,
+        count: int | None = None,
+        smallest: float = SMALLEST,
     ) -> tuple[NDArray[np.float32], DetectedBoxes]:
-        """Return one map of ``class_maps`` in [0, 1] in input pixels, [h, w], and its boxes in original pixels."""
+        """Return one map of ``class_maps`` in [0, 1] in input pixels, [h, w], and its boxes in original pixels.
+
+        ``count`` and ``smallest`` are those of ``detect_boxes``.
+        """
         scaled = scaled_map(map_, frame.input_size, self.protocol)
-        return scaled, detect_boxes(scaled, score, frame, self.protocol, threshold, count)
+        return scaled, detect_boxes(scaled, score, frame, self.protocol, threshold, count, smallest)
 
     def _region(self, images: Tensor) -> Tensor:
         """Return the part of ``images`` that the maps show, at the largest scale."""
         width, height = self.preprocessing.at(max(self._scales)).size
-        cropped = self._views.ten_crop and self.protocol.input_frame != "resize"
-        return _resize(T.center_crop(images, [height, width]) if cropped else images, height, width)
+        cropped = self._augmentation.ten_crop and self.protocol.input_frame != "resize"
+        return resized(T.center_crop(images, [height, width]) if cropped else images, height, width)
 
     def _pixels(self, region: Tensor) -> Tensor:
         """Return normalised images as RGB in [0, 1], float32."""
@@ -141,44 +162,22 @@ class Predictor:
 
     def _merged_views(self, images: Tensor, region: Tensor, classes: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits, classes and unrefined maps, averaged over the views of ``region``."""
-        if len(self._scales) == 1 and not (self._views.flip or self._views.ten_crop):
+        views = self._views
+        if len(views) == 1 and not self._augmentation.ten_crop:
             logits, maps = self.model.localize(region, classes)
             return logits, classes if isinstance(classes, Tensor) else top_classes(logits, classes), maps
-        sizes = [self.preprocessing.at(side).size for side in self._scales]
-        resized = [_resize(region, height, width) for width, height in sizes]
-        views = [(view, flip) for view in resized for flip in (False, True)[: 1 + self._views.flip]]
-        predictions = [self.model.class_maps(_flip(*view)) for view in views]
-        logits = self._ten_crop_logits(images) if self._views.ten_crop else _mean([each for each, _ in predictions])
+        scaled = {size: resized(region, *reversed(size)) for size in {view.size for view in views}}
+        predictions = [self.model.class_maps(view.of(scaled[view.size])) for view in views]
+        ten_crop = self._augmentation.ten_crop
+        logits = self._ten_crop_logits(images) if ten_crop else mean([each for each, _ in predictions])
         if isinstance(classes, int):
             classes = top_classes(logits, classes)
-        pairs = zip(predictions, views, strict=True)
-        return logits, classes, merge_maps([_flip(maps(classes), flip) for (_, maps), (_, flip) in pairs])
+        maps = merge_maps([maps(classes) for _, maps in predictions], views, self._augmentation.shifts)
+        return logits, classes, maps
 
     def _ten_crop_logits(self, images: Tensor) -> Tensor:
-        width, height = self.preprocessing.size
         """Return the logarithms of the mean of the crops' softmaxes, [B, C], whose own softmax is that mean."""
-        full = _resize(images, *reversed(self.preprocessing.resize))
+        width, height = self.preprocessing.size
+        full = resized(images, *reversed(self.preprocessing.resize))
         crops = [self.model.class_maps(crop)[0].float() for crop in T.ten_crop(full, [height, width])]
         return torch.stack(crops).log_softmax(dim=2).logsumexp(dim=0) - math.log(len(crops))
-
-
-def merge_maps(maps: list[Tensor]) -> Tensor:
-    """Average several maps [B, K, h, w], each scaled to [0, 1], on the finest grid; return a single one unchanged."""
-    if len(maps) == 1:
-        return maps[0]
-    finest = max((map_.shape[-2:] for map_ in maps), key=lambda grid: grid[0] * grid[1])
-    return _mean([F.interpolate(min_max(map_.float()), finest, mode="bilinear") for map_ in maps])
-
-
-def _flip(images: Tensor, flip: bool) -> Tensor:
-    return images.flip(-1) if flip else images
-
-
-def _mean(values: list[Tensor]) -> Tensor:
-    return values[0] if len(values) == 1 else torch.stack(values).mean(dim=0)
-
-
-def _resize(images: Tensor, height: int, width: int) -> Tensor:
-    if images.shape[-2:] == (height, width):
-        return images
-    return F.interpolate(images, (height, width), mode="bilinear", antialias=True)

@@ -11,7 +11,7 @@ from tokenloc._files import read_text
 from tokenloc._plain import load_json, require_types
 from tokenloc.boxes.frame import checked_boxes
 from tokenloc.data import ImageDataset, Sample
-from tokenloc.data.base import file_fingerprint
+from tokenloc.data.base import BACKGROUND, file_fingerprint
 from tokenloc.metrics.images import ImageRow
 from tokenloc.reporting.runs import Run
 
@@ -47,7 +47,9 @@ class LocalizedRun(Run):
                 "label": record["label"],
                 "predicted": record["label"],
                 "score": record["score"],
-                "confidence": max(record["confidence"][:1], default=0.0),
+                "confidence": record["score"]
+                if record["label"] == BACKGROUND
+                else max(record["confidence"][:1], default=0.0),
             }
             for record in self.records
         ]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from tokenloc._plain import plain
 
 Schedule = Literal["constant", "cosine", "step"]
-Select = Literal["top1_cls", "max_box_acc_v1", "max_box_acc_v2", "gt_known_plus_top1_loc"]
+Select = Literal["top1_cls", "evidence", "max_box_acc_v1", "max_box_acc_v2", "gt_known_plus_top1_loc"]
 Calibration = Literal["boxes", "evidence"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Freeze = Literal["none", "attention", "mlp", "blocks", "most", "all"]
@@ -29,7 +29,7 @@ class DataConfig:
         crop: pixels; side of the network's input.
         train_split: split to train on, such as ``trainval`` of FGVC-Aircraft.
         val_split: split whose labels choose the best epoch; None to take the last epoch.
-        select: metric on val_split that chooses the best epoch: ``top1_cls`` uses the labels alone,
+        select: metric on val_split that chooses the best epoch: ``top1_cls`` and ``evidence`` use the labels alone,
             ``max_box_acc_v1`` (GT-known at the best threshold) and ``max_box_acc_v2`` use the boxes, as does
             ``gt_known_plus_top1_loc``, with which SAT's release chooses the epoch, and the map threshold if the
             protocol chooses the best one.
