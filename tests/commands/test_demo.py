@@ -37,7 +37,7 @@ def test_the_demo_compares_methods_and_refined_maps(tmp_path: Path, capsys: pyte
         assert image.width > 3 * 144
         assert image.height > 4 * 144
     printed = capsys.readouterr()
-    assert all(text in printed.err for text in ("tokencut", "center 70 % box", "IoU.9*", "tokenloc demo --images"))
+    assert all(text in printed.err for text in ("tokencut", "centre 70 % box", "IoU.9*", "tokenloc demo --images"))
     assert "kept epoch" not in printed.err + printed.out  # of the training, whose output is not displayed
     demo(out=tmp_path, methods=["tscam", "tokencut"])  # the same command again
     assert json.loads((tmp_path / "metrics.json").read_text())["methods"].keys() == content["methods"].keys()

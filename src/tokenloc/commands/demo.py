@@ -41,9 +41,10 @@ WEIGHTS = Path(__file__).with_name("demo.safetensors")  # of experiments/demo_ba
 LENGTHS = {"train": 960, "val": 200, "test": 300}
 PHASES = ("training", "calibrating", "evaluating", "evaluating refined maps")
 STEPS = ("affinity", "reprediction")
-LR = {"lcar": 1e-2, "tokencut": 1e-2, "sat": 1e-3}  # the first two train a classifier only
+EPOCHS = {"sat": 2}  # times as many, for its own token
+LR = {"lcar": 1e-2, "tokencut": 1e-2, "sat": 2e-3}  # the first two train a classifier only
 CUT: dict[str, Any] = {"edges": "cosine", "tau": 0.0}  # which suits the keys of any backbone
-OPTIONS: dict[str, dict[str, Any]] = {"sat": {"area_target": 0.2, "token": "pretrained"}, "lcar": CUT, "tokencut": CUT}
+OPTIONS: dict[str, dict[str, Any]] = {"sat": {"area_target": 0.12, "token": "pretrained"}, "lcar": CUT, "tokencut": CUT}
 
 
 class MethodResult(NamedTuple):
@@ -75,7 +76,7 @@ def demo(
             your own images, OUT/images.
         methods: names of `tokenloc list methods`; by default all of them.
         seed: of scenes, weights and training.
-        epochs: passes over the training scenes.
+        epochs: passes over the training scenes; twice as many for SAT, which learns a token.
         images: an image, or a folder of images.
         backbone: for --images, a vision transformer whose weights are downloaded if --pretrained is not given.
         pretrained: for --images, a file with the weights of the backbone.
@@ -109,7 +110,7 @@ def demo(
 
 def demo_settings(method: str, out: Path, seed: int, epochs: int) -> dict[str, Any]:
     """Return the arguments of ``train`` for a method."""
-    lr = LR.get(method, 5e-4)
+    lr, epochs = LR.get(method, 5e-4), epochs * EPOCHS.get(method, 1)
     options = {"size": SIDE, "seed": seed, "length": LENGTHS["train"]}
     return {
         "data": DataConfig("scenes", resize=SIDE + 8, crop=SIDE, options=options),
