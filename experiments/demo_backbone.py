@@ -90,7 +90,7 @@ def loss_of(model: nn.Module, patch_head: nn.Module, batch: tuple[Tensor, Tensor
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="the .safetensors file to write")
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=400)
     arguments = parser.parse_args()
     torch.manual_seed(SEED)
     generator = np.random.default_rng(SEED)

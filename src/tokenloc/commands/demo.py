@@ -42,9 +42,9 @@ LENGTHS = {"train": 960, "val": 200, "test": 300}
 PHASES = ("training", "calibrating", "evaluating", "evaluating refined maps")
 STEPS = ("affinity", "reprediction")
 EPOCHS = {"sat": 2}  # times as many, for its own token
-LR = {"lcar": 1e-2, "tokencut": 1e-2, "sat": 2e-3}  # the first two train a classifier only
+LR = {"lcar": 1e-2, "tokencut": 1e-2, "sat": 1e-3}  # the first two train a classifier only
 CUT: dict[str, Any] = {"edges": "cosine", "tau": 0.0}  # which suits the keys of any backbone
-OPTIONS: dict[str, dict[str, Any]] = {"sat": {"area_target": 0.12, "token": "pretrained"}, "lcar": CUT, "tokencut": CUT}
+OPTIONS: dict[str, dict[str, Any]] = {"sat": {"area_target": 0.2, "token": "pretrained"}, "lcar": CUT, "tokencut": CUT}
 
 
 class MethodResult(NamedTuple):
