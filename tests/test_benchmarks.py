@@ -14,7 +14,6 @@ from tests.conftest import REPOSITORY
 
 FOLDER = REPOSITORY / "benchmarks"
 CPU_ONLY = {"report", "stream_maps", "wsol_eval"}  # they run no network: drawings, files and boxes of existing maps
-TRAINED = {"box_confidence"}  # needs checkpoints and data
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,7 @@ def test_every_benchmark_takes_a_device_and_runs_on_a_gpu(gpu: ModuleType) -> No
     scripts = {path.stem: path.read_text() for path in FOLDER.glob("[!_]*.py")}
     taking = {name for name, source in scripts.items() if '"--device"' in source}
     assert taking == scripts.keys() - CPU_ONLY
-    assert {command.partition(".py")[0] for command in gpu.COMMANDS} == taking - TRAINED
+    assert {command.partition(".py")[0] for command in gpu.COMMANDS} == taking
     for command in gpu.COMMANDS:
         name, *words = shlex.split(command)
         assert all(f'"{word}"' in scripts[Path(name).stem] for word in words if word.startswith("--")), command

@@ -28,10 +28,10 @@ def unknown_name(kind: str, name: object, valid: Iterable[str]) -> ValueError:
 def counted(count: int, noun: str) -> str:
     """Return a number with a noun, in the plural unless it is 1.
 
-    >>> counted(1, "image"), counted(3, "class")
-    ('1 image', '3 classes')
+    >>> counted(1, "image"), counted(3, "class"), counted(0, "box")
+    ('1 image', '3 classes', '0 boxes')
     """
-    return f"{count} {noun}" + ("" if count == 1 else "es" if noun.endswith("s") else "s")
+    return f"{count} {noun}" + ("" if count == 1 else "es" if noun.endswith(("s", "x")) else "s")
 
 
 def matching(names: Iterable[str], pattern: str | None) -> list[str]:

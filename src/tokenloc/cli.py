@@ -35,6 +35,7 @@ COMMANDS = {  # function and summary; importing all functions for their docstrin
     "localize": ("localize.localize", "Draw boxes on images: files, or folders with everything below them."),
     "localize-ray": ("localize_ray.localize_ray", "Draw boxes on images with Ray, on one machine or a cluster."),
     "boxes": ("boxes.boxes", "Write annotation files from heatmaps of any code."),
+    "export-dataset": ("export_dataset.export_dataset", "Write boxes and images for the training of a detector."),
     "table": ("table.table", "Reproduce a table of a paper, with its printed numbers beside ours."),
     "inspect": ("inspection.inspect", "Draw what is inside a model for images: maps, attention, features."),
     "export": ("export.export", "Export a model to ONNX, with its classes, preprocessing and threshold."),

@@ -14,6 +14,7 @@ from PIL import Image
 from tests.export.examples import localization
 from tokenloc.cli import main
 from tokenloc.commands.journal import FinishedImage, open_journal
+from tokenloc.commands.results import doubtful_classes_warning
 from tokenloc.commands.review import SHEET_IMAGES, write_review
 from tokenloc.data import create_dataset
 
@@ -86,3 +87,15 @@ def test_localize_writes_confidence_and_review_order(run: Path, tmp_path: Path) 
     assert cells == pytest.approx([confidence for entry in entries for confidence in entry["confidence"]], abs=1e-6)
     tasks = json.loads((tmp_path / "label-studio.json").read_text())
     assert [task["predictions"][0]["score"] for task in tasks] == pytest.approx(list(first.values()), abs=2e-6)
+
+
+def test_classes_of_low_confidence_are_reported() -> None:
+    low, high = (
+        [finished(f"{i}", 0.1 * i, 0.9, label="low").records[0] for i in range(5)],
+        finished("a", 0.9).records * 5,
+    )
+    none, few = finished("b", label="empty").records * 9, finished("c", 0.1, label="few").records * 4
+    warning = doubtful_classes_warning([*low, *high, *none, *few])
+    assert warning is not None
+    assert "most boxes of 1 of 2 classes seem to be wrong (mean confidence: low 0.20)" in warning
+    assert doubtful_classes_warning([*high, *none, *few]) is None

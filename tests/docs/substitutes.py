@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.conftest import REPOSITORY
 from tests.docs.pages import Substitute
 
 TINY = (
@@ -23,11 +24,12 @@ _SHORTENED = {
     "reprediction": "--images 2 --size 32 --steps 2 --repeats 1",
     "stream_maps": "--maps 20 --workers 0",
 }
-_SKIPPED = "train_step|cost|profile_step|many_images|scm_block|box_confidence|report"
+_SKIPPED = "train_step|cost|profile_step|many_images|scm_block|report"
 
 SUBSTITUTES = [
     Substitute("*", r"^make [\w-]+$", None, "CI runs it; the tests check that the target exists"),
     Substitute("*", r"^source \.venv/bin/activate$", None, "the tests run in an environment already"),
+    Substitute("docs/tutorial.md", r"--min_confidence 0.3", "", "the tiny model is sure of nothing"),
     Substitute("docs/training.md", r" --devices 2", "", "tests/training/test_scale.py trains on two"),
     Substitute(
         "docs/results/few_shot.md",
@@ -53,13 +55,16 @@ SUBSTITUTES = [
         for script, flags in _SHORTENED.items()
     ),
     Substitute("docs/sharing.md", r"^localizer.push_to_hub.*", "", HUB),
+    Substitute("docs/sharing.md", r'"OWNER/tokenloc"', f'source="local", repo_or_dir="{REPOSITORY}"', HUB),
     Substitute("docs/sharing.md", r'"user/my-birds"', '"my-birds"', HUB),
     Substitute("docs/sharing.md", r"hf-hub:user/my-birds(@main)?", "my-birds", HUB),
     Substitute("*", r"^pip install .*", None, "tests have no network"),
     Substitute("docs/ray.md", r"^tokenloc localize-ray .*|^import ray$", None, "see tests/export/test_ray_data.py"),
-    Substitute("docs/serve.md", r"^(tokenloc serve|curl) .*", None, "runs until it is stopped; tests/server tests it"),
+    Substitute("docs/label_studio.md", r"^export LABEL_STUDIO_API_KEY=.*", None, OTHER_TOOL),
+    Substitute("docs/*.md", r"^(tokenloc serve|curl) .*", None, "runs until it is stopped; tests/server tests it"),
     Substitute("*", r"^.*label-studio start$", None, OTHER_TOOL),
-    Substitute("docs/export.md", r"^import fiftyone$|^(yolo detect train|cvat-cli) .*", None, OTHER_TOOL),
+    Substitute("docs/export.md", r"^import fiftyone$|^cvat-cli .*", None, OTHER_TOOL),
+    Substitute("*", r"^yolo detect train .*", None, OTHER_TOOL),
     Substitute(
         "docs/methods/*.md",
         r'"deit_small_patch16_224", num_classes=200',

@@ -85,7 +85,8 @@ def create_backbone(
             backbone's default. For images of other sizes they are interpolated.
         options: further arguments of the network, such as ``drop_path_rate`` or ``depth``. A CNN takes
             ``output_stride``, the largest stride of its feature map: ResNets and ConvNeXts are dilated (8, 16 or 32),
-            VGGs and Inception-v3 end before the layer that would exceed it.
+            VGGs and Inception-v3 end before the layer that would exceed it. ``smooth_outliers`` interpolates the
+            outlier tokens of a ViT (``backbones.outliers``), and does nothing in others.
 
     Raises:
         ValueError: an unknown or unsupported name, an unknown option, or a file of another network.
@@ -93,6 +94,8 @@ def create_backbone(
     """
     _check_name(name)
     check_options(options)
+    if not isinstance(smooth_outliers := options.pop("smooth_outliers", False), bool):
+        raise ValueError(f"smooth_outliers must be true or false; got {smooth_outliers!r}")
     create = _create_conformer if name in CONFORMERS else _create_convnet if _is_convnet(name) else _create_vit
     try:
         backbone, trunk, normalisation = create(name, pretrained is True, image_size, options)
@@ -105,6 +108,8 @@ def create_backbone(
         load_into(trunk, tensors, pretrained)
         mean, std = (metadata.get(key, "").split() for key in ("mean", "std"))
         normalisation = Normalisation(_triple(mean or normalisation.mean), _triple(std or normalisation.std))
+    if isinstance(backbone, ViT):
+        backbone.smooth_outliers = smooth_outliers
     if isinstance(backbone, ConvNet):
         backbone.prune()  # after loading, since the files have all layers
     return backbone, normalisation

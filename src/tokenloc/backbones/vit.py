@@ -11,6 +11,7 @@ from torch import Tensor
 from tokenloc.backbones.attention import ATTENTION_PARTS
 from tokenloc.backbones.base import Backbone, BlockRunner
 from tokenloc.backbones.features import FeatureRequest, Features, SpatialQuery
+from tokenloc.backbones.outliers import outlier_tokens, without_outliers
 
 # The children and parameters of timm's Block and EvaBlock. Others would mean a different computation.
 BLOCK_PARTS = {"norm1", "attn", "ls1", "gamma_1", "drop_path1", "norm2", "mlp", "ls2", "gamma_2", "drop_path2"}
@@ -28,6 +29,9 @@ class ViT(Backbone):
         trunk: a timm ``VisionTransformer`` or ``Eva`` created with ``num_classes=0`` and ``dynamic_img_size=True``.
         name: its timm name, for error messages.
 
+    Attributes:
+        smooth_outliers: whether the features of outlier tokens are interpolated; see ``backbones.outliers``.
+
     Raises:
         ValueError: the blocks of ``trunk`` compute something that this class does not implement.
     """
@@ -40,6 +44,7 @@ class ViT(Backbone):
     norm: Any
     fc_norm: Any
     rope: Any
+    smooth_outliers: bool = False
 
     def __init__(self, trunk: Any, name: str) -> None:
         super().__init__()
@@ -68,8 +73,11 @@ class ViT(Backbone):
         tokens = self.norm_pre(run.append_spatial_token(self.embed(images, grid)))
         for block, rope in zip(self.blocks, self._ropes(grid), strict=True):
             tokens = run(block, tokens, rope)
-        tokens = self.fc_norm(self.norm(tokens))  # in timm, one of the two is the identity
-        return run.features(tokens, grid)
+        features = run.features(self.fc_norm(self.norm(tokens)), grid)  # in timm, one of the norms is the identity
+        if not self.smooth_outliers:
+            return features
+        patches = tokens[:, self.num_prefix_tokens :][:, : grid[0] * grid[1]]
+        return without_outliers(features, outlier_tokens(patches))
 
     def embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """Return prefix and patch tokens with their position embeddings, [B, T, D]."""

@@ -1,8 +1,9 @@
 """Boxes of a map with their confidence: how likely a box is right, from its map and class score alone.
 
-The confidence is the product of three factors in [0, 1]: the class probability, the stability of the box under changes
-of the threshold, and the separation of the map by the threshold. Nothing is fitted. docs/box_confidence.md describes
-the alternatives, the images they were selected on and the images they were measured on.
+The confidence is the class probability times the probability that a box of this class is right, an IoU of at least 0.5
+with the object. The latter is a logistic regression on four signals of the box and its map, fitted to boxes on training
+photographs of several methods and thresholds together. docs/box_confidence.md describes the signals, the alternatives,
+and the images that it was measured on.
 """
 
 from __future__ import annotations
@@ -11,15 +12,20 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 
 from tokenloc.boxes.extraction import SMALLEST, BoxScan, find_components, find_objects, scan_boxes, with_protocol_ends
 from tokenloc.boxes.frame import Frame, checked_boxes
-from tokenloc.boxes.iou import box_iou
+from tokenloc.boxes.iou import box_areas, box_iou
 from tokenloc.boxes.maps import PreparedMap, quantised_map
 from tokenloc.boxes.protocols import Protocol, checked_threshold
 
 OCTAVES = (-1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0)
 """Nearby thresholds, as the log2 ratio of their odds to the odds of the threshold in use."""
+
+INTERCEPT = -1.55
+WEIGHTS = {"stability": 4.47, "separation": 3.06, "log_area": 1.72, "border": -0.96}
+"""Of the log-odds that a box is right, fitted by experiments/confidence.py to training photographs; ``box_signals``."""
 
 DIGITS = 4
 """Decimals of a confidence; further decimals would depend on the composition of the batch."""
@@ -39,7 +45,7 @@ def nearby_thresholds(threshold: float) -> NDArray[np.float64]:
 def box_confidence(
     probability: float, prepared: PreparedMap, boxes: ArrayLike, threshold: float, protocol: Protocol
 ) -> NDArray[np.float64]:
-    """Return the confidence of each box of a map: probability x stability x separation.
+    """Return the confidence of each box of a map: the class probability x the probability that the box is right.
 
     Args:
         probability: softmax probability of the class, in [0, 1].
@@ -49,29 +55,53 @@ def box_confidence(
         protocol: of the boxes.
 
     Returns:
-        [N] float64 in [0, 1], rounded to four decimals. It ranks boxes for review; it is not a calibrated probability.
+        [N] float64 in [0, 1], rounded to four decimals; 0 for an empty box.
 
     >>> from tokenloc.boxes import get_protocol
     >>> step = np.zeros((6, 6), dtype=np.float32)
     >>> step[1:4, 2:5] = 1
-    >>> box_confidence(0.9, step, [[2, 1, 5, 4]], 0.2, get_protocol("standard")).tolist()
-    [0.9]
+    >>> box_confidence(0.9, step, [[2, 1, 5, 4], [0, 0, 0, 0]], 0.2, get_protocol("standard")).round(2).tolist()
+    [0.88, 0.0]
+    """
+    signals = box_signals(prepared, boxes, threshold, protocol)
+    right = expit(INTERCEPT + sum(WEIGHTS[name] * values for name, values in signals.items()))
+    return np.asarray(np.round(probability * right, DIGITS))
+
+
+def box_signals(
+    prepared: PreparedMap, boxes: ArrayLike, threshold: float, protocol: Protocol
+) -> dict[str, NDArray[np.float64]]:
+    """Return what the regression uses of each box by name, [N] float64; see ``box_confidence``.
+
+    ``stability`` and ``separation`` are in [0, 1]; ``log_area`` is of the fraction of the image, -inf for an empty box;
+    ``border`` is the number of sides of the image that the box touches.
     """
     scan = scan_boxes(prepared, [threshold, *nearby_thresholds(threshold)], protocol)
     with_ends = with_protocol_ends(checked_boxes(boxes), prepared.shape, protocol)
     separation = map_separation(prepared, scan.ranks > scan.entry[0])
-    return np.asarray(np.round(probability * box_stability(scan, with_ends) * separation, DIGITS))
+    height, width = prepared.shape
+    whole = with_protocol_ends(np.array([[0, 0, width, height]], dtype=np.float64), prepared.shape, protocol)
+    with np.errstate(divide="ignore"):
+        log_area = np.log(box_areas(with_ends) / prepared.size)
+    return {
+        "stability": box_stability(scan, with_ends),
+        "separation": np.full(len(with_ends), separation),
+        "log_area": log_area,
+        "border": (with_ends == whole).sum(axis=1).astype(np.float64),
+    }
 
 
-def evident_confidence(confidence: ArrayLike, inside: float) -> NDArray[np.float64]:
-    """Return the ``confidence`` of boxes [N] times their evidence, rounded as before.
+def evident_confidence(confidence: ArrayLike, probability: float, inside: float) -> NDArray[np.float64]:
+    """Return the ``confidence`` [N] of boxes of one class, lower if the model does not recognise it in the boxes.
 
-    ``inside`` is the probability of the class with everything but the boxes blurred, in [0, 1].
+    ``probability`` is that of the class in the image, ``inside`` that with everything but the boxes blurred, in [0, 1];
+    the lower one of the two is the factor of the confidence.
 
-    >>> evident_confidence([0.5, 0.25], inside=0.8).tolist()
-    [0.4, 0.2]
+    >>> evident_confidence([0.5, 0.25], probability=0.8, inside=0.4).tolist()
+    [0.25, 0.125]
     """
-    return np.asarray(np.round(np.asarray(confidence, dtype=np.float64) * min(1.0, inside), DIGITS))
+    factor = min(1.0, inside / probability) if probability > 0 else 0.0
+    return np.asarray(np.round(np.asarray(confidence, dtype=np.float64) * factor, DIGITS))
 
 
 def box_stability(scan: BoxScan, boxes: ArrayLike) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ from tokenloc.backbones.weights import weights_digest
 from tokenloc.boxes.extraction import SMALLEST
 from tokenloc.commands.console import IncompleteError, print_message, progress
 from tokenloc.commands.journal import FinishedImage, Journal, open_journal, version_of
-from tokenloc.commands.results import whole_image_warning
+from tokenloc.commands.results import doubtful_classes_warning, whole_image_warning
 from tokenloc.commands.review import SHEET, TABLE, write_review
 from tokenloc.commands.thresholds import calibration_note
 from tokenloc.data import Unreadable, expand_wildcards, find_images
@@ -122,9 +122,12 @@ def localize(
             write_annotations(formats, (image.records for image in journal.read(files)), Destination(folder, *about))
             whole, without = _write_results(folder / RESULTS, journal.read(files), unreadable)
             write_review(folder, out, files, journal)
+            doubtful = doubtful_classes_warning(image.records[0] for image in journal.read(files))
             check_outputs(formats, out, overwrite_files)
     if warning := whole_image_warning(whole, len(files) - len(unreadable)):
         print_message(warning)
+    if doubtful:
+        print_message(doubtful)
     if without:
         print_message(f"no box on {counted(without, 'image')}")
     _report(results, len(files), unreadable)

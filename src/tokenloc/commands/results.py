@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from tokenloc._files import UniqueNames, atomic_files, write_json
 from tokenloc._names import counted
 from tokenloc.commands.console import percents, print_message, print_table
 from tokenloc.data import ImageDataset, Sample
+from tokenloc.data.base import shorten
 from tokenloc.inference import Localizer
 from tokenloc.inference.evaluation import EvaluationResult
+from tokenloc.inference.localization import LocalizationRecord
 from tokenloc.metrics import ERROR_CATEGORIES
 from tokenloc.metrics.risk_coverage import confidence_metrics
 from tokenloc.reporting.charts import save_curves
@@ -34,6 +36,7 @@ from tokenloc.reporting.runs import BOXES, IMAGES, METRICS, missing_notes
 _NAMES = ("curves.png", "threshold.csv", "iou.csv", "iou_by_size.csv", "parts.png", "summary.png", "failures-*.jpg")
 EVALUATION_FILES = (IMAGES, BOXES, *(f"figures/{name}" for name in _NAMES))  # drawings are named as the images
 FIGURES, INTERMEDIATE, FAILURES = 12, 4, 6  # images drawn: any, with intermediate maps, of each kind of error
+FEWEST, DOUBTFUL = 5, 0.3  # boxes of a class, and their mean confidence below which most of them are wrong
 WATCHED = 48  # images whose boxes are checked after a training
 
 
@@ -122,6 +125,26 @@ def whole_image_warning(whole: int, total: int) -> str | None:
         return None
     advice = "train longer, choose another --threshold, or draw boxes on some images for `tokenloc calibrate`"
     return f"warning: {whole} of {total} boxes cover the whole image, and locate nothing; {advice}"
+
+
+def doubtful_classes_warning(records: Iterable[LocalizationRecord]) -> str | None:
+    """Return a warning if the mean confidence of a class with at least ``FEWEST`` boxes is below ``DOUBTFUL``.
+
+    ``records`` are one of each image, of which the first box counts.
+    """
+    confidence: dict[str, list[float]] = {}
+    for record in records:
+        if len(record.boxes):
+            confidence.setdefault(record.label, []).append(record.first_confidence)
+    means = {label: float(np.mean(values)) for label, values in confidence.items() if len(values) >= FEWEST}
+    doubtful = sorted((mean, label) for label, mean in means.items() if mean < DOUBTFUL)
+    if not doubtful:
+        return None
+    listed = shorten([f"{label} {mean:.2f}" for mean, label in doubtful])
+    return (
+        f"warning: most boxes of {len(doubtful)} of {len(means)} classes seem to be wrong (mean confidence: {listed}); "
+        "look at the drawings before you use them, or train longer or another --model.method"
+    )
 
 
 def save_failures(localizer: Localizer, dataset: ImageDataset, result: EvaluationResult, folder: Path) -> None:

@@ -84,11 +84,15 @@ def _from_tasks(tasks: Sequence[Mapping[str, Any]]) -> Iterator[Annotation]:
         if results:
             regions = [region for region in results[-1].get("result", []) if region["type"] == "rectanglelabels"]
             sizes = [(int(region["original_width"]), int(region["original_height"])) for region in regions]
-            objects = tuple(_from_region(region) for region in regions)
+            objects = tuple(region_box(region) for region in regions)
             yield Annotation(unquote(path if local else address), objects, sizes[0] if sizes else None)
 
 
-def _from_region(region: Mapping[str, Any]) -> tuple[str, Box]:
+def region_box(region: Mapping[str, Any]) -> tuple[str, Box]:
+    """Return the label and the xyxy box, in original pixels, of a ``rectanglelabels`` region of Label Studio.
+
+    Raises ValueError, LookupError or TypeError if it is rotated, not labeled, or not such a region.
+    """
     value, width, height = region["value"], region["original_width"], region["original_height"]
     if value.get("rotation"):
         raise ValueError(f"a box is rotated by {value['rotation']} degrees, but boxes must be upright; rotate it back")
@@ -106,11 +110,10 @@ def read_voc(path: str | Path, counted_from: int = 1) -> Annotation:
     A document type declaration raises a ValueError, as other files do: entities are never expanded.
     """
     path = Path(path)
-    parser = ElementTree.XMLParser(target=_WithoutDocumentType())
     try:
         with open_regular(path) as file:
-            root = ElementTree.fromstring(file.read(), parser)
-    except (ElementTree.ParseError, ValueError) as error:
+            root = parse_xml(file.read())
+    except ValueError as error:
         raise ValueError(f"{path}: not a Pascal VOC XML file ({error}); export it again, or remove it") from error
     objects = tuple(_voc_object(element, path, counted_from) for element in root.iter("object"))
     width, height = root.findtext("size/width"), root.findtext("size/height")
@@ -119,9 +122,17 @@ def read_voc(path: str | Path, counted_from: int = 1) -> Annotation:
     return Annotation(file_name, objects, None if size == (0, 0) else size)
 
 
+def parse_xml(text: str | bytes) -> ElementTree.Element:
+    """Return the root of XML without a document type declaration; raise ValueError for anything else."""
+    try:
+        return ElementTree.fromstring(text, ElementTree.XMLParser(target=_WithoutDocumentType()))
+    except (ElementTree.ParseError, LookupError) as error:  # LookupError: an unknown encoding
+        raise ValueError(str(error)) from error
+
+
 class _WithoutDocumentType(ElementTree.TreeBuilder):
     def doctype(self, *_: object) -> None:
-        raise ValueError("it has a document type declaration, which VOC files do not have and which may hide an attack")
+        raise ValueError("it has a document type declaration, which may hide an attack; remove it")
 
 
 def _voc_object(element: ElementTree.Element, path: Path, counted_from: int) -> tuple[str, Box]:

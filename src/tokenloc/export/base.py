@@ -18,7 +18,7 @@ from tokenloc.data.base import BACKGROUND, refuse, shorten
 from tokenloc.inference.localization import LocalizationRecord
 
 ImageResult = LocalizationRecord | Sequence[LocalizationRecord]  # of one class, or of several
-WriteImage = Callable[[str, Sequence[LocalizationRecord]], None]  # given the image's name in the file
+WriteImage = Callable[[str, Sequence[LocalizationRecord]], object]  # given the image's name in the file
 PIXEL_DIGITS = 4
 _NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

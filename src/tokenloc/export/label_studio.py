@@ -18,6 +18,7 @@ from tokenloc.export.base import FORMATS, Destination, Format, JsonArray, WriteI
 from tokenloc.inference.localization import LocalizationRecord
 
 TASKS, CONFIGURATION = "label-studio.json", "label-studio.xml"
+TAGS = ("label", "image")  # of _CONFIGURATION
 _CONFIGURATION = """\
 <View>
   <Image name="image" value="$image"/>
@@ -36,12 +37,7 @@ def _open(destination: Destination) -> Iterator[WriteImage]:
         tasks = JsonArray(file)
 
         def write_image(name: str, records: Sequence[LocalizationRecord]) -> None:
-            regions = [region for record in records for region in _regions(record, labels)]
-            prediction = {
-                "model_version": destination.model_version,
-                "score": round(records[0].first_confidence, 6),
-                "result": [{"id": f"box-{rank}", **region} for rank, region in enumerate(regions, start=1)],
-            }
+            prediction = task_prediction(records, labels, destination.model_version)
             tasks.append({"data": {"image": image_url(name, destination)}, "predictions": [prediction]})
 
         yield write_image
@@ -50,15 +46,34 @@ def _open(destination: Destination) -> Iterator[WriteImage]:
         write_text(destination.folder / CONFIGURATION, _CONFIGURATION.format(lines))
 
 
-def _regions(record: LocalizationRecord, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
+def task_prediction(
+    records: Sequence[LocalizationRecord], labels: Sequence[str], version: str, tags: tuple[str, str] = TAGS
+) -> dict[str, Any]:
+    """Return the prediction of a task, for one image.
+
+    Args:
+        records: of one or several classes, at least one.
+        labels: the classes by ``class_index``, as the labeling configuration names them.
+        version: of the model.
+        tags: the names of ``RectangleLabels`` and ``Image`` in the configuration.
+    """
+    regions = [region for record in records for region in _regions(record, labels, tags)]
+    return {
+        "model_version": version,
+        "score": round(records[0].first_confidence, 6),
+        "result": [{"id": f"box-{rank}", **region} for rank, region in enumerate(regions, start=1)],
+    }
+
+
+def _regions(record: LocalizationRecord, labels: Sequence[str], tags: tuple[str, str]) -> Iterator[dict[str, Any]]:
     width, height = record.size
     for x0, y0, x1, y1 in rounded_boxes(record):
         fractions = {"x": x0 / width, "y": y0 / height, "width": (x1 - x0) / width, "height": (y1 - y0) / height}
         percent = {key: round(100 * fraction, 6) for key, fraction in fractions.items()}
         yield {
             "type": "rectanglelabels",
-            "from_name": "label",
-            "to_name": "image",
+            "from_name": tags[0],
+            "to_name": tags[1],
             "original_width": width,
             "original_height": height,
             "image_rotation": 0,

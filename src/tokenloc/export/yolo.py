@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -14,33 +15,55 @@ from tokenloc.data.annotations import Box
 from tokenloc.export.base import FORMATS, Destination, Format, WriteImage, rounded_boxes
 from tokenloc.inference.localization import LocalizationRecord
 
+Placement = Literal["hardlink", "symlink", "copy"]
+"""How images get into a folder; a link that the file system, or the Windows user, cannot make becomes a copy."""
+
+
+class YoloSplit:
+    """Writes images and their labels into ``folder``/images/``name`` and ``folder``/labels/``name``."""
+
+    def __init__(self, folder: Path, name: str, placement: Placement = "symlink") -> None:
+        self.images, self.labels, self.placement = folder / "images" / name, folder / "labels" / name, placement
+        self.images.mkdir(parents=True)
+        self.labels.mkdir(parents=True)
+        # No subfolders: Ultralytics replaces the last folder called images in a path by labels.
+        self._names = UniqueNames(".txt", longest=250)  # the suffix of an image may be longer
+
+    def write(self, name: str, records: Sequence[LocalizationRecord]) -> Path:
+        """Write the boxes of an image, named after ``name``; return the image's path, without a file if it has none."""
+        source = Path(records[0].source)
+        label = self.labels / self._names.take(Path(name).stem)
+        boxes = [(one.class_index, yolo_box(box, one.size)) for one in records for box in rounded_boxes(one)]
+        lines = [f"{index} {' '.join(f'{value:.8f}' for value in box)}\n" for index, box in boxes]
+        label.write_text("".join(lines), encoding="utf-8", newline="\n")
+        image = self.images / (label.stem + source.suffix)
+        if source.is_file():
+            _place(source.resolve(), image, self.placement)
+        return image
+
+
+def _place(source: Path, target: Path, placement: Placement) -> None:
+    with suppress(OSError):
+        if placement == "hardlink":
+            return target.hardlink_to(source)
+        if placement == "symlink":
+            return target.symlink_to(source)
+    shutil.copyfile(source, target)
+    return None
+
+
+def write_data(folder: Path, classes: Sequence[str], val: str = "val") -> None:
+    """Write data.yaml, which names the splits and the classes."""
+    data = {"train": "images/train", "val": f"images/{val}", "names": dict(enumerate(classes))}
+    write_text(folder / "data.yaml", yaml.safe_dump(data, allow_unicode=True, sort_keys=False))
+
 
 @contextmanager
 def _open(destination: Destination) -> Iterator[WriteImage]:
-    # No subfolders: Ultralytics replaces the last folder called images in a path by labels.
-    names = UniqueNames(".txt", longest=250)  # the suffix of an image may be longer
-    # The only split is also the validation split, without which Ultralytics does not train.
-    data = {"train": "images/train", "val": "images/train", "names": dict(enumerate(destination.categories))}
     with atomic_folder(destination.folder / "yolo", replace=True) as folder:
-        images, labels = folder / "images/train", folder / "labels/train"
-        images.mkdir(parents=True)
-        labels.mkdir(parents=True)
-        write_text(folder / "data.yaml", yaml.safe_dump(data, allow_unicode=True, sort_keys=False))
-
-        def write_image(name: str, records: Sequence[LocalizationRecord]) -> None:
-            source = Path(records[0].source)
-            label = labels / names.take(Path(name).stem)
-            boxes = [(one.class_index, yolo_box(box, one.size)) for one in records for box in rounded_boxes(one)]
-            lines = [f"{index} {' '.join(f'{value:.8f}' for value in box)}\n" for index, box in boxes]
-            label.write_text("".join(lines), encoding="utf-8", newline="\n")
-            link = images / (label.stem + source.suffix)
-            if source.is_file():
-                try:
-                    link.symlink_to(source.resolve())
-                except OSError:  # the file system, or the Windows user, cannot make links
-                    shutil.copyfile(source, link)
-
-        yield write_image
+        # The only split is also the validation split, without which Ultralytics does not train.
+        write_data(folder, destination.categories, val="train")
+        yield YoloSplit(folder, "train").write
 
 
 def yolo_box(box: Box, size: tuple[int, int]) -> Box:

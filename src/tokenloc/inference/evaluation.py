@@ -247,8 +247,11 @@ def _with_evidence(
         masks.append(box_mask(largest_boxes(prepared, [threshold], predictor.protocol), one.frame.input_size))
     predicted = torch.tensor([int(one.predicted[0]) for one in scored])
     inside = predictor.recognised(images, torch.stack(masks), predicted).tolist()
-    pairs = zip(scored, inside, strict=True)
-    return [replace(one, confidence=float(evident_confidence(one.confidence or 0.0, seen))) for one, seen in pairs]
+    evident = [
+        evident_confidence(one.confidence or 0.0, one.probability or 0.0, seen)
+        for one, seen in zip(scored, inside, strict=True)
+    ]
+    return [replace(one, confidence=float(each)) for one, each in zip(scored, evident, strict=True)]
 
 
 def calibrate_threshold(

@@ -57,5 +57,7 @@ def with_evidence(
         classes = torch.tensor([one.class_index for one in of_rank])
         inside = recognised(torch.stack(images), masks, classes).tolist()
         pairs = zip(of_rank, inside, strict=True)
-        ranks.append([replace(one, confidence=evident_confidence(one.confidence, seen)) for one, seen in pairs])
+        ranks.append(
+            [replace(one, confidence=evident_confidence(one.confidence, one.score, seen)) for one, seen in pairs]
+        )
     return [list(of_image) for of_image in zip(*ranks, strict=True)]

@@ -46,8 +46,8 @@ class PredictionOptions:
         refine: steps that refine the maps, such as affinity,reprediction, or none; by default those of the method.
             Settings follow a name, as in 'affinity,reprediction: {stride: 1, vote: false}'.
         fast: compute in bfloat16 and, where the full image is not needed, decode large JPEG files at a reduced size.
-        evidence: multiply the confidence of boxes by the probability of the class with everything but them blurred. It
-            takes another forward pass.
+        evidence: lower the confidence of boxes by as much as the class is less probable with everything but them
+            blurred. It takes another forward pass.
     """
 
     augmentation: TestTimeAugmentation = field(default_factory=TestTimeAugmentation)

@@ -163,11 +163,11 @@ class Frozen(Method):
 
     @abstractmethod
     def pool(self, features: Features) -> Tensor:
-        """Return the inputs of the head, [B, P], computed without trainable parameters."""
+        """Return the inputs of the head, [B, ...], computed without trainable parameters."""
 
     @abstractmethod
     def from_pooled(self, pooled: Tensor) -> Output:
-        """Run the rest of the training pass on ``pooled`` [B, P], the output of ``pool``."""
+        """Run the rest of the training pass on ``pooled`` [B, ...], the output of ``pool``."""
 
 
 def top_classes(logits: Tensor, count: int) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tokenloc._files import read_text
 from tokenloc._plain import load_json, require_types
-from tokenloc.boxes.frame import checked_boxes
+from tokenloc.boxes import box_faults
 from tokenloc.data import ImageDataset, Sample
 from tokenloc.data.base import BACKGROUND, file_fingerprint
 from tokenloc.metrics.images import ImageRow
@@ -75,7 +75,9 @@ def read_localized(folder: Path, name: str, root: Path | None = None) -> Localiz
         require_types(content, CONTENT)
         for record in content["localizations"]:
             require_types(record, RECORD)
-            checked_boxes(record["boxes"])
+            faults = box_faults(record["boxes"], (record["width"], record["height"]))
+            if len(faults) != len(record["confidence"]) or any(faults):
+                raise ValueError(f"{record['file']}: a box is invalid, or not every box has a confidence")
             records.setdefault(record["file"], record)  # others are of less probable classes
         if not records:
             raise ValueError("it has no localizations")

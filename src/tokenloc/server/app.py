@@ -19,6 +19,8 @@ from tokenloc.reporting.pages import render_page
 from tokenloc.server.annotations import usable_formats
 from tokenloc.server.api import Service, router
 from tokenloc.server.hosts import ANY_HOST, Hosts
+from tokenloc.server.label_studio import LabelStudioBackend
+from tokenloc.server.label_studio import router as label_studio_router
 from tokenloc.server.limits import HEADERS, Guard, Limits, error_response
 from tokenloc.server.predict import KEEP_SECONDS, MAX_CLASSES, PredictionService
 
@@ -30,7 +32,11 @@ PAGE_HEADERS = {  # the page itself restricts scripts further, to its own; frame
 
 
 def create_app(
-    models: Mapping[str, Localizer], limits: Limits, hosts: Hosts = ANY_HOST, scratch: Path | None = None
+    models: Mapping[str, Localizer],
+    limits: Limits,
+    hosts: Hosts = ANY_HOST,
+    scratch: Path | None = None,
+    label_studio: LabelStudioBackend | None = None,
 ) -> FastAPI:
     """Return the web page and REST API of ``models``, the first by default.
 
@@ -39,6 +45,7 @@ def create_app(
         limits: limits of requests.
         hosts: valid values of the header ``Host``.
         scratch: folder for temporary files; None for the system's.
+        label_studio: the backend of Label Studio, whose routes are added.
     """
     app = FastAPI(
         title="tokenloc",
@@ -52,6 +59,9 @@ def create_app(
     for kind in (Exception, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _report_error)
     app.include_router(router)
+    if label_studio is not None:
+        app.state.label_studio = label_studio
+        app.include_router(label_studio_router)
     app.add_api_route("/", _index, include_in_schema=False)
     return app
 

@@ -16,6 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tokenloc.server.hosts import Hosts
 
 FORM_TYPE = "multipart/form-data"
+JSON_TYPE = "application/json"
+JSON_PATHS = "/label-studio/"  # whose requests are JSON
+JSON_BYTES = 4_000_000  # of a request there
 FORM_BYTES = 64 * 1024  # of a request besides its image
 UPLOAD_SECONDS = 120.0  # within which a request must arrive
 STALL_SECONDS = 20.0  # longest pause of an upload
@@ -69,10 +72,12 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        refused = self._refusal(Headers(scope=scope), scope["method"] not in ("GET", "HEAD"))
-        await (refused or self.app)(scope, self._limited(receive), send_with_headers)
+        is_json = scope["path"].startswith(JSON_PATHS)
+        most = JSON_BYTES if is_json else self.limits.max_bytes + FORM_BYTES
+        refused = self._refusal(Headers(scope=scope), scope["method"] not in ("GET", "HEAD"), is_json, most)
+        await (refused or self.app)(scope, self._limited(receive, most), send_with_headers)
 
-    def _refusal(self, headers: Headers, has_body: bool) -> JSONResponse | None:
+    def _refusal(self, headers: Headers, has_body: bool, is_json: bool, most: int) -> JSONResponse | None:
         host, origin, length = (headers.get(name, "").lower() for name in ("host", "origin", "content-length"))
         if not self.hosts.accept(host):
             message = f"unknown host {_short(host)}; to use the server under this name, start it with --allowed_hosts"
@@ -85,14 +90,15 @@ class Guard:
                 f"{_short(host)}; a proxy must pass the header Host on"
             )
             return error_response(403, message, _CLOSE)
-        kind = headers.get("content-type", FORM_TYPE)
-        if kind.partition(";")[0].strip().lower() != FORM_TYPE:  # the parser of other forms is slow
-            return error_response(415, f"expected {FORM_TYPE}; got {_short(kind)}", _CLOSE)
-        if length.isdecimal() and (len(length) > 15 or int(length) > self.limits.max_bytes + FORM_BYTES):
-            return error_response(413, self._too_large(), _CLOSE)
+        expected = JSON_TYPE if is_json else FORM_TYPE  # the parser of other forms is slow
+        kind = headers.get("content-type", expected)
+        if kind.partition(";")[0].strip().lower() != expected:
+            return error_response(415, f"expected {expected}; got {_short(kind)}", _CLOSE)
+        if length.isdecimal() and (len(length) > 15 or int(length) > most):
+            return error_response(413, self._too_large(most), _CLOSE)
         return None
 
-    def _limited(self, receive: Receive) -> Receive:
+    def _limited(self, receive: Receive, most: int) -> Receive:
         """Return a ``receive`` that raises HTTPException if the body is too large or takes too long."""
         received, complete, deadline = 0, False, time.monotonic() + UPLOAD_SECONDS
 
@@ -106,13 +112,15 @@ class Guard:
                 raise HTTPException(408, f"{limit}; send the image again", _CLOSE) from None
             received += len(message.get("body", b""))
             complete = not message.get("more_body", False)
-            if received > self.limits.max_bytes + FORM_BYTES:
-                raise HTTPException(413, self._too_large(), _CLOSE)
+            if received > most:
+                raise HTTPException(413, self._too_large(most), _CLOSE)
             return message
 
         return limited
 
-    def _too_large(self) -> str:
+    def _too_large(self, most: int) -> str:
+        if most == JSON_BYTES:
+            return f"the request is too large; the limit is {most / 1e6:g} MB: select fewer tasks"
         return f"the request is too large; the limit for an image is {self.limits.max_bytes / 1e6:g} MB"
 
 

@@ -6,7 +6,8 @@ import asyncio
 import io
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,16 +65,22 @@ class PredictionService:
             HTTPException: 503 if too many others wait, 413 if the file is too large, 422 for an unreadable image or an
                 unknown name.
         """
+        async with self.turn():
+            upload = await image.read()
+            if len(upload) > self.limits.max_bytes:
+                raise HTTPException(413, f"the image is too large; the limit is {self.limits.max_bytes / 1e6:g} MB")
+            return await run_in_threadpool(self._predict, upload, name, model, top_k, refine)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait until no other request uses a network; raise HTTPException 503 if too many wait already."""
         if self._unfinished > self.limits.max_queue:
             message = f"the server is busy: {self.limits.max_queue} requests are waiting; try again later"
             raise HTTPException(503, message, {"Retry-After": "5"})
         self._unfinished += 1
         try:
             async with self._network:
-                upload = await image.read()
-                if len(upload) > self.limits.max_bytes:
-                    raise HTTPException(413, f"the image is too large; the limit is {self.limits.max_bytes / 1e6:g} MB")
-                return await run_in_threadpool(self._predict, upload, name, model, top_k, refine)
+                yield
         finally:
             self._unfinished -= 1
 

@@ -101,7 +101,7 @@ class ModelChoice:
         backbone: see ``tokenloc list backbones``.
         pretrained: true for timm's weights, false for random weights, or a .safetensors or .pth file.
         options: options of the method.
-        backbone_options: options of the timm model.
+        backbone_options: options of the timm model, and ``smooth_outliers``; see ``create_backbone``.
         keep_classifier: the classifier, and all else that the method shares with that of ``pretrained``, start with its
             weights, too; ``pretrained`` is then a checkpoint of ``tokenloc train`` for the same classes.
     """
