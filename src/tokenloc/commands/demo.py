@@ -24,7 +24,7 @@ from tokenloc.commands.train import train
 from tokenloc.data import ImageDataset, Preprocessing, create_dataset
 from tokenloc.inference import Localizer, PredictionOptions
 from tokenloc.inference.evaluation import EvaluationResult, calibrate_threshold, evaluate_model
-from tokenloc.methods.base import METHODS, list_methods
+from tokenloc.methods.base import METHODS
 from tokenloc.metrics import Scorer
 from tokenloc.models import create_model
 from tokenloc.models.checkpoint import load_checkpoint, store_threshold
@@ -41,6 +41,7 @@ WEIGHTS = Path(__file__).with_name("demo.safetensors")  # of experiments/demo_ba
 LENGTHS = {"train": 960, "val": 200, "test": 300}
 PHASES = ("training", "calibrating", "evaluating", "evaluating refined maps")
 STEPS = ("affinity", "reprediction")
+COMPARED = ("cam", "tokencut", "tscam", "lctr", "scm", "lcar", "sat")
 EPOCHS = {"sat": 2}  # times as many, for its own token
 LR = {"lcar": 1e-2, "tokencut": 1e-2, "sat": 1e-3}  # the first two train a classifier only
 CUT: dict[str, Any] = {"edges": "cosine", "tau": 0.0}  # which suits the keys of any backbone
@@ -74,7 +75,7 @@ def demo(
     Args:
         out: the folder for metrics.json, figures/summary.png, and a run's folder for each method; of the results for
             your own images, OUT/images.
-        methods: names of `tokenloc list methods`; by default all of them.
+        methods: names of `tokenloc list methods`; by default those of five papers, and CAM and TokenCut as baselines.
         seed: of scenes, weights and training.
         epochs: passes over the training scenes; twice as many for SAT, which learns a token.
         images: an image, or a folder of images.
@@ -83,7 +84,7 @@ def demo(
     """
     if images is not None:
         return _localize_own(images, backbone, pretrained, out / "images")
-    chosen = list(dict.fromkeys(methods or list_methods()))
+    chosen = list(dict.fromkeys(methods or COMPARED))
     for method in chosen:
         METHODS[method]  # reports an unknown name before the training
     refuse_unwritable(out / "figures")
