@@ -18,7 +18,7 @@ def train_one_step(recipe: Any) -> None:
     model, optimisation = recipe.model, recipe.optimisation
     convolutional = model.backbone.startswith(("vgg", "resnet", "inception", "convnext"))
     small = SMALL_CONFORMER if model.backbone.startswith("conformer") else {} if convolutional else SMALL
-    side = 96 if convolutional else 48  # Inception-v3 needs 75
+    side = 96 if convolutional else 56 if "patch14" in model.backbone else 48  # Inception-v3 needs 75
     options = {"backbone_options": {**model.backbone_options, **small}, **model.options}
     network = create_model(model.method, model.backbone, 6, False, side, **options).train()
     freeze(network, optimisation.freeze)

@@ -67,7 +67,7 @@ def test_every_row_of_the_main_tables_has_a_recipe() -> None:
     expected |= {(method, backbone, "cub") for method in ("tscam", "scm", "sat") for backbone in others}
     expected |= {("cam", backbone, data) for backbone in ("vgg16", "inception_v3", "resnet50") for data in DATA}
     expected |= {(method, DEIT.format("small"), data) for method in ("tscam", "sat") for data in (*FINE, "openimages")}
-    assert rows == expected | {("scm", "vit_small_patch16_224", "cub")}
+    assert rows >= expected | {("scm", "vit_small_patch16_224", "cub")}
 
 
 def test_the_settings_of_papers_and_releases() -> None:

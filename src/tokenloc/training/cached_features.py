@@ -69,7 +69,7 @@ def _digest_of_images(dataset: ImageDataset, options: Mapping[str, Any]) -> str:
 
 
 class CachedView(LabelledDataset):
-    """One view of every image: (pooled features [P] float32, class index), read through memory maps."""
+    """One view of every image: (pooled features [...] float32, class index), read through memory maps."""
 
     def __init__(self, files: Iterable[Path]) -> None:
         self.parts: list[NDArray[np.void]] = [np.load(path, mmap_mode="r") for path in files]  # ends before the digest
@@ -122,7 +122,7 @@ class FeatureCache:
         return missing
 
     def write(self, view: int, part: int, pooled: Tensor, labels: Tensor) -> None:
-        """Write a part atomically: ``pooled`` [M, P] float32 and class indices ``labels`` [M]."""
+        """Write a part atomically: ``pooled`` [M, ...] float32 and class indices ``labels`` [M]."""
         records = np.empty(len(labels), [("pooled", "<f4", pooled.shape[1:]), ("label", "<i8")])
         records["pooled"], records["label"] = pooled.numpy(), labels.numpy()
         content = io.BytesIO()

@@ -27,7 +27,7 @@ class DivergedError(ValueError):
 
 
 class LocalizationTask(L.LightningModule):
-    """Trains a method on class labels; ``forward`` takes images [B, 3, h, w] or pooled features [B, P]."""
+    """Trains a method on class labels; ``forward`` takes images [B, 3, h, w] or pooled features [B, ...]."""
 
     def __init__(
         self,
