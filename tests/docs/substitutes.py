@@ -24,7 +24,7 @@ _SHORTENED = {
     "reprediction": "--images 2 --size 32 --steps 2 --repeats 1",
     "stream_maps": "--maps 20 --workers 0",
 }
-_SKIPPED = "train_step|cost|profile_step|many_images|scm_block|report"
+_SKIPPED = "train_step|cost|profile_step|many_images|scm_block|sharper|report"
 
 SUBSTITUTES = [
     Substitute("*", r"^make [\w-]+$", None, "CI runs it; the tests check that the target exists"),

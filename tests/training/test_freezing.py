@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,9 @@ def test_the_description() -> None:
 def test_only_the_token_is_left() -> None:
     """Table 13 (b)."""
     model = sat(200)
+    whole = freeze(copy.deepcopy(model), "backbone")
+    assert whole.backbone == 0
+    assert whole.head == whole.head_total > 0
     trained = freeze(model, "all")
     assert {name for name, each in model.named_parameters() if each.requires_grad} == {"loc_token", "loc_embed"}
     assert (trained.backbone, trained.head) == (0, 2 * WIDTH)
