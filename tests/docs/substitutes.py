@@ -31,6 +31,7 @@ SUBSTITUTES = [
     Substitute("*", r"^source \.venv/bin/activate$", None, "the tests run in an environment already"),
     Substitute("docs/tutorial.md", r"--min_confidence 0.3", "", "the tiny model is sure of nothing"),
     Substitute("docs/training.md", r" --devices 2", "", "tests/training/test_scale.py trains on two"),
+    Substitute("docs/results/detector.md", r"^tokenloc .*", None, "needs images of the shared folder"),
     Substitute(
         "docs/results/few_shot.md",
         r"^tokenloc (train|evaluate) .*",
@@ -46,6 +47,7 @@ SUBSTITUTES = [
     Substitute(
         "*", r"^tokenloc (train|autolabel) .*", rf"\g<0> {TINY}", "the page's model takes minutes and a download"
     ),
+    Substitute("*", r"^tokenloc demo --images .*", None, "tests/commands/test_demo.py runs it with random weights"),
     Substitute("*", r"^tokenloc table .*", None, "trains many models; tests/commands/test_table.py runs a small table"),
     Substitute("*", rf"^python benchmarks/({_SKIPPED}).py .*", None, MINUTES),
     Substitute("*", r"^python experiments/.*", None, MINUTES),
