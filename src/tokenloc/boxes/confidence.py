@@ -1,9 +1,9 @@
 """Boxes of a map with their confidence: how likely a box is right, from its map and class score alone.
 
 The confidence is the class probability times the probability that a box of this class is right, an IoU of at least 0.5
-with the object. The latter is a logistic regression on four signals of the box and its map, fitted to boxes on training
-photographs of several methods and thresholds together. docs/box_confidence.md describes the signals, the alternatives,
-and the images that it was measured on.
+with the object. The latter is a logistic regression on four signals of the box and its map, fitted to boxes of several
+methods and thresholds together. docs/box_confidence.md describes the signals, the alternatives, and the photographs of
+the fit and of the evaluation.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OCTAVES = (-1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0)
 
 INTERCEPT = -1.55
 WEIGHTS = {"stability": 4.47, "separation": 3.06, "log_area": 1.72, "border": -0.96}
-"""Of the log-odds that a box is right, fitted by experiments/confidence.py to training photographs; ``box_signals``."""
+"""Of the log-odds that a box is right, fitted by experiments/confidence.py; see ``box_signals``."""
 
 DIGITS = 4
 """Decimals of a confidence; further decimals would depend on the composition of the batch."""
