@@ -36,6 +36,7 @@ COMMANDS = {  # the limit of each in seconds
     "localize.py --images 256 --methods tscam sat --repeats 2": 120,
     "train_step.py tscam scm --backbone deit_small_patch16_224 --batch 256 --steps 10 --compile": 180,
     "normalized_cut.py --images 64": 45,
+    "sharper.py --repeats 10": 30,
     "lctr_head.py --images 32 --repeats 10": 30,
     "loading.py --images 32 --repeats 2 --sizes 500x375 --listed 1000": 60,
     "many_images.py --images 2000": 60,

@@ -82,7 +82,7 @@ class Fuzzer:
     def _make(self) -> None:
         torch.manual_seed(0)
         model = create_model("tscam", "vit_tiny_patch16_224", 6, False, 32, SMALL)
-        names = ("stripes", "columns", "checks", "dots", "grid", "zigzag")
+        names = ("butterfly", "fish", "leaf", "mushroom", "starfish", "turtle")
         metadata = ModelMetadata(model.config, names, Preprocessing((32, 32), (36, 36)), None, SCENES)
         weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
         self.checkpoint = {"tokenloc": metadata.to_dict(), "state_dict": weights, "epoch": 0, "global_step": 1}

@@ -1,10 +1,9 @@
-"""Choosing the map threshold without boxes, and evidence as a confidence: docs/results/own_photographs.md.
+"""Choosing the map threshold without boxes: docs/results/own_photographs.md.
 
     python experiments/evidence.py CHECKPOINT … [--root ../shared/data/cub10] [--split train] [--every 7]
 
 Prints, for each criterion and checkpoint, the GT-known that is lost against the best of THRESHOLDS, and the threshold
-that the criterion chooses; then AUROC and AURC of confidences, whose errors are boxes with an IoU below 0.5, at the
-checkpoint's threshold. The true boxes serve this comparison only. Protocol standard.
+that the criterion chooses. The true boxes serve this comparison only. Protocol standard.
 """
 
 from __future__ import annotations
@@ -18,12 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from tokenloc.boxes import box_iou, largest_boxes, prepare_map
-from tokenloc.boxes.confidence import box_confidence
 from tokenloc.commands.datasets import data_of, open_data
 from tokenloc.data import evaluation_loader
 from tokenloc.inference import Localizer, PredictionOptions
 from tokenloc.inference.evidence import box_mask
-from tokenloc.metrics.risk_coverage import aurc
 from tokenloc.training.config import DataSource
 
 Array = NDArray[np.float64]
@@ -37,7 +34,6 @@ class Measured(NamedTuple):
     area: Array  # [N, T], of the box, as a fraction of the image
     inside: Array  # [N, T], the probability of the true class with all but the box blurred
     outside: Array  # [N, T], with the box blurred
-    confidence: Array  # [N], at the checkpoint's threshold
 
 
 def measure(checkpoint: Path, root: Path | None, split: str, every: int) -> Measured:
@@ -50,7 +46,6 @@ def measure(checkpoint: Path, root: Path | None, split: str, every: int) -> Meas
     rows: list[Measured] = []
     for batch in evaluation_loader(dataset, predictor.transform, 16):
         predicted = predictor.class_maps(batch.images, batch.labels[:, None])
-        probabilities = predicted.logits.float().softmax(dim=1)
         for index, (image, frame) in enumerate(zip(batch.images, batch.frames, strict=True)):
             label = batch.labels[index]
             prepared = prepare_map(predicted.maps[index, 0].numpy(), frame.input_size, protocol)
@@ -59,10 +54,8 @@ def measure(checkpoint: Path, root: Path | None, split: str, every: int) -> Meas
             images, labels = image.expand(len(masks), -1, -1, -1), label.expand(len(masks))
             inside, outside = (predictor.recognised(images, shown, labels).numpy() for shown in (masks, ~masks))
             iou = box_iou(frame.to_original(boxes), dataset[batch.indices[index]].boxes).max(axis=1)
-            score = float(probabilities[index, label])
-            confidence = box_confidence(score, prepared, boxes[-1:], thresholds[-1], protocol)
             area = masks.float().mean(dim=(1, 2, 3)).numpy()
-            values = (iou, area, inside, outside, np.array([confidence[0] / score, score]))
+            values = (iou, area, inside, outside)
             rows.append(Measured(*(np.asarray(each, dtype=np.float64) for each in values)))
     return Measured(*map(np.stack, zip(*rows, strict=True)))
 
@@ -96,29 +89,6 @@ def print_thresholds(measured: dict[str, Measured]) -> None:
         print(f"| {criterion} | " + " | ".join(cells) + " |")
 
 
-def print_confidences(measured: dict[str, Measured]) -> None:
-    """Print AUROC / AURC of each confidence for each checkpoint, and for the images of all together."""
-    wrong = [each.iou[:, -1] < 0.5 for each in measured.values()]
-    table: dict[str, list[Array]] = {}
-    for each in measured.values():
-        shape, score = each.confidence.T
-        inside, evidence = each.inside[:, -1], np.clip(each.inside - each.outside, 0, None)[:, -1]
-        for name, value in {
-            "without evidence": score * shape,
-            "p(inside) x stability x separation": inside * shape,
-            "max(0, E) x stability x separation": evidence * shape,
-            "p(inside)": inside,
-            "max(0, E)": evidence,
-        }.items():
-            table.setdefault(name, []).append(value)
-    wrong.append(np.concatenate(wrong))
-    print("\n| | " + " | ".join([*measured, "all"]) + " |\n|" + "---|" * (len(measured) + 2))
-    print("| wrong boxes | " + " | ".join(f"{each.sum()} of {len(each)}" for each in wrong) + " |")
-    for name, values in table.items():
-        pairs = zip([*values, np.concatenate(values)], wrong, strict=True)
-        print(f"| {name} | " + " | ".join(f"{auroc(*pair):.3f} / {100 * aurc(*pair):.1f}" for pair in pairs) + " |")
-
-
 def auroc(confidence: Array, wrong: NDArray[np.bool_]) -> float:
     """Return the probability that a right box has a higher confidence than a wrong one; NaN without one of them."""
     right, mistaken = confidence[~wrong, None], confidence[None, wrong]
@@ -135,7 +105,6 @@ def main() -> None:
     torch.set_num_threads(1)
     measured = {str(path): measure(path, given.root, given.split, given.every) for path in given.checkpoints}
     print_thresholds(measured)
-    print_confidences(measured)
 
 
 if __name__ == "__main__":

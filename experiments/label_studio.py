@@ -1,7 +1,7 @@
 """A real Label Studio with tokenloc as its ML backend: predictions, corrections, and the predictions after them.
 
     python -m venv ls && ls/bin/pip install label-studio
-    python experiments/label_studio.py CHECKPOINT --label_studio ls/bin/label-studio [--tasks 100] [--corrections 40]
+    python experiments/label_studio.py CHECKPOINT --label_studio ls/bin/label-studio [--tasks 100] [--corrections 49]
 
 The checkpoint's dataset must have boxes. Starts Label Studio (SQLite, in OUT) and `tokenloc serve`, creates a project
 with images of the dataset and connects the backend, all by Label Studio's API. The first correction is submitted in
@@ -212,7 +212,7 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--label_studio", default="label-studio", help="the program")
     parser.add_argument("--tasks", type=int, default=100, help="images that are measured")
-    parser.add_argument("--corrections", type=int, default=40)
+    parser.add_argument("--corrections", type=int, default=49)
     parser.add_argument("--show", type=int, default=0, help="the measured image of the last screenshot")
     parser.add_argument("--local", action="store_true", help="read images from the document root, not by HTTP")
     parser.add_argument("--out", type=Path, default=Path("runs/label_studio"))

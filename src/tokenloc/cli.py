@@ -27,6 +27,7 @@ Command = Callable[..., Any]
 COMMANDS = {  # function and summary; importing all functions for their docstrings would take seconds
     "demo": ("demo.demo", "Compare the methods on generated scenes, without any download."),
     "train": ("train.train", "Train a method on images and their class labels, then calibrate and evaluate it."),
+    "distill": ("distill.distill", "Train a student that gives the maps of many passes of a model in one."),
     "evaluate": ("evaluate.evaluate", "Evaluate a checkpoint, or maps of any code, on a dataset."),
     "calibrate": ("evaluate.calibrate", "Choose the map threshold on a held-out split with boxes."),
     "compare": ("compare.compare_runs", "Compare runs, with the mean and spread of repeats."),

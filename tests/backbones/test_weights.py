@@ -115,7 +115,7 @@ def test_weights_of_another_size_name_a_backbone_that_fits(tmp_path: Path) -> No
         create_backbone(NAME, tmp_path / "w.safetensors", depth=3)
     message = str(caught.value)
     assert "width 384 with 3 blocks and patches of 32 pixels" in message
-    assert message.endswith("--model.backbone vit_small_patch32_224")
+    assert message.endswith("as --backbone vit_small_patch32_224")
     assert len(message) < 600
     assert "\n" not in message
 

@@ -207,12 +207,12 @@ def test_evaluate_names_a_broken_image(checkpoint: Path, tmp_path: Path, capsys:
         folder = tmp_path / "data/test" / scenes.classes[sample.label]
         folder.mkdir(parents=True, exist_ok=True)
         scenes.image(index).save(folder / f"{index}.png")
-    (tmp_path / "data/test/dots/3.png").write_bytes(b"gone")
+    (tmp_path / "data/test/mushroom/3.png").write_bytes(b"gone")
     words = ["evaluate", str(checkpoint), "--data.name", "folder", "--data.root", str(tmp_path / "data")]
     assert main([*words, "--out", str(tmp_path / "judged")]) == 1
     content = json.loads((tmp_path / "judged/metrics.json").read_text())
     assert content["images"] == 11
-    assert [item["id"] for item in content["unreadable"]] == ["test/dots/3.png"]
+    assert [item["id"] for item in content["unreadable"]] == ["test/mushroom/3.png"]
     assert content["metrics"]["gt_known"] is None
     assert "3.png" in capsys.readouterr().err
 
@@ -235,23 +235,23 @@ def test_a_dataset_with_other_classes_is_refused(
         images(tmp_path / "data" / name)
     words = ["evaluate", str(checkpoint), "--data.name", "folder", "--data.root", str(tmp_path / "data")]
     assert main([*words, "--split", "train"]) == 2
-    assert "stripes" in capsys.readouterr().err
+    assert "butterfly" in capsys.readouterr().err
 
 
 def test_a_folder_with_some_of_the_classes_is_evaluated(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("stripes", "dots"):
+    for name in ("fish", "leaf"):
         images(tmp_path / "data" / name)
     words = ["evaluate", str(checkpoint), "--data.name", "folder", "--data.root", str(tmp_path / "data")]
     words += ["--split", "all", "--out", str(tmp_path / "judged")]
     assert main(words) == 2
     assert "name these: --data.classes" in capsys.readouterr().err
-    assert main([*words, "--data.options.classes", "[dots]"]) == 2
+    assert main([*words, "--data.options.classes", "[leaf]"]) == 2
     assert "data.options.classes is not an option of a dataset; give --data.classes" in capsys.readouterr().err
-    assert main([*words, "--data.classes", "[stripes, dots]"]) == 0
+    assert main([*words, "--data.classes", "[fish, leaf]"]) == 0
     content = json.loads((tmp_path / "judged/metrics.json").read_text())
-    assert (content["images"], set(content["per_class"])) == (6, {"stripes", "dots"})
+    assert (content["images"], set(content["per_class"])) == (6, {"fish", "leaf"})
     assert report([tmp_path / "judged"], out=tmp_path / "report.html").is_file()
 
 

@@ -153,6 +153,7 @@ def test_images_are_linked_or_copied(images: str, links: int, symbolic: bool) ->
             {},
             "too few images to have every class in all 2 parts: cat with 1",
         ),
+        (["--min_confidence", "-1"], None, "no box in found has a confidence of -1; there is no box"),
         ([], {"file": "photos/gone.png"}, "no such images (1): photos/gone.png; run this in the folder in which"),
         ([], {"boxes": [[0, 0, 90, 40]]}, "photos/dog/9.png: a box is invalid"),
         ([], {"confidence": []}, "not every box has a confidence"),
@@ -160,10 +161,13 @@ def test_images_are_linked_or_copied(images: str, links: int, symbolic: bool) ->
     ],
 )
 def test_refused(
-    results: Path, words: list[str], change: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]
+    results: Path, words: list[str], change: dict[str, Any] | None, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     records = json.loads((results / "localizations.json").read_text())["localizations"]
-    save([*records[:-1], {**records[-1], **change}])
+    if change is None:
+        save([{**record, "boxes": [], "confidence": []} for record in records])
+    else:
+        save([*records[:-1], {**records[-1], **change}])
     photos = files(Path("photos"))
     assert run(*words) == 2
     assert message in capsys.readouterr().err

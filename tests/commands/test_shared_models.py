@@ -62,7 +62,7 @@ def test_default_output_folder_of_evaluate(hub: Hub, run: Path, tmp_path: Path) 
 
 def test_info_reads_but_calibrate_refuses_models_on_the_hub(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "hf-hub:user/birds"]) == 0
-    assert "classes (6): stripes" in capsys.readouterr().out
+    assert "classes (6): butterfly" in capsys.readouterr().out
     assert main(["calibrate", "hf-hub:user/birds"]) == 2
     assert "hf-hub:user/birds is on the hub and cannot be changed there" in capsys.readouterr().err
     assert main(["localize", "hf-hub:user/cats", ".", "--out", "x"]) == 2

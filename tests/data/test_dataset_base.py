@@ -145,5 +145,5 @@ def test_labels_follow_another_order_of_the_classes() -> None:
         assert scenes.classes[before.label] == reordered.classes[after.label]
     assert reordered.image(3).tobytes() == scenes.image(3).tobytes()
     assert scenes.in_class_order(scenes.classes) is scenes
-    with pytest.raises(ValueError, match="expected the 1 classes dots; scenes test has the 6 classes"):
-        scenes.in_class_order(["dots"])
+    with pytest.raises(ValueError, match="expected the 1 classes leaf; scenes test has the 6 classes"):
+        scenes.in_class_order(["leaf"])

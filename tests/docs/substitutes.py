@@ -24,13 +24,14 @@ _SHORTENED = {
     "reprediction": "--images 2 --size 32 --steps 2 --repeats 1",
     "stream_maps": "--maps 20 --workers 0",
 }
-_SKIPPED = "train_step|cost|profile_step|many_images|scm_block|report"
+_SKIPPED = "train_step|cost|profile_step|many_images|scm_block|sharper|report"
 
 SUBSTITUTES = [
     Substitute("*", r"^make [\w-]+$", None, "CI runs it; the tests check that the target exists"),
     Substitute("*", r"^source \.venv/bin/activate$", None, "the tests run in an environment already"),
     Substitute("docs/tutorial.md", r"--min_confidence 0.3", "", "the tiny model is sure of nothing"),
     Substitute("docs/training.md", r" --devices 2", "", "tests/training/test_scale.py trains on two"),
+    Substitute("docs/results/detector.md", r"^tokenloc .*", None, "needs images of the shared folder"),
     Substitute(
         "docs/results/few_shot.md",
         r"^tokenloc (train|evaluate) .*",
@@ -46,6 +47,7 @@ SUBSTITUTES = [
     Substitute(
         "*", r"^tokenloc (train|autolabel) .*", rf"\g<0> {TINY}", "the page's model takes minutes and a download"
     ),
+    Substitute("*", r"^tokenloc demo --images .*", None, "tests/commands/test_demo.py runs it with random weights"),
     Substitute("*", r"^tokenloc table .*", None, "trains many models; tests/commands/test_table.py runs a small table"),
     Substitute("*", rf"^python benchmarks/({_SKIPPED}).py .*", None, MINUTES),
     Substitute("*", r"^python experiments/.*", None, MINUTES),

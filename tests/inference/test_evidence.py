@@ -18,7 +18,7 @@ from tokenloc.boxes import box_iou, get_protocol
 from tokenloc.cli import main
 from tokenloc.data import ImageDataset, Preprocessing, Sample
 from tokenloc.inference import Localizer, Predictor
-from tokenloc.inference.calibration import calibrate_without_boxes
+from tokenloc.inference.calibration import WITHOUT_EVIDENCE, calibrate_without_boxes
 from tokenloc.inference.evaluation import evaluate_model
 from tokenloc.inference.evidence import blurred, box_mask, only_visible
 from tokenloc.methods.base import ClassMaps, Method, Output, shared_map
@@ -141,6 +141,23 @@ def test_the_threshold_without_boxes(preprocessing: Preprocessing, boxes: bool) 
     assert chosen.source == "chosen without boxes, by evidence on train of images (3 images), protocol standard"
     assert chosen.images == ""  # no oracle, on whichever images
     assert model.training
+
+
+class CornerDetector(StripeDetector):
+    """Recognises the stripes, but lights a corner only."""
+
+    def class_maps(self, images: Tensor) -> tuple[Tensor, ClassMaps]:
+        map_ = torch.zeros(len(images), SIDE, SIDE)
+        map_[:, -6:, :6] = 1
+        return super().class_maps(images)[0], shared_map(map_)
+
+
+@pytest.mark.parametrize(("model", "reported"), [(StripeDetector, False), (CornerDetector, True)])
+def test_boxes_without_evidence_are_reported(
+    preprocessing: Preprocessing, model: type[StripeDetector], reported: bool
+) -> None:
+    chosen = calibrate_without_boxes(model(), Stripes(False), preprocessing, STANDARD)
+    assert (WITHOUT_EVIDENCE in chosen.source) == reported
 
 
 def test_calibrate_without_boxes_on_the_command_line(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:

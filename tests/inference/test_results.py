@@ -96,18 +96,18 @@ def test_a_known_class_is_localized(localizer: Localizer, image: Image.Image, ru
         np.testing.assert_allclose(result.boxes, expected.boxes, atol=1e-4)
     labels = metadata.classes[::-1]
     assert [one.label for one in localizer([image] * 6, label=labels)] == list(labels)
-    assert [one.label for one in localizer(iter([image] * 2), label="dots")] == ["dots", "dots"]
+    assert [one.label for one in localizer(iter([image] * 2), label="leaf")] == ["leaf", "leaf"]
     predicted = list(localizer.predict([image] * 6, batch_size=4, labels=iter(labels)))
     assert [one.results[0].label for one in predicted] == list(labels)
 
 
 def test_wrong_labels_are_refused(localizer: Localizer, image: Image.Image) -> None:
-    with pytest.raises(ValueError, match="unknown class 'dot'; did you mean 'dots'"):
-        localizer(image, label="dot")
+    with pytest.raises(ValueError, match="unknown class 'leav'; did you mean 'leaf'"):
+        localizer(image, label="leav")
     with pytest.raises(ValueError, match="2 labels for 3 images; give one label, or one for each image"):
-        localizer([image] * 3, label=["dots", "dots"])
+        localizer([image] * 3, label=["leaf", "leaf"])
     with pytest.raises(ValueError, match="each image has one class; got top_k 2"):
-        localizer.predict([image], top_k=2, labels=["dots"])
+        localizer.predict([image], top_k=2, labels=["leaf"])
 
 
 @pytest.mark.parametrize(("threshold", "objects"), [(0.2, None), (0.7, "all"), (None, "all")])

@@ -25,7 +25,7 @@ def test_load_model_and_metadata(run: Path) -> None:
     model, metadata = load_checkpoint(run / "checkpoints/best.ckpt")
     assert not model.training
     assert metadata.model.method == "tscam"
-    assert metadata.classes == ("stripes", "columns", "checks", "dots", "grid", "zigzag")
+    assert metadata.classes == ("butterfly", "fish", "leaf", "mushroom", "starfish", "turtle")
     assert (metadata.preprocessing.size, metadata.preprocessing.resize) == ((32, 32), (36, 36))
     assert metadata.preprocessing.mean == (0.5, 0.5, 0.5)
     assert metadata.threshold is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,9 @@ def test_the_description() -> None:
 def test_only_the_token_is_left() -> None:
     """Table 13 (b)."""
     model = sat(200)
+    whole = freeze(copy.deepcopy(model), "backbone")
+    assert whole.backbone == 0
+    assert whole.head == whole.head_total > 0
     trained = freeze(model, "all")
     assert {name for name, each in model.named_parameters() if each.requires_grad} == {"loc_token", "loc_embed"}
     assert (trained.backbone, trained.head) == (0, 2 * WIDTH)
@@ -117,7 +121,7 @@ def test_the_token_is_trained_on_the_network_of_an_earlier_run(tmp_path: Path) -
     assert not torch.equal(read_checkpoint(third)["state_dict"]["model.loc_token"], two["model.loc_token"])
     with pytest.raises(ValueError, match="keep_classifier needs pretrained to be a checkpoint"):
         tiny_run(tmp_path / "four", model=replace(choice, pretrained=False))
-    few = DataConfig("scenes", resize=36, crop=32, classes=["stripes", "dots"], options={"size": 40, "length": 24})
+    few = DataConfig("scenes", resize=36, crop=32, classes=["fish", "leaf"], options={"size": 40, "length": 24})
     with pytest.raises(ValueError, match=r"the classifier in .* does not fit this model: head\.weight, head\.bias"):
         tiny_run(tmp_path / "five", model=choice, data=few)
 

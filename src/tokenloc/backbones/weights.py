@@ -128,10 +128,10 @@ def _fitting(tensors: StateDict) -> str:
     projection = tensors.get("patch_embed.proj.weight")
     size = None if projection is None or projection.ndim != 4 else WIDTHS.get(len(projection))
     if projection is None or size is None:
-        return "name the backbone that they belong to (--model.backbone)"
+        return "name the backbone that they belong to (--backbone)"
     patch, blocks = projection.shape[-1], len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
     found = f"they are of a transformer of width {len(projection)} with {blocks} blocks and patches of {patch} pixels"
-    return f"{found}; name such a backbone, as --model.backbone vit_{size}_patch{patch}_224"
+    return f"{found}; name such a backbone, as --backbone vit_{size}_patch{patch}_224"
 
 
 def _is_unused(key: str) -> bool:

@@ -78,11 +78,15 @@ def _check_output(out: Path, overwrite: bool) -> None:
 
 def _confident_records(run: LocalizedRun, min_confidence: float) -> list[LocalizationRecord]:
     """Return the images of no object, and those with a box of at least this confidence, without their other boxes."""
-    boxed = [stored for stored in run.records if max(stored["confidence"], default=-1) >= min_confidence]
-    if not boxed:
-        highest = max((value for stored in run.records for value in stored["confidence"]), default=0)
-        raise ValueError(f"no box in {run.folder} has a confidence of {min_confidence:g}; the highest is {highest:g}")
-    chosen = [*boxed, *(stored for stored in run.records if stored["label"] == BACKGROUND)]
+    highest = max((value for stored in run.records for value in stored["confidence"]), default=-1)
+    if highest < max(0, min_confidence):
+        reason = f"the highest is {highest:g}" if highest >= 0 else "there is no box"
+        raise ValueError(f"no box in {run.folder} has a confidence of {min_confidence:g}; {reason}")
+    chosen = [
+        stored
+        for stored in run.records
+        if stored["label"] == BACKGROUND or max(stored["confidence"], default=-1) >= min_confidence
+    ]
     labels = _sorted_classes(stored["label"] for stored in chosen)
     records = []
     for stored in chosen:

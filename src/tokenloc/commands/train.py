@@ -17,6 +17,7 @@ import lightning
 from tokenloc._files import exclusive_lock, free_folder, remove_partial_files, write_json
 from tokenloc._names import counted
 from tokenloc.boxes import Protocol, get_protocol
+from tokenloc.commands.choice import with_chosen_method
 from tokenloc.commands.console import print_message, progress
 from tokenloc.commands.datasets import data_of
 from tokenloc.commands.results import atomic_results, save_figures, whole_image_note, write_results
@@ -51,6 +52,7 @@ from tokenloc.training.freezing import freeze
 from tokenloc.training.placement import check_precision, choose_placement
 from tokenloc.training.run_folder import RunFolder
 from tokenloc.training.selection import Selection, best_threshold, describe_selection
+from tokenloc.training.target_maps import add_maps
 
 
 def train(
@@ -107,7 +109,7 @@ def train(
     out = out or _default_folder(model.method, resume, choose_placement(device, devices, nodes).world)
     if seeds is not None or draws is not None:
         return _train_repeats({**locals(), "seeds": None, "draws": None}, seeds, draws)
-    return _train_once(Namespace(**locals()))
+    return _train_once(Namespace(**with_chosen_method(locals(), train)))
 
 
 def _default_folder(method: str, resume: bool, processes: int) -> Path:
@@ -142,6 +144,8 @@ def _train_once(run: Namespace) -> Path:
     metadata = _metadata(network, data, images)
     selection = Selection(data, val, metadata.preprocessing, boxes_protocol, run.workers)
     batches = TrainingData(images, val, metadata.preprocessing, optimisation.batch_size, run.workers, run.seed)
+    if data.maps is not None:
+        batches = add_maps(batches, network, data.maps)
     if data.cached_views:
         batches = cache_features(batches, network, data, run.out)
 
@@ -189,7 +193,7 @@ def _train_repeats(settings: dict[str, Any], seeds: list[int] | None, draws: lis
     try:
         for changes, folder in zip(repeats.values(), folders, strict=True):
             resume = settings["resume"] and folder.config.is_file()
-            run = {**settings, **changes, "out": folder.path, "resume": resume}
+            run = with_chosen_method({**settings, **changes, "out": folder.path, "resume": resume}, train)
             if resume and folder.metrics.is_file():
                 folder.check(_settings(run), _defaults(), True)  # a finished run, if it had the same settings
             else:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tokenloc.boxes.frame import Frame
@@ -65,12 +66,17 @@ class TrainingImages(LabelledDataset):
             else:
                 with torch.random.fork_rng(devices=[]):  # restores the CPU's generator
                     torch.default_generator.manual_seed(self.seed * 1_000_003 + index)
-                    return self.transform(image), self.dataset.samples[position].label
+                    return self.transformed(image, position), self.dataset.samples[position].label
         sample = self.dataset.samples[index]
         raise ValueError(
             f"{tries} consecutive images cannot be read, starting at {sample.path or sample.id}; is the disk there? "
             "`tokenloc info --data` lists the problem of each"
         )
+
+    def transformed(self, image: Image.Image, index: int) -> torch.Tensor:
+        """Return the tensor of the ``image`` at ``index``, drawing from torch's global generator."""
+        del index
+        return self.transform(image)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from tokenloc._extras import library
+from tokenloc.data.base import BACKGROUND
 from tokenloc.export.base import rounded_boxes, valid_text
 from tokenloc.inference import Localizer
 
@@ -28,10 +29,11 @@ class DetectionFunction:
 
     @property
     def spec(self) -> DetectionFunctionSpec:
-        """A label for each class of the model, with the class's index as its id."""
+        """A label for each class of the model that has boxes, with the class's index as its id."""
         labels = [
             self._cvat.label_spec(valid_text(name), index, type="rectangle")
             for index, name in enumerate(self.localizer.classes)
+            if name != BACKGROUND
         ]
         return self._cvat.DetectionFunctionSpec(labels=labels)
 

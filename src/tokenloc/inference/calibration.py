@@ -28,6 +28,7 @@ from tokenloc.models.metadata import Threshold
 THRESHOLDS = (0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
 """The candidates, on maps scaled to [0, 1]."""
 
+WITHOUT_EVIDENCE = "the classes are recognised no better in them than without them"
 MOST = 300  # images, which limits the time on large datasets
 
 Table = NDArray[np.float64]
@@ -52,8 +53,12 @@ def calibrate_without_boxes(
     tables = evidence_tables(model, dataset, preprocessing, protocol, options=options, **loading)
     suffix = "" if options == PredictionOptions() else f", {options}"
     images = f"{dataset.split} of {dataset.name} ({len(tables)} images)"
+    chosen = int(np.argmax(evidence_beyond_area(tables)))
+    inside, outside, _ = tables.mean(axis=0)[:, chosen]
     source = f"chosen without boxes, by evidence on {images}, protocol {protocol.name}{suffix}"
-    return Threshold(THRESHOLDS[int(np.argmax(evidence_beyond_area(tables)))], source, str(options))
+    if inside <= outside:
+        source += f"; warning: the boxes seem to be wrong, {WITHOUT_EVIDENCE}; train longer or another --model.method"
+    return Threshold(THRESHOLDS[chosen], source, str(options))
 
 
 def evidence_beyond_area(tables: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -47,6 +47,7 @@ class Method(nn.Module, ABC):
             other values of them.
         needs_attention: whether it needs a transformer; if not, it also works on convolutional networks.
         advice: when to choose the method, for `tokenloc list methods`.
+        learns_maps: whether it can learn target maps, of ``data.maps``.
         uses_conv_branch: whether the loss depends on ``Features.conv_features``, on backbones that have them.
         config: the arguments that recreate the model; set by ``create_model``.
         normalisation: of the images that the weights expect; set by ``create_model``.
@@ -59,6 +60,7 @@ class Method(nn.Module, ABC):
     test_options: ClassVar[tuple[str, ...]] = ()
     needs_attention: bool = True
     advice: ClassVar[str] = ""
+    learns_maps: bool = False
     uses_conv_branch: bool = True
     config: ModelConfig
     normalisation: Normalisation

@@ -12,7 +12,7 @@ Schedule = Literal["constant", "cosine", "step"]
 Select = Literal["top1_cls", "evidence", "max_box_acc_v1", "max_box_acc_v2", "gt_known_plus_top1_loc"]
 Calibration = Literal["boxes", "evidence"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-Freeze = Literal["none", "attention", "mlp", "blocks", "most", "all"]
+Freeze = Literal["none", "attention", "mlp", "blocks", "most", "backbone", "all"]
 
 
 @dataclass
@@ -39,6 +39,7 @@ class DataConfig:
         cached_views: for methods on a frozen backbone: number of random crops of each image whose features are computed
             once and cached on disk; epochs cycle through them. 0 runs the backbone on new crops in every epoch.
         cache: folder for the cached features, which several runs may share; None for OUT/features.
+        maps: a folder of maps that the method ``student`` learns, an ID.npy for each image; see ``tokenloc distill``.
         options: options of the dataset.
         cached_pictures: removed; only false is accepted, so that the config.yaml of an older run can be resumed.
     """
@@ -58,6 +59,7 @@ class DataConfig:
     test_split: str | None = None
     cached_views: int = 0
     cache: Path | None = None
+    maps: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
     cached_pictures: InitVar[bool] = False
 
@@ -97,7 +99,7 @@ class ModelChoice:
     """The method and its backbone.
 
     Attributes:
-        method: see ``tokenloc list methods``.
+        method: see ``tokenloc list methods``; ``auto`` trains several briefly, and chooses one without boxes.
         backbone: see ``tokenloc list backbones``.
         pretrained: true for timm's weights, false for random weights, or a .safetensors or .pth file.
         options: options of the method.
@@ -135,7 +137,8 @@ class Optimisation:
         step_epochs: of the step schedule: one number of epochs, or several, such as [10, 12].
         freeze: the part of the backbone that is frozen, (a) to (e) of SAT's Table 8: ``none``; ``attention`` or ``mlp``
             of the plain blocks; ``blocks``, all of the plain blocks; ``most``, also the position embedding, the
-            projections and the MLPs of the spatial blocks. ``all``: everything but SAT's token (Table 13 (b)).
+            projections and the MLPs of the spatial blocks. ``backbone``: all of it. ``all``: everything but SAT's token
+            (Table 13 (b)).
         decay_tokens: tokens and position embeddings decay, too, as in SAT's released code.
         gradient_clip: maximum norm of the gradients; None for no clipping, as in the papers.
         accumulate: number of batches in one optimiser step, so that a step sees batch_size * accumulate images in the

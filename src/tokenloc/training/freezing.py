@@ -40,8 +40,8 @@ def frozen_names(names: Collection[str], level: Freeze, spatial: Collection[int]
     >>> sorted(frozen_names(["pos_embed", "blocks.0.mlp.fc1.bias", "blocks.1.mlp.fc1.bias"], "mlp", spatial=[1]))
     ['blocks.0.mlp.fc1.bias']
     """
-    if one_of("freeze", level, Freeze) in ("none", "all"):
-        return set(names) if level == "all" else set()
+    if one_of("freeze", level, Freeze) in ("none", "backbone", "all"):
+        return set() if level == "none" else set(names)
     if not any(re.match(r"blocks\.\d+\.(attn|mlp)\.", name) for name in names):
         raise ValueError(f"freeze={level!r} needs a plain vision transformer, whose blocks have attention and an MLP")
     plain = {"attention": r"attn\.", "mlp": r"mlp\.", "blocks": "", "most": ""}[level]

@@ -19,7 +19,7 @@ from tokenloc.training.interruption import StoppedError
 CHECKPOINTS = "checkpoints"
 ABSENT = "absent"
 _RUN = ("out", "device", "devices", "nodes", "checkpoint_activations", "compile", "workers", "protocol", "save_minutes")
-_DATA = ("data.root", "data.cache", "data.calibration_split", "data.calibrate_by", "data.test_split")
+_DATA = ("data.root", "data.cache", "data.maps", "data.calibration_split", "data.calibrate_by", "data.test_split")
 # Settings that may change when a run resumes: no completed step depends on them, except on a cosine's epochs.
 CHANGEABLE = (*_RUN, *_DATA, "optimisation.epochs")
 REMOVED = ("data.cached_pictures",)  # settings of older versions that no result depends on
