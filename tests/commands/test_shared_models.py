@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from tests.conftest import REPOSITORY
 from tests.models.fake_hub import Hub, serving
 from tests.test_docs import blocks
 from tokenloc.cli import main
@@ -69,7 +72,12 @@ def test_info_reads_but_calibrate_refuses_models_on_the_hub(hub: Hub, capsys: py
 
 
 @pytest.mark.slow
-def test_examples_of_the_sharing_page(hub: Hub, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_examples_of_the_sharing_page(
+    hub: Hub, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, paths = torch.hub.load, list(sys.path)
+    monkeypatch.setattr(torch.hub, "load", lambda _, **options: load(str(REPOSITORY), source="local", **options))
+    monkeypatch.setattr(sys, "path", paths)  # hubconf.py adds its own
     (tmp_path / "PHOTOS").mkdir()
     image = create_dataset("scenes", None, "test", size=(70, 50), length=1).image(0)
     for name in ("photo.jpg", "PHOTOS/1.jpg"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -80,7 +81,7 @@ def test_method_input_threshold_and_metrics() -> None:
 
 @pytest.mark.parametrize("method", list_methods())
 def test_every_method_names_its_paper(method: str) -> None:
-    assert "et al., " in model_card(metadata(method), "user/birds").replace("\\", "")
+    assert re.search(r"(et al\.|and \w+), .*\d{4}", model_card(metadata(method), "user/birds").replace("\\", ""))
 
 
 def test_snippet_is_valid_python() -> None:
