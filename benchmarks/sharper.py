@@ -72,7 +72,8 @@ def main() -> None:
     rows += [("student, plain", {"method": "student", **common}, "plain")]
     rows = [(name, each[0]["model"], each[0]["viewing"]) for name, each in runs.items()] or rows
     print(f"{setting(arguments.device)}\n")
-    print("| | runs | cost | images/s | GT-known (0.5) | 0.7 | 0.8 | 0.9 |\n|---|---|---|---|---|---|---|---|")
+    headings = ["", "runs", "cost", "images/s", *(LEVELS if runs else ())]
+    print(f"| {' | '.join(headings)} |\n{'|---' * len(headings)}|")
     plain = prediction({"method": "sat", **common}, "plain", arguments.device)
     calls = [plain, *(prediction(model, described, arguments.device) for _, model, described in rows)]
     rounds = [[best_time(call, 1, arguments.device) / BATCH for call in calls] for _ in range(arguments.repeats)]

@@ -180,7 +180,8 @@ def _draw_results(results: Mapping[str, MethodResult], seed: int) -> Image.Image
 def _localize_own(images: Path, backbone: str, pretrained: Path | None, out: Path) -> Path:
     """Localize a user's images by TokenCut, whose maps need no training; return the file of the results."""
     try:
-        model = create_model("tokencut", backbone, 1, True if pretrained is None else pretrained, 224, **CUT)
+        weights = True if pretrained is None else pretrained
+        model = create_model("tokencut", backbone, 1, weights, 224, {"smooth_outliers": True}, **CUT)
     except FileNotFoundError as error:
         if pretrained is not None:
             raise
